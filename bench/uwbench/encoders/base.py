@@ -1,0 +1,109 @@
+"""The contract of an encoder.
+
+An encoder turns waveforms into frames. Pooling, masking, chunking, batching and the choice of layers happen once, in
+`uwbench.extract`; an encoder says which of its frames are valid and nothing more. What it declares (hop, batch
+invariance, determinism) is measured by `uwbench.encoders.conformance`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+# How clips may share a batch: padded to the longest, only with clips of the same length, or not at all.
+Batching = Literal["padded", "equal-length", "single"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """What the user asked for: a name, id, folder, `hear:MODULE` or `FILE.py:Class`, and the options that shape it."""
+
+    name: str
+    weights: str | None = None  # folder or hub id, for families that ship none
+    context: Literal["full", "trimmed"] = "full"
+    revision: str | None = None
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderInfo:
+    """What can be known before the weights are in memory."""
+
+    name: str  # as the user wrote it, or the folder's name
+    family: str
+    sample_rate: int  # Hz
+    dim: int
+    layers: tuple[str, ...]  # every layer `encode` can return, in order; the last is the model's output
+    hop_s: float  # seconds between frames
+    context_s: float | None  # longest input; longer clips are chunked. None: no limit
+    min_s: float = 0.0  # shorter clips are zero-padded to this before they are encoded
+    forward_s: float = 0.0  # seconds of audio that the shortest clip costs (30 for Whisper at full context)
+    batching: Batching = "padded"
+    context: str | None = None  # full | trimmed, for families that have the choice
+    parameters: int | None = None
+    revision: str | None = None
+    licence: str | None = None
+    training_data: tuple[dict[str, Any], ...] | None = None  # None: unknown
+    first_token: bool = False  # frame 0 is a summary token, not a moment in time
+    # Whatever changes an embedding, JSON-able: weights by content, configuration, options, the wrapper's version.
+    identity: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Frames of a batch: `frames` float `(batch, layers, frames, dim)`, on the encoder's device.
+
+    `valid` `(batch,)` int64: how many leading frames of each clip stand for its audio; what follows is padding. Frame t of
+    a clip is centred at `(t + 0.5) * hop_s` seconds.
+    """
+
+    frames: torch.Tensor
+    valid: torch.Tensor
+
+
+class Encoder(Protocol):
+    """What `uwbench.extract` calls. `open` functions build one without reading weights; `load` reads them."""
+
+    @property
+    def info(self) -> EncoderInfo: ...
+
+    def load(self, device: str, dtype: str) -> None:
+        """Read the weights and put them on `device` in `dtype` (`fp32` or `bf16`)."""
+        ...
+
+    def encode(self, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
+        """Encode float32 `(batch, samples)` at `info.sample_rate`, zero beyond `lengths` `(batch,)` samples.
+
+        `layers` are indices into `info.layers`. Called under `torch.inference_mode`.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogueEntry:
+    """A line of `uwbench models`."""
+
+    name: str
+    family: str
+    hub_id: str | None
+    parameters: int | None
+    sample_rate: int
+    context_s: float | None
+    hop_s: float
+    layers: int
+    licence: str
+    training_data: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFolder:
+    """A checkpoint on disk in Hugging Face's form, found or downloaded; `config` is its config.json."""
+
+    path: Path
+    config: Mapping[str, Any]
+    revision: str | None

@@ -1,0 +1,72 @@
+"""Error types of uwbench: what went wrong, where, and what to do about it.
+
+Every error a user can cause or meet is one of these, so that the command line can print one line and leave
+with the right exit code: 1 when work failed (what finished is kept), 2 when the request itself was wrong.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class UwbenchError(Exception):
+    """Base of all errors this package raises on purpose.
+
+    `where` names the file, clip, card or option at fault; `remedy` says what to do.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, where: str | Path | None = None, remedy: str | None = None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = None if where is None else str(where)
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        text = self.what if self.where is None else f"{self.where}: {self.what}"
+        return text if self.remedy is None else f"{text}; {self.remedy}"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Keyword-only arguments are lost by the default pickling, and workers send errors across processes.
+        return _rebuild, (type(self), self.what, self.where, self.remedy)
+
+
+def _rebuild(kind: type[UwbenchError], what: str, where: str | None, remedy: str | None) -> UwbenchError:
+    return kind(what, where=where, remedy=remedy)
+
+
+class UsageError(UwbenchError):
+    """The command or call cannot be carried out as given: an unknown name, options that contradict each other."""
+
+    exit_code = 2
+
+
+class InputError(UwbenchError):
+    """A file that describes work (card, protocol, manifest, result) is missing or malformed."""
+
+    exit_code = 2
+
+
+class DataError(UwbenchError):
+    """A dataset is not at hand, or is not what its card says."""
+
+
+class AudioError(UwbenchError):
+    """One clip cannot be read or decoded, or holds values that are not audio (NaN, Inf, no samples)."""
+
+
+class EncoderError(UwbenchError):
+    """An encoder cannot be loaded, broke its contract, or returned values that are not finite."""
+
+
+class StoreError(UwbenchError):
+    """The embeddings cache is damaged, unwritable, or lacks what was asked for."""
+
+
+class FetchError(UwbenchError):
+    """A download failed, or what came is not what was promised."""
+
+
+class ProbeError(UwbenchError):
+    """A probe cannot be trained or scored on the data at hand."""

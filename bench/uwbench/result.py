@@ -1,0 +1,200 @@
+"""The result file: schema 1, strict JSON, written atomically. Documented field by field in results/README.md.
+
+`results/<model slug>/<fp8>/<protocol>/<task>.json`, with the predictions beside it in `<task>.predictions.parquet`.
+A task that failed leaves a file too. Do not change a field without raising SCHEMA, the reader and tests/golden.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from uwbench.errors import InputError
+from uwbench.fingerprint import SHORT
+
+SCHEMA = 1
+
+Status = Literal["ok", "failed", "partial", "limited"]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class TaskInfo(_Record):
+    name: str
+    version: int
+    title: str
+    domain: str
+    kind: str
+    metric: str
+    weight: float
+    chance: float
+    card_sha256: str
+    data_sha256: str | None  # of the clip table: ids, keys, labels, splits, groups; None where it could not be read
+    n: int  # clips that are scored
+
+
+class ModelInfo(_Record):
+    name: str
+    slug: str
+    family: str
+    revision: str | None
+    fingerprint: str
+    context: str | None  # full | trimmed, where the family has the choice
+    layers: tuple[str, ...]
+    pooling: str
+    dtype: str
+    dim: int
+    sample_rate: int
+    hop_s: float | None
+    parameters: int | None
+    training_data: tuple[dict[str, Any], ...] | None = None  # from an export that names it; None is unknown
+
+
+class ProtocolInfo(_Record):
+    name: str
+    version: int
+    sha256: str
+
+
+class Score(_Record):
+    """One method's score of one task."""
+
+    metric: str
+    main_score: float = Field(ge=0, le=1)  # higher is better; the mean over seeds
+    ci95: tuple[float, float] | None
+    per_seed: tuple[float, ...]
+    per_fold: dict[str, float]
+    raw: dict[str, float]  # further figures: other k, standardised kNN, macro-F1, ...
+    chosen: dict[str, Any]  # what validation chose, a fold or a list of folds: rate, decay, width, epoch, layer
+    layers: dict[str, float] | None = None  # layer -> score, where the layers were swept
+
+
+class Counts(_Record):
+    clips: int
+    missing: int  # clips left out because they could not be read (only with --allow-missing)
+    chunked: int  # clips longer than the encoder's context, encoded in chunks
+
+
+class Run(_Record):
+    started: str  # UTC, ISO 8601
+    seconds: dict[str, float]  # load, encode, probe
+    peak_mb: float | None
+    device: str
+    versions: dict[str, str]
+    git: dict[str, Any] | None  # {commit, dirty} of the checkout uwbench runs from
+    argv: tuple[str, ...]
+    source: str | None = None  # where the clips came from
+    seed: int = 0
+
+
+class Failure(_Record):
+    type: str
+    message: str
+
+
+class Result(_Record):
+    schema_: int = Field(default=SCHEMA, alias="schema")
+    status: Status
+    task: TaskInfo
+    model: ModelInfo
+    protocol: ProtocolInfo
+    scores: dict[Literal["mlp", "knn"], Score]
+    counts: Counts
+    error: Failure | None
+    run: Run
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)
+
+
+def result_path(results: Path, result: Result) -> Path:
+    """Return where a result lives under the folder `results`."""
+    model = result.model
+    return results / model.slug / model.fingerprint[:SHORT] / result.protocol.name / f"{result.task.name}.json"
+
+
+def predictions_path(path: Path) -> Path:
+    """Return where the predictions of the result at `path` live."""
+    return path.with_name(f"{path.stem}.predictions.parquet")
+
+
+def write_result(results: Path, result: Result) -> Path:
+    """Write `result` atomically and return its path."""
+    path = result_path(results, result)
+    data = result.model_dump(mode="json", by_alias=True)
+    text = json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    write_atomically(path, text.encode())
+    return path
+
+
+def read_result(path: Path) -> Result:
+    """Read and validate a result file; raise InputError naming the file and the field."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", where=path) from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"is not strict JSON: {error or 'nested too deeply'}", where=path) from error
+    version = data.get("schema") if isinstance(data, dict) else None
+    if version != SCHEMA:
+        raise InputError(f"is no result of schema {SCHEMA} (found {version!r})", where=path)
+    try:
+        return Result.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{field}: {first['msg']}", where=path) from error
+
+
+def find_results(results: Path) -> tuple[list[tuple[Path, Result]], list[str]]:
+    """Return the results under a folder, sorted by path, and an error line for each file that cannot be read."""
+    found, problems = [], []
+    for path in sorted(results.glob("*/*/*/*.json")):
+        try:
+            found.append((path, read_result(path)))
+        except InputError as error:
+            problems.append(str(error))
+    return found, problems
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write `data` so that `path` holds all of it or what it held before, also after a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in `folder` durable, where the system can."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def utc_now() -> str:
+    """Return the present time in UTC, ISO 8601 to the second."""
+    return datetime.now(UTC).replace(microsecond=0).isoformat()
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON value")

