@@ -1,0 +1,144 @@
+"""From what the user wrote to the clips of a task: a card's name, a card file, a manifest or a folder.
+
+A bare name is a card before it is a folder; `./name` is always a folder. A card's data are looked for under `--data`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast, get_args
+
+from uwbench.card import Card, Domain, Kind, find_card, find_cards, load_card
+from uwbench.errors import DataError, InputError, UsageError
+from uwbench.registry import suggestion
+from uwbench.sources.dataset import Dataset
+from uwbench.sources.table import MANIFEST_NAMES, MANIFEST_SUFFIXES, open_folder, open_manifest
+
+CARD_SUFFIXES = (".yaml", ".yml")
+
+
+@dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """Where a card's data are, as `describe_task` sees it without reading them."""
+
+    found: str | None  # the source as `Dataset.source` would name it, or None
+    looked: tuple[str, ...]  # the folders that were looked at
+
+
+def open_task(
+    task: str,
+    *,
+    data: Path | None = None,
+    label: str | None = None,
+    group: str | None = None,
+    name: str | None = None,
+    kind: str | None = None,
+    domain: str = "sound",
+    allow_outside: bool = False,
+) -> Dataset:
+    """Return the clips of `task`: a card's name, a card file, a manifest, or a folder.
+
+    `data` is the folder that holds one folder a task. The other options shape own data (manifests and folders): the
+    columns of label and group, the task's name, its kind and its domain. Raises UsageError for an unknown name or an
+    option that does not apply, InputError for a malformed file, DataError where a card's data are not at hand.
+    """
+    path = Path(task)
+    if not is_own_data(task):
+        card = load_card(path) if path.suffix.lower() in CARD_SUFFIXES else find_card(task)
+        _refuse_own_options(task, label, group, name, kind)
+        return open_card(card, data)
+    own_kind = _choice(kind or "single-label", "--kind", get_args(Kind))
+    own_domain = cast(Domain, _choice(domain, "--domain", get_args(Domain)))
+    if path.suffix.lower() in MANIFEST_SUFFIXES:
+        return open_manifest(
+            path,
+            label=label,
+            group=group,
+            name=name,
+            kind=cast(Kind, own_kind),
+            domain=own_domain,
+            allow_outside=allow_outside,
+        )
+    if not path.is_dir():
+        raise InputError("is not a folder, a manifest or a card", where=task, remedy="see: uwbench tasks")
+    for manifest in MANIFEST_NAMES:
+        if (path / manifest).is_file():
+            return open_task(
+                str(path / manifest),
+                label=label,
+                group=group,
+                name=name,
+                kind=kind,
+                domain=domain,
+                allow_outside=allow_outside,
+            )
+    if label is not None or group is not None or own_kind != "single-label":
+        raise UsageError("--label, --group and --kind need a manifest", where=task)
+    return open_folder(path, name=name, domain=own_domain)
+
+
+def is_own_data(task: str) -> bool:
+    """Say whether `task` is a manifest or a folder, to which the options that shape own data apply."""
+    path = Path(task)
+    if path.suffix.lower() in CARD_SUFFIXES:
+        return False
+    if path.suffix.lower() in MANIFEST_SUFFIXES or "/" in task or "\\" in task or task in (".", ".."):
+        return True
+    return path.is_dir() and task not in find_cards()[0]
+
+
+def open_card(card: Card, data: Path | None) -> Dataset:
+    """Return the clips of a card from the first of its sources that is at hand; raise DataError where none is."""
+    if card.sources.generated is not None:
+        from uwbench.sources.generated import generate
+
+        return Dataset(card, tuple(generate(card.sources.generated)), f"generated {card.sources.generated}")
+    raise DataError("its data are not at hand", where=card.name, remedy=_remedy(card, data))
+
+
+def describe_task(card: Card, data: Path | None) -> Whereabouts:
+    """Say where a card's data are, or where they were looked for, from folder listings alone."""
+    if card.sources.generated is not None:
+        return Whereabouts(f"generated {card.sources.generated}", ())
+    folders = card_folders(card, data)
+    return Whereabouts(None, tuple(str(folder) for folder in folders))
+
+
+def card_folders(card: Card, data: Path | None) -> list[Path]:
+    """Return the folders under `data` that hold a card's data: named as the card, X-ARES's folder or the title.
+
+    Letters' case and the signs between them do not count, so that `ESC-50` is found for `esc50`.
+    """
+    if data is None or not data.is_dir():
+        return []
+    names = [card.name, card.title] + ([card.sources.shards.folder] if card.sources.shards else [])
+    wanted = [_plain(name) for name in names]
+    found = [path for path in sorted(data.iterdir()) if _plain(path.name) in wanted and path.is_dir()]
+    return sorted(found, key=lambda path: wanted.index(_plain(path.name)))
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _remedy(card: Card, data: Path | None) -> str:
+    if data is None:
+        return f"say with --data DIR where DIR/{card.name} is, or run: uwbench data fetch {card.name}"
+    return f"put them in {data / card.name}, or run: uwbench data fetch {card.name}"
+
+
+def _refuse_own_options(task: str, label: str | None, group: str | None, name: str | None, kind: str | None) -> None:
+    given = {"--label": label, "--group": group, "--name": name, "--kind": kind}
+    used = [option for option, value in given.items() if value is not None]
+    if used:
+        raise UsageError(f"{', '.join(used)} shape own data, and {task!r} is a card", where=task)
+
+
+def _choice(value: str, option: str, allowed: tuple[str, ...]) -> str:
+    if value not in allowed:
+        raise UsageError(
+            f"{value!r} is not one of {', '.join(allowed)}", where=option, remedy=suggestion(value, allowed)
+        )
+    return value
