@@ -59,7 +59,7 @@ class Shards(_Closed):
     zenodo: int
     pattern: Text
     folder: Name  # X-ARES's name of the task's folder
-    field: Text  # the key of a record's JSON that holds the label
+    field: Text  # the key of a record's JSON that holds the label; "." where the label is the whole JSON
     splits: Splits | None = None  # where the shards' names differ from the publisher's
     folds: dict[FoldName, str] | None = None  # our fold -> the text in a shard's name, where they differ
 
@@ -90,8 +90,8 @@ class Size(_Closed):
     """The publisher's counts, used by `data check` and by the forecasts before a start."""
 
     clips: int = Field(gt=0)
-    hours: float = Field(gt=0)
-    download_gb: float = Field(ge=0)
+    hours: float | None = Field(default=None, gt=0)  # None: not known to us
+    download_gb: float | None = Field(default=None, ge=0)
     splits: dict[str, int] | None = None  # clips in each split or fold, where the publisher states them
 
 
