@@ -13,7 +13,9 @@ from typing import cast, get_args
 from uwbench.card import Card, Domain, Kind, find_card, find_cards, load_card
 from uwbench.errors import DataError, InputError, UsageError
 from uwbench.registry import suggestion
-from uwbench.sources.dataset import Dataset
+from uwbench.sources.dataset import Dataset, with_unique_ids
+from uwbench.sources.layouts import load_layout
+from uwbench.sources.shards import Part, find_shards, read_shards
 from uwbench.sources.table import MANIFEST_NAMES, MANIFEST_SUFFIXES, open_folder, open_manifest
 
 CARD_SUFFIXES = (".yaml", ".yml")
@@ -95,7 +97,36 @@ def open_card(card: Card, data: Path | None) -> Dataset:
         from uwbench.sources.generated import generate
 
         return Dataset(card, tuple(generate(card.sources.generated)), f"generated {card.sources.generated}")
+    for folder in card_folders(card, data):
+        found = _read_from(card, folder)
+        if found is not None:
+            return found
     raise DataError("its data are not at hand", where=card.name, remedy=_remedy(card, data))
+
+
+def _read_from(card: Card, folder: Path) -> Dataset | None:
+    """Read a card's clips from a folder by the first source that is in it."""
+    parts = find_shards(card, folder)
+    if parts is not None:
+        reading = read_shards(card, parts)
+        return Dataset(card, reading.clips, f"X-ARES shards in {_home(parts)}", reading.problems)
+    if card.sources.layout is not None:
+        layout = load_layout(card.sources.layout)
+        root = layout.locate(folder)
+        if root is not None:
+            reading = layout.read(root, card)
+            clips, repeated = with_unique_ids(reading.clips)
+            problems = list(reading.problems)
+            if repeated:
+                problems.append(f"{len(repeated)} clips are listed more than once, first {repeated[0]!r}")
+            if not clips:
+                raise DataError(f"holds no clips; expected: {layout.expects}", where=root)
+            return Dataset(card, clips, f"publisher's files in {root}", tuple(problems))
+    return None
+
+
+def _home(parts: tuple[Part, ...]) -> Path:
+    return next(part.files[0].parent for part in parts if part.files)
 
 
 def describe_task(card: Card, data: Path | None) -> Whereabouts:
@@ -103,20 +134,30 @@ def describe_task(card: Card, data: Path | None) -> Whereabouts:
     if card.sources.generated is not None:
         return Whereabouts(f"generated {card.sources.generated}", ())
     folders = card_folders(card, data)
-    return Whereabouts(None, tuple(str(folder) for folder in folders))
+    looked = tuple(str(folder) for folder in folders)
+    for folder in folders:
+        parts = find_shards(card, folder)
+        if parts is not None:
+            return Whereabouts(f"X-ARES shards in {_home(parts)}", looked)
+        root = load_layout(card.sources.layout).locate(folder) if card.sources.layout else None
+        if root is not None:
+            return Whereabouts(f"publisher's files in {root}", looked)
+    return Whereabouts(None, looked or (() if data is None else (str(data / card.name),)))
 
 
 def card_folders(card: Card, data: Path | None) -> list[Path]:
-    """Return the folders under `data` that hold a card's data: named as the card, X-ARES's folder or the title.
+    """Return the folders under `data` that may hold a card's data, best first.
 
-    Letters' case and the signs between them do not count, so that `ESC-50` is found for `esc50`.
+    Their names are the card's, X-ARES's, the title or the publisher's; letters' case and the signs between them do not
+    count, so that `ESC-50` is found for `esc50`.
     """
     if data is None or not data.is_dir():
         return []
     names = [card.name, card.title] + ([card.sources.shards.folder] if card.sources.shards else [])
+    names += load_layout(card.sources.layout).folders if card.sources.layout else ()
     wanted = [_plain(name) for name in names]
     found = [path for path in sorted(data.iterdir()) if _plain(path.name) in wanted and path.is_dir()]
-    return sorted(found, key=lambda path: wanted.index(_plain(path.name)))
+    return sorted(found, key=lambda path: wanted.index(_plain(path.name)))  # stable: by name within a rank
 
 
 def _plain(name: str) -> str:
@@ -124,9 +165,11 @@ def _plain(name: str) -> str:
 
 
 def _remedy(card: Card, data: Path | None) -> str:
+    expects = f" ({load_layout(card.sources.layout).expects})" if card.sources.layout else ""
+    fetch = f", or run: uwbench data fetch {card.name}" if card.sources.shards else ""
     if data is None:
-        return f"say with --data DIR where DIR/{card.name} is, or run: uwbench data fetch {card.name}"
-    return f"put them in {data / card.name}, or run: uwbench data fetch {card.name}"
+        return f"say with --data DIR where DIR/{card.name} is{expects}{fetch}"
+    return f"put them in {data / card.name}{expects}{fetch}"
 
 
 def _refuse_own_options(task: str, label: str | None, group: str | None, name: str | None, kind: str | None) -> None:

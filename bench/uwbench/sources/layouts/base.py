@@ -1,0 +1,144 @@
+"""What layouts share: finding a dataset's root, reading its tables, dealing folds."""
+
+from __future__ import annotations
+
+import csv
+import random
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from uwbench.card import Card
+from uwbench.errors import DataError
+from uwbench.sources.dataset import Reading
+
+_FOLDERS_LOOKED_AT = 2_000  # a bound on the search for a root; a dataset with more folders has its root above them
+
+
+def no_group(_name: str, _record: Any) -> str | None:
+    """The group of datasets that know none."""
+    return None
+
+
+def same_label(label: str) -> str:
+    """The label of datasets whose shards and files spell labels alike."""
+    return label
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a publisher lays a dataset out.
+
+    `locate` returns the dataset's root in or below a folder, from listings alone. `read` returns the clips below that
+    root; a file that a label table lists and that is missing becomes a clip all the same, so that it is reported.
+    `group_of` and `label_of` make a group and a label of what X-ARES's shards keep: a record's name and JSON, and its
+    label.
+    """
+
+    locate: Callable[[Path], Path | None]
+    read: Callable[[Path, Card], Reading]
+    expects: str  # what is looked for, for messages
+    folders: tuple[str, ...] = ()  # further names that the folder under --data may have
+    group_of: Callable[[str, Any], str | None] = no_group
+    label_of: Callable[[str], str] = same_label
+
+
+def find_root(*parts: str, depth: int = 2) -> Callable[[Path], Path | None]:
+    """Return a `locate` that finds a folder in which every one of `parts` (paths, or patterns) exists."""
+
+    def holds(folder: Path) -> bool:
+        return all(any(True for _ in folder.glob(part)) if "*" in part else (folder / part).exists() for part in parts)
+
+    return find_root_where(holds, depth=depth)
+
+
+def find_root_where(holds: Callable[[Path], bool], *, depth: int = 2) -> Callable[[Path], Path | None]:
+    """Return a `locate` that finds the first folder, nearest first and by name, for which `holds` is true."""
+
+    def locate(folder: Path) -> Path | None:
+        queue = deque([(folder, 0)])
+        for _ in range(_FOLDERS_LOOKED_AT):
+            if not queue:
+                return None
+            here, level = queue.popleft()
+            if holds(here):
+                return here
+            if level < depth:
+                queue += [(child, level + 1) for child in visible(here) if child.is_dir()]
+        return None
+
+    return locate
+
+
+def visible(folder: Path) -> list[Path]:
+    """Return what a folder holds, by name, without hidden files and what macOS leaves in archives."""
+    return sorted(path for path in folder.iterdir() if not path.name.startswith((".", "__MACOSX")))
+
+
+def read_table(path: Path, columns: Sequence[str], *, delimiter: str = ",") -> Iterator[dict[str, str]]:
+    """Yield the rows of a table with a header; raise DataError where it lacks one of `columns` or cannot be read."""
+    with open_text(path) as file:
+        # Tab-separated label files of these datasets do not quote; a quote sign in them is a sign like any other.
+        quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
+        reader = csv.DictReader(file, delimiter=delimiter, quoting=quoting)
+        missing = [name for name in columns if name not in (reader.fieldnames or ())]
+        if missing:
+            raise DataError(f"the column {missing[0]!r} is missing", where=path)
+        for row in reader:
+            if any(row[name] is None for name in columns):
+                raise DataError(f"line {reader.line_num}: too few values", where=path)
+            yield row
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield (number, line without surrounding space) for the lines that are not empty."""
+    with open_text(path) as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                yield number, line.strip()
+
+
+def open_text(path: Path) -> Any:
+    """Open a label file as UTF-8; raise DataError where it is not there."""
+    try:
+        return path.open(encoding="utf-8-sig", errors="strict", newline="")
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror})", where=path) from error
+
+
+def first_existing(folder: Path, *names: str) -> Path:
+    """Return the first of `names` that exists in `folder`, else the first, so that errors name it."""
+    return next((folder / name for name in names if (folder / name).exists()), folder / names[0])
+
+
+def shuffled_folds(labels: Mapping[str, str], folds: int) -> dict[str, str]:
+    """Deal file stems into folds "0", "1", ... by a seeded shuffle, redone while a fold lacks a label that others have.
+
+    The rule is that of hear-preprocess (`new_split_kfold`): sorted stems, `random.Random("split_k_folds")`, consecutive
+    parts whose sizes differ by one at most; seeds `split_k_folds_retry_<i>` after that. X-ARES's folds of the same
+    datasets probably come from it, which is not proven. Where no try gives every fold every label, the first stands.
+    """
+    stems = sorted(labels)
+    wanted = set(labels.values())
+    first: dict[str, str] | None = None
+    for seed in ("split_k_folds", *(f"split_k_folds_retry_{i}" for i in range(10))):
+        order = list(stems)
+        random.Random(seed).shuffle(order)
+        dealt = dict(_parts(order, folds))
+        first = first or dealt
+        found = {(fold, labels[stem]) for stem, fold in dealt.items()}
+        if len(found) == folds * len(wanted):
+            return dealt
+    return first or {}
+
+
+def _parts(items: Sequence[str], count: int) -> Iterable[tuple[str, str]]:
+    size, larger = divmod(len(items), count)
+    start = 0
+    for part in range(count):
+        stop = start + size + (part < larger)
+        for item in items[start:stop]:
+            yield item, str(part)
+        start = stop

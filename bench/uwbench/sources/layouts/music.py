@@ -1,0 +1,154 @@
+"""GTZAN, FMA small, NSynth and MAESTRO."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from uwbench.card import Card, load_vocabulary
+from uwbench.clip import AudioFile, Clip
+from uwbench.errors import DataError
+from uwbench.sources.dataset import Reading
+from uwbench.sources.layouts.base import (
+    Layout,
+    find_root,
+    find_root_where,
+    open_text,
+    read_table,
+    shuffled_folds,
+    visible,
+)
+from uwbench.sources.layouts.midi import read_notes
+
+_GTZAN_NAME = re.compile(r"[a-z-]+\.\d{5}")
+_NSYNTH_NOTE = re.compile(r"(?:^|/)([a-z_]+_\d{3})-\d{3}-\d{3}$")
+_FMA_SPLITS = {"training": "train", "validation": "valid", "test": "test"}
+
+
+def _is_gtzan(folder: Path) -> bool:
+    return any(True for name in ("blues", "rock") for _ in (folder / name).glob(f"{name}.000*.[wa][au]*"))
+
+
+def _read_gtzan(root: Path, card: Card) -> Reading:
+    """Read `<genre>/<genre>.000NN.wav`; the publisher gives no folds, so they are dealt (`shuffled_folds`)."""
+    files, labels, problems = {}, {}, []
+    known = load_vocabulary(card.vocabulary or "gtzan")
+    for genre in visible(root):
+        if not genre.is_dir() or _gtzan_genre(genre.name) not in known:
+            continue
+        for file in visible(genre):
+            if file.suffix.lower() not in (".wav", ".au"):
+                continue
+            if _GTZAN_NAME.fullmatch(file.stem):
+                files[file.stem], labels[file.stem] = file, _gtzan_genre(genre.name)
+            else:
+                problems.append(f"{file}: the name is not one of GTZAN")
+    folds = shuffled_folds(labels, len(card.folds or ()))
+    clips = tuple(Clip(stem, AudioFile(file), labels[stem], fold=folds[stem]) for stem, file in files.items())
+    return Reading(clips, tuple(problems))
+
+
+def _gtzan_genre(name: str) -> str:
+    return "hiphop" if name == "hip-hop" else name
+
+
+def _read_fma(root: Path, _card: Card) -> Reading:
+    """Read `tracks.csv`, whose header has two rows (group and name) and a third that names the index."""
+    table = root / "fma_metadata" / "tracks.csv"
+    clips, problems = [], []
+    with open_text(table) as file:
+        rows = csv.reader(file)
+        header = list(zip(next(rows, []), next(rows, []), strict=False))
+        wanted = (("set", "split"), ("set", "subset"), ("track", "genre_top"), ("artist", "id"))
+        missing = [".".join(name) for name in wanted if name not in header]
+        if missing:
+            raise DataError(f"the column {missing[0]} is missing", where=table)
+        split_at, subset_at, genre_at, artist_at = (header.index(name) for name in wanted)
+        for row in rows:
+            if not row or not row[0].isdecimal() or row[subset_at] != "small":
+                continue
+            if row[split_at] not in _FMA_SPLITS:
+                problems.append(f"track {row[0]} is in the split {row[split_at]!r} and is left out")
+                continue
+            name = f"{int(row[0]):06d}"
+            clips.append(
+                Clip(
+                    name,
+                    AudioFile(root / "fma_small" / name[:3] / f"{name}.mp3"),
+                    row[genre_at],
+                    split=_FMA_SPLITS[row[split_at]],
+                    group=row[artist_at] or None,
+                )
+            )
+    return Reading(tuple(clips), tuple(problems))
+
+
+def _read_nsynth(root: Path, _card: Card) -> Reading:
+    clips = []
+    for split in ("train", "valid", "test"):
+        table = root / f"nsynth-{split}" / "examples.json"
+        try:
+            with open_text(table) as file:
+                examples = json.load(file)
+            for name, note in examples.items():
+                path = table.parent / "audio" / f"{name}.wav"
+                label = note["instrument_family_str"]
+                clips.append(Clip(name, AudioFile(path), label, split=split, group=_nsynth_instrument(name, note)))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"is not the expected JSON ({error!r})", where=table) from error
+    return Reading(tuple(clips))
+
+
+def _nsynth_instrument(name: str, record: Any) -> str | None:
+    if isinstance(record, dict) and record.get("instrument_str"):
+        return str(record["instrument_str"])
+    found = _NSYNTH_NOTE.search(name)
+    return found[1] if found else None
+
+
+def _read_maestro(root: Path, _card: Card) -> Reading:
+    """Read the performances and their notes; a composition is never in two splits, and is the group."""
+    table = sorted(root.glob("maestro-v*.csv"))[-1]
+    split_of = {"train": "train", "validation": "valid", "test": "test"}
+    columns = ("canonical_composer", "canonical_title", "split", "midi_filename", "audio_filename")
+    clips = []
+    for row in read_table(table, columns):
+        if row["split"] not in split_of:
+            raise DataError(f"{row['audio_filename']}: the split {row['split']!r} is unknown", where=table)
+        clips.append(
+            Clip(
+                row["audio_filename"],
+                AudioFile(root / row["audio_filename"]),
+                read_notes(root / row["midi_filename"]),
+                split=split_of[row["split"]],
+                group=f"{row['canonical_composer']}: {row['canonical_title']}",
+            )
+        )
+    return Reading(tuple(clips))
+
+
+GTZAN = Layout(
+    find_root_where(_is_gtzan),
+    _read_gtzan,
+    "<genre>/<genre>.000NN.wav",
+    ("gtzan_genre", "genres", "genres_original"),
+)
+FMA_SMALL = Layout(
+    find_root("fma_metadata/tracks.csv", "fma_small"),
+    _read_fma,
+    "fma_small/<ttt>/<tttttt>.mp3; fma_metadata/tracks.csv",
+    ("fma",),
+)
+NSYNTH = Layout(
+    find_root("nsynth-train", "nsynth-test"),
+    _read_nsynth,
+    "nsynth-{train,valid,test}/examples.json and audio/*.wav",
+    (),
+    _nsynth_instrument,
+)
+MAESTRO = Layout(
+    find_root("maestro-v*.csv"), _read_maestro, "maestro-v3.0.0.csv; <year>/*.wav and *.midi", ("maestro-v3.0.0",)
+)

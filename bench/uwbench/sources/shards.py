@@ -1,0 +1,201 @@
+"""X-ARES's WebDataset tars, read in place: an index of where each record's audio lies, and its label.
+
+A record is `<key>.<audio extension>` and `<key>.json`. Here the key is the name without its last extension, so that
+names with dots (`blues.00000.wav`) stay whole. Names inside an archive are only ever labels of clips, never paths on
+disk.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from uwbench.card import Card, Shards, load_vocabulary
+from uwbench.clip import AudioMember, Clip, Event, Labels
+from uwbench.errors import DataError
+from uwbench.sources.dataset import Reading, with_unique_ids
+from uwbench.sources.layouts import load_layout
+from uwbench.sources.layouts.base import Layout, visible
+
+# What X-ARES's own reader takes for audio.
+SHARD_AUDIO = frozenset({".flac", ".mp3", ".sox", ".wav", ".m4a", ".ogg", ".wma"})
+_JSON_LIMIT = 16 << 20  # bytes; a record's labels are a few kilobytes
+_BLOCK = 512  # bytes of a tar header
+_OTHER_FOLDERS = frozenset({"embeddings", "checkpoints"})  # where X-ARES keeps its own work
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The shards of one split or fold."""
+
+    split: str | None
+    fold: str | None
+    pattern: str
+    files: tuple[Path, ...]
+
+    @property
+    def name(self) -> str:
+        return f"fold {self.fold}" if self.split is None else f"split {self.split}"
+
+
+def find_shards(card: Card, folder: Path) -> tuple[Part, ...] | None:
+    """Return the shards of `card` in `folder` or right below it, None where there are none; nothing is read.
+
+    Parts without a file are returned too, so that `read_shards` can name them.
+    """
+    shards = card.sources.shards
+    if shards is None or not folder.is_dir():
+        return None
+    below = [path for path in visible(folder) if path.is_dir() and path.name not in _OTHER_FOLDERS]
+    for place in (folder, *below):
+        parts = tuple(_parts(card, shards, place))
+        if any(part.files for part in parts):
+            return parts
+    return None
+
+
+def _parts(card: Card, shards: Shards, place: Path) -> Iterator[Part]:
+    def files(pattern: str) -> tuple[Path, ...]:
+        found = sorted(path for path in place.glob(pattern) if path.is_file() and not path.name.startswith("."))
+        return tuple(found) or tuple(sorted(place.glob(f"{pattern}.gz")))
+
+    if card.folds is not None:
+        for fold in card.folds:
+            pattern = shards.pattern.format(fold=(shards.folds or {}).get(fold, fold))
+            yield Part(None, fold, pattern, files(pattern))
+    names = shards.splits or card.splits
+    if card.splits is not None and names is not None:
+        for split, name in (("train", names.train), ("valid", names.valid), ("test", names.test)):
+            if name is not None:
+                pattern = shards.pattern.format(split=name)
+                yield Part(split, None, pattern, files(pattern))
+
+
+def read_shards(card: Card, parts: tuple[Part, ...]) -> Reading:
+    """Return the clips of the shards; raise DataError, naming shard and record, where one is missing or damaged."""
+    assert card.sources.shards is not None
+    missing = [part for part in parts if not part.files]
+    if missing:
+        raise DataError(
+            f"no shard for {', '.join(part.name for part in missing)} ({missing[0].pattern})",
+            where=next(part.files[0].parent for part in parts if part.files),
+            remedy=f"run: uwbench data fetch {card.name}",
+        )
+    layout = load_layout(card.sources.layout) if card.sources.layout else None
+    vocabulary = load_vocabulary(card.vocabulary) if card.vocabulary else ()
+    clips: list[Clip] = []
+    problems: list[str] = []
+    for part in parts:
+        for file in part.files:
+            audio, records = read_index(file)
+            for name in sorted(set(audio) ^ set(records)):
+                problems.append(
+                    f"{file.name}: {name} has {'no label' if name in audio else 'no audio'} and is left out"
+                )
+            for name in (name for name in audio if name in records):
+                where = f"{file}#{name}"
+                try:
+                    labels = _labels(records[name], card, vocabulary, layout)
+                except (KeyError, ValueError, TypeError) as error:
+                    raise DataError(f"the record's label cannot be read ({error!r})", where=where) from error
+                group = layout.group_of(name, records[name]) if layout else None
+                clips.append(Clip(name, audio[name], labels, part.split, part.fold, group))
+    unique, repeated = with_unique_ids(clips)
+    if repeated:
+        problems.append(f"{len(repeated)} names occur in more than one shard, first {repeated[0]!r}")
+    return Reading(unique, tuple(problems))
+
+
+def read_index(path: Path) -> tuple[dict[str, AudioMember], dict[str, Any]]:
+    """Return the audio members and the JSON records of a tar, by name without the last extension.
+
+    Raises DataError for archives that are compressed, damaged or cut short, and for members that are no plain files.
+    """
+    audio: dict[str, AudioMember] = {}
+    records: dict[str, Any] = {}
+    end = 0
+    try:
+        with path.open("rb") as raw:
+            if raw.read(2) == b"\x1f\x8b":
+                raise DataError("is compressed, and audio is read in place", where=path, remedy=f"run: gunzip {path}")
+        with tarfile.open(path, "r:") as tar, path.open("rb") as raw:
+            for member in tar:
+                end = member.offset_data + math.ceil(member.size / _BLOCK) * _BLOCK if member.isreg() else tar.offset
+                if member.isdir():
+                    continue
+                if not member.isreg() or member.issparse():
+                    raise DataError(f"holds {member.name!r}, which is not a plain file", where=path)
+                _index_member(member, path, raw, audio, records)
+            raw.seek(end)
+            if raw.read(_BLOCK).strip(b"\0") or raw.tell() < end + _BLOCK:
+                raise DataError("is damaged or cut short: its end mark is missing", where=path, remedy="fetch it again")
+    except (OSError, tarfile.TarError) as error:
+        raise DataError(f"cannot be read as a tar ({error})", where=path, remedy="fetch it again") from error
+    return audio, records
+
+
+def _index_member(
+    member: tarfile.TarInfo, path: Path, raw: Any, audio: dict[str, AudioMember], records: dict[str, Any]
+) -> None:
+    stem, dot, extension = member.name.removeprefix("./").rpartition(".")
+    suffix = (dot + extension).lower()
+    base = stem.rpartition("/")[2]
+    if base.startswith("._"):
+        return
+    known = records if suffix == ".json" else audio
+    if (suffix in SHARD_AUDIO or suffix == ".json") and stem in known:
+        raise DataError(f"holds {member.name!r} twice", where=path)
+    if suffix in SHARD_AUDIO:
+        audio[stem] = AudioMember(path, member.offset_data, member.size, member.name)
+    elif suffix == ".json":
+        if member.size > _JSON_LIMIT:
+            raise DataError(f"{member.name!r} is too large for a record's label", where=path)
+        raw.seek(member.offset_data)
+        try:
+            records[stem] = json.loads(raw.read(member.size))
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{member.name!r} is not valid JSON ({error})", where=path) from error
+
+
+def _labels(record: Any, card: Card, vocabulary: tuple[str, ...], layout: Layout | None) -> Labels:
+    assert card.sources.shards is not None
+    field = card.sources.shards.field
+    value = record if field == "." else record[field]
+    match card.kind:
+        case "frame-multi-label":
+            return tuple(sorted(_events(value)))
+        case "retrieval":
+            texts = list(value.values()) if isinstance(value, dict) else list(value)
+            if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+                raise ValueError("captions must be texts")
+            return tuple(texts)
+        case "multi-label":
+            names = value.split(";") if isinstance(value, str) else value
+            return tuple(dict.fromkeys(str(name).strip() for name in names))
+        case "transcription":
+            return str(value).strip()
+    if value is None or isinstance(value, (bool, list, dict, float)):
+        raise TypeError(f"{field} is {value!r}")
+    label = str(value).strip()
+    if vocabulary and label not in vocabulary and label.isdecimal() and int(label) < len(vocabulary):
+        return vocabulary[int(label)]  # a class's index, in the order of X-ARES's own table
+    return layout.label_of(label) if layout else label
+
+
+def _events(items: Any) -> Iterator[Event]:
+    """Yield the events of a record: `{onset, offset, label}`, labels joined by commas, or `{start, end, note}`."""
+    for item in items:
+        if "note" in item:
+            onset, offset, names = float(item["start"]), float(item["end"]), [str(int(item["note"]))]
+        else:
+            onset, offset = float(item["onset"]), float(item["offset"])
+            names = [name.strip() for name in str(item["label"]).split(",") if name.strip()]
+        if not (math.isfinite(onset) and math.isfinite(offset)):
+            raise ValueError("an event's times are not numbers")
+        if offset > onset:
+            yield from (Event(onset, offset, name) for name in names)
