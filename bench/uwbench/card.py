@@ -36,6 +36,9 @@ METRICS_OF_KIND: dict[str, tuple[str, ...]] = {
     "transcription": ("one-minus-wer",),
 }
 
+# Findings of `data check` that a card may tolerate: they lie in the dataset or its official split, not in a copy of it.
+Tolerated = Literal["duplicates", "groups-cross"]
+
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*$", max_length=64)]
 Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
 FoldName = Annotated[str, Field(coerce_numbers_to_str=True)]
@@ -128,6 +131,7 @@ class Card(_Closed):
     cite: Text = "unknown"
     xares: Xares = Xares()
     faults: tuple[Text, ...] = ()
+    tolerated: tuple[Tolerated, ...] = ()
     changes: tuple[Text, ...] = ()  # one line a version after the first
 
     @model_validator(mode="after")
@@ -351,7 +355,9 @@ def _load(path: Path, model: type[Model]) -> Model:
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})", where=path) from error
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise InputError(f"is not valid YAML: {' '.join(str(error).split()) or 'nested too deeply'}", where=path) from error
+        raise InputError(
+            f"is not valid YAML: {' '.join(str(error).split()) or 'nested too deeply'}", where=path
+        ) from error
     if not isinstance(data, dict):
         raise InputError("holds no fields", where=path)
     try:

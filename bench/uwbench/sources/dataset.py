@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from uwbench.card import Card
 from uwbench.clip import Clip
+
+Origin = Literal["own", "generated", "shards", "publisher", "hub"]
 
 # What libsndfile decodes, by file name; X-ARES's own list adds sox, m4a and wma, which are reported as undecodable.
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".mp3", ".ogg", ".opus", ".oga", ".aif", ".aiff", ".au", ".caf", ".w64"})
@@ -14,7 +17,7 @@ AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".mp3", ".ogg", ".opus", ".oga", ".
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A task's clips as one source has them, in the source's order.
+    """A task's clips as one source has them, in the source's order; `origin` is the kind of that source.
 
     `source` says where they came from, e.g. "manifest /x/manifest.csv". `problems` are sentences about what was found
     odd while the labels were read; nothing was decoded for them.
@@ -24,6 +27,7 @@ class Dataset:
     clips: tuple[Clip, ...]
     source: str
     problems: tuple[str, ...] = ()
+    origin: Origin = "own"
 
 
 @dataclass(frozen=True, slots=True)

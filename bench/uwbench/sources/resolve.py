@@ -15,6 +15,7 @@ from uwbench.errors import DataError, InputError, UsageError
 from uwbench.registry import suggestion
 from uwbench.sources.dataset import Dataset, with_unique_ids
 from uwbench.sources.layouts import load_layout
+from uwbench.sources.layouts.base import locate
 from uwbench.sources.shards import Part, find_shards, read_shards
 from uwbench.sources.table import MANIFEST_NAMES, MANIFEST_SUFFIXES, open_folder, open_manifest
 
@@ -96,33 +97,38 @@ def open_card(card: Card, data: Path | None) -> Dataset:
     if card.sources.generated is not None:
         from uwbench.sources.generated import generate
 
-        return Dataset(card, tuple(generate(card.sources.generated)), f"generated {card.sources.generated}")
+        clips = tuple(generate(card.sources.generated))
+        return Dataset(card, clips, f"generated {card.sources.generated}", origin="generated")
     for folder in card_folders(card, data):
-        found = _read_from(card, folder)
-        if found is not None:
-            return found
+        parts = find_shards(card, folder)
+        if parts is not None:
+            reading = read_shards(card, parts)
+            return Dataset(card, reading.clips, f"X-ARES shards in {_home(parts)}", reading.problems, "shards")
+        root = _root(card, folder)
+        if root is not None:
+            return _read_layout(card, root)
+    if data is not None and _root(card, data, depth=0) is not None:  # --data names the dataset's own folder
+        return _read_layout(card, data)
     raise DataError("its data are not at hand", where=card.name, remedy=_remedy(card, data))
 
 
-def _read_from(card: Card, folder: Path) -> Dataset | None:
-    """Read a card's clips from a folder by the first source that is in it."""
-    parts = find_shards(card, folder)
-    if parts is not None:
-        reading = read_shards(card, parts)
-        return Dataset(card, reading.clips, f"X-ARES shards in {_home(parts)}", reading.problems)
-    if card.sources.layout is not None:
-        layout = load_layout(card.sources.layout)
-        root = layout.locate(folder)
-        if root is not None:
-            reading = layout.read(root, card)
-            clips, repeated = with_unique_ids(reading.clips)
-            problems = list(reading.problems)
-            if repeated:
-                problems.append(f"{len(repeated)} clips are listed more than once, first {repeated[0]!r}")
-            if not clips:
-                raise DataError(f"holds no clips; expected: {layout.expects}", where=root)
-            return Dataset(card, clips, f"publisher's files in {root}", tuple(problems))
-    return None
+def _root(card: Card, folder: Path, depth: int = 2) -> Path | None:
+    if card.sources.layout is None or not folder.is_dir():
+        return None
+    return locate(load_layout(card.sources.layout), folder, depth=depth)
+
+
+def _read_layout(card: Card, root: Path) -> Dataset:
+    assert card.sources.layout is not None
+    layout = load_layout(card.sources.layout)
+    reading = layout.read(root, card)
+    if not reading.clips:
+        raise DataError(f"holds no clips; expected: {layout.expects}", where=root)
+    clips, repeated = with_unique_ids(reading.clips)
+    problems = list(reading.problems)
+    if repeated:
+        problems.append(f"{len(repeated)} clips are listed more than once, first {repeated[0]!r}")
+    return Dataset(card, clips, f"publisher's files in {root}", tuple(problems), "publisher")
 
 
 def _home(parts: tuple[Part, ...]) -> Path:
@@ -139,9 +145,11 @@ def describe_task(card: Card, data: Path | None) -> Whereabouts:
         parts = find_shards(card, folder)
         if parts is not None:
             return Whereabouts(f"X-ARES shards in {_home(parts)}", looked)
-        root = load_layout(card.sources.layout).locate(folder) if card.sources.layout else None
+        root = _root(card, folder)
         if root is not None:
             return Whereabouts(f"publisher's files in {root}", looked)
+    if data is not None and _root(card, data, depth=0) is not None:
+        return Whereabouts(f"publisher's files in {data}", looked)
     return Whereabouts(None, looked or (() if data is None else (str(data / card.name),)))
 
 

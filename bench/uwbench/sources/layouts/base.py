@@ -31,13 +31,12 @@ def same_label(label: str) -> str:
 class Layout:
     """How a publisher lays a dataset out.
 
-    `locate` returns the dataset's root in or below a folder, from listings alone. `read` returns the clips below that
-    root; a file that a label table lists and that is missing becomes a clip all the same, so that it is reported.
-    `group_of` and `label_of` make a group and a label of what X-ARES's shards keep: a record's name and JSON, and its
-    label.
+    `is_root` recognises the dataset's root from listings alone. `read` returns the clips below that root; a file that a
+    label table lists and that is missing becomes a clip all the same, so that it is reported. `group_of` and `label_of`
+    make a group and a label of what X-ARES's shards keep: a record's name and JSON, and its label.
     """
 
-    locate: Callable[[Path], Path | None]
+    is_root: Callable[[Path], bool]
     read: Callable[[Path, Card], Reading]
     expects: str  # what is looked for, for messages
     folders: tuple[str, ...] = ()  # further names that the folder under --data may have
@@ -45,31 +44,27 @@ class Layout:
     label_of: Callable[[str], str] = same_label
 
 
-def find_root(*parts: str, depth: int = 2) -> Callable[[Path], Path | None]:
-    """Return a `locate` that finds a folder in which every one of `parts` (paths, or patterns) exists."""
+def has(*parts: str) -> Callable[[Path], bool]:
+    """Return the test of a folder in which every one of `parts` (paths, or patterns) exists."""
 
     def holds(folder: Path) -> bool:
         return all(any(True for _ in folder.glob(part)) if "*" in part else (folder / part).exists() for part in parts)
 
-    return find_root_where(holds, depth=depth)
+    return holds
 
 
-def find_root_where(holds: Callable[[Path], bool], *, depth: int = 2) -> Callable[[Path], Path | None]:
-    """Return a `locate` that finds the first folder, nearest first and by name, for which `holds` is true."""
-
-    def locate(folder: Path) -> Path | None:
-        queue = deque([(folder, 0)])
-        for _ in range(_FOLDERS_LOOKED_AT):
-            if not queue:
-                return None
-            here, level = queue.popleft()
-            if holds(here):
-                return here
-            if level < depth:
-                queue += [(child, level + 1) for child in visible(here) if child.is_dir()]
-        return None
-
-    return locate
+def locate(layout: Layout, folder: Path, *, depth: int = 2) -> Path | None:
+    """Return the dataset's root: the first folder, nearest first and then by name, in or below `folder`, or None."""
+    queue = deque([(folder, 0)])
+    for _ in range(_FOLDERS_LOOKED_AT):
+        if not queue:
+            return None
+        here, level = queue.popleft()
+        if layout.is_root(here):
+            return here
+        if level < depth:
+            queue += [(child, level + 1) for child in visible(here) if child.is_dir()]
+    return None
 
 
 def visible(folder: Path) -> list[Path]:

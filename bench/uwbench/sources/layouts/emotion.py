@@ -9,7 +9,7 @@ from typing import Any
 from uwbench.card import Card
 from uwbench.clip import AudioFile, Clip
 from uwbench.sources.dataset import Reading
-from uwbench.sources.layouts.base import Layout, find_root, find_root_where, visible
+from uwbench.sources.layouts.base import Layout, has, visible
 
 # modality (03 audio only) - channel (01 speech) - emotion - intensity - statement - repetition - actor
 _RAVDESS_NAME = re.compile(r"(\d\d)-(\d\d)-(\d\d)-(\d\d)-(\d\d)-(\d\d)-(\d\d)")
@@ -116,14 +116,14 @@ def _cremad_label(label: str) -> str:
 
 
 RAVDESS = Layout(
-    find_root_where(_is_ravdess),
+    _is_ravdess,
     _read_ravdess,
     "Actor_NN/03-01-EE-II-SS-RR-AA.wav",
     ("audio_speech_actors_01-24",),
     _ravdess_actor,
 )
 CREMAD = Layout(
-    find_root("AudioWAV"),
+    has("AudioWAV"),
     _read_cremad,
     "AudioWAV/<actor>_<sentence>_<EMO>_<level>.wav",
     ("crema-d-master",),

@@ -11,7 +11,7 @@ from uwbench.card import Card
 from uwbench.clip import AudioFile, Clip
 from uwbench.errors import DataError
 from uwbench.sources.dataset import Reading
-from uwbench.sources.layouts.base import Layout, find_root, find_root_where, read_lines, shuffled_folds, visible
+from uwbench.sources.layouts.base import Layout, has, read_lines, shuffled_folds, visible
 
 _PARTS = {"train": "train-clean-100", "valid": "dev-clean", "test": "test-clean"}
 _UTTERANCE = re.compile(r"(?:^|/)(\d+)-(\d+)-(\d+)$")
@@ -66,7 +66,7 @@ def _speaker(name: str, record: Any) -> str | None:
 
 def _librispeech(read: Callable[[Path, Card], Reading], *more: str) -> Layout:
     return Layout(
-        find_root("train-clean-100", "test-clean", *more),
+        has("train-clean-100", "test-clean", *more),
         read,
         "{train-clean-100,dev-clean,test-clean}/<speaker>/<chapter>/*.flac, *.trans.txt; SPEAKERS.TXT",
         ("LibriSpeech", "librispeechmalefemale"),
@@ -103,6 +103,4 @@ def _read_libricount(root: Path, card: Card) -> Reading:
 
 LIBRISPEECH_ASR = _librispeech(_read_asr)
 LIBRISPEECH_MF = _librispeech(_read_gender, "SPEAKERS.TXT")
-LIBRICOUNT = Layout(
-    find_root_where(_is_libricount), _read_libricount, "test/<speakers>_<id>.wav and .json", ("LibriCount10-0dB",)
-)
+LIBRICOUNT = Layout(_is_libricount, _read_libricount, "test/<speakers>_<id>.wav and .json", ("LibriCount10-0dB",))

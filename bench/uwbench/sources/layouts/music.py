@@ -14,8 +14,7 @@ from uwbench.errors import DataError
 from uwbench.sources.dataset import Reading
 from uwbench.sources.layouts.base import (
     Layout,
-    find_root,
-    find_root_where,
+    has,
     open_text,
     read_table,
     shuffled_folds,
@@ -131,24 +130,24 @@ def _read_maestro(root: Path, _card: Card) -> Reading:
 
 
 GTZAN = Layout(
-    find_root_where(_is_gtzan),
+    _is_gtzan,
     _read_gtzan,
     "<genre>/<genre>.000NN.wav",
     ("gtzan_genre", "genres", "genres_original"),
 )
 FMA_SMALL = Layout(
-    find_root("fma_metadata/tracks.csv", "fma_small"),
+    has("fma_metadata/tracks.csv", "fma_small"),
     _read_fma,
     "fma_small/<ttt>/<tttttt>.mp3; fma_metadata/tracks.csv",
     ("fma",),
 )
 NSYNTH = Layout(
-    find_root("nsynth-train", "nsynth-test"),
+    has("nsynth-train", "nsynth-test"),
     _read_nsynth,
     "nsynth-{train,valid,test}/examples.json and audio/*.wav",
     (),
     _nsynth_instrument,
 )
 MAESTRO = Layout(
-    find_root("maestro-v*.csv"), _read_maestro, "maestro-v3.0.0.csv; <year>/*.wav and *.midi", ("maestro-v3.0.0",)
+    has("maestro-v*.csv"), _read_maestro, "maestro-v3.0.0.csv; <year>/*.wav and *.midi", ("maestro-v3.0.0",)
 )

@@ -12,7 +12,7 @@ from uwbench.card import Card
 from uwbench.clip import AudioFile, Clip, Event
 from uwbench.errors import DataError
 from uwbench.sources.dataset import Reading
-from uwbench.sources.layouts.base import Layout, find_root, find_root_where, first_existing, read_table
+from uwbench.sources.layouts.base import Layout, first_existing, has, read_table
 
 _ESC_NAME = re.compile(r"(?:^|/)(\d)-(\d+)-([A-Z])-(\d+)$")
 _URBANSOUND_NAME = re.compile(r"(?:^|/)(\d+)-(\d)-(\d+)-(\d+)$")
@@ -183,34 +183,34 @@ def _read_clotho(root: Path, card: Card) -> Reading:
 
 
 ESC50 = Layout(
-    find_root("meta/esc50.csv", "audio"), _read_esc50, "meta/esc50.csv; audio/*.wav", ("ESC-50-master",), _esc_source
+    has("meta/esc50.csv", "audio"), _read_esc50, "meta/esc50.csv; audio/*.wav", ("ESC-50-master",), _esc_source
 )
 URBANSOUND8K = Layout(
-    find_root("metadata/UrbanSound8K.csv", "audio"),
+    has("metadata/UrbanSound8K.csv", "audio"),
     _read_urbansound,
     "metadata/UrbanSound8K.csv; audio/fold{1..10}/*.wav",
     (),
     _urbansound_source,
 )
 FSD50K = Layout(
-    find_root("FSD50K.ground_truth/dev.csv"),
+    has("FSD50K.ground_truth/dev.csv"),
     _read_fsd50k,
     "FSD50K.ground_truth/{dev,eval}.csv; FSD50K.{dev,eval}_audio/*.wav",
 )
 FSDKAGGLE2018 = Layout(
-    find_root("FSDKaggle2018.meta"),
+    has("FSDKaggle2018.meta"),
     _read_fsdkaggle,
     "FSDKaggle2018.meta/*_post_competition*.csv; FSDKaggle2018.audio_{train,test}/*.wav",
 )
 DESED = Layout(
-    find_root_where(_is_desed),
+    _is_desed,
     _read_desed,
     "metadata/.../{weak,validation}.tsv; audio/train/weak, audio/validation/validation",
     ("dataset",),
     _youtube_id,
 )
 CLOTHO = Layout(
-    find_root("clotho_captions_development.csv"),
+    has("clotho_captions_development.csv"),
     _read_clotho,
     "clotho_captions_{development,validation,evaluation}.csv; {development,validation,evaluation}/*.wav",
 )

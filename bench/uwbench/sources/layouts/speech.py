@@ -10,7 +10,7 @@ from uwbench.card import Card
 from uwbench.clip import AudioFile, Clip
 from uwbench.errors import DataError
 from uwbench.sources.dataset import Reading
-from uwbench.sources.layouts.base import Layout, find_root, first_existing, read_lines, read_table, visible
+from uwbench.sources.layouts.base import Layout, first_existing, has, read_lines, read_table, visible
 
 _ASV_PROTOCOLS = {"train": "cm_train.trn", "valid": "cm_develop.ndx", "test": "cm_evaluation.ndx"}
 _SPEAKER_HASH = re.compile(r"([0-9a-f]{8})_nohash_\d+$")
@@ -77,19 +77,19 @@ def _speaker_hash(name: str, _record: Any) -> str | None:
 
 
 ASVSPOOF2015 = Layout(
-    find_root("CM_protocol", "wav"),
+    has("CM_protocol", "wav"),
     _read_asvspoof,
     "CM_protocol/cm_train.trn, cm_develop.ndx, cm_evaluation.ndx; wav/<speaker>/<file>.wav",
 )
 FLUENT_SPEECH_COMMANDS = Layout(
-    find_root("data/train_data.csv", "wavs"),
+    has("data/train_data.csv", "wavs"),
     _read_fluent,
     "data/{train,valid,test}_data.csv; wavs/speakers/<speaker>/<uuid>.wav",
     ("fluent_speech_commands_dataset",),
     _fluent_speaker,
 )
 SPEECHCOMMANDS_V1 = Layout(
-    find_root("validation_list.txt", "testing_list.txt"),
+    has("validation_list.txt", "testing_list.txt"),
     _read_speechcommands,
     "<word>/<speaker>_nohash_<n>.wav; validation_list.txt, testing_list.txt",
     ("speech_commands_v0.01", "speech_commands"),

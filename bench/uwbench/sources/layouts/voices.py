@@ -14,9 +14,8 @@ from uwbench.fingerprint import sha256_bytes
 from uwbench.sources.dataset import Reading
 from uwbench.sources.layouts.base import (
     Layout,
-    find_root,
-    find_root_where,
     first_existing,
+    has,
     open_text,
     read_lines,
     read_table,
@@ -108,11 +107,11 @@ def _vox_video(name: str, _record: Any) -> str | None:
 
 def _read_voxlingua(root: Path, card: Card) -> Reading:
     """Read dev/ whole and, of each language in it, the 2,000 training clips whose names hash lowest."""
-    clips, problems = [], []
+    clips, missing = [], []
     for language in load_vocabulary(card.vocabulary or "voxlingua33"):
         for split, folder in (("train", root / language), ("test", root / "dev" / language)):
             if not folder.is_dir():
-                problems.append(f"{folder} is missing")
+                missing.append(folder.relative_to(root).as_posix())
                 continue
             files = [path for path in visible(folder) if path.suffix.lower() == ".wav"]
             if split == "train" and len(files) > _VOXLINGUA_CLIPS:
@@ -120,7 +119,7 @@ def _read_voxlingua(root: Path, card: Card) -> Reading:
             for file in files:
                 name = file.relative_to(root).as_posix()
                 clips.append(Clip(name, AudioFile(file), language, split=split, group=_voxlingua_video(name, None)))
-    return Reading(tuple(clips), tuple(problems))
+    return Reading(tuple(clips), (f"folders are missing: {', '.join(missing)}",) if missing else ())
 
 
 def _name_hash(file: Path) -> str:
@@ -133,27 +132,27 @@ def _voxlingua_video(name: str, _record: Any) -> str | None:
 
 
 VOCALSOUND = Layout(
-    find_root("meta/te_meta.csv"),
+    has("meta/te_meta.csv"),
     _read_vocalsound,
     "audio_16k/<speaker>_<session>_<sound>.wav; meta/{tr,val,te}_meta.csv",
     ("vs_release_16k", "vs_release_44k"),
     _vocalsound_speaker,
 )
 VOCALIMITATION = Layout(
-    find_root("vocal_imitations.txt", "vocal_imitations/included"),
+    has("vocal_imitations.txt", "vocal_imitations/included"),
     _read_vocalimitation,
     "vocal_imitations.txt; vocal_imitations/included/*.wav",
     ("VocalImitationSet",),
 )
 VOXCELEB1 = Layout(
-    find_root_where(_is_voxceleb),
+    _is_voxceleb,
     _read_voxceleb,
     "iden_split.txt (or meta/iden_split.txt); wav/<speaker>/<video>/<file>.wav",
     ("voxceleb",),
     _vox_video,
 )
 VOXLINGUA33 = Layout(
-    find_root("dev/en", "en"),
+    has("dev/en", "en"),
     _read_voxlingua,
     "<language>/*.wav and dev/<language>/*.wav",
     ("voxlingua107",),
