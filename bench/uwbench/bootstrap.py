@@ -77,54 +77,62 @@ def read_items(predictions: pa.Table, method: str, metric: str) -> Items:
 
     Items come back sorted by fold and id. An item without a group is a cluster of its own.
     """
-    methods = np.asarray(predictions.column("method").to_pylist(), dtype=object)
-    table = predictions.filter(methods == method)
+    import pyarrow.compute as pc
+
+    table = predictions.filter(pc.field("method") == method)
     if table.num_rows == 0:
         raise InputError(f"the predictions hold nothing of {method}")
-    columns = {name: _texts(table, name) for name in ("fold", "id", "group", "truth", "prediction")}
-    order = np.lexsort((columns["id"], columns["fold"], table.column("seed").to_numpy()))
-    seeds = tuple(int(seed) for seed in np.unique(table.column("seed").to_numpy()))
+    fold, fold_names = _codes(table, "fold")
+    clip, clip_names = _codes(table, "id")
+    seed = table.column("seed").to_numpy()
+    seeds = tuple(np.unique(seed).tolist())
+    order = np.lexsort((clip, fold, seed))
     if len(order) % len(seeds):
         raise InputError(f"the seeds of {method} do not predict the same items")
     by_seed = order.reshape(len(seeds), -1)
-    names = np.char.add(np.char.add(columns["fold"].astype(str), "\0"), columns["id"].astype(str))[by_seed]
-    if (names != names[0]).any() or len(np.unique(names[0])) < names.shape[1]:
+    item = (fold.astype(np.int64) * len(clip_names) + clip)[by_seed]
+    if (item != item[0]).any() or (np.diff(item[0]) == 0).any():
         raise InputError(f"the seeds of {method} do not predict the same items, each once")
     first = by_seed[0]
+    group, _ = _codes(table, "group")
+    alone = table.column("group").is_null().to_numpy()[first]
+    clusters = np.where(alone, len(table) + np.arange(len(first)), group[first])
     items = Items(
         metric=metric,
-        ids=names[0],
-        clusters=_clusters(columns["group"][first], names[0]),
-        folds=np.unique(columns["fold"][first], return_inverse=True)[1],
+        ids=np.char.add(np.char.add(fold_names[fold[first]], "\0"), clip_names[clip[first]]),
+        clusters=np.unique(clusters, return_inverse=True)[1],
+        folds=np.unique(fold[first], return_inverse=True)[1],
         seeds=seeds,
     )
-    return _with_contents(items, table, columns, by_seed)
+    return _with_contents(items, table, by_seed)
 
 
-def _texts(table: pa.Table, name: str) -> np.ndarray:
-    values = table.column(name).to_pylist()
-    return np.asarray(["" if value is None else str(value) for value in values], dtype=object)
+def _codes(table: pa.Table, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return a text column as numbers `(rows,)` and the texts they stand for, sorted; null reads as empty."""
+    encoded = table.column(name).fill_null("").combine_chunks().dictionary_encode()
+    texts, position = np.unique(np.asarray(encoded.dictionary.to_pylist(), dtype=str), return_inverse=True)
+    return position[encoded.indices.to_numpy()], texts
 
 
-def _clusters(groups: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    names = [f"group {group}" if group else f"item {name}" for group, name in zip(groups, ids, strict=True)]
-    return np.unique(names, return_inverse=True)[1]
-
-
-def _with_contents(items: Items, table: pa.Table, columns: dict[str, np.ndarray], by_seed: np.ndarray) -> Items:
-    truth, predicted = columns["truth"], columns["prediction"]
+def _with_contents(items: Items, table: pa.Table, by_seed: np.ndarray) -> Items:
     if items.metric in ("segment-f1-macro", "segment-f1-micro", "one-minus-wer"):
         return replace(items, counts=_matrix(table, "counts")[by_seed])
     if items.metric == "map":
         names = json.loads((table.schema.metadata or {})[b"classes"])
         position = {name: index for index, name in enumerate(names)}
         relevant = np.zeros((len(items.ids), len(names)), dtype=bool)
-        for row, text in enumerate(truth[by_seed[0]]):
+        for row, text in enumerate(table.column("truth").take(by_seed[0]).to_pylist()):
             relevant[row, [position[label] for label in json.loads(text)]] = True
         return replace(items, relevant=relevant, scores=_matrix(table, "scores")[by_seed], classes=len(names))
-    texts, numbers = np.unique(np.concatenate([truth, predicted]).astype(str), return_inverse=True)
-    found, guessed = numbers[: len(truth)], numbers[len(truth) :]
-    return replace(items, truth=found[by_seed[0]], predicted=guessed[by_seed], classes=len(texts))
+    truth, truths = _codes(table, "truth")
+    predicted, guesses = _codes(table, "prediction")
+    texts = np.union1d(truths, guesses)
+    return replace(
+        items,
+        truth=np.searchsorted(texts, truths)[truth[by_seed[0]]],
+        predicted=np.searchsorted(texts, guesses)[predicted[by_seed]],
+        classes=len(texts),
+    )
 
 
 def _matrix(table: pa.Table, name: str) -> np.ndarray:
@@ -181,37 +189,65 @@ def seed_scores(items: Items, *, of_folds: str = "pooled") -> np.ndarray:
 def replicates(
     items: Items, resamples: int, rng: np.random.Generator, seed_rng: np.random.Generator, *, of_folds: str = "pooled"
 ) -> np.ndarray:
-    """Return the scores of bootstrap samples, float64 `(resamples,)`: clusters and seeds are drawn with replacement.
+    """Return the scores of bootstrap samples, float64 `(resamples,)`: clusters and seeds are drawn with replacement."""
+    return paired_replicates([items], resamples, rng, [seed_rng], of_folds=of_folds)[0]
 
-    Two models' predictions of the same items are paired by giving both an equal `rng` and each its own `seed_rng`.
+
+def paired_replicates(
+    rivals: Sequence[Items],
+    resamples: int,
+    rng: np.random.Generator,
+    seed_rngs: Sequence[np.random.Generator],
+    *,
+    of_folds: str = "pooled",
+) -> np.ndarray:
+    """Return the scores of several models in the same bootstrap samples of the same items, `(models, resamples)`.
+
+    Items are drawn once for all; each model's probe seeds are drawn for themselves, as they have nothing in common.
     """
-    parts = [score_weighted(items, weights, of_folds=of_folds) for weights in _chunks(items.n_clusters, resamples, rng)]
-    per_seed = np.concatenate(parts)
-    count = len(items.seeds)
-    drawn = cluster_counts(count, resamples, seed_rng) / count
-    return (per_seed * drawn).sum(axis=1)
+    first = rivals[0]
+    if any(len(items.ids) != len(first.ids) or (items.clusters != first.clusters).any() for items in rivals):
+        raise InputError("the models to be compared do not predict the same items")
+    parts = [
+        [score_weighted(items, weights, of_folds=of_folds) for items in rivals]
+        for weights in _chunks(first.n_clusters, resamples, rng)
+    ]
+    scores = []
+    for index, (items, seed_rng) in enumerate(zip(rivals, seed_rngs, strict=True)):
+        per_seed = np.concatenate([part[index] for part in parts])
+        drawn = cluster_counts(len(items.seeds), resamples, seed_rng) / len(items.seeds)
+        scores.append((per_seed * drawn).sum(axis=1))
+    return np.stack(scores)
 
 
 def percentile_interval(values: np.ndarray, level: float, n_clusters: int) -> tuple[float, float]:
-    """Return the percentile interval of bootstrap `values` drawn from `n_clusters` clusters.
+    """Return the percentile interval, in [0, 1], of the bootstrap scores `values` drawn from `n_clusters` clusters.
+
+    Where every resample scores exactly 0 or 1 there is nothing to draw from: the exact binomial bound of all clusters
+    right (or wrong) stands in. One cluster says nothing: (0, 1).
+    """
+    if n_clusters < 2:
+        return 0.0, 1.0
+    if values.min() == values.max() and values[0] in (0.0, 1.0):
+        bound = ((1 - level) / 2) ** (1 / n_clusters)
+        return (bound, 1.0) if values[0] == 1.0 else (0.0, 1 - bound)
+    low, high = expanded_quantiles(values, level, n_clusters)
+    return max(0.0, low), min(1.0, high)
+
+
+def expanded_quantiles(values: np.ndarray, level: float, n_clusters: int) -> tuple[float, float]:
+    """Return the quantiles of `values` that hold `level`, moved outwards for a small number of clusters (at least 2).
 
     The tails are those of a t distribution with one degree of freedom fewer than clusters, widened by the variance that
     drawing with replacement leaves out (the expanded percentile interval of Hesterberg 2015, "What teachers should know
-    about the bootstrap"); with hundreds of clusters this is the plain percentile interval. Where every resample scores
-    exactly 0 or 1 there is nothing to draw from: the exact binomial bound of all clusters right (or wrong) stands in.
+    about the bootstrap"); with hundreds of clusters this is the plain percentile interval.
     """
     from scipy import stats
 
-    tail = (1 - level) / 2
-    if n_clusters < 2:
-        return 0.0, 1.0  # one speaker or recording says nothing about another
-    if values.min() == values.max() and values[0] in (0.0, 1.0):
-        bound = tail ** (1 / n_clusters)
-        return (bound, 1.0) if values[0] == 1.0 else (0.0, 1 - bound)
     freedom = n_clusters - 1
-    wider = float(stats.norm.cdf(np.sqrt(n_clusters / freedom) * stats.t.ppf(tail, freedom)))
-    low, high = np.quantile(values, [wider, 1 - wider])
-    return max(0.0, float(low)), min(1.0, float(high))
+    tail = float(stats.norm.cdf(np.sqrt(n_clusters / freedom) * stats.t.ppf((1 - level) / 2, freedom)))
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return float(low), float(high)
 
 
 def _chunks(n_clusters: int, resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
@@ -223,9 +259,10 @@ def _chunks(n_clusters: int, resamples: int, rng: np.random.Generator) -> Iterat
 def _sums(values: np.ndarray, clusters: np.ndarray, n_clusters: int, weights: np.ndarray) -> np.ndarray:
     """Add up `values` `(S, n, K)` under the weights of their clusters: float64 `(B, S, K)`."""
     seeds, _, width = values.shape
-    totals = np.zeros((n_clusters, seeds, width))
+    totals = np.zeros((n_clusters, seeds, width), np.float32)  # counts: exact in float32 up to 16 million
     np.add.at(totals, clusters, values.transpose(1, 0, 2))
-    return (weights.astype(np.float64) @ totals.reshape(n_clusters, -1)).reshape(len(weights), seeds, width)
+    sums = weights @ totals.reshape(n_clusters, -1)
+    return sums.reshape(len(weights), seeds, width).astype(np.float64)
 
 
 def _from_counts(metric: str, sums: np.ndarray) -> np.ndarray:
@@ -301,13 +338,14 @@ def _average_precision(relevant: np.ndarray, scores: np.ndarray, weights: np.nda
     return (precision * of_block).sum(axis=0) / np.maximum(positives, 1), positives > 0
 
 
-def pair(first: Items, second: Items) -> tuple[Items, Items, int]:
-    """Return both models' predictions of the items they share, in one order, and how many items that leaves out."""
-    shared, left, right = np.intersect1d(first.ids, second.ids, return_indices=True)
-    if len(shared) == 0:
-        raise InputError("the two models have no test item in common")
-    left_out = max(len(first.ids), len(second.ids)) - len(shared)
-    return first.take(left), second.take(right), left_out
+def shared_items(rivals: Sequence[Items]) -> list[Items]:
+    """Return the models' predictions of the items that all of them predict, in one order."""
+    kept = rivals[0].ids
+    for items in rivals[1:]:
+        kept = np.intersect1d(kept, items.ids)
+    if len(kept) == 0:
+        raise InputError("the models have no test item in common")
+    return [items.take(np.flatnonzero(np.isin(items.ids, kept))) for items in rivals]
 
 
 def generator(*words: str | int) -> np.random.Generator:

@@ -1,0 +1,269 @@
+"""The board as CSV, Markdown and JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Sequence
+
+from uwbench.report.board import Board, Row
+from uwbench.score import AVERAGES, Method
+
+METHOD_NAMES: dict[Method, str] = {"mlp": "MLP probe", "knn": "kNN"}
+AVERAGE_NAMES = {
+    "weighted": "Weighted",
+    "domain": "Domain mean",
+    "task": "Task mean",
+    "chance": "Above chance",
+}
+NOTE = (
+    "Scores are in [0, 1], higher is better, with 95 % bootstrap intervals. Place is 1 + the number of models that are "
+    "significantly better (paired bootstrap, Holm): models of one place are tied. An average over other tasks or other "
+    "data than the rest carries no rank."
+)
+CSV_FIELDS: tuple[str, ...] = (
+    "model",
+    "fingerprint",
+    "method",
+    "protocol",
+    "protocol_version",
+    "suite",
+    "kind",
+    "name",
+    "score",
+    "low",
+    "high",
+    "tasks",
+    "of",
+    "rank",
+    "place",
+    "n",
+    "metric",
+    "status",
+    "source",
+)
+
+
+def render_json(board: Board) -> str:
+    """Return `{"scores": [...], "averages": [...]}` as strict JSON; `tasks` is how many tasks an average holds."""
+    scores = [
+        {
+            "model": board.label(cell.model),
+            "task": cell.task,
+            "method": cell.method,
+            "protocol": board.protocol,
+            "metric": cell.score.metric,
+            "score": cell.score.main_score,
+            "low": None if cell.score.ci95 is None else cell.score.ci95[0],
+            "high": None if cell.score.ci95 is None else cell.score.ci95[1],
+        }
+        for cell in board.cells
+    ]
+    averages = [
+        {
+            "model": board.label(row.model),
+            "method": row.method,
+            "protocol": board.protocol,
+            "suite": board.suite.name,
+            "average": row.average.name,
+            "score": row.average.score,
+            "low": row.average.low,
+            "high": row.average.high,
+            "tasks": len(row.average.tasks),
+        }
+        for row in board.rows
+        if row.scope == "suite"
+    ]
+    return json.dumps({"scores": scores, "averages": averages}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def render_csv(board: Board) -> str:
+    """Return one line a score, average and published number (`kind`: task, average, published task, published average).
+
+    A text that a spreadsheet would take for a formula is given an apostrophe in front.
+    """
+    out = io.StringIO(newline="")
+    writer = csv.DictWriter(out, CSV_FIELDS, lineterminator="\n", restval="")
+    writer.writeheader()
+    for row in [*_score_rows(board), *_average_rows(board), *_published_rows(board)]:
+        writer.writerow({field: _plain(value) for field, value in row.items()})
+    return out.getvalue()
+
+
+def _score_rows(board: Board) -> list[dict[str, object]]:
+    return [
+        {
+            **_model_fields(board, cell.model, cell.method),
+            "kind": "task",
+            "name": cell.task,
+            "score": cell.score.main_score,
+            "low": cell.score.ci95[0] if cell.score.ci95 else "",
+            "high": cell.score.ci95[1] if cell.score.ci95 else "",
+            "n": cell.n,
+            "metric": cell.score.metric,
+            "status": cell.status if cell.same_data else f"{cell.status}, other data",
+        }
+        for cell in board.cells
+    ]
+
+
+def _average_rows(board: Board) -> list[dict[str, object]]:
+    return [
+        {
+            **_model_fields(board, row.model, row.method),
+            "kind": "average" if row.scope == "suite" else f"average of {row.scope}",
+            "name": row.average.name,
+            "score": row.average.score,
+            "low": _blank(row.average.low),
+            "high": _blank(row.average.high),
+            "tasks": len(row.average.tasks),
+            "of": row.average.of,
+            "rank": _blank(row.rank),
+            "place": "" if row.standing is None else row.standing.place,
+        }
+        for row in board.rows
+    ]
+
+
+def _published_rows(board: Board) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = []
+    for published in board.references:
+        common = {
+            "model": published.model,
+            "method": published.method,
+            "protocol": published.protocol,
+            "source": published.source,
+        }
+        for entry in published.entries:
+            rows.append({**common, "kind": "published task", "name": entry.task, "score": entry.score})
+        for name, score in published.printed.items():
+            rows.append({**common, "kind": "published average", "name": name, "score": score})
+        for name, average in published.averages.items():
+            held = len(average.tasks)
+            rows.append(
+                {
+                    **common,
+                    "kind": "recomputed average",
+                    "name": name,
+                    "score": average.score,
+                    "tasks": held,
+                    "of": held,
+                }
+            )
+    return rows
+
+
+def _model_fields(board: Board, model: str, method: Method) -> dict[str, object]:
+    info = next(found for found in board.models if found.key == model)
+    return {
+        "model": info.label,
+        "fingerprint": info.info.fingerprint,
+        "method": method,
+        "protocol": board.protocol,
+        "protocol_version": board.protocol_version,
+        "suite": board.suite.name,
+    }
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, float):
+        return f"{value:.6f}"
+    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
+        return f"'{value}"
+    return value
+
+
+def _blank(value: float | None) -> object:
+    return "" if value is None else value
+
+
+def render_markdown(board: Board) -> str:
+    """Return the board as GitHub Markdown: averages, task scores, what is off the board, published numbers."""
+    lines = [
+        f"# {_text(board.suite.title)}",
+        "",
+        f"Protocol `{board.protocol}`, version {board.protocol_version}. {NOTE}",
+    ]
+    for method in board.methods:
+        lines += ["", f"## {METHOD_NAMES[method]}: averages", "", *_averages_table(board, method)]
+        lines += ["", f"## {METHOD_NAMES[method]}: tasks", "", *_tasks_table(board, method)]
+    if not board.models:
+        lines += ["", "No result of this protocol is here yet."]
+    if board.off or board.problems:
+        lines += ["", "## Off the board", ""]
+        lines += [f"- {_text(off.model)}, {_text(off.task)} ({off.status}): {_text(off.reason)}" for off in board.off]
+        lines += [f"- {_text(problem)}" for problem in board.problems]
+    if board.references:
+        lines += ["", "## Published numbers, not run here", "", *_published_table(board)]
+    return "\n".join(lines) + "\n"
+
+
+def _averages_table(board: Board, method: Method) -> list[str]:
+    rows = []
+    for model in board.models:
+        found = {name: board.row(model.key, method, name) for name in AVERAGES}
+        first = found["weighted"]
+        if first is None:
+            continue
+        cells = [_interval(row) for row in found.values()]
+        held = f"{len(first.average.tasks)} of {first.average.of}"
+        place = "" if first.standing is None else str(first.standing.place)
+        rows.append([_blank_text(first.rank), place, _text(model.label), *cells, held])
+    rows.sort(key=lambda row: (row[0] == "", int(row[0] or 0)))
+    return _table(["Rank", "Place", "Model", *AVERAGE_NAMES.values(), "Tasks"], rows)
+
+
+def _tasks_table(board: Board, method: Method) -> list[str]:
+    rows = []
+    for task in board.tasks:
+        cells = []
+        for model in board.models:
+            cell = board.cell(model.key, task.info.name, method)
+            if cell is None:
+                cells.append("–")
+            else:
+                mark = "" if cell.same_data and cell.status == "ok" else "*"
+                cells.append(_number(cell.score.main_score, cell.score.ci95) + mark)
+        outside = "" if task.in_suite else " (outside the suite)"
+        rows.append([_text(task.info.title) + outside, task.info.domain, task.info.metric, str(task.info.n), *cells])
+    lines = _table(["Task", "Domain", "Metric", "n", *(_text(model.label) for model in board.models)], rows)
+    if any(not cell.same_data or cell.status != "ok" for cell in board.cells if cell.method == method):
+        lines += ["", "\\* scored without some clips, or on other data than the board's other models."]
+    return lines
+
+
+def _published_table(board: Board) -> list[str]:
+    rows = []
+    for published in board.references:
+        printed = "; ".join(f"{_text(name)} {score:.3f}" for name, score in published.printed.items()) or "–"
+        again = "; ".join(f"{name} {average.score:.3f}" for name, average in published.averages.items()) or "–"
+        count = str(len(published.entries)) if published.entries else "–"
+        rows.append([_text(published.source), _text(published.model), published.method, printed, again, count])
+    return _table(["Source", "Model", "Method", "Averages as published", "Recomputed from its tasks", "Tasks"], rows)
+
+
+def _interval(row: Row | None) -> str:
+    if row is None:
+        return "–"
+    average = row.average
+    return _number(average.score, None if average.low is None or average.high is None else (average.low, average.high))
+
+
+def _number(score: float, bounds: tuple[float, float] | None) -> str:
+    return f"{score:.3f}" if bounds is None else f"{score:.3f} ({bounds[0]:.3f}–{bounds[1]:.3f})"
+
+
+def _blank_text(value: int | None) -> str:
+    return "" if value is None else str(value)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}", *(f"| {' | '.join(row)} |" for row in rows)]
+
+
+def _text(text: str) -> str:
+    """Return `text` so that Markdown and the HTML in it show it as it is."""
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_\[\]|#~!])", r"\\\1", " ".join(escaped.split()))

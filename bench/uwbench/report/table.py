@@ -1,0 +1,211 @@
+"""The tables a terminal shows: a finished run, and the board."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from uwbench.report.export import AVERAGE_NAMES, METHOD_NAMES
+from uwbench.score import AVERAGES, METHODS, Average, Method, averages
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+    from uwbench.card import Suite
+    from uwbench.report.board import Board, Row
+    from uwbench.result import Result, Score
+
+
+def run_view(
+    results: Sequence[Result],
+    suite: Suite,
+    *,
+    failures: Sequence[str] = (),
+    missing: Sequence[str] = (),
+    paths: Sequence[object] = (),
+) -> RenderableType:
+    """Return what ends a run: a table a model (task, n, scores, choice, seconds), averages, paths, missing and failed
+    work.
+    """
+    from rich.console import Group
+    from rich.text import Text
+
+    parts: list[RenderableType] = []
+    by_model: dict[str, list[Result]] = {}
+    for result in results:
+        by_model.setdefault(result.model.fingerprint, []).append(result)
+    for own in by_model.values():
+        parts.append(run_table(own))
+    if any(result.scores for result in results):
+        parts.append(run_averages(list(by_model.values()), suite))
+    if paths:
+        parts.append(Text("Results: " + ", ".join(sorted({str(path) for path in paths}))))
+    parts += [Text(f"not there: {line}", style="yellow") for line in missing]
+    parts += [Text(f"failed: {line}", style="bold red") for line in failures]
+    return Group(*parts)
+
+
+def run_table(results: Sequence[Result]) -> Table:
+    """Return one model's table: task, n, MLP with interval, kNN, what was chosen, seconds; what failed comes last."""
+    from rich.text import Text
+
+    table = _new_table(Text(results[0].model.name))
+    for head in ("Task", "Kind"):
+        table.add_column(head, overflow="fold")
+    table.add_column("n", justify="right")
+    for method in METHODS:
+        table.add_column(METHOD_NAMES[method], justify="right", no_wrap=True)
+    table.add_column("Chosen", overflow="fold")
+    table.add_column("s", justify="right")
+    for result in sorted(results, key=lambda result: result.status == "failed"):
+        if result.status == "failed":
+            reason = result.error.message if result.error else "failed"
+            table.add_row(Text(result.task.name), "", "", Text("failed", style="red"), "", Text(reason), "")
+            continue
+        mark = "" if result.status == "ok" else f" ({result.status})"
+        table.add_row(
+            Text(result.task.name + mark),
+            result.task.metric,
+            f"{result.task.n:,}",
+            *(_score_text(result.scores.get(method)) for method in METHODS),
+            Text(chosen_text(result.scores["mlp"].chosen) if "mlp" in result.scores else ""),
+            f"{sum(result.run.seconds.values()):.1f}",
+        )
+    return table
+
+
+def run_averages(by_model: Sequence[Sequence[Result]], suite: Suite) -> Table:
+    """Return the averages of each model's results over a suite, with the number of tasks each holds."""
+    from rich.text import Text
+
+    table = _averages_head(Text(f"Averages over {suite.title}"), ranked=False)
+    for own in by_model:
+        for method in METHODS:
+            scored = [result for result in own if result.status in ("ok", "partial") and method in result.scores]
+            found = averages(scored, suite, method)
+            if found:
+                cells = [_average_text(found[name]) for name in AVERAGES]
+                table.add_row(Text(own[0].model.name), METHOD_NAMES[method], *cells, _held(found["weighted"]))
+    return table
+
+
+def board_view(board: Board) -> RenderableType:
+    """Return the board for a terminal: averages a method, task scores, what is off the board."""
+    from rich.console import Group
+    from rich.text import Text
+
+    parts: list[RenderableType] = [
+        Text(f"{board.suite.title} · protocol {board.protocol}, version {board.protocol_version}", style="bold")
+    ]
+    if not board.models:
+        parts.append(Text("No result of this protocol is here yet."))
+    for method in board.methods:
+        parts.append(_board_averages(board, method))
+    if board.models:
+        parts.append(_board_tasks(board))
+    parts += [Text(f"off the board: {o.model}, {o.task} ({o.status}): {o.reason}", style="yellow") for o in board.off]
+    parts += [Text(f"cannot be read: {problem}", style="bold red") for problem in board.problems]
+    return Group(*parts)
+
+
+def _board_averages(board: Board, method: Method) -> Table:
+    from rich.text import Text
+
+    table = _averages_head(Text(f"{METHOD_NAMES[method]}: averages"), ranked=True)
+    rows = [row for model in board.models if (row := board.row(model.key, method, "weighted")) is not None]
+    for row in sorted(rows, key=lambda row: (row.rank is None, row.rank or 0)):
+        found = [board.row(row.model, method, name) for name in AVERAGES]
+        cells = [Text("–") if other is None else _average_text(other.average) for other in found]
+        table.add_row(_rank_text(row), Text(board.label(row.model)), *cells, _held(row.average))
+    return table
+
+
+def _board_tasks(board: Board) -> Table:
+    from rich.text import Text
+
+    table = _new_table(Text("Tasks: " + " / ".join(METHOD_NAMES[method] for method in board.methods)))
+    table.add_column("Task", overflow="fold")
+    table.add_column("n", justify="right")
+    for model in board.models:
+        table.add_column(Text(model.label, overflow="fold"), justify="right")
+    for task in board.tasks:
+        cells = []
+        for model in board.models:
+            found = [board.cell(model.key, task.info.name, method) for method in board.methods]
+            cells.append(" / ".join("–" if cell is None else f"{cell.score.main_score:.3f}" for cell in found))
+        table.add_row(Text(task.info.name), f"{task.info.n:,}", *cells)
+    return table
+
+
+def chosen_text(chosen: Mapping[str, Any]) -> str:
+    """Return what validation chose in a few words: `width 512, rate 0.001`; over folds, the commonest of each."""
+    folds = [value for value in chosen.values() if isinstance(value, Mapping)]
+    folds += [
+        item for value in chosen.values() if isinstance(value, list) for item in value if isinstance(item, Mapping)
+    ]
+    if folds:
+        names = list(dict.fromkeys(name for fold in folds for name in fold))
+        chosen = {name: _commonest([fold[name] for fold in folds if name in fold]) for name in names}
+    return ", ".join(f"{name.replace('_', ' ')} {_short(value)}" for name, value in chosen.items())
+
+
+def _commonest(values: Iterable[object]) -> str:
+    counts = Counter(_short(value) for value in values)
+    first, times = counts.most_common(1)[0]
+    return first if len(counts) == 1 else f"{first} ({times} of {counts.total()})"
+
+
+def _short(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, (list, tuple)):
+        return _commonest(value) if value else "–"
+    return str(value)
+
+
+def _new_table(title: Any) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    return Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
+
+
+def _averages_head(title: Any, *, ranked: bool) -> Table:
+    table = _new_table(title)
+    if ranked:
+        table.add_column("#", justify="right")
+    table.add_column("Model", overflow="fold")
+    if not ranked:
+        table.add_column("Method")
+    for name in AVERAGES:
+        table.add_column(AVERAGE_NAMES[name], justify="right")
+    table.add_column("Tasks", justify="right")
+    return table
+
+
+def _score_text(score: Score | None) -> str:
+    if score is None:
+        return "–"
+    return _with_interval(score.main_score, score.ci95)
+
+
+def _average_text(average: Average) -> str:
+    bounds = None if average.low is None or average.high is None else (average.low, average.high)
+    return _with_interval(average.score, bounds)
+
+
+def _with_interval(score: float, bounds: tuple[float, float] | None) -> str:
+    return f"{score:.3f}" if bounds is None else f"{score:.3f} [dim]{bounds[0]:.3f}–{bounds[1]:.3f}[/dim]"
+
+
+def _held(average: Average) -> str:
+    return f"{len(average.tasks)} of {average.of}"
+
+
+def _rank_text(row: Row) -> str:
+    if row.rank is None:
+        return "–"
+    tied = row.standing is not None and any(row.standing.tied)
+    return f"{row.rank}{'=' if tied else ''}"

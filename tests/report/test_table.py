@@ -1,0 +1,53 @@
+"""What a terminal shows at the end of a run and of `leaderboard`."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from rich.console import Console
+
+from report.made_results import TASKS, make_board_results, make_result
+from uwbench.report.board import build_board, suite_of
+from uwbench.report.table import board_view, chosen_text, run_view
+from uwbench.result import read_result
+
+
+def shown(view: object) -> str:
+    out = io.StringIO()
+    Console(file=out, width=160, no_color=True).print(view)
+    return out.getvalue()
+
+
+def test_a_run_ends_with_scores_averages_and_failures_last(tmp_path: Path) -> None:
+    paths = [make_result(tmp_path, "m [bold]", task, 0.7) for task in TASKS[:3]]
+    paths.append(make_result(tmp_path, "m [bold]", TASKS[3], 0.7, status="failed", error="[red] no memory"))
+    results = [read_result(path) for path in paths]
+    suite = suite_of([task.name for task in TASKS])
+    text = shown(
+        run_view(results, suite, failures=["events: [red] no memory"], missing=["esc50: no data"], paths=paths[:1])
+    )
+    assert "m [bold]" in text
+    assert "3 of 6" in text
+    score = results[0].scores["mlp"]
+    assert score.ci95 is not None
+    assert f"{score.main_score:.3f} {score.ci95[0]:.3f}–{score.ci95[1]:.3f}" in text
+    assert "width 512" in text
+    assert text.strip().splitlines()[-1] == "failed: events: [red] no memory"
+
+
+def test_the_board_marks_ties_and_what_carries_no_rank(tmp_path: Path) -> None:
+    make_board_results(tmp_path, {"one": 0.7, "other": 0.7, "poor": 0.3})
+    make_result(tmp_path, "half", TASKS[0], 0.7)
+    lines = shown(board_view(build_board(tmp_path))).splitlines()
+    ranks = {line.split()[1]: line.split()[0] for line in lines if line[:4].strip() in {"1", "1=", "2=", "3", "–"}}
+    assert ranks["poor"] == "3"
+    assert {ranks["one"], ranks["other"]} == {"1=", "2="}
+    assert ranks["half"] == "–"
+
+
+def test_a_choice_over_folds_is_told_by_the_commonest() -> None:
+    assert chosen_text({"rate": 0.001, "width": 512}) == "rate 0.001, width 512"
+    folds = {"1": {"width": 0}, "2": {"width": 512}, "3": {"width": 512}}
+    assert chosen_text(folds) == "width 512 (2 of 3)"
+    assert chosen_text({"folds": [{"width": 0}, {"width": 0}]}) == "width 0"
