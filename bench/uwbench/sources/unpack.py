@@ -1,0 +1,130 @@
+"""Archives whose content is not trusted: nothing is written outside the folder, nothing but plain files, no bombs."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+import shutil
+import stat
+import tempfile
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+from uwbench.errors import FetchError
+
+SCRATCH = ".unpack-"  # beginning of the names of folders that are unpacked into
+_BLOCK = 1 << 20
+# Audio hardly compresses. Silence packs about 1,000 : 1, but no dataset is silence: what unpacks to more than 20 times
+# its size, and to more than a gibibyte, is refused.
+_LARGEST_RATIO = 20
+_ALWAYS_ALLOWED = 1 << 30  # bytes
+
+
+def unpack_zip(archive: Path, folder: Path) -> list[Path]:
+    """Unpack a zip into `folder` and return the files; raise FetchError, leaving nothing, where a member is not safe.
+
+    Refused are absolute paths, `..`, drive letters, links, devices, names that meet, and archives that would unpack to
+    far more than they hold.
+    """
+    scratch = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=folder))
+    try:
+        with zipfile.ZipFile(archive) as file:
+            members = [member for member in file.infolist() if not member.is_dir()]
+            names = [_safe_name(member, archive) for member in members]
+            if len({name.as_posix().casefold() for name in names}) < len(names):
+                raise FetchError("holds two members of one name", where=archive)
+            total = sum(member.file_size for member in members)
+            _refuse_bomb(total, archive)
+            need_space(folder, total, str(archive))
+            for member, name in zip(members, names, strict=True):
+                _extract(file, member, scratch / name, archive)
+        return _move(scratch, folder, names)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise FetchError(f"cannot be unpacked ({error})", where=archive, remedy="fetch it again") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def gunzip_tar(archive: Path) -> Path:
+    """Decompress `x.tar.gz` to `x.tar` beside it, as shards are read in place; raise FetchError for a bomb or damage.
+
+    The archive itself stays.
+    """
+    target = archive.with_name(re.sub(r"(\.tar\.gz|\.tgz)$", ".tar", archive.name))
+    part = target.with_name(f"{target.name}.part")
+    written = 0
+    try:
+        with gzip.open(archive) as source, part.open("wb") as file:
+            while block := source.read(_BLOCK):
+                written += len(block)
+                _refuse_bomb(written, archive)
+                file.write(block)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(target)
+    except (OSError, EOFError, zlib.error) as error:
+        raise FetchError(f"cannot be decompressed ({error})", where=archive, remedy="fetch it again") from error
+    finally:
+        part.unlink(missing_ok=True)
+    return target
+
+
+def need_space(folder: Path, needed: int, what: str) -> None:
+    """Raise FetchError where the disk of `folder` has less than `needed` bytes free."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise FetchError(
+            f"needs {needed / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free in {folder}",
+            where=what,
+            remedy="free space there, or choose another folder with --data",
+        )
+
+
+def _safe_name(member: zipfile.ZipInfo, archive: Path) -> PurePosixPath:
+    name = PurePosixPath(member.filename)
+    mode = member.external_attr >> 16
+    bad = (
+        name.is_absolute()
+        or ".." in name.parts
+        or not name.parts
+        or "\\" in member.filename
+        or "\0" in member.orig_filename
+        or re.match(r"[A-Za-z]:", member.filename) is not None
+    )
+    if bad:
+        raise FetchError(f"the member {member.filename!r} would leave the folder", where=archive)
+    if mode and stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+        raise FetchError(f"the member {member.filename!r} is not a plain file", where=archive)
+    return name
+
+
+def _refuse_bomb(total: int, archive: Path) -> None:
+    packed = archive.stat().st_size
+    if total > max(_ALWAYS_ALLOWED, _LARGEST_RATIO * packed):
+        raise FetchError(f"unpacks from {packed} to {total} bytes or more", where=archive, remedy="do not use it")
+
+
+def _extract(file: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, archive: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    written = 0
+    with file.open(member) as source, target.open("xb") as out:
+        while block := source.read(_BLOCK):
+            written += len(block)
+            if written > member.file_size:
+                raise FetchError(f"the member {member.filename!r} is larger than it says", where=archive)
+            out.write(block)
+
+
+def _move(scratch: Path, folder: Path, names: list[PurePosixPath]) -> list[Path]:
+    root = folder.resolve()
+    moved = []
+    for name in names:
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.parent.resolve().is_relative_to(root):
+            raise FetchError(f"{target.parent} is a link that leads out of {folder}", where=str(name))
+        (scratch / name).replace(target)
+        moved.append(target)
+    return moved

@@ -1,0 +1,303 @@
+"""Fetching from a server that behaves as Zenodo does, and from one that does not; archives that mean harm."""
+
+from __future__ import annotations
+
+import io
+import stat
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sources.zenodo import Zenodo, serve
+from uwbench.card import Card, find_card
+from uwbench.errors import FetchError, UsageError
+from uwbench.sources import unpack
+from uwbench.sources.download import Patience
+from uwbench.sources.fetch import fetch_task
+from uwbench.sources.unpack import unpack_zip
+
+TAR = b"shard " * 100_000
+OTHER = b"another " * 10_000
+
+
+@pytest.fixture
+def card() -> Card:
+    return find_card("gtzan")
+
+
+def fetch(card: Card, zenodo: Zenodo, data: Path, *, attempts: int = 4) -> tuple[list[Path], list[float]]:
+    """Fetch, and return the paths with the seconds that were waited between attempts."""
+    waits: list[float] = []
+    patience = Patience(attempts=attempts, timeout_s=10, sleep=waits.append)
+    return fetch_task(card, data, base_url=zenodo.url, patience=patience), waits
+
+
+def record(**more: Any) -> Zenodo:
+    return Zenodo(**{"record": 14722472, "files": {"gtzan_fold_0_0000000.tar": TAR}} | more)
+
+
+def test_a_record_is_downloaded_whole_and_only_once(card: Card, tmp_path: Path) -> None:
+    seen: list[tuple[str, int, int]] = []
+    with serve(record()) as zenodo:
+        zenodo.files["gtzan_fold_1_0000000.tar"] = OTHER
+        paths = fetch_task(card, tmp_path, base_url=zenodo.url, progress=lambda *step: seen.append(step))
+        asked = len(zenodo.requests)
+        again, _ = fetch(card, zenodo, tmp_path)
+        assert len(zenodo.requests) == asked + 1  # the record, no file
+    assert [path.name for path in paths] == ["gtzan_fold_0_0000000.tar", "gtzan_fold_1_0000000.tar"]
+    assert paths == again
+    assert paths[0] == tmp_path / "gtzan_genre" / "gtzan_fold_0_0000000.tar"
+    assert [path.read_bytes() for path in paths] == [TAR, OTHER]
+    assert seen[-1][1:] == (len(TAR) + len(OTHER),) * 2
+    assert [step[1] for step in seen] == sorted(step[1] for step in seen)
+
+
+def test_a_file_that_changed_on_disk_is_fetched_again(card: Card, tmp_path: Path) -> None:
+    with serve(record()) as zenodo:
+        (path,), _ = fetch(card, zenodo, tmp_path)
+        path.write_bytes(TAR[:-1])
+        (path,), _ = fetch(card, zenodo, tmp_path)
+    assert path.read_bytes() == TAR
+
+
+def test_a_cut_connection_is_resumed_where_it_broke(card: Card, tmp_path: Path) -> None:
+    with serve(record(faults=["cut", "cut"])) as zenodo:
+        (path,), _ = fetch(card, zenodo, tmp_path)
+    half = len(TAR) // 2
+    assert [wanted for _, wanted in zenodo.requests[1:]] == [None, f"bytes={half}-", f"bytes={half + half // 2}-"]
+    assert path.read_bytes() == TAR
+    assert not list(path.parent.glob("*.part"))
+
+
+def test_bytes_of_an_earlier_run_are_kept(card: Card, tmp_path: Path) -> None:
+    folder = tmp_path / "gtzan_genre"
+    folder.mkdir()
+    (folder / "gtzan_fold_0_0000000.tar.part").write_bytes(TAR[:1000])
+    with serve(record()) as zenodo:
+        (path,), _ = fetch(card, zenodo, tmp_path)
+    assert zenodo.requests[1][1] == "bytes=1000-"
+    assert path.read_bytes() == TAR
+
+
+def test_a_server_without_ranges_starts_over(card: Card, tmp_path: Path) -> None:
+    with serve(record(faults=["cut", "norange"])) as zenodo:
+        (path,), _ = fetch(card, zenodo, tmp_path)
+    assert path.read_bytes() == TAR
+
+
+def test_a_part_that_is_no_beginning_is_thrown_away(card: Card, tmp_path: Path) -> None:
+    folder = tmp_path / "gtzan_genre"
+    folder.mkdir()
+    (folder / "gtzan_fold_0_0000000.tar.part").write_bytes(b"x" * len(TAR))  # right size, wrong content
+    with serve(record()) as zenodo:
+        (path,), _ = fetch(card, zenodo, tmp_path)
+    assert path.read_bytes() == TAR
+
+
+def test_a_range_that_is_refused_starts_over(card: Card, tmp_path: Path) -> None:
+    folder = tmp_path / "gtzan_genre"
+    folder.mkdir()
+    (folder / "gtzan_fold_0_0000000.tar.part").write_bytes(TAR[:1000])
+    with serve(record(faults=["416"])) as zenodo:
+        (path,), _ = fetch(card, zenodo, tmp_path)
+    assert [wanted for _, wanted in zenodo.requests[1:]] == ["bytes=1000-", None]
+    assert path.read_bytes() == TAR
+
+
+def test_another_range_than_asked_for_is_refused(card: Card, tmp_path: Path) -> None:
+    with serve(record(faults=["cut", "otherrange"])) as zenodo, pytest.raises(FetchError, match="another range"):
+        fetch(card, zenodo, tmp_path)
+
+
+def test_too_many_requests_are_waited_out_as_asked(card: Card, tmp_path: Path) -> None:
+    with serve(record(faults=["429:7", "503", "drop"], record_faults=["429:3"])) as zenodo:
+        (path,), waits = fetch(card, zenodo, tmp_path)
+    assert waits == [3, 7, 2, 4]  # Retry-After where it is longer than the own wait of 1, 2, 4, ... seconds
+    assert path.read_bytes() == TAR
+
+
+def test_waits_are_bounded(card: Card, tmp_path: Path) -> None:
+    with serve(record(faults=["503:86400"])) as zenodo:
+        _, waits = fetch(card, zenodo, tmp_path)
+    assert waits == [300]
+
+
+def test_it_gives_up_and_says_how_to_go_on(card: Card, tmp_path: Path) -> None:
+    with serve(record(faults=["503"] * 9)) as zenodo, pytest.raises(FetchError, match=r"503.*4 attempts.*goes on"):
+        fetch(card, zenodo, tmp_path)
+
+
+def test_a_missing_record_is_not_tried_twice(card: Card, tmp_path: Path) -> None:
+    with serve(record(record_faults=["404"])) as zenodo:
+        with pytest.raises(FetchError, match="404"):
+            fetch(card, zenodo, tmp_path)
+        assert len(zenodo.requests) == 1
+
+
+def test_redirects_are_followed_with_the_range(card: Card, tmp_path: Path) -> None:
+    with serve(record(faults=["cut", "redirect"])) as zenodo:
+        (path,), _ = fetch(card, zenodo, tmp_path)
+    assert zenodo.requests[-1] == ("/moved/gtzan_fold_0_0000000.tar", f"bytes={len(TAR) // 2}-")
+    assert path.read_bytes() == TAR
+
+
+def test_a_wrong_checksum_keeps_nothing(card: Card, tmp_path: Path) -> None:
+    with serve(record(faults=["corrupt", "corrupt"])) as zenodo, pytest.raises(FetchError, match="md5"):
+        fetch(card, zenodo, tmp_path)
+    assert not list((tmp_path / "gtzan_genre").glob("*.tar*"))
+
+
+def test_damage_on_the_way_is_mended_by_a_second_download(card: Card, tmp_path: Path) -> None:
+    with serve(record(faults=["corrupt"])) as zenodo:
+        (path,), _ = fetch(card, zenodo, tmp_path)
+    assert path.read_bytes() == TAR
+
+
+@pytest.mark.parametrize("fault", ["lies", "longer"])
+def test_a_lie_about_the_length_is_noticed(card: Card, tmp_path: Path, fault: str) -> None:
+    with serve(record(faults=[fault])) as zenodo:
+        (path,), _ = fetch(card, zenodo, tmp_path)
+    assert path.read_bytes() == TAR
+
+
+def test_a_size_that_never_comes_true_fails(card: Card, tmp_path: Path) -> None:
+    with serve(record(sizes={"gtzan_fold_0_0000000.tar": len(TAR) + 5})) as zenodo, pytest.raises(FetchError):
+        fetch(card, zenodo, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"names": {"gtzan_fold_0_0000000.tar": "../gtzan.tar"}}, "not a plain file name"),
+        ({"names": {"gtzan_fold_0_0000000.tar": "/etc/passwd"}}, "not a plain file name"),
+        ({"names": {"gtzan_fold_0_0000000.tar": ".fetched.json"}}, "not a plain file name"),
+        ({"checksums": {"gtzan_fold_0_0000000.tar": "md5:short"}}, "an md5 is expected"),
+        ({"sizes": {"gtzan_fold_0_0000000.tar": -1}}, "as the size"),
+        ({"record_faults": ["html"]}, "not a Zenodo record"),
+        ({"files": {}}, "holds no files"),
+    ],
+)
+def test_a_record_that_is_not_one_is_refused(card: Card, tmp_path: Path, more: dict[str, Any], message: str) -> None:
+    with serve(record(**more)) as zenodo, pytest.raises(FetchError, match=message):
+        fetch(card, zenodo, tmp_path)
+
+
+def test_a_full_disk_is_noticed_before_the_start(card: Card, tmp_path: Path) -> None:
+    sizes = {"gtzan_fold_0_0000000.tar": 1 << 60}
+    with serve(record(sizes=sizes)) as zenodo:
+        with pytest.raises(FetchError, match=r"needs 1152921504\.61 GB"):
+            fetch(card, zenodo, tmp_path)
+        assert len(zenodo.requests) == 1
+
+
+def test_zips_are_unpacked_and_not_fetched_again(card: Card, tmp_path: Path) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("gtzan_fold_0_0000000.tar", TAR)
+        archive.writestr("more/gtzan_fold_1_0000000.tar", OTHER)
+    with serve(Zenodo(14722472, {"gtzan.zip": packed.getvalue()})) as zenodo:
+        paths, _ = fetch(card, zenodo, tmp_path)
+        again, _ = fetch(card, zenodo, tmp_path)
+        assert len(zenodo.requests) == 3
+    folder = tmp_path / "gtzan_genre"
+    assert paths == again == [folder / "gtzan_fold_0_0000000.tar", folder / "more" / "gtzan_fold_1_0000000.tar"]
+    assert not (folder / "gtzan.zip").exists()
+
+
+def test_a_task_without_shards_cannot_be_fetched(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no shards"):
+        fetch_task(find_card("mini_speech"), tmp_path)
+
+
+def member(name: str, mode: int = stat.S_IFREG | 0o644) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name)
+    info.external_attr = mode << 16
+    info.create_system = 3  # Unix: the mode counts
+    return info
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        member("../outside"),
+        member("a/../../outside"),
+        member("/outside"),
+        member("..\\outside"),
+        member("C:/outside"),
+        member("link", stat.S_IFLNK | 0o777),
+        member("device", stat.S_IFCHR | 0o666),
+        member("pipe", stat.S_IFIFO | 0o666),
+    ],
+)
+def test_a_hostile_zip_writes_nothing(tmp_path: Path, bad: zipfile.ZipInfo) -> None:
+    folder = tmp_path / "inside"
+    folder.mkdir()
+    path = folder / "x.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(member("good"), b"good")
+        archive.writestr(bad, b"../outside")
+    with pytest.raises(FetchError):
+        unpack_zip(path, folder)
+    assert sorted(found.relative_to(tmp_path).as_posix() for found in tmp_path.rglob("*")) == ["inside", "inside/x.zip"]
+
+
+def test_a_link_in_the_folder_is_not_followed(tmp_path: Path) -> None:
+    folder, outside = tmp_path / "inside", tmp_path / "outside"
+    folder.mkdir()
+    outside.mkdir()
+    (folder / "a").symlink_to(outside)
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/file", b"x")
+    with pytest.raises(FetchError, match="leads out"):
+        unpack_zip(path, folder)
+    assert not list(outside.iterdir())
+
+
+def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unpack, "_ALWAYS_ALLOWED", 1 << 20)
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("zeros", bytes(1 << 24))
+    with pytest.raises(FetchError, match="unpacks from"):
+        unpack_zip(path, tmp_path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_member_larger_than_it_says_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("lies", bytes(70_001))
+    data = path.read_bytes()
+    true, said = (70_001).to_bytes(4, "little"), (100).to_bytes(4, "little")
+    assert data.count(true) == 2  # the local header and the directory
+    path.write_bytes(data.replace(true, said))
+    with pytest.raises(FetchError):
+        unpack_zip(path, tmp_path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_damaged_zip_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a", OTHER)
+    data = bytearray(path.read_bytes())
+    data[1000] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.raises(FetchError, match="cannot be unpacked"):
+        unpack_zip(path, tmp_path)
+
+
+def test_compressed_tars_are_decompressed_for_reading_in_place(card: Card, tmp_path: Path) -> None:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        info = tarfile.TarInfo("a.wav")
+        info.size = len(OTHER)
+        archive.addfile(info, io.BytesIO(OTHER))
+    with serve(Zenodo(14722472, {"gtzan_fold_0_0000000.tar.gz": packed.getvalue()})) as zenodo:
+        (path,), _ = fetch(card, zenodo, tmp_path)
+    with tarfile.open(path, "r:") as archive:
+        assert archive.getnames() == ["a.wav"]
