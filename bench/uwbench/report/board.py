@@ -86,7 +86,7 @@ class OffBoard:
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """All that any format shows. Models are ordered by the headline average, tasks by the suite."""
+    """All that any format shows; models are ordered by the headline average, tasks by the suite."""
 
     suite: Suite
     protocol: str
@@ -98,6 +98,7 @@ class Board:
     off: tuple[OffBoard, ...]
     problems: tuple[str, ...]
     references: tuple[Published, ...]
+    draws: Mapping[Method, Mapping[str, TaskDraws]]  # paired bootstrap draws a task, where predictions are at hand
 
     def cell(self, model: str, task: str, method: Method) -> Cell | None:
         """Return a model's score of a task, if it has one."""
@@ -140,7 +141,8 @@ def build_board(
     tasks = _tasks([result for _, result in kept.values()], suite)
     labels = _labels([result for _, result in found])
     cells = _cells(kept, {task.info.name: task for task in tasks})
-    rows = _rows(cells, tasks, suite, bootstrap_of(protocol), ties=ties)
+    draws = _draws(cells, tasks, bootstrap_of(protocol)) if ties else {}
+    rows = _rows(cells, tasks, suite, draws)
     return Board(
         suite=suite,
         protocol=protocol,
@@ -154,6 +156,7 @@ def build_board(
         ),
         problems=tuple(problems),
         references=_references(suite) if references else (),
+        draws=draws,
     )
 
 
@@ -297,8 +300,22 @@ def _cells(kept: Mapping[tuple[str, str], tuple[Path, Result]], tasks: Mapping[s
     return tuple(cells)
 
 
+def _draws(
+    cells: Sequence[Cell], tasks: Sequence[BoardTask], bootstrap: Bootstrap
+) -> dict[Method, dict[str, TaskDraws]]:
+    infos = {task.info.name: task.info for task in tasks}
+    paths: dict[Method, dict[str, dict[str, Path]]] = {}
+    for cell in cells:
+        if cell.same_data:
+            paths.setdefault(cell.method, {}).setdefault(cell.model, {})[cell.task] = cell.path
+    return {method: draw_tasks(own, infos, method, bootstrap) for method, own in paths.items()}
+
+
 def _rows(
-    cells: Sequence[Cell], tasks: Sequence[BoardTask], suite: Suite, bootstrap: Bootstrap, *, ties: bool
+    cells: Sequence[Cell],
+    tasks: Sequence[BoardTask],
+    suite: Suite,
+    draws: Mapping[Method, Mapping[str, TaskDraws]],
 ) -> tuple[Row, ...]:
     infos = {task.info.name: task.info for task in tasks}
     rows: list[Row] = []
@@ -307,12 +324,8 @@ def _rows(
         for cell in cells:
             if cell.method == method and cell.task in suite.tasks:
                 held.setdefault(cell.model, {})[cell.task] = cell
-        same = {m: {t: c for t, c in own.items() if c.same_data} for m, own in held.items()}
-        draws = draw_tasks(
-            {m: {t: c.path for t, c in own.items()} for m, own in same.items()}, infos, method, bootstrap
-        )
         for scope, names in _scopes(held, infos, suite).items():
-            rows += _scope_rows(held, infos, method, scope, names, draws if ties else {})
+            rows += _scope_rows(held, infos, method, scope, names, draws.get(method, {}))
     return tuple(rows)
 
 

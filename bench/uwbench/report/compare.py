@@ -1,0 +1,228 @@
+"""Two models on the same clips: a paired bootstrap a task, and over all tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from uwbench.bootstrap import expanded_quantiles, generator, holm
+from uwbench.errors import UsageError
+from uwbench.registry import suggestion
+from uwbench.report.board import Board, Cell, bootstrap_of
+from uwbench.report.ties import TaskDraws, difference_p, p_value
+from uwbench.score import AVERAGES, Entry, Method, combine
+
+
+@dataclass(frozen=True, slots=True)
+class TaskDifference:
+    """How far the first model is above the second on one task, with its interval and p-value, alone and after Holm.
+
+    `effect` is Cohen's h, the difference of the scores' arcsine-transformed values: .2 small, .5 medium, .8 large.
+    """
+
+    task: str
+    first: float
+    second: float
+    difference: float
+    low: float | None
+    high: float | None
+    p: float | None
+    p_corrected: float | None
+    effect: float
+    clusters: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class OverallDifference:
+    """The difference in one average: on these tasks (`low`, `high`, `p`: items drawn), and on tasks like these.
+
+    For the latter (`tasks_low`, `tasks_high`, `tasks_p`) tasks are drawn too, and items within them. `ahead` is the
+    share of those draws in which the first model is ahead.
+    """
+
+    average: str
+    first: float
+    second: float
+    difference: float
+    low: float
+    high: float
+    p: float
+    tasks_low: float
+    tasks_high: float
+    tasks_p: float
+    ahead: float
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two models under one method on the tasks both hold; `overall` is empty where predictions are missing."""
+
+    first: str
+    second: str
+    method: Method
+    tasks: tuple[TaskDifference, ...]
+    overall: tuple[OverallDifference, ...]
+    of: int
+    left_out: tuple[str, ...]
+
+
+def find_model(board: Board, name: str) -> str:
+    """Return the key of a model by its label, name, slug, key or fingerprint; raise UsageError with suggestions."""
+    exact = [model.key for model in board.models if name in (model.label, model.key, model.info.fingerprint)]
+    found = exact or [
+        model.key
+        for model in board.models
+        if name in (model.info.name, model.info.slug, model.info.fingerprint[:8])
+        or model.info.name.endswith(f"/{name}")
+    ]
+    if len(found) > 1:
+        labels = ", ".join(board.label(key) for key in found)
+        raise UsageError(f"{name!r} stands for several models", remedy=f"say which: {labels}")
+    if not found:
+        known = [model.label for model in board.models]
+        raise UsageError(f"no results of {name!r} are on the board", remedy=suggestion(name, known))
+    return found[0]
+
+
+def compare_models(board: Board, first: str, second: str, method: Method) -> Comparison:
+    """Compare two models (as `find_model` takes them) on the tasks of the board's suite that both hold on the same
+    data.
+
+    Raises UsageError where they share none.
+    """
+    one, other = find_model(board, first), find_model(board, second)
+    names = [task.info.name for task in board.tasks if task.in_suite]
+    pairs = [(board.cell(one, name, method), board.cell(other, name, method)) for name in names]
+    shared = [(a, b) for a, b in pairs if a is not None and b is not None and a.same_data and b.same_data]
+    if not shared:
+        what = f"{board.label(one)} and {board.label(other)} share no task scored by {method} on the same data"
+        raise UsageError(what, where="compare")
+    draws = [_draws_of(board, method, a.task, one, other) for a, _ in shared]
+    rows = [_task_difference(a, b, found, board.protocol) for (a, b), found in zip(shared, draws, strict=True)]
+    tested = [index for index, row in enumerate(rows) if row.p is not None]
+    for index, p in zip(tested, holm([rows[index].p or 0.0 for index in tested]), strict=True):
+        rows[index] = _corrected(rows[index], p)
+    kept = {a.task for a, _ in shared}
+    return Comparison(
+        first=board.label(one),
+        second=board.label(other),
+        method=method,
+        tasks=tuple(rows),
+        overall=_overall(board, shared, [found for found in draws if found is not None], (one, other)),
+        of=len(board.suite.tasks),
+        left_out=tuple(name for name in names if name not in kept),
+    )
+
+
+def _draws_of(board: Board, method: Method, task: str, one: str, other: str) -> TaskDraws | None:
+    found = board.draws.get(method, {}).get(task)
+    return found if found is not None and {one, other} <= set(found.scores) else None
+
+
+def _task_difference(a: Cell, b: Cell, draws: TaskDraws | None, protocol: str) -> TaskDifference:
+    first, second = a.score.main_score, b.score.main_score
+    effect = 2 * float(np.arcsin(np.sqrt(first)) - np.arcsin(np.sqrt(second)))
+    if draws is None:
+        return TaskDifference(a.task, first, second, first - second, None, None, None, None, effect, None)
+    values = draws.scores[a.model] - draws.scores[b.model]
+    low, high = _interval(values, bootstrap_of(protocol).level, draws.n_clusters)
+    p = p_value(first - second, [float(values.var())], [draws.n_clusters])
+    return TaskDifference(a.task, first, second, first - second, low, high, p, None, effect, draws.n_clusters)
+
+
+def _interval(values: np.ndarray, level: float, n_clusters: int) -> tuple[float, float]:
+    if n_clusters < 2:
+        return -1.0, 1.0
+    low, high = expanded_quantiles(values, level, n_clusters)
+    return max(-1.0, low), min(1.0, high)
+
+
+def _corrected(row: TaskDifference, p: float) -> TaskDifference:
+    from dataclasses import replace
+
+    return replace(row, p_corrected=p)
+
+
+def _overall(
+    board: Board, shared: Sequence[tuple[Cell, Cell]], draws: Sequence[TaskDraws], models: tuple[str, str]
+) -> tuple[OverallDifference, ...]:
+    if len(draws) < len(shared):
+        return ()
+    infos = {task.info.name: task.info for task in board.tasks}
+
+    def entries(cells: Sequence[Cell]) -> list[Entry]:
+        return [
+            Entry(
+                cell.task,
+                infos[cell.task].domain,
+                infos[cell.task].weight,
+                infos[cell.task].chance,
+                cell.score.main_score,
+            )
+            for cell in cells
+        ]
+
+    one, other = entries([a for a, _ in shared]), entries([b for _, b in shared])
+    settings = bootstrap_of(board.protocol)
+    return tuple(_difference(name, one, other, draws, models, settings.level, settings.seed) for name in AVERAGES)
+
+
+def _difference(
+    average: str,
+    one: Sequence[Entry],
+    other: Sequence[Entry],
+    draws: Sequence[TaskDraws],
+    models: tuple[str, str],
+    level: float,
+    seed: int,
+) -> OverallDifference:
+    first, second = (np.stack([task.scores[model] for task in draws]) for model in models)
+    scores = [float(combine(average, own, np.array([entry.score for entry in own]))) for own in (one, other)]
+    values = combine(average, one, first) - combine(average, one, second)
+    clusters = min(task.n_clusters for task in draws)
+    low, high = _interval(values, level, clusters)
+    wider = draw_tasks_too(average, one, first, second, generator("tasks", seed))
+    tasks_low, tasks_high = _interval(wider, level, len(one)) if len(one) > 1 else (-1.0, 1.0)
+    return OverallDifference(
+        average=average,
+        first=scores[0],
+        second=scores[1],
+        difference=scores[0] - scores[1],
+        low=low,
+        high=high,
+        p=difference_p(one, other, draws, models, average),
+        tasks_low=tasks_low,
+        tasks_high=tasks_high,
+        tasks_p=p_value(scores[0] - scores[1], [float(wider.var())], [len(one)]) if len(one) > 1 else 1.0,
+        ahead=float((wider > 0).mean() + (wider == 0).mean() / 2),
+    )
+
+
+def draw_tasks_too(
+    average: str, entries: Sequence[Entry], first: np.ndarray, second: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Return differences in an average with tasks drawn with replacement and, within each, a draw of its items.
+
+    `first` and `second` are paired draws `(tasks, resamples)`. A task drawn twice brings two draws of its items. The
+    domain mean is taken over the domains that a draw holds.
+    """
+    tasks, resamples = first.shape
+    drawn = rng.integers(0, tasks, size=(tasks, resamples))
+    which = rng.integers(0, resamples, size=(tasks, resamples))
+    chance = (
+        np.array([entry.chance for entry in entries])[drawn] if average == "chance" else np.zeros((tasks, resamples))
+    )
+    scaled = [np.clip((values[drawn, which] - chance) / (1 - chance), 0, 1) for values in (first, second)]
+    difference = scaled[0] - scaled[1]
+    if average == "domain":
+        domains = np.array([entry.domain for entry in entries])[drawn]
+        means = []
+        for domain in sorted(set(domains.ravel())):
+            inside = domains == domain
+            total = (difference * inside).sum(axis=0)
+            means.append(np.divide(total, inside.sum(axis=0), out=np.full(resamples, np.nan), where=inside.any(axis=0)))
+        return np.nanmean(np.stack(means), axis=0)
+    weights = np.array([entry.weight if average == "weighted" else 1.0 for entry in entries])[drawn]
+    return (weights * difference).sum(axis=0) / weights.sum(axis=0)

@@ -1,0 +1,98 @@
+"""How much a ranking owes to the choice of average and of tasks: the same scores seen in other ways."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from uwbench.report.board import Board
+from uwbench.score import AVERAGES, Entry, Method, borda, combine, rank_by
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One way to rank: `kind` is `average`, `borda`, `without task` or `without domain`; `tau` is Kendall's tau-b
+    with the headline ranking (1: the same order).
+    """
+
+    kind: str
+    name: str
+    ranks: Mapping[str, int]
+    tau: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sensitivity:
+    """The ranks of the models that hold the same tasks, under every view, and each model's best and worst rank."""
+
+    method: Method
+    models: tuple[str, ...]
+    views: tuple[View, ...]
+    best: Mapping[str, int]
+    worst: Mapping[str, int]
+
+
+def sensitivity(board: Board, method: Method) -> Sensitivity | None:
+    """Return the ranks under the four averages, Borda, and the headline without each task and each domain.
+
+    Only models that the board ranks take part; None where it ranks fewer than two.
+    """
+    infos = {task.info.name: task.info for task in board.tasks}
+    ranked = [r for r in board.rows if (r.method, r.scope, r.average.name) == (method, "suite", "weighted") and r.rank]
+    if len(ranked) < 2:
+        return None
+    models = [row.model for row in sorted(ranked, key=lambda row: row.rank or 0)]
+    entries: dict[str, list[Entry]] = {}
+    for model in models:
+        cells = [cell for name in ranked[0].average.tasks if (cell := board.cell(model, name, method)) is not None]
+        entries[model] = [
+            Entry(c.task, infos[c.task].domain, infos[c.task].weight, infos[c.task].chance, c.score.main_score)
+            for c in cells
+        ]
+    views = _views(models, entries)
+    best = {model: min(view.ranks[model] for view in views) for model in models}
+    worst = {model: max(view.ranks[model] for view in views) for model in models}
+    return Sensitivity(method, tuple(models), tuple(views), best, worst)
+
+
+def _views(models: Sequence[str], entries: Mapping[str, Sequence[Entry]]) -> list[View]:
+    first = next(iter(entries.values()))
+    headline = rank_by(_scorer("weighted", entries), models)
+
+    def view(kind: str, name: str, ranks: Mapping[str, int]) -> View:
+        return View(kind, name, ranks, kendall_tau([headline[m] for m in models], [ranks[m] for m in models]))
+
+    def without(keep: Callable[[Entry], bool]) -> Mapping[str, int] | None:
+        kept = {model: [entry for entry in own if keep(entry)] for model, own in entries.items()}
+        return rank_by(_scorer("weighted", kept), models) if next(iter(kept.values())) else None
+
+    views = [view("average", name, rank_by(_scorer(name, entries), models)) for name in AVERAGES]
+    points = borda({model: {entry.task: entry.score for entry in own} for model, own in entries.items()})
+    views.append(view("borda", "borda", rank_by(points.__getitem__, models)))
+    for task in [entry.task for entry in first]:
+        ranks = without(lambda entry, task=task: entry.task != task)
+        if ranks is not None:
+            views.append(view("without task", task, ranks))
+    for domain in dict.fromkeys(entry.domain for entry in first):
+        ranks = without(lambda entry, domain=domain: entry.domain != domain)
+        if ranks is not None:
+            views.append(view("without domain", domain, ranks))
+    return views
+
+
+def _scorer(average: str, entries: Mapping[str, Sequence[Entry]]) -> Callable[[str], float]:
+    def score(model: str) -> float:
+        own = entries[model]
+        return float(combine(average, own, np.array([entry.score for entry in own])))
+
+    return score
+
+
+def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Return Kendall's tau-b of two rankings of the same models; None where one of them ranks all the same."""
+    one = np.sign(np.subtract.outer(first, first))
+    other = np.sign(np.subtract.outer(second, second))
+    untied = np.sqrt(float((one**2).sum()) * float((other**2).sum()))
+    return float((one * other).sum() / untied) if untied else None

@@ -1,0 +1,143 @@
+"""`compare` finds a difference that is there, and finds one that is not no more often than it says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from report.made_results import TASKS, make_board_results, make_result
+from uwbench.bootstrap import Items, paired_replicates
+from uwbench.errors import UsageError
+from uwbench.report.board import build_board
+from uwbench.report.compare import compare_models, draw_tasks_too, find_model
+from uwbench.report.sensitivity import kendall_tau, sensitivity
+from uwbench.report.ties import TaskDraws, difference_p, p_value
+from uwbench.score import Entry
+
+
+def rivals(rng: np.random.Generator, clusters: int, size: int, gap: float = 0.0) -> list[Items]:
+    """Two models of the same expected accuracy (but for `gap`), right and wrong on much the same clustered items."""
+    n = clusters * size
+    cluster = np.repeat(np.arange(clusters), size)
+    ease = rng.normal(size=clusters)[cluster] * 0.6 + rng.normal(size=n)
+    found = []
+    for shift in (gap, 0.0):
+        own = (
+            rng.normal(size=clusters)[cluster] * 0.3 + rng.normal(size=n) * 0.7
+        )  # a model's own strengths are clustered too
+        right = (ease + own + shift > -0.8).astype(int)
+        found.append(
+            Items("accuracy", np.arange(n).astype(str), cluster, np.zeros(n, int), (0,), np.ones(n, int), right[None])
+        )
+    return found
+
+
+def score_of(items: Items) -> float:
+    assert items.predicted is not None
+    return float((items.predicted == 1).mean())
+
+
+@pytest.mark.parametrize(("clusters", "size"), [(200, 1), (30, 6)])
+def test_no_difference_is_called_one_in_five_of_a_hundred(clusters: int, size: int) -> None:
+    rng, called, runs = np.random.default_rng(11), 0, 1500
+    for _ in range(runs):
+        pair = rivals(rng, clusters, size)
+        draws = paired_replicates(pair, 200, rng, [rng, rng])
+        difference = score_of(pair[0]) - score_of(pair[1])
+        called += p_value(difference, [float((draws[0] - draws[1]).var())], [clusters]) < 0.05
+    assert abs(called / runs - 0.05) < 0.02
+
+
+def test_no_overall_difference_is_called_one_in_five_of_a_hundred() -> None:
+    rng, called, runs = np.random.default_rng(12), 0, 600
+    wide_called = 0
+    for _ in range(runs):
+        pairs = [rivals(rng, clusters, 3) for clusters in (20, 40, 60, 30)]
+        draws = []
+        entries: tuple[list[Entry], list[Entry]] = ([], [])
+        for index, pair in enumerate(pairs):
+            found = paired_replicates(pair, 200, rng, [rng, rng])
+            draws.append(TaskDraws({"a": found[0], "b": found[1]}, pair[0].n_clusters))
+            for own, items in zip(entries, pair, strict=True):
+                own.append(Entry(f"t{index}", "sound", float(index + 1), 0.0, score_of(items)))
+        called += difference_p(entries[0], entries[1], draws, ("a", "b"), "weighted") < 0.05
+        first, second = (np.stack([task.scores[model] for task in draws]) for model in ("a", "b"))
+        wider = draw_tasks_too("task", entries[0], first, second, rng)
+        gap = float(np.mean([a.score - b.score for a, b in zip(*entries, strict=True)]))
+        wide_called += p_value(gap, [float(wider.var())], [len(pairs)]) < 0.05
+    assert abs(called / runs - 0.05) < 0.02
+    assert wide_called / runs < 0.07  # drawing tasks too counts the items' noise twice: on the safe side
+
+
+def test_a_difference_that_is_there_is_found() -> None:
+    rng, called = np.random.default_rng(13), 0
+    for _ in range(100):
+        pair = rivals(rng, 200, 2, gap=0.5)
+        draws = paired_replicates(pair, 200, rng, [rng, rng])
+        called += p_value(score_of(pair[0]) - score_of(pair[1]), [float((draws[0] - draws[1]).var())], [200]) < 0.05
+    assert called > 90
+
+
+def test_a_comparison_names_tasks_effects_and_overall(tmp_path: Path) -> None:
+    make_board_results(tmp_path, {"good": 0.8, "poor": 0.5})
+    make_result(tmp_path, "half", TASKS[0], 0.6)
+    board = build_board(tmp_path)
+    found = compare_models(board, "good", "poor", "mlp")
+    assert [row.task for row in found.tasks] == [task.info.name for task in board.tasks]
+    for row in found.tasks:
+        assert row.low is not None
+        assert row.high is not None
+        assert row.p is not None
+        assert row.p_corrected is not None
+        assert row.low < row.difference < row.high
+        assert row.difference == pytest.approx(row.first - row.second)
+        assert row.p <= row.p_corrected
+        assert row.effect > 0
+    weighted = found.overall[0]
+    assert weighted.average == "weighted"
+    assert weighted.p < 0.01
+    assert weighted.tasks_low < weighted.low
+    assert weighted.ahead > 0.95
+    back = compare_models(board, "poor", "good", "mlp")
+    assert back.overall[0].difference == pytest.approx(-weighted.difference)
+    part = compare_models(board, "good", "half", "knn")
+    assert [row.task for row in part.tasks] == ["words"]
+    assert len(part.left_out) == 5
+
+
+def test_models_are_found_by_what_people_type(tmp_path: Path) -> None:
+    make_result(tmp_path, "openai/whisper-base", TASKS[0], 0.7, fingerprint="ab" * 32)
+    make_result(tmp_path, "logmel", TASKS[0], 0.4)
+    board = build_board(tmp_path)
+    for name in ("openai/whisper-base", "whisper-base", "ab" * 4, "ab" * 32):
+        assert board.label(find_model(board, name)) == "openai/whisper-base"
+    with pytest.raises(UsageError, match="did you mean logmel"):
+        find_model(board, "logmell")
+
+
+def test_sensitivity_shows_who_owes_a_rank_to_one_task(tmp_path: Path) -> None:
+    make_board_results(tmp_path, {"broad": 0.7, "poor": 0.3})
+    for task in TASKS:
+        make_result(tmp_path, "one-sided", task, 0.95 if task.name == "words" else 0.5)
+    board = build_board(tmp_path)
+    keys = {model.label: model.key for model in board.models}
+    found = sensitivity(board, "mlp")
+    assert found is not None
+    views = {(view.kind, view.name): view for view in found.views}
+    assert views["average", "weighted"].ranks[keys["one-sided"]] == 1
+    assert views["without task", "words"].ranks[keys["one-sided"]] == 2
+    assert views["borda", "borda"].ranks[keys["broad"]] == 1
+    assert (found.best[keys["one-sided"]], found.worst[keys["one-sided"]]) == (1, 2)
+    assert views["average", "weighted"].tau == 1.0
+    assert {name for kind, name in views if kind == "without domain"} == {"speech", "sound", "music"}
+
+
+def test_kendall_tau_equals_scipy() -> None:
+    from scipy.stats import kendalltau
+
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        first, second = rng.integers(1, 5, (2, 8)).tolist()
+        assert kendall_tau(first, second) == pytest.approx(kendalltau(first, second)[0])
