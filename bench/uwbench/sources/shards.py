@@ -156,8 +156,11 @@ def _index_member(
         if member.size > _JSON_LIMIT:
             raise DataError(f"{member.name!r} is too large for a record's label", where=path)
         raw.seek(member.offset_data)
+        data = raw.read(member.size)
+        if len(data) < member.size:
+            raise DataError(f"is cut short within {member.name!r}", where=path, remedy="fetch it again")
         try:
-            records[stem] = json.loads(raw.read(member.size))
+            records[stem] = json.loads(data)
         except (ValueError, RecursionError) as error:
             raise DataError(f"{member.name!r} is not valid JSON ({error})", where=path) from error
 

@@ -1,0 +1,94 @@
+"""The built-in cards against the published facts of X-ARES 0.1.3."""
+
+from __future__ import annotations
+
+import pytest
+
+from uwbench.card import find_card, find_cards, find_suite, load_vocabulary
+from uwbench.sources.layouts import LAYOUTS, load_layout
+from uwbench.sources.leaks import card_leaks
+
+PUBLIC = find_suite("xares-22").tasks
+
+# name: (X-ARES's folder, Zenodo record, classes, weight, epochs, training batch, selects on test data, kNN)
+FACTS = {
+    "asvspoof2015": ("asvspoof2015", 14718430, 2, 2000, 5, 64, False, True),
+    "clotho": ("clotho", 14856454, None, 1045, 20, 128, False, False),
+    "cremad": ("cremad", 14646870, 6, 1116, 10, 32, False, True),
+    "desed": ("desed", 14808180, 10, 1153, 10, 32, True, False),
+    "esc50": ("esc50", 14614287, 50, 400, 10, 32, True, True),
+    "fluentspeechcommands": ("fluentspeechcommands", 14722453, 248, 2000, 10, 32, False, True),
+    "fma_small": ("freemusicarchive", 14725056, 8, 800, 3, 32, False, True),
+    "fsd50k": ("fsd50k", 14868441, 200, 2000, 10, 64, False, False),
+    "fsdkaggle2018": ("fsdkaggle2018", 14725117, 41, 1600, 3, 64, True, False),
+    "gtzan": ("gtzan_genre", 14722472, 10, 100, 10, 32, True, True),
+    "libricount": ("libricount", 14722478, 11, 1144, 10, 64, True, True),
+    "librispeech_asr": ("librispeech", 14716252, None, 10000, 10, 4, False, False),
+    "librispeech_mf": ("librispeechmalefemale", 14716252, 2, 2620, 10, 32, False, True),
+    "maestro": ("maestro", 14858022, 88, 65, 50, 1, False, False),  # X-ARES has 87: pitch 108 is missing there
+    "nsynth": ("nsynthinstument", 14725174, 11, 2000, 10, 32, False, True),
+    "ravdess": ("ravdess", 14722524, 8, 360, 10, 32, True, True),
+    "speechcommands_v1": ("speechcommandsv1", 14722647, 30, 2000, 10, 64, False, True),
+    "urbansound8k": ("urbansound8k", 14722683, 10, 873, 10, 32, True, True),
+    "vocalimitation": ("vocalimitations", 14862060, None, 1867, 20, 32, True, True),
+    "vocalsound": ("vocalsound", 14722710, 6, 2000, 10, 32, False, True),
+    "voxceleb1": ("voxceleb1", 14811963, 1251, 2000, 10, 32, False, True),
+    "voxlingua33": ("voxlingua33", 14812245, 33, 1609, 10, 64, True, True),
+}
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_a_card_holds_the_facts(name: str) -> None:
+    card = find_card(name)
+    folder, record, classes, weight, epochs, batch, selects_on_test, knn = FACTS[name]
+    assert card.sources.shards is not None
+    assert (card.sources.shards.folder, card.sources.shards.zenodo) == (folder, record)
+    assert (card.weight, card.xares.epochs, card.xares.batch) == (weight, epochs, batch)
+    assert (card.xares.selects_on_test, card.xares.knn) == (selects_on_test, knn)
+    assert (len(load_vocabulary(card.vocabulary)) if card.vocabulary else None) == classes
+    assert card.size is not None
+    if card.size.splits is not None:
+        assert sum(card.size.splits.values()) == card.size.clips
+        assert set(card.size.splits) <= set(card.folds or ("train", "valid", "test"))
+    assert card.licence != "unknown"
+    assert card.cite != "unknown"
+    if card.vocabulary and card.chance and name not in ("asvspoof2015", "cremad", "ravdess", "urbansound8k"):
+        assert card.chance == pytest.approx(1 / (classes or 1), abs=5e-4)
+
+
+def test_suites() -> None:
+    twenty = find_suite("uniwhisper-20").tasks
+    assert set(PUBLIC) == set(FACTS)
+    assert set(PUBLIC) - set(twenty) == {"clotho", "librispeech_asr"}
+    assert sum(find_card(name).weight for name in PUBLIC) == 38_752
+    assert sum(find_card(name).xares.selects_on_test for name in PUBLIC) == 9
+    domains = [find_card(name).domain for name in twenty]
+    assert {domain: domains.count(domain) for domain in domains} == {"speech": 11, "sound": 5, "music": 4}
+
+
+def test_no_card_lets_selection_data_meet_test_data() -> None:
+    cards, problems = find_cards()
+    assert problems == []
+    for card in cards.values():
+        assert card_leaks(card) == [], card.name
+        # Where X-ARES selects on test data, validation is taken out of the training part, by group.
+        if card.xares.selects_on_test and card.splits is not None:
+            assert card.splits.valid is None
+
+
+@pytest.mark.parametrize("name", sorted(LAYOUTS.entries()))
+def test_every_layout_loads_and_is_used(name: str) -> None:
+    assert load_layout(name).expects
+    assert find_card(name).sources.layout == name
+
+
+def test_vocabularies_keep_the_order_of_x_ares() -> None:
+    """The order matters where shards hold a class's index."""
+    esc50 = load_vocabulary("esc50")
+    assert (esc50[0], esc50[10], esc50[49]) == ("dog", "rain", "hand_saw")
+    assert load_vocabulary("libricount") == tuple(str(k) for k in range(11))
+    assert load_vocabulary("urbansound8k")[6] == "gun_shot"
+    sentences = load_vocabulary("fluentspeechcommands")
+    assert sum("\u2019" in sentence for sentence in sentences) == 3
+    assert sum("'" in sentence for sentence in sentences) == 7
+    assert list(load_vocabulary("fsd50k")) == sorted(load_vocabulary("fsd50k"))
