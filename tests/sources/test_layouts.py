@@ -24,8 +24,8 @@ LAYOUTS = ("publisher", "xares")
 
 # What is left to find in a miniature: it holds a few clips of a few classes.
 SMALL = {"count", "class-missing"}
-# Findings that belong to the dataset: file-wise folds of Vocal Imitation, clips without an event of DESED, languages that a
-# miniature leaves out, pitches that a handful of performances do not share.
+# Findings that belong to the dataset: file-wise folds of Vocal Imitation, clips without an event of DESED, languages
+# that a miniature leaves out, pitches that a handful of performances do not share.
 OWN = {
     ("vocalimitation", "publisher"): {"group-across"},
     ("desed", "publisher"): {"reading"},
