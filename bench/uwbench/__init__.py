@@ -4,9 +4,7 @@ from __future__ import annotations
 
 __version__ = "0.1.0"
 
-_API = ("compare", "extract", "leaderboard", "probe", "reproduce", "run")
-
-__all__ = ["__version__", *_API]
+_API = ("extract", "folders", "leaderboard", "probe", "reproduce", "run")
 
 
 def __getattr__(name: str) -> object:

@@ -1,7 +1,7 @@
 """Encoded audio to mono float32 at a rate: the one place where bytes become samples.
 
-Decoding is libsndfile's, resampling soxr's; both stream, so a long file costs its mono samples at the target rate and little
-more. The rules for odd input are in docs/audio.md; every one of them is a defined result or an AudioError.
+Decoding is libsndfile's, resampling soxr's; both stream, so a long file costs its mono samples at the target rate and
+little more. The rules for odd input are in docs/audio.md; every one of them is a defined result or an AudioError.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from uwbench.errors import AudioError
 PREPROCESSING_VERSION = 1
 
 _BLOCK = 1 << 16  # frames decoded at a time
-_QUALITY = {"soxr_vhq": soxr.VHQ, "soxr_hq": soxr.HQ}
+_QUALITY = {"soxr_vhq": "VHQ", "soxr_hq": "HQ"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,6 +175,9 @@ class MlpSettings(_Closed):
     optimiser: Literal["adamw", "adam"]
     epochs: int | Literal["card"]  # "card": the card's X-ARES settings
     batch: int | Literal["card"]
+    shown: int | None = None  # larger training sets train for fewer epochs, so that about this many items are shown
+    least_epochs: int = 1  # but never for fewer than this
+    epoch_steps: int | None = None  # an epoch has at most this many steps; larger sets get larger batches
     final_rate: float = Field(gt=0, le=1)  # the cosine schedule ends at this share of the learning rate
     schedule: Literal["step", "epoch"]  # when the schedule moves
     seeds: tuple[int, ...] = Field(min_length=1)
@@ -251,7 +254,7 @@ def load_protocol(path: Path) -> Protocol:
 
 @lru_cache(maxsize=1)
 def plugin_card_folders() -> tuple[tuple[Path, ...], tuple[str, ...]]:
-    """Return the folders that plug-ins give (entry point `uwbench.cards`: a package that holds cards) and error lines."""
+    """Return the folders of plug-ins' cards (entry point `uwbench.cards` -> a package of cards) and error lines."""
     folders, problems = [], []
     for point in importlib.metadata.entry_points(group="uwbench.cards"):
         try:
@@ -375,7 +378,7 @@ def _explain(error: ValidationError) -> Iterator[str]:
         field = ".".join(str(part) for part in item["loc"])
         value = item["input"]
         if item["type"] == "literal_error":
-            allowed = re.findall(r"'([^']*)'", item["ctx"]["expected"])
+            allowed = re.findall(r"'([^']*)'", item.get("ctx", {}).get("expected", ""))
             close = difflib.get_close_matches(str(value), allowed, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
             yield f"{field}: {value!r} is not one of {', '.join(allowed)}{hint}"
@@ -384,6 +387,6 @@ def _explain(error: ValidationError) -> Iterator[str]:
         elif item["type"] == "missing":
             yield f"{field}: missing"
         elif item["type"] == "value_error":
-            yield str(item["ctx"]["error"])
+            yield str(item.get("ctx", {}).get("error", item["msg"]))
         else:
             yield f"{field}: {item['msg'][0].lower()}{item['msg'][1:]}, got {value!r}"

@@ -1,7 +1,7 @@
 """Names that stand for Python objects, resolved when they are used.
 
-A registry maps a name to `"module:attribute"`; nothing is imported until `load` is called. Plug-ins add names through an
-entry-point group; a name that is taken is refused, naming both sides.
+A registry maps a name to `"module:attribute"`; nothing is imported until `load` is called. Plug-ins add names through
+an entry-point group; a name that is taken is refused, naming both sides.
 """
 
 from __future__ import annotations

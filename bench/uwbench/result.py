@@ -7,8 +7,6 @@ A task that failed leaves a file too. Do not change a field without raising SCHE
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -16,10 +14,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from uwbench.errors import InputError
+from uwbench.files import write_atomically
 from uwbench.fingerprint import SHORT
 
 SCHEMA = 1
 
+Method = Literal["mlp", "knn"]
 Status = Literal["ok", "failed", "partial", "limited"]
 
 
@@ -92,6 +92,7 @@ class Run(_Record):
     git: dict[str, Any] | None  # {commit, dirty} of the checkout uwbench runs from
     argv: tuple[str, ...]
     source: str | None = None  # where the clips came from
+    speed: dict[str, float] | None = None  # clips_per_s and audio_s_per_s of the extraction, where this run made one
     seed: int = 0
 
 
@@ -106,7 +107,7 @@ class Result(_Record):
     task: TaskInfo
     model: ModelInfo
     protocol: ProtocolInfo
-    scores: dict[Literal["mlp", "knn"], Score]
+    scores: dict[Method, Score]
     counts: Counts
     error: Failure | None
     run: Run
@@ -162,33 +163,6 @@ def find_results(results: Path) -> tuple[list[tuple[Path, Result]], list[str]]:
         except InputError as error:
             problems.append(str(error))
     return found, problems
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` so that `path` holds all of it or what it held before, also after a power cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in `folder` durable, where the system can."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def utc_now() -> str:

@@ -1,0 +1,45 @@
+# Two commands set everything up on a fresh machine with Python 3.11+ and pip: make demo, make test.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO := build/demo
+
+.PHONY: demo test lint types docs clean install install-dev
+
+# A stamp a set of requirements: an unchanged pyproject installs nothing again.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+install: $(VENV)/.installed
+
+install-dev: $(VENV)/.installed-dev
+
+# The main job on the built-in suite, no download of data: two models, cached embeddings, probes, kNN, a leaderboard.
+demo: install
+	$(BIN)/uwbench run -m logmel -m mfcc -s mini --cache $(DEMO)/cache --results $(DEMO)/results
+	$(BIN)/uwbench leaderboard -s mini --results $(DEMO)/results --format csv --output $(DEMO)/leaderboard.csv
+	$(BIN)/uwbench leaderboard -s mini --results $(DEMO)/results --format md --output $(DEMO)/leaderboard.md
+	$(BIN)/uwbench leaderboard -s mini --results $(DEMO)/results --format html --output $(DEMO)/leaderboard.html
+
+test: install-dev
+	$(BIN)/python -m pytest
+
+lint: install-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install-dev
+	$(BIN)/pyright
+
+# Regenerates what is generated in docs/; a test fails where it differs.
+docs: install-dev
+	$(BIN)/python docs/generate.py
+
+clean:
+	rm -rf $(VENV) build dist

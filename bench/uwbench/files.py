@@ -1,0 +1,43 @@
+"""Files that hold all of what was written or what they held before."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def write_atomically(path: Path, data: bytes | memoryview, *, locked: bool = False) -> None:
+    """Write `data` so that `path` holds all of it or what it held before, also after a power cut.
+
+    With `locked`, the caller holds a lock on `path`: the temporary file then has one name, so that what a killed writer
+    left is overwritten by the next.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if locked:
+        temporary = path.with_name(f".{path.name}.tmp")
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    else:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in `folder` durable, where the system can."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

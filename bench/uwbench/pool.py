@@ -1,0 +1,91 @@
+"""From frames to vectors: every pooling of every layer, over a clip's valid frames, across its chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Pooled:
+    """Statistics of one window (a clip or a chunk of it); each array is float64 `(layers, dim)`.
+
+    `frames` counts the valid frames, `emitted` all frames that the encoder gave for this window alone.
+    """
+
+    frames: int
+    emitted: int
+    mean: np.ndarray
+    mean_all: np.ndarray
+    squares: np.ndarray | None  # sum of squared deviations from `mean`
+    max: np.ndarray | None
+    first: np.ndarray | None
+
+
+def pool_frames(
+    frames: torch.Tensor, valid: torch.Tensor, emitted: torch.Tensor, poolings: Sequence[str]
+) -> list[Pooled]:
+    """Pool a batch: `frames` `(batch, layers, frames, dim)`, counts `(batch,)`; on the frames' device, in float32.
+
+    Frames from `emitted` on are another clip's padding and never enter; those from `valid` on enter `mean-all` alone.
+    """
+    import torch
+
+    frames = frames.float()
+    steps = torch.arange(frames.shape[2], device=frames.device)
+    inside = steps < valid[:, None]
+
+    def average(kept: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
+        weights = kept.to(frames.dtype) / count[:, None]
+        return torch.matmul(weights[:, None, None, :], frames).squeeze(2)
+
+    mean = average(inside, valid)
+    mean_all = mean if torch.equal(valid, emitted) else average(steps < emitted[:, None], emitted)
+    outputs = {"mean": mean, "mean_all": mean_all}
+    if "std" in poolings:
+        deviation = (frames - mean[:, :, None]).square_()
+        outputs["squares"] = torch.matmul(inside.to(frames.dtype)[:, None, None, :], deviation).squeeze(2)
+    if "max" in poolings:
+        outputs["max"] = frames.masked_fill(~inside[:, None, :, None], -torch.inf).amax(2)
+    if "first" in poolings:
+        outputs["first"] = frames[:, :, 0]
+    arrays = {name: tensor.double().cpu().numpy() for name, tensor in outputs.items()}
+    counts = zip(valid.tolist(), emitted.tolist(), strict=True)
+    return [
+        Pooled(
+            n,
+            m,
+            arrays["mean"][i],
+            arrays["mean_all"][i],
+            *(arrays[name][i] if name in arrays else None for name in ("squares", "max", "first")),
+        )
+        for i, (n, m) in enumerate(counts)
+    ]
+
+
+def merge(chunks: Sequence[Pooled]) -> dict[str, np.ndarray]:
+    """Join a clip's chunks, weighted by their valid frames; return float32 `(layers, dim)` by pooling.
+
+    The deviations are joined by Chan, Golub and LeVeque's formula (1979), which does not cancel.
+    """
+    frames = np.array([chunk.frames for chunk in chunks], np.float64)
+    emitted = np.array([chunk.emitted for chunk in chunks], np.float64)
+    means = np.stack([chunk.mean for chunk in chunks])
+    mean = np.tensordot(frames / frames.sum(), means, 1)
+    everything = np.tensordot(emitted / emitted.sum(), np.stack([chunk.mean_all for chunk in chunks]), 1)
+    vectors = {"mean": mean, "mean-all": everything}
+    if chunks[0].squares is not None:
+        between = np.tensordot(frames, (means - mean) ** 2, 1)
+        squares = sum((chunk.squares for chunk in chunks if chunk.squares is not None), start=between)
+        vectors["std"] = np.sqrt(squares / frames.sum())
+    if chunks[0].max is not None:
+        vectors["max"] = np.max([chunk.max for chunk in chunks if chunk.max is not None], axis=0)
+    if chunks[0].first is not None:
+        vectors["first"] = chunks[0].first
+    return {name: vector.astype(np.float32) for name, vector in vectors.items()}

@@ -1,0 +1,225 @@
+"""From the cache to a result file: read a task's vectors, probe them, add intervals and provenance, write."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from uwbench.card import Protocol
+from uwbench.clip_table import ClipTable
+from uwbench.errors import ProbeError, UwbenchError
+from uwbench.files import write_atomically
+from uwbench.provenance import git_state, peak_memory_mb, versions
+from uwbench.result import (
+    Counts,
+    Failure,
+    Method,
+    ModelInfo,
+    ProtocolInfo,
+    Result,
+    Run,
+    Score,
+    TaskInfo,
+    predictions_path,
+    result_path,
+    utc_now,
+    write_result,
+)
+from uwbench.store import EncoderRecord, EncoderStore
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from uwbench.probes.data import TaskData
+    from uwbench.run import Options
+
+
+def probe_task(
+    store: EncoderStore,
+    table: ClipTable,
+    protocol: Protocol,
+    results: Path,
+    options: Options,
+    *,
+    seconds: Mapping[str, float] | None = None,
+    speed: dict[str, float] | None = None,
+    unread: Sequence[str] = (),
+) -> tuple[Path, Result]:
+    """Score one task under one encoder by `protocol`; write and return the result and where it is.
+
+    `unread` says which clips could not be read. More of them than `options.allow_missing` is a ProbeError: a score
+    without them would be a silently different number.
+    """
+    from uwbench.probes.run import run_probes
+
+    started, clock = utc_now(), time.perf_counter()
+    present, lost = _present(store, table)
+    missing = list(dict.fromkeys([*unread, *table.unreadable, *lost]))
+    if len(missing) > options.allow_missing:
+        what = f"{len(missing)} clips have no embedding, first: {missing[0]}"
+        remedy = f"mend them and extract again, or accept the loss with --allow-missing {len(missing)}"
+        raise ProbeError(what, where=table.card.name, remedy=remedy)
+    data, chunked = _read(store, present, protocol)
+    outcome = run_probes(
+        data, protocol, methods=options.methods, seed=options.seed, device=_probe_device(options.device)
+    )
+    scores = _with_intervals(outcome.scores, outcome.predictions, protocol)
+    result = Result(
+        status="limited" if table.limited else "partial" if missing else "ok",
+        task=_task_info(present),
+        model=_model_info(store.record, protocol),
+        protocol=ProtocolInfo(name=protocol.name, version=protocol.version, sha256=protocol.sha256()),
+        scores=scores,
+        counts=Counts(clips=len(present.ids), missing=len(missing), chunked=chunked),
+        error=None,
+        run=_run(started, {**(seconds or {}), "probe": time.perf_counter() - clock}, table, options, speed),
+    )
+    path = result_path(results, result)
+    _write_predictions(predictions_path(path), outcome.predictions)
+    return write_result(results, result), result
+
+
+def write_failure(
+    record: EncoderRecord, table: ClipTable, protocol: Protocol, results: Path, options: Options, error: UwbenchError
+) -> tuple[Path, Result]:
+    """Write the result of a task that failed, so that the failure is on record and not a gap."""
+    result = Result(
+        status="failed",
+        task=_task_info(table),
+        model=_model_info(record, protocol),
+        protocol=ProtocolInfo(name=protocol.name, version=protocol.version, sha256=protocol.sha256()),
+        scores={},
+        counts=Counts(clips=len(table.ids), missing=len(table.unreadable), chunked=0),
+        error=Failure(type=type(error).__name__, message=str(error)),
+        run=_run(utc_now(), {}, table, options, None),
+    )
+    path = result_path(results, result)
+    predictions_path(path).unlink(missing_ok=True)
+    return write_result(results, result), result
+
+
+def load_task_data(store: EncoderStore, table: ClipTable, pooling: str) -> TaskData:
+    """Read what the probes need of a task: pooled vectors always, frames where its kind needs them."""
+    from uwbench.probes.data import Frames, TaskData
+
+    name = table.card.name
+    frames = None
+    if table.card.kind in ("frame-multi-label", "transcription"):
+        values, offsets = store.read_frames(table.keys, task=name)
+        frames = Frames(values, offsets, store.record.hop_s)
+    return TaskData(
+        card=table.card,
+        ids=table.ids,
+        labels=table.labels,
+        splits=_all_of(table.splits),
+        folds=_all_of(table.folds),
+        groups=table.groups,
+        durations_s=np.asarray(table.durations_s),
+        layers=store.record.layers,
+        pooled=store.read_pooled(table.keys, task=name, pooling=pooling),
+        frames=frames,
+    )
+
+
+def _all_of(values: Sequence[str | None]) -> list[str] | None:
+    found = [value for value in values if value is not None]
+    return found if len(found) == len(values) else None
+
+
+def _present(store: EncoderStore, table: ClipTable) -> tuple[ClipTable, list[str]]:
+    """Return the table of the clips that have an embedding, and the ids of those that have none."""
+    located = store.locate(table.keys, first=table.card.name)
+    if (located.part >= 0).all():
+        return table, []
+    kept = np.flatnonzero(located.part >= 0).tolist()
+    return table.keep(kept), [table.ids[row] for row in np.flatnonzero(located.part < 0)]
+
+
+def _read(store: EncoderStore, table: ClipTable, protocol: Protocol) -> tuple[TaskData, int]:
+    if not table.ids:
+        raise ProbeError("no clip has an embedding", where=table.card.name, remedy="run uwbench extract")
+    data = load_task_data(store, table, protocol.pooling)
+    _, chunks = store.read_counts(table.keys, task=table.card.name)
+    return data, int((chunks > 1).sum())
+
+
+def _probe_device(device: str) -> str:
+    from uwbench.run import pick_device
+
+    return pick_device(device)
+
+
+def _with_intervals(scores: Mapping[Method, Score], predictions: pa.Table, protocol: Protocol) -> dict[Method, Score]:
+    from uwbench.score import interval
+
+    return {
+        method: score.model_copy(update={"ci95": interval(predictions, method, score.metric, protocol.bootstrap)})
+        for method, score in scores.items()
+    }
+
+
+def _task_info(table: ClipTable) -> TaskInfo:
+    card = table.card
+    scored = len(table.ids) if card.folds is not None else sum(split == "test" for split in table.splits)
+    return TaskInfo(
+        name=card.name,
+        version=card.version,
+        title=card.title,
+        domain=card.domain,
+        kind=card.kind,
+        metric=card.metric,
+        weight=card.weight,
+        chance=card.chance,
+        card_sha256=card.sha256(),
+        data_sha256=table.sha256(),
+        n=scored,
+    )
+
+
+def _model_info(record: EncoderRecord, protocol: Protocol) -> ModelInfo:
+    return ModelInfo(
+        name=record.name,
+        slug=record.slug,
+        family=record.family,
+        revision=record.revision,
+        fingerprint=record.fingerprint,
+        context=record.context,
+        layers=record.layers,
+        pooling=protocol.pooling,
+        dtype=record.dtype,
+        dim=record.dim,
+        sample_rate=record.sample_rate,
+        hop_s=record.hop_s,
+        parameters=record.parameters,
+        training_data=record.training_data,
+    )
+
+
+def _run(
+    started: str, seconds: Mapping[str, float], table: ClipTable, options: Options, speed: dict[str, float] | None
+) -> Run:
+    return Run(
+        started=started,
+        seconds={name: round(value, 3) for name, value in seconds.items()},
+        peak_mb=peak_memory_mb(),
+        device=_probe_device(options.device),
+        versions=versions(),
+        git=git_state(),
+        argv=options.argv,
+        source=table.source,
+        speed=None if speed is None else {name: round(value, 3) for name, value in speed.items()},
+        seed=options.seed,
+    )
+
+
+def _write_predictions(path: Path, predictions: pa.Table) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = pa.BufferOutputStream()
+    pq.write_table(predictions, sink, compression="zstd")
+    write_atomically(path, sink.getvalue())

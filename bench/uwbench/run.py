@@ -1,0 +1,416 @@
+"""Call the stages in order: resolve names, look at the audio, plan, extract, probe, write results, collect failures.
+
+Errors of one task under one model are caught here and nowhere below: the rest goes on, the failure is kept in a
+result file and reported at the end.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from uwbench.errors import DataError, StoreError, UsageError, UwbenchError
+
+if TYPE_CHECKING:
+    from uwbench.card import Card
+    from uwbench.card import Protocol as ProtocolCard
+    from uwbench.clip_table import ClipTable
+    from uwbench.encoders.base import Encoder, ModelSpec
+    from uwbench.extract import Extraction
+    from uwbench.plan import Plan, Task
+    from uwbench.result import Result
+    from uwbench.store import EncoderRecord, EncoderStore
+
+
+@dataclass(frozen=True, slots=True)
+class Folders:
+    """Where things are: the embeddings cache, the datasets, the results."""
+
+    cache: Path
+    data: Path | None
+    results: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a run may be asked, beyond its models and tasks. Times in seconds."""
+
+    protocol: str = "uwbench-1"
+    methods: tuple[str, ...] = ("mlp", "knn")
+    device: str = "auto"
+    dtype: Literal["fp32", "bf16"] = "fp32"
+    layers: str = "last"
+    poolings: tuple[str, ...] = ("mean", "mean-all")
+    batch_seconds: float | None = None  # None: chosen for the device
+    workers: int | None = None  # decoding threads; None: chosen for the machine
+    seed: int = 0
+    limit: int | None = None  # clips a split or fold
+    force: bool = False
+    allow_missing: int = 0
+    part: tuple[int, int] | None = None  # this machine's share of the parts: (index from 1, count)
+    label: str | None = None
+    group: str | None = None
+    name: str | None = None
+    kind: str | None = None
+    domain: str = "sound"
+    allow_outside: bool = False
+    argv: tuple[str, ...] = ()
+
+    def own_data(self) -> dict[str, Any]:
+        """Return the options that shape a task made from a manifest or folder."""
+        names = ("label", "group", "name", "kind", "domain", "allow_outside")
+        return {name: getattr(self, name) for name in names}
+
+
+class Reporter(Protocol):
+    """What a run says while it works; the command line draws it."""
+
+    def note(self, text: str) -> None: ...
+
+    def planned(self, plans: Sequence[Plan], missing: Sequence[str], folders: Folders) -> None: ...
+
+    def started(self, model: str, task: str, clips: int) -> None: ...
+
+    def advanced(self, clips: int, audio_s: float) -> None: ...
+
+    def finished(self) -> None: ...
+
+
+class Silent:
+    """A reporter that says nothing."""
+
+    def note(self, text: str) -> None: ...
+
+    def planned(self, plans: Sequence[Plan], missing: Sequence[str], folders: Folders) -> None: ...
+
+    def started(self, model: str, task: str, clips: int) -> None: ...
+
+    def advanced(self, clips: int, audio_s: float) -> None: ...
+
+    def finished(self) -> None: ...
+
+
+@dataclass(slots=True)
+class Report:
+    """What a run did: results by model and task, what failed, what was not there."""
+
+    results: list[tuple[Path, Result]] = field(default_factory=list)
+    extractions: list[tuple[str, str, Extraction | None]] = field(default_factory=list)  # model, task; None: all cached
+    failures: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        return 1 if self.failures else 0
+
+
+def run(
+    models: Sequence[ModelSpec],
+    tasks: Sequence[str],
+    folders: Folders,
+    options: Options,
+    *,
+    suite: str | None = None,
+    probe: bool = True,
+    reporter: Reporter | None = None,
+) -> Report:
+    """Extract every task with every model and, with `probe`, score it under the protocol.
+
+    Without `tasks`, every task of `suite` whose data is at hand is taken. Raises UsageError or InputError for a
+    request that cannot be carried out at all; what fails later is in the report.
+    """
+    from uwbench.encoders.resolve import open_encoder
+
+    say = reporter or Silent()
+    report = Report()
+    protocol = _protocol(options) if probe else None
+    looked = _look_at(tasks, suite, folders, options, report)
+    encoders = [open_encoder(spec) for spec in models]
+    planned = _plan(encoders, looked, folders, options, report)
+    say.planned([plan for _, plan in planned], report.missing, folders)
+    _require_space(planned, folders)
+    for encoder in encoders:
+        _run_model(
+            encoder, [plan for other, plan in planned if other is encoder], protocol, folders, options, say, report
+        )
+    return report
+
+
+def probe_cached(
+    tasks: Sequence[str],
+    models: Sequence[str],
+    folders: Folders,
+    options: Options,
+    *,
+    suite: str | None = None,
+    reporter: Reporter | None = None,
+) -> Report:
+    """Score tasks from the cache alone, for the models named (name, slug or folder in the cache) or for all."""
+    from uwbench.probing import probe_task
+    from uwbench.store import open_encoders
+
+    say = reporter or Silent()
+    report = Report()
+    protocol = _protocol(options)
+    stores, problems = open_encoders(folders.cache)
+    report.failures.extend(problems)
+    chosen = _choose_stores(stores, models, folders)
+    names = _cached_tasks(chosen, tasks, suite, folders, options, report)
+    for store in chosen:
+        for name in names:
+            manifest = store.manifest(name)
+            if manifest is None:
+                report.missing.append(f"{name}: not extracted with {store.record.name}")
+                continue
+            say.started(store.record.name, f"{name} (probe)", 0)
+            try:
+                table = _cached_table(folders.cache, manifest.table, name)
+                result = probe_task(store, table, protocol, folders.results, options)
+                report.results.append(result)
+            except UwbenchError as error:
+                report.failures.append(f"{store.record.name}, {name}: {error}")
+            say.finished()
+    return report
+
+
+def pick_device(device: str) -> str:
+    """Return the device that `auto` stands for, or `device` itself where it can be used."""
+    import torch
+
+    if device == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(
+            f"cannot be used ({reason})", where=f"--device {device}", remedy="try --device auto"
+        ) from error
+    return device
+
+
+def _protocol(options: Options) -> ProtocolCard:
+    from uwbench.card import find_protocol
+    from uwbench.plan import RESAMPLER
+
+    protocol = find_protocol(options.protocol)
+    if protocol.resampler != RESAMPLER:
+        what = f"asks for the resampler {protocol.resampler}; embeddings are made with {RESAMPLER}"
+        raise UsageError(what, where=f"--protocol {protocol.name}")
+    return protocol
+
+
+def _look_at(tasks: Sequence[str], suite: str | None, folders: Folders, options: Options, report: Report) -> list[Task]:
+    """Open and hash the tasks; one named on the command line must be there, one of a suite may be missing."""
+    from uwbench.card import find_suite
+    from uwbench.plan import look_at
+    from uwbench.sources.resolve import is_own_data, open_task
+
+    named = bool(tasks)
+    wanted = list(tasks) or list(find_suite(suite or "uniwhisper-20").tasks)
+    looked: list[Task] = []
+    for task in wanted:
+        try:
+            own = options.own_data() if is_own_data(task) else {}
+            dataset = open_task(task, data=folders.data, **own)
+        except DataError as error:
+            report.missing.append(f"{task}: {error}")
+            if named:
+                report.failures.append(f"{task}: {error}")
+            continue
+        try:
+            looked.append(
+                look_at(dataset.card, dataset.clips, dataset.source, dataset.problems, folders.cache, options.limit)
+            )
+        except DataError as error:
+            report.failures.append(str(error))
+    names = [task.card.name for task in looked]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UsageError(f"two tasks are called {twice[0]!r}", remedy="give one of them another name with --name")
+    return looked
+
+
+def _plan(
+    encoders: Sequence[Encoder], looked: Sequence[Task], folders: Folders, options: Options, report: Report
+) -> list[tuple[Encoder, Plan]]:
+    from uwbench.plan import describe_encoder, make_plan, share_of
+
+    planned = []
+    for encoder in encoders:
+        record = describe_encoder(encoder.info, layers=options.layers, poolings=options.poolings, dtype=options.dtype)
+        for task in looked:
+            try:
+                plan = make_plan(task, record, folders.cache, force=options.force)
+            except StoreError as error:
+                report.failures.append(f"{record.name}, {task.card.name}: {error}")
+                continue
+            planned.append((encoder, plan if options.part is None else share_of(plan, *options.part)))
+    return planned
+
+
+def _require_space(planned: Sequence[tuple[Encoder, Plan]], folders: Folders) -> None:
+    from uwbench.store import free_bytes
+
+    needed = sum(plan.forecast_bytes() for _, plan in planned)
+    free = free_bytes(folders.cache)
+    if needed > free:
+        what = f"the embeddings need {needed / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB free"
+        raise StoreError(what, where=folders.cache, remedy="free some space, use another --cache, or take fewer layers")
+
+
+def _run_model(
+    encoder: Encoder,
+    plans: Sequence[Plan],
+    protocol: ProtocolCard | None,
+    folders: Folders,
+    options: Options,
+    say: Reporter,
+    report: Report,
+) -> None:
+    """Extract and score one model's tasks; the weights are read when the first clip needs them."""
+    from uwbench.probing import probe_task, write_failure
+
+    load_s: float | None = None
+    for plan in plans:
+        name, task = encoder.info.name, plan.task.card.name
+        extraction, encode_s = None, 0.0
+        try:
+            if plan.parts:
+                if load_s is None:
+                    load_s = _load(encoder, options, say)
+                extraction = _extract(encoder, plan, options, say)
+                encode_s = extraction.seconds
+            if not plan.task.table.limited or plan.store.manifest(task) is None:
+                plan.store.create()
+                plan.store.set_table(task, plan.table_name)
+            report.extractions.append((name, task, extraction))
+            unread = [*plan.task.table.unreadable, *(map(str, extraction.unreadable) if extraction else ())]
+            report.failures.extend(f"{task}: {error}" for error in unread[options.allow_missing :] if protocol is None)
+            if protocol is not None and options.part is None:
+                say.started(name, f"{task} (probe)", 0)
+                seconds = {"load": load_s or 0.0, "encode": encode_s}
+                speed = _speed(extraction)
+                done = probe_task(
+                    plan.store,
+                    plan.task.table,
+                    protocol,
+                    folders.results,
+                    options,
+                    seconds=seconds,
+                    speed=speed,
+                    unread=unread,
+                )
+                report.results.append(done)
+                say.finished()
+        except UwbenchError as error:
+            say.finished()
+            report.failures.append(f"{name}, {task}: {error}")
+            if protocol is not None:
+                report.results.append(
+                    write_failure(plan.store.record, plan.task.table, protocol, folders.results, options, error)
+                )
+
+
+def _load(encoder: Encoder, options: Options, say: Reporter) -> float:
+    started = time.perf_counter()
+    device = pick_device(options.device)
+    say.note(f"loading {encoder.info.name} on {device} in {options.dtype}")
+    encoder.load(device, options.dtype)
+    return time.perf_counter() - started
+
+
+def _extract(encoder: Encoder, plan: Plan, options: Options, say: Reporter) -> Extraction:
+    from uwbench.extract import extract, settings_for
+
+    settings = settings_for(pick_device(options.device), options.batch_seconds, options.workers)
+    say.started(encoder.info.name, plan.task.card.name, plan.to_encode)
+    try:
+        return extract(plan, encoder, settings, say.advanced)
+    finally:
+        say.finished()
+
+
+def _speed(extraction: Extraction | None) -> dict[str, float] | None:
+    if extraction is None or extraction.encoded == 0:
+        return None
+    return {
+        "clips_per_s": extraction.encoded / extraction.seconds,
+        "audio_s_per_s": extraction.audio_s / extraction.seconds,
+    }
+
+
+def _choose_stores(stores: Sequence[EncoderStore], models: Sequence[str], folders: Folders) -> list[EncoderStore]:
+    from uwbench.registry import suggestion
+
+    if not stores:
+        raise StoreError("holds no embeddings", where=folders.cache, remedy="run uwbench extract first")
+    if not models:
+        return list(stores)
+    chosen = []
+    for model in models:
+        found = [store for store in stores if model_matches(store.record, model)]
+        if not found:
+            remedy = suggestion(model, {store.record.name for store in stores})
+            raise UsageError(f"no embeddings of {model!r} are in {folders.cache}", where="--model", remedy=remedy)
+        chosen.extend(store for store in found if store not in chosen)
+    return chosen
+
+
+def model_matches(record: EncoderRecord, model: str) -> bool:
+    """Whether `model` names this encoder: its name, slug, folder in the cache, fingerprint, or a path to it."""
+    names = {record.name, record.slug, record.folder, record.fingerprint, record.fingerprint[:8]}
+    return model in names or Path(model).name == record.name
+
+
+def _cached_tasks(
+    stores: Sequence[EncoderStore],
+    tasks: Sequence[str],
+    suite: str | None,
+    folders: Folders,
+    options: Options,
+    report: Report,
+) -> list[str]:
+    """Return the names of the tasks to probe; a task given by its path is looked at, so that mended labels count."""
+    from uwbench.card import find_suite
+
+    cached = sorted({name for store in stores for name in store.tasks()})
+    if not tasks:
+        return [name for name in find_suite(suite).tasks if name in cached] if suite else cached
+    names = []
+    for task in tasks:
+        if task in cached:
+            names.append(task)
+            continue
+        for looked in _look_at([task], None, folders, options, report):
+            names.append(looked.card.name)
+            for store in stores:
+                if store.manifest(looked.card.name) is not None:
+                    from uwbench.clip_table import write_table
+
+                    store.set_table(looked.card.name, write_table(folders.cache, looked.table))
+    return names
+
+
+def _cached_table(cache: Path, name: str, task: str) -> ClipTable:
+    """Read a clip table and put today's card in it, where its labels are still what the card means."""
+    from uwbench.card import find_card
+    from uwbench.clip_table import read_table
+
+    table = read_table(cache, name)
+    card: Card
+    try:
+        card = find_card(task)
+    except UsageError:
+        return table  # own data: its card is in the table
+    if card.version != table.card.version:
+        what = f"was extracted for version {table.card.version} of the card, which is now {card.version}"
+        raise StoreError(
+            what, where=task, remedy=f"run uwbench extract --task {task}; what is unchanged is not encoded"
+        )
+    return replace(table, card=card)

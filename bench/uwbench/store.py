@@ -1,0 +1,473 @@
+"""The embeddings cache: clip tables, vectors by content, and the manifests that make them visible.
+
+    clips/<task>-<data8>.parquet                  labels, splits, groups, keys: independent of encoders
+    <slug>-<fp8>/encoder.json                     what made the vectors
+    <slug>-<fp8>/<task>/pooled-00000.arrow        key, frames, chunks and one vector list a pooling; a row a clip
+    <slug>-<fp8>/<task>/frames-00000.arrow        key and valid frames in float16, for tasks that need them
+    <slug>-<fp8>/<task>/manifest.json             the parts that count, with sizes and checksums
+
+A part is written beside its final name, synced, renamed, and only then entered in the manifest; what the manifest
+does not name does not exist. Nothing here holds a time stamp, so the same work gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from uwbench.errors import StoreError
+from uwbench.files import write_atomically
+from uwbench.fingerprint import SHORT
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SCHEMA = 1
+KEY_BYTES = 32
+_REMOVE = "remove the folder and extract again"
+POOLINGS = ("mean", "mean-all", "std", "max", "first")
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderRecord:
+    """encoder.json: what made the vectors of a folder. `fingerprint` is the identity; the rest describes it."""
+
+    name: str
+    slug: str
+    fingerprint: str
+    family: str
+    layers: tuple[str, ...]
+    poolings: tuple[str, ...]
+    dim: int
+    sample_rate: int
+    hop_s: float
+    dtype: str
+    context: str | None
+    revision: str | None
+    parameters: int | None
+    training_data: tuple[dict[str, Any], ...] | None
+    identity: Mapping[str, Any]
+
+    @property
+    def folder(self) -> str:
+        return f"{self.slug}-{self.fingerprint[:SHORT]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A manifest's entry for one part."""
+
+    name: str
+    rows: int
+    bytes: int
+    xxh3_128: str
+    frames: str | None = None
+    frames_bytes: int = 0
+    frames_xxh3_128: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The parts of one task under one encoder, and the clip table they were last extracted for."""
+
+    task: str
+    fingerprint: str
+    table: str
+    parts: tuple[Part, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PooledRows:
+    """Rows of one part: `vectors[pooling]` is float32 `(rows, layers, dim)`; `frames` counts the valid frames."""
+
+    keys: Sequence[bytes]
+    vectors: Mapping[str, np.ndarray]
+    frames: np.ndarray
+    chunks: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A file of the cache that is not what the manifest says."""
+
+    path: Path
+    what: str
+
+
+@dataclass(slots=True)
+class EncoderStore:
+    """The vectors of one encoder."""
+
+    root: Path  # the cache
+    record: EncoderRecord
+    _opened: dict[Path, pa.Table] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        return self.root / self.record.folder
+
+    def tasks(self) -> list[str]:
+        """Return the names of the tasks that have a manifest."""
+        return sorted(path.parent.name for path in self.folder.glob("*/manifest.json"))
+
+    def manifest(self, task: str) -> Manifest | None:
+        """Return a task's manifest, None where there is none; raise StoreError where it is damaged."""
+        path = self.folder / task / "manifest.json"
+        if not path.is_file():
+            return None
+        data = _read_json(path)
+        try:
+            if data.pop("schema") != SCHEMA:
+                raise StoreError("was written by another version of uwbench", where=path, remedy="use a new --cache")
+            parts = tuple(Part(**part) for part in data.pop("parts"))
+            manifest = Manifest(parts=parts, **data)
+        except (KeyError, TypeError) as error:
+            raise StoreError(f"is damaged ({error})", where=path, remedy="remove it and extract again") from error
+        if manifest.fingerprint != self.record.fingerprint:
+            raise StoreError("belongs to another encoder", where=path, remedy="run uwbench cache verify")
+        return manifest
+
+    def create(self) -> None:
+        """Write encoder.json where it is not there yet."""
+        path = self.folder / "encoder.json"
+        if path.is_file():
+            if read_encoder(path).fingerprint != self.record.fingerprint:
+                raise StoreError("holds another encoder whose short fingerprint is the same", where=path.parent)
+            return
+        text = json.dumps({"schema": SCHEMA, **asdict(self.record)}, indent=2, sort_keys=True) + "\n"
+        write_atomically(path, text.encode())
+
+    def set_table(self, task: str, table: str) -> None:
+        """Note in the task's manifest, made where there is none, which clip table its vectors are for."""
+        found = self.manifest(task)
+        if found is not None and found.table == table:
+            return
+        with self._manifest_lock(task):
+            manifest = self.manifest(task) or Manifest(task, self.record.fingerprint, table)
+            self._write_manifest(replace(manifest, table=table))
+
+    def write_part(
+        self, task: str, name: str, table: str, rows: PooledRows, frames: Sequence[np.ndarray] | None
+    ) -> Part:
+        """Write one part, whose claim the caller holds, and enter it in the manifest, made for `table` if it is new.
+
+        `name` is the part's number, as in `pooled-<name>.arrow`. `frames`, where given, holds each clip's valid frames,
+        float16 `(frames, dim)`.
+        """
+        folder = self.folder / task
+        folder.mkdir(parents=True, exist_ok=True)
+        pooled = folder / f"pooled-{name}.arrow"
+        size, checksum = _write_arrow(pooled, _pooled_table(rows))
+        part = Part(pooled.name, len(rows.keys), size, checksum)
+        if frames is not None:
+            path = folder / f"frames-{name}.arrow"
+            frames_size, frames_checksum = _write_arrow(path, _frames_table(rows.keys, frames))
+            part = replace(part, frames=path.name, frames_bytes=frames_size, frames_xxh3_128=frames_checksum)
+        self._opened.pop(pooled, None)
+        with self._manifest_lock(task):
+            manifest = self.manifest(task) or Manifest(task, self.record.fingerprint, table)
+            others = [other for other in manifest.parts if other.name != part.name]
+            parts = tuple(sorted([*others, part], key=lambda entry: entry.name))
+            self._write_manifest(replace(manifest, parts=parts))
+        return part
+
+    def drop_part(self, task: str, part: Part) -> None:
+        """Take a part out of the manifest, then remove its files."""
+        with self._manifest_lock(task):
+            manifest = self.manifest(task)
+            if manifest is not None:
+                kept = tuple(other for other in manifest.parts if other.name != part.name)
+                self._write_manifest(replace(manifest, parts=kept))
+        for name in filter(None, (part.name, part.frames)):
+            self._opened.pop(self.folder / task / name, None)
+            (self.folder / task / name).unlink(missing_ok=True)
+
+    def damaged(self, task: str) -> Iterator[tuple[Part, Damage]]:
+        """Check every part of a task against its size and checksum; yield those that differ."""
+        manifest = self.manifest(task)
+        for part in manifest.parts if manifest else ():
+            files = [(part.name, part.bytes, part.xxh3_128)]
+            if part.frames is not None:
+                files.append((part.frames, part.frames_bytes, part.frames_xxh3_128 or ""))
+            for name, size, checksum in files:
+                path = self.folder / task / name
+                what = _damage(path, size, checksum)
+                if what is not None:
+                    yield part, Damage(path, what)
+                    break
+
+    def part_keys(self, task: str, part: Part) -> list[bytes]:
+        """Return the keys of a part's rows."""
+        return self._open(self.folder / task / part.name).column("key").to_pylist()
+
+    def locate(self, keys: Sequence[bytes], *, first: str, frames: bool = False) -> Located:
+        """Find which part and row holds each key, in all tasks of the encoder, the task `first` before others."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        tables: list[tuple[Path, Path | None]] = []
+        found: list[pa.Array] = []
+        for task in [first, *(name for name in self.tasks() if name != first)]:
+            manifest = self.manifest(task)
+            for part in manifest.parts if manifest else ():
+                if frames and part.frames is None:
+                    continue
+                path = self.folder / task / part.name
+                if not path.is_file():
+                    continue
+                tables.append((path, self.folder / task / part.frames if part.frames else None))
+                found.append(self._open(path).column("key").combine_chunks())
+        wanted = pa.array(keys, pa.binary(KEY_BYTES))
+        if not found:
+            return Located([], np.full(len(keys), -1), np.zeros(len(keys), np.int64))
+        starts = np.cumsum([0, *(len(part) for part in found)])
+        everything = pa.concat_arrays(found)
+        flat = (
+            pc.call_function("index_in", [wanted], pc.SetLookupOptions(everything))
+            .fill_null(-1)
+            .to_numpy(zero_copy_only=False)
+            .astype(np.int64)
+        )
+        part = np.where(flat < 0, -1, np.searchsorted(starts, flat, side="right") - 1)
+        return Located(tables, part, np.where(flat < 0, 0, flat - starts[part]))
+
+    def read_pooled(self, keys: Sequence[bytes], *, task: str, pooling: str = "mean") -> np.ndarray:
+        """Return float32 `(n, layers, dim)` for `keys`; raise StoreError where one is missing or a part is damaged."""
+        if pooling not in self.record.poolings:
+            raise StoreError(
+                f"holds no {pooling!r} pooling, only {', '.join(self.record.poolings)}",
+                where=self.folder,
+                remedy=f"extract again with --pooling {','.join([*self.record.poolings, pooling])}",
+            )
+        located = self.locate(keys, first=task)
+        self._require_all(located, task)
+        self._require_whole({path for index, (path, _) in enumerate(located.parts) if (located.part == index).any()})
+        shape = (len(self.record.layers), self.record.dim)
+        out = np.empty((len(keys), *shape), np.float32)
+        for index, (path, _) in enumerate(located.parts):
+            rows = np.flatnonzero(located.part == index)
+            if len(rows):
+                column = self._open(path).column(pooling).chunk(0)
+                out[rows] = column.flatten().to_numpy().reshape(-1, *shape)[located.row[rows]]
+        return out
+
+    def read_counts(self, keys: Sequence[bytes], *, task: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return each clip's number of valid frames and of chunks."""
+        located = self.locate(keys, first=task)
+        self._require_all(located, task)
+        out = np.zeros((2, len(keys)), np.int64)
+        for index, (path, _) in enumerate(located.parts):
+            rows = np.flatnonzero(located.part == index)
+            for line, name in enumerate(("frames", "chunks")):
+                out[line, rows] = self._open(path).column(name).to_numpy()[located.row[rows]]
+        return out[0], out[1]
+
+    def read_frames(self, keys: Sequence[bytes], *, task: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return float16 `(total, dim)` of all clips' valid frames end to end, and offsets `(n + 1,)` into it."""
+        located = self.locate(keys, first=task, frames=True)
+        self._require_all(located, task)
+        used = [index for index in range(len(located.parts)) if (located.part == index).any()]
+        self._require_whole({path for index in used for path in (located.parts[index][1],) if path is not None})
+        pieces: list[np.ndarray] = [np.zeros((0, self.record.dim), np.float16)] * len(keys)
+        for index in used:
+            path = located.parts[index][1]
+            assert path is not None
+            column = self._open(path).column("frames").chunk(0)
+            values = column.values.flatten().to_numpy().reshape(-1, self.record.dim)
+            bounds = column.offsets.to_numpy()
+            for row in np.flatnonzero(located.part == index):
+                at = located.row[row]
+                pieces[row] = values[bounds[at] : bounds[at + 1]]
+        offsets = np.cumsum([0, *(len(piece) for piece in pieces)])
+        return np.concatenate(pieces) if pieces else np.zeros((0, self.record.dim), np.float16), offsets
+
+    @contextmanager
+    def claim(self, task: str, name: str, *, wait: bool) -> Iterator[bool]:
+        """Hold a part for this process; yield False where another holds it (and `wait` is off).
+
+        The lock is the operating system's, so it goes with a process that dies.
+        """
+        import filelock
+
+        lock = self._lock(f"{task}-{name}")
+        try:
+            lock.acquire(timeout=-1 if wait else 0)
+        except filelock.Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    def _lock(self, name: str) -> Any:
+        import filelock
+
+        folder = self.root / ".locks" / self.record.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        return filelock.FileLock(folder / f"{name}.lock", thread_local=False)
+
+    def _manifest_lock(self, task: str) -> Any:
+        return self._lock(f"{task}.manifest")
+
+    def _write_manifest(self, manifest: Manifest) -> None:
+        data = {"schema": SCHEMA, **asdict(manifest)}
+        path = self.folder / manifest.task / "manifest.json"
+        write_atomically(path, (json.dumps(data, indent=1, sort_keys=True) + "\n").encode(), locked=True)
+
+    def _open(self, path: Path) -> pa.Table:
+        if path not in self._opened:
+            self._opened[path] = _open_arrow(path)
+        return self._opened[path]
+
+    def _require_all(self, located: Located, task: str) -> None:
+        missing = int((located.part < 0).sum())
+        if missing:
+            raise StoreError(
+                f"{missing:,} of {len(located.part):,} clips of {task} have no embedding",
+                where=self.folder,
+                remedy=f"run: uwbench extract --model {self.record.name} --task {task}",
+            )
+
+    def _require_whole(self, paths: set[Path]) -> None:
+        """Check the checksums of the files that are about to be used."""
+        for task in {path.parent.name for path in paths}:
+            manifest = self.manifest(task)
+            for part in manifest.parts if manifest else ():
+                for name, size, checksum in (
+                    (part.name, part.bytes, part.xxh3_128),
+                    (part.frames, part.frames_bytes, part.frames_xxh3_128),
+                ):
+                    path = self.folder / task / (name or "")
+                    what = _damage(path, size, checksum or "") if path in paths else None
+                    if what is not None:
+                        remedy = f"run uwbench extract --task {task} again; it redoes this part alone"
+                        raise StoreError(what, where=path, remedy=remedy)
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """Where keys are: `part[i]` indexes `parts` (pooled file, frames file) or is -1, `row[i]` is the row in it."""
+
+    parts: list[tuple[Path, Path | None]]
+    part: np.ndarray
+    row: np.ndarray
+
+
+def open_encoders(root: Path) -> tuple[list[EncoderStore], list[str]]:
+    """Return the encoders in a cache, sorted by folder, and an error line for each that cannot be read."""
+    stores, problems = [], []
+    for path in sorted(root.glob("*/encoder.json")):
+        try:
+            stores.append(EncoderStore(root, read_encoder(path)))
+        except StoreError as error:
+            problems.append(str(error))
+    return stores, problems
+
+
+def read_encoder(path: Path) -> EncoderRecord:
+    """Read an encoder.json; raise StoreError where it is damaged or of another version."""
+    data = _read_json(path)
+    try:
+        if data.pop("schema") != SCHEMA:
+            raise StoreError("was written by another version of uwbench", where=path, remedy="use a new --cache")
+        for name in ("layers", "poolings"):
+            data[name] = tuple(data[name])
+        data["training_data"] = None if data["training_data"] is None else tuple(data["training_data"])
+        return EncoderRecord(**data)
+    except (KeyError, TypeError) as error:
+        raise StoreError(f"is damaged ({error})", where=path, remedy=_REMOVE) from error
+
+
+def slug_of(name: str) -> str:
+    """Return a folder name for a model's name: `org/model` becomes `org__model`, odd characters become `-`."""
+    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", name.replace("/", "__")).strip("-.")
+    return slug[:80] or "model"
+
+
+def free_bytes(folder: Path) -> int:
+    """Return the free space on the disk that holds `folder` or its nearest parent that exists."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise StoreError(f"cannot be read ({error})", where=path, remedy=_REMOVE) from error
+    if not isinstance(data, dict):
+        raise StoreError("holds no record", where=path, remedy=_REMOVE)
+    return data
+
+
+def _pooled_table(rows: PooledRows) -> pa.Table:
+    import pyarrow as pa
+
+    columns: dict[str, pa.Array] = {
+        "key": pa.array(rows.keys, pa.binary(KEY_BYTES)),
+        "frames": pa.array(rows.frames, pa.int32()),
+        "chunks": pa.array(rows.chunks, pa.int32()),
+    }
+    for pooling, vectors in rows.vectors.items():
+        flat = np.ascontiguousarray(vectors, np.float32).reshape(len(vectors), -1)
+        columns[pooling] = pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), flat.shape[1])
+    return pa.table(columns)
+
+
+def _frames_table(keys: Sequence[bytes], frames: Sequence[np.ndarray]) -> pa.Table:
+    import pyarrow as pa
+
+    offsets = np.cumsum([0, *(len(clip) for clip in frames)])
+    values = np.ascontiguousarray(np.concatenate(list(frames)), np.float16)
+    rows = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
+    lists = pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), rows)
+    return pa.table({"key": pa.array(keys, pa.binary(KEY_BYTES)), "frames": lists})
+
+
+def _write_arrow(path: Path, table: pa.Table) -> tuple[int, str]:
+    """Write a table as one record batch, durably and atomically; return the file's size and checksum."""
+    import pyarrow as pa
+
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table.combine_chunks())
+    data = memoryview(sink.getvalue())
+    write_atomically(path, data, locked=True)  # the caller holds the part's claim
+    return len(data), _checksum(data)
+
+
+def _open_arrow(path: Path) -> pa.Table:
+    import pyarrow as pa
+
+    try:
+        return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(
+            f"cannot be read ({error})", where=path, remedy="run uwbench cache verify, then extract again"
+        ) from error
+
+
+def _checksum(data: memoryview | np.ndarray) -> str:
+    import xxhash
+
+    return xxhash.xxh3_128_hexdigest(memoryview(data.data) if isinstance(data, np.ndarray) else data)
+
+
+def _damage(path: Path, size: int, checksum: str) -> str | None:
+    if not path.is_file():
+        return "is missing"
+    if path.stat().st_size != size:
+        return f"has {path.stat().st_size:,} bytes where {size:,} were written"
+    if size and _checksum(np.memmap(path, np.uint8, "r")) != checksum:
+        return "does not match its checksum"
+    return None

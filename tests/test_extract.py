@@ -1,0 +1,287 @@
+"""Extraction into the cache: right numbers, right bytes after interruptions, nothing encoded twice."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from spectrum_encoder import RATE, SpectrumEncoder, reference
+from uwbench.card import Card
+from uwbench.clip import AudioArray, AudioFile, Clip
+from uwbench.encoders.base import Encoded
+from uwbench.errors import DataError, EncoderError, UsageError
+from uwbench.extract import Extraction, Settings, cut_batches, extract
+from uwbench.plan import Plan, describe_encoder, layer_indices, look_at, make_plan, share_of
+
+SETTINGS = Settings("cpu", batch_seconds=4.0, workers=2)
+CARD = Card.model_validate(
+    {
+        "name": "tones",
+        "version": 1,
+        "title": "Tones",
+        "domain": "sound",
+        "kind": "single-label",
+        "metric": "accuracy",
+        "splits": {"train": "train", "test": "test"},
+        "chance": 0.5,
+    }
+)
+
+
+def tones(count: int, seed: int = 0, longest: float = 0.5) -> list[Clip]:
+    rng = np.random.default_rng(seed)
+    clips = []
+    for index in range(count):
+        samples = rng.standard_normal(rng.integers(100, int(longest * RATE))).astype(np.float32)
+        split = "test" if index % 3 == 0 else "train"
+        clips.append(Clip(f"clip{index}", AudioArray(samples, RATE, f"clip{index}"), str(index % 2), split=split))
+    return clips
+
+
+def plan_for(clips: list[Clip], cache: Path, encoder: SpectrumEncoder, **options: Any) -> Plan:
+    force = options.pop("force", False)
+    record = describe_encoder(encoder.info, **{"layers": "all", **options})
+    return make_plan(look_at(CARD, clips, "made", (), cache, None), record, cache, force=force)
+
+
+def run(clips: list[Clip], cache: Path, encoder: SpectrumEncoder, **options: Any) -> tuple[Plan, Extraction]:
+    plan = plan_for(clips, cache, encoder, **options)
+    encoder.load("cpu", "fp32")
+    return plan, extract(plan, encoder, SETTINGS, lambda clips, seconds: None)
+
+
+def hashes(cache: Path) -> dict[str, str]:
+    folders = [path for path in cache.rglob("*") if path.is_file() and ".locks" not in path.parts]
+    files = [path for path in folders if not path.name.endswith(".scan.parquet")]
+    return {str(path.relative_to(cache)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_vectors_equal_a_float64_reference(tmp_path: Path) -> None:
+    clips = tones(100)
+    plan, done = run(clips, tmp_path, SpectrumEncoder())
+    assert done.encoded == 100
+    assert not done.unreadable
+    found = plan.store.read_pooled(plan.task.table.keys, task="tones")
+    for clip, vector in zip(clips, found, strict=True):
+        assert isinstance(clip.audio, AudioArray)
+        np.testing.assert_allclose(vector, reference(clip.audio.samples), rtol=2e-5, atol=1e-6)
+
+
+def test_long_clips_are_chunked_and_pooled_by_valid_frames(tmp_path: Path) -> None:
+    clips = tones(40, longest=3.0)
+    plan, done = run(clips, tmp_path, SpectrumEncoder(context_s=0.7))
+    found = plan.store.read_pooled(plan.task.table.keys, task="tones")
+    frames, chunks = plan.store.read_counts(plan.task.table.keys, task="tones")
+    for clip, vector, count in zip(clips, found, chunks, strict=True):
+        assert isinstance(clip.audio, AudioArray)
+        np.testing.assert_allclose(vector, reference(clip.audio.samples, round(0.7 * RATE)), rtol=2e-5, atol=1e-6)
+        assert count == -(-len(clip.audio.samples) // round(0.7 * RATE))
+    assert done.chunked == int((chunks > 1).sum()) > 0
+    assert (frames >= 1).all()
+
+
+def test_a_second_run_encodes_nothing(tmp_path: Path) -> None:
+    clips = tones(50)
+    run(clips, tmp_path, SpectrumEncoder())
+    encoder = SpectrumEncoder()
+    plan, done = run(clips, tmp_path, encoder)
+    assert (plan.to_encode, plan.cached, done.encoded, encoder.batches) == (0, 50, 0, [])
+
+
+def test_one_changed_sample_encodes_one_clip(tmp_path: Path) -> None:
+    clips = tones(50)
+    run(clips, tmp_path, SpectrumEncoder())
+    audio = clips[7].audio
+    assert isinstance(audio, AudioArray)
+    samples = audio.samples.copy()
+    samples[40] += 1e-3
+    clips[7] = replace(clips[7], audio=AudioArray(samples, RATE, "clip7"))
+    plan, done = run(clips, tmp_path, SpectrumEncoder())
+    assert done.encoded == 1
+    vector = plan.store.read_pooled([plan.task.table.keys[7]], task="tones")[0]
+    np.testing.assert_allclose(vector, reference(samples), rtol=2e-5, atol=1e-6)
+
+
+def test_another_weight_is_another_encoder(tmp_path: Path) -> None:
+    clips = tones(20)
+    run(clips, tmp_path, SpectrumEncoder())
+    plan, done = run(clips, tmp_path, SpectrumEncoder(salt="one weight changed"))
+    assert done.encoded == 20
+    assert plan.reason == "changed since the last time: salt"
+
+
+def test_a_mended_label_costs_no_encoding(tmp_path: Path) -> None:
+    clips = tones(30)
+    before, _ = run(clips, tmp_path, SpectrumEncoder())
+    clips[3] = replace(clips[3], labels="another")
+    after, done = run(clips, tmp_path, SpectrumEncoder())
+    assert done.encoded == 0
+    assert after.table_name != before.table_name
+
+
+def test_tasks_on_the_same_clips_share_vectors(tmp_path: Path) -> None:
+    clips = tones(30)
+    encoder = SpectrumEncoder()
+    run(clips, tmp_path, encoder)
+    record = describe_encoder(encoder.info, layers="all")
+    other = look_at(CARD.model_copy(update={"name": "other"}), clips, "made", (), tmp_path, None)
+    plan = make_plan(other, record, tmp_path)
+    assert plan.to_encode == 0
+    assert plan.store.read_pooled(other.table.keys, task="other").shape == (30, 2, 161)
+
+
+def test_the_same_audio_twice_is_encoded_once(tmp_path: Path) -> None:
+    clips = tones(10)
+    twin = replace(clips[0], id="twin")
+    plan, done = run([*clips, twin], tmp_path, SpectrumEncoder())
+    assert done.encoded == 10
+    vectors = plan.store.read_pooled(plan.task.table.keys, task="tones")
+    np.testing.assert_array_equal(vectors[0], vectors[10])
+
+
+@pytest.mark.parametrize("stop_at", [1, 3, 8])
+def test_interrupted_and_started_again_gives_the_same_bytes(tmp_path: Path, stop_at: int) -> None:
+    clips = tones(200)
+    run(clips, tmp_path / "whole", SpectrumEncoder())
+
+    def interrupt(batch: int) -> None:
+        if batch == stop_at:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(clips, tmp_path / "halves", SpectrumEncoder(before=interrupt))
+    plan, _ = run(clips, tmp_path / "halves", SpectrumEncoder())
+    assert hashes(tmp_path / "whole") == hashes(tmp_path / "halves")
+    assert plan.to_encode < 200 or stop_at == 1
+
+
+def test_shares_of_several_machines_make_the_same_bytes(tmp_path: Path) -> None:
+    clips = tones(150)
+    run(clips, tmp_path / "one", SpectrumEncoder())
+    for index in (3, 1, 2):
+        encoder = SpectrumEncoder()
+        encoder.load("cpu", "fp32")
+        plan = share_of(plan_for(clips, tmp_path / "three", encoder), index, 3)
+        extract(plan, encoder, SETTINGS, lambda clips, seconds: None)
+    assert hashes(tmp_path / "one") == hashes(tmp_path / "three")
+
+
+def test_a_damaged_part_is_redone_and_only_it(tmp_path: Path) -> None:
+    clips = tones(120)
+    plan, _ = run(clips, tmp_path, SpectrumEncoder())
+    before = hashes(tmp_path)
+    part = sorted((plan.store.folder / "tones").glob("pooled-*.arrow"))[1]
+    data = bytearray(part.read_bytes())
+    data[len(data) // 2] ^= 1
+    part.write_bytes(data)
+    again, done = run(clips, tmp_path, SpectrumEncoder())
+    assert again.reason == f"{part.name} does not match its checksum"
+    assert 0 < done.encoded < 120
+    assert hashes(tmp_path) == before
+
+
+def test_out_of_memory_halves_batches_and_changes_no_number(tmp_path: Path) -> None:
+    clips = tones(80)
+    plan, _ = run(clips, tmp_path / "large", SpectrumEncoder())
+    small = SpectrumEncoder(most_windows=3)
+    other, done = run(clips, tmp_path / "small", small)
+    assert done.encoded == 80
+    assert max(small.batches) <= 3
+    keys = plan.task.table.keys
+    expected = plan.store.read_pooled(keys, task="tones")
+    np.testing.assert_allclose(other.store.read_pooled(keys, task="tones"), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_one_window_that_does_not_fit_is_an_error_that_names_the_clip(tmp_path: Path) -> None:
+    with pytest.raises(EncoderError, match=r"clip\d+: does not fit into memory alone"):
+        run(tones(5), tmp_path, SpectrumEncoder(most_windows=0))
+
+
+def test_values_that_are_not_finite_name_the_clip(tmp_path: Path) -> None:
+    class Broken(SpectrumEncoder):
+        def encode(self, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
+            encoded = super().encode(waveforms, lengths, layers)
+            encoded.frames[:] = np.nan
+            return encoded
+
+    with pytest.raises(EncoderError, match=r"clip\d+: the encoder gave NaN"):
+        run(tones(5), tmp_path, Broken())
+
+
+def test_unreadable_clips_are_listed_and_the_rest_is_kept(tmp_path: Path) -> None:
+    clips = tones(12)
+    good = tmp_path / "good.wav"
+    soundfile.write(good, np.random.default_rng(0).standard_normal(8000) * 0.1, RATE)
+    bad = tmp_path / "bad.wav"
+    bad.write_bytes(good.read_bytes()[:20])
+    clips += [Clip(path.name, AudioFile(path), "0", split="train") for path in (good, bad, tmp_path / "none.wav")]
+    plan, done = run(clips, tmp_path / "cache", SpectrumEncoder())
+    assert done.encoded == 13
+    assert [name for name in ("bad.wav", "none.wav") if any(name in line for line in plan.task.table.unreadable)] == [
+        "bad.wav",
+        "none.wav",
+    ]
+
+
+def test_a_clip_that_changes_under_the_run_is_not_stored_under_the_old_key(tmp_path: Path) -> None:
+    path = tmp_path / "clip.wav"
+    soundfile.write(path, np.zeros(8000) + 0.1, RATE)
+    encoder = SpectrumEncoder()
+    encoder.load("cpu", "fp32")
+    plan = plan_for([Clip("clip", AudioFile(path), "0", split="train")], tmp_path / "cache", encoder)
+    soundfile.write(path, np.zeros(8000) - 0.1, RATE)
+    done = extract(plan, encoder, SETTINGS, lambda clips, seconds: None)
+    assert done.encoded == 0
+    assert "changed while the run went on" in str(done.unreadable[0])
+
+
+def test_a_task_without_a_readable_clip_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no clip that can be read"):
+        look_at(CARD, [Clip("x", AudioFile(tmp_path / "x.wav"), "0", split="test")], "made", (), tmp_path, None)
+
+
+def test_forecast_is_near_what_is_written(tmp_path: Path) -> None:
+    plan, _ = run(tones(200), tmp_path, SpectrumEncoder())
+    written = sum(path.stat().st_size for path in (plan.store.folder / "tones").glob("*.arrow"))
+    assert written == pytest.approx(plan.forecast_bytes(), rel=0.05)
+
+
+def test_limit_takes_labels_in_turn_from_every_split(tmp_path: Path) -> None:
+    task = look_at(CARD, tones(60), "made", (), tmp_path, 4)
+    splits = list(zip(task.table.splits, task.table.labels, strict=True))
+    assert task.table.limited
+    assert {pair: splits.count(pair) for pair in splits} == {
+        ("train", "0"): 2,
+        ("train", "1"): 2,
+        ("test", "0"): 2,
+        ("test", "1"): 2,
+    }
+
+
+def test_batches_stay_under_the_budget_with_padding_counted() -> None:
+    info = SpectrumEncoder(context_s=1.0).info
+    durations = sorted(np.random.default_rng(1).uniform(0.1, 2.5, 100).tolist())
+    batches = list(cut_batches(range(100), durations, info, 5.0))
+    assert [row for batch in batches for row in batch] == list(range(100))
+    for batch in batches:
+        windows = sum(int(np.ceil(durations[row])) for row in batch)
+        longest = max(min(durations[row], 1.0) for row in batch)
+        assert len(batch) == 1 or windows * longest <= 5.0
+
+
+@pytest.mark.parametrize(("text", "found"), [("last", [1]), ("all", [0, 1]), ("log,0", [0, 1]), ("-2", [0])])
+def test_layers_by_name_and_number(text: str, found: list[int]) -> None:
+    assert layer_indices(SpectrumEncoder().info, text) == found
+
+
+def test_an_unknown_layer_is_refused() -> None:
+    with pytest.raises(UsageError, match="has no layer 'middle'; use last, all, or some of magnitude, log"):
+        layer_indices(SpectrumEncoder().info, "middle")
