@@ -1,0 +1,293 @@
+"""The board's figures as Vega-Lite: one specification a figure, drawn in the page by Vega and in files by vl-convert.
+
+A specification names its rows `rows`; `chart_rows` gives them. Colours are a palette for colour-blind readers (Okabe
+and Ito 2008), and shapes differ too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from uwbench.report.board import Board
+from uwbench.report.export import AVERAGE_NAMES, METHOD_NAMES
+from uwbench.score import Method
+
+SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#7A5FA8")
+FIGURES = ("averages", "heatmap", "profile", "throughput", "size", "layers")
+
+FIT = {"type": "fit-x", "contains": "padding"}  # as wide as the page gives, as high as the rows need
+
+Spec = dict[str, Any]
+
+
+def colour_scale(labels: Sequence[str]) -> Spec:
+    """Return the scale that gives each model one colour in every figure."""
+    return {"domain": list(labels), "range": [PALETTE[i % len(PALETTE)] for i in range(len(labels))]}
+
+
+def chart_rows(board: Board, figure: str, method: Method, average: str) -> list[dict[str, Any]]:
+    """Return the rows of a figure, one mark each."""
+    if figure in ("averages", "throughput", "size"):
+        return _average_rows(board, method, average)
+    rows = []
+    for cell in board.cells:
+        if cell.method != method:
+            continue
+        low, high = cell.score.ci95 or (None, None)
+        common = {"model": board.label(cell.model), "task": cell.task}
+        if figure == "layers":
+            layers = cell.score.layers or {}
+            rows += [{**common, "layer": i, "name": name, "score": layers[name]} for i, name in enumerate(layers)]
+        else:
+            rows.append({**common, "score": cell.score.main_score, "low": low, "high": high})
+    return rows
+
+
+def _average_rows(board: Board, method: Method, average: str) -> list[dict[str, Any]]:
+    rows = []
+    for model in board.models:
+        row = board.row(model.key, method, average)
+        if row is None:
+            continue
+        speed = model.speed or {}
+        rows.append(
+            {
+                "model": model.label,
+                "score": row.average.score,
+                "low": row.average.low,
+                "high": row.average.high,
+                "tasks": f"{len(row.average.tasks)} of {row.average.of}",
+                "clips_per_s": speed.get("clips_per_s"),
+                "parameters": None if model.info.parameters is None else model.info.parameters / 1e6,
+            }
+        )
+    return rows
+
+
+def chart(board: Board, figure: str, method: Method, average: str) -> Spec:
+    """Return the specification of one of FIGURES without its rows; raise KeyError for another name."""
+    labels = [model.label for model in board.models]
+    score = f"{AVERAGE_NAMES[average]} average, {METHOD_NAMES[method]}"
+    tasks = [task.info.name for task in board.tasks]
+    body = {
+        "averages": lambda: averages_chart(score),
+        "heatmap": lambda: heatmap_chart(labels, tasks),
+        "profile": lambda: profile_chart(labels, tasks),
+        "throughput": lambda: scatter_chart(labels, "clips_per_s", "Clips encoded a second", score),
+        "size": lambda: scatter_chart(labels, "parameters", "Parameters (millions)", score),
+        "layers": lambda: layers_chart(labels),
+    }[figure]()
+    return {"$schema": SCHEMA, "data": {"name": "rows"}, **body}
+
+
+def averages_chart(score: str) -> Spec:
+    """A dot and its interval a model, best on top."""
+    y = {"field": "model", "type": "nominal", "sort": {"field": "score", "order": "descending"}, "title": None}
+    tooltip = _tooltip("model", "score", "low", "high", "tasks")
+    return {
+        "width": "container",
+        "autosize": FIT,
+        "height": {"step": 30},
+        "encoding": {"y": y},
+        "layer": [
+            {
+                "mark": {"type": "rule", "strokeWidth": 3, "opacity": 0.45},
+                "encoding": {"x": _unit("low", score), "x2": {"field": "high"}},
+            },
+            {
+                "mark": {"type": "point", "filled": True, "size": 90, "opacity": 1},
+                "encoding": {"x": _unit("score", score), "tooltip": tooltip},
+            },
+        ],
+    }
+
+
+def heatmap_chart(labels: Sequence[str], tasks: Sequence[str]) -> Spec:
+    """Tasks by models, the score as colour and in figures."""
+    return {
+        "width": "container",
+        "autosize": FIT,
+        "height": {"step": 30},
+        "encoding": {
+            "x": {"field": "model", "type": "nominal", "sort": list(labels), "title": None, "axis": _slanted()},
+            "y": {"field": "task", "type": "nominal", "sort": list(tasks), "title": None},
+        },
+        "layer": [
+            {
+                "mark": {"type": "rect", "cornerRadius": 2},
+                "encoding": {
+                    "color": {
+                        "field": "score",
+                        "type": "quantitative",
+                        "title": "Score",
+                        "scale": {"scheme": "viridis", "domain": [0, 1]},
+                        "legend": {"orient": "top", "direction": "horizontal", "gradientLength": 160},
+                    },
+                    "tooltip": _tooltip("model", "task", "score", "low", "high"),
+                },
+            },
+            {
+                "mark": {"type": "text", "fontSize": 11},
+                "encoding": {
+                    "text": {"field": "score", "type": "quantitative", "format": ".2f"},
+                    "color": {"condition": {"test": "datum.score > 0.55", "value": "#111"}, "value": "#fff"},
+                },
+            },
+        ],
+    }
+
+
+def profile_chart(labels: Sequence[str], tasks: Sequence[str]) -> Spec:
+    """Parallel axes: a line a model over the tasks, with intervals."""
+    x = {"field": "task", "type": "nominal", "sort": list(tasks), "title": None, "axis": _slanted()}
+    return {
+        "width": "container",
+        "autosize": FIT,
+        "height": 300,
+        "encoding": {"x": x, "color": _colour(labels)},
+        "layer": [
+            {
+                "mark": {"type": "rule", "strokeWidth": 2, "opacity": 0.35},
+                "encoding": {"y": _unit("low", "Score"), "y2": {"field": "high"}},
+            },
+            {"mark": {"type": "line", "strokeWidth": 2}, "encoding": {"y": _unit("score", "Score")}},
+            {
+                "mark": {"type": "point", "filled": True, "size": 60, "opacity": 1},
+                "encoding": {
+                    "y": _unit("score", "Score"),
+                    "shape": {"field": "model", "type": "nominal", "scale": {"domain": list(labels)}},
+                    "tooltip": _tooltip("model", "task", "score", "low", "high"),
+                },
+            },
+        ],
+    }
+
+
+def scatter_chart(labels: Sequence[str], field: str, title: str, score: str) -> Spec:
+    """Quality against a cost on a logarithmic axis, with intervals."""
+    x = {"field": field, "type": "quantitative", "scale": {"type": "log", "nice": False, "padding": 30}, "title": title}
+    return {
+        "width": "container",
+        "autosize": FIT,
+        "height": 300,
+        "transform": [{"filter": f"isValid(datum.{field}) && datum.{field} > 0"}],
+        "encoding": {"x": x, "color": _colour(labels)},
+        "layer": [
+            {
+                "mark": {"type": "rule", "strokeWidth": 2, "opacity": 0.45},
+                "encoding": {"y": _unit("low", score, zero=False), "y2": {"field": "high"}},
+            },
+            {
+                "mark": {"type": "point", "filled": True, "size": 110, "opacity": 1},
+                "encoding": {
+                    "y": _unit("score", score, zero=False),
+                    "shape": {"field": "model", "type": "nominal", "scale": {"domain": list(labels)}},
+                    "tooltip": [*_tooltip("model", "score", "low", "high", "tasks"), {"field": field, "title": title}],
+                },
+            },
+        ],
+    }
+
+
+def layers_chart(labels: Sequence[str]) -> Spec:
+    """The score by layer, a panel a task and a line a model."""
+    return {
+        "facet": {"field": "task", "type": "nominal", "title": None},
+        "columns": 3,
+        "spec": {
+            "width": 230,
+            "height": 150,
+            "mark": {"type": "line", "point": True},
+            "encoding": {
+                "x": {
+                    "field": "layer",
+                    "type": "ordinal",
+                    "title": "Layer",
+                    "axis": {"labelAngle": 0, "labelOverlap": True},
+                },
+                "y": _unit("score", "Score", zero=False),
+                "color": _colour(labels),
+                "tooltip": [*_tooltip("model", "task", "score"), {"field": "name", "title": "layer"}],
+            },
+        },
+    }
+
+
+def confusion_chart() -> Spec:
+    """True against predicted class, as the share of the true class; rows from the model page."""
+    return {
+        "$schema": SCHEMA,
+        "data": {"name": "rows"},
+        "width": {"step": 34},
+        "height": {"step": 26},
+        "mark": {"type": "rect"},
+        "encoding": {
+            "x": {"field": "predicted", "type": "nominal", "sort": None, "title": "Predicted", "axis": _slanted()},
+            "y": {"field": "truth", "type": "nominal", "sort": None, "title": "True"},
+            "color": {
+                "field": "share",
+                "type": "quantitative",
+                "title": "Share of the class",
+                "scale": {"scheme": "viridis", "domain": [0, 1]},
+                "legend": {"orient": "top", "direction": "horizontal", "gradientLength": 160},
+            },
+            "tooltip": [
+                {"field": "truth", "title": "true"},
+                {"field": "predicted"},
+                {"field": "share", "format": ".1%"},
+                {"field": "count", "format": ".1f", "title": "clips"},
+            ],
+        },
+    }
+
+
+def difference_chart() -> Spec:
+    """The difference between two models a task, with its interval; rows from the comparison."""
+    y = {"field": "task", "type": "nominal", "sort": {"field": "difference", "order": "descending"}, "title": None}
+    x = {"type": "quantitative", "title": "Difference in score", "axis": {"tickCount": 6}}
+    sign = {"condition": {"test": "datum.sure", "value": PALETTE[0]}, "value": "#8a8f98"}
+    return {
+        "$schema": SCHEMA,
+        "data": {"name": "rows"},
+        "width": "container",
+        "autosize": FIT,
+        "height": {"step": 26},
+        "layer": [
+            {"mark": {"type": "rule", "strokeDash": [4, 4]}, "encoding": {"x": {"datum": 0, **x}}},
+            {
+                "mark": {"type": "rule", "strokeWidth": 3, "opacity": 0.5},
+                "encoding": {"y": y, "x": {"field": "low", **x}, "x2": {"field": "high"}, "color": sign},
+            },
+            {
+                "mark": {"type": "point", "filled": True, "size": 80, "opacity": 1},
+                "encoding": {
+                    "y": y,
+                    "x": {"field": "difference", **x},
+                    "color": sign,
+                    "tooltip": _tooltip("task", "difference", "low", "high", "p"),
+                },
+            },
+        ],
+    }
+
+
+def _unit(field: str, title: str, *, zero: bool = True) -> Spec:
+    scale: Spec = {"domain": [0, 1]} if zero else {"zero": False, "nice": True}
+    axis = {"tickCount": 6, "format": ".2~f"}
+    return {"field": field, "type": "quantitative", "scale": scale, "title": title, "axis": axis}
+
+
+def _colour(labels: Sequence[str]) -> Spec:
+    legend = {"orient": "bottom", "title": None, "labelLimit": 180, "symbolOpacity": 1}
+    return {"field": "model", "type": "nominal", "scale": colour_scale(labels), "legend": legend}
+
+
+def _slanted() -> Spec:
+    return {"labelAngle": -35, "labelLimit": 140}
+
+
+def _tooltip(*fields: str) -> list[Spec]:
+    numbers = {"score", "low", "high", "difference", "p"}
+    return [{"field": name, "format": ".3f"} if name in numbers else {"field": name} for name in fields]

@@ -1,0 +1,176 @@
+"""What a model gets wrong: confusions, worst classes and hardest clips of a task, from its predictions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from uwbench.errors import InputError
+from uwbench.result import predictions_path
+from uwbench.score import Method
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_CLASSES = 25  # classes of a confusion matrix that can still be read; of more, those that are confused most
+_WORST = 12
+_CLIPS = 15
+
+
+@dataclass(frozen=True, slots=True)
+class ClassScore:
+    """One class: `recall` for single labels, F1 otherwise; `n` test items that have it (or count of its segments)."""
+
+    name: str
+    score: float
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class HardClip:
+    """A clip that is often wrong: the share of seeds that miss it, its labels and the commonest answer."""
+
+    id: str
+    wrong: float
+    truth: str
+    prediction: str
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """One model's errors on one task by one method. `confusion` holds (true, predicted, share of the true class,
+    count).
+    """
+
+    measure: str
+    confusion: tuple[tuple[str, str, float, float], ...]
+    worst: tuple[ClassScore, ...]
+    hardest: tuple[HardClip, ...]
+    classes: int
+
+
+def read_detail(result: Path, method: Method, kind: str) -> Detail | None:
+    """Return the errors in the predictions beside a result file; None where they cannot be read."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(
+            predictions_path(result), columns=["method", "seed", "id", "truth", "prediction", "counts"]
+        )
+        table = table.filter(pc.field("method") == method)
+        rows = [
+            {"id": row["id"], "truth": json.loads(row["truth"]), "prediction": json.loads(row["prediction"])}
+            for row in table.select(["id", "truth", "prediction"]).to_pylist()
+        ]
+    except (OSError, KeyError, ValueError, TypeError, pa.ArrowException, InputError):
+        return None
+    if not rows:
+        return None
+    if kind == "single-label":
+        return _single_label(rows)
+    if kind == "multi-label":
+        return _multi_label(rows)
+    return _from_counts(table, kind)
+
+
+def _single_label(rows: Sequence[Mapping[str, Any]]) -> Detail:
+    names = sorted({row["truth"] for row in rows} | {row["prediction"] for row in rows}, key=str)
+    position = {name: index for index, name in enumerate(names)}
+    seeds = len(rows) / len({row["id"] for row in rows})
+    matrix = np.zeros((len(names), len(names)))
+    for row in rows:
+        matrix[position[row["truth"]], position[row["prediction"]]] += 1 / seeds
+    total = matrix.sum(axis=1)
+    recall = np.divide(np.diag(matrix), total, out=np.zeros(len(names)), where=total > 0)
+    order = [i for i in np.argsort(recall, kind="stable") if total[i] > 0]
+    worst = tuple(ClassScore(str(names[i]), float(recall[i]), round(float(total[i]))) for i in order[:_WORST])
+    shown = sorted(order[:_CLASSES])
+    confusion = tuple(
+        (str(names[i]), str(names[j]), float(matrix[i, j] / total[i]), float(matrix[i, j]))
+        for i in shown
+        for j in shown
+    )
+    return Detail("recall", confusion, worst, _hardest(rows, _differs), len(names))
+
+
+def _multi_label(rows: Sequence[Mapping[str, Any]]) -> Detail:
+    names = sorted({label for row in rows for label in (*row["truth"], *row["prediction"])})
+    counts = dict.fromkeys(names, 0)
+    hits, guesses = dict(counts), dict(counts)
+    for row in rows:
+        found, truth = set(row["prediction"]), set(row["truth"])
+        for label in truth:
+            counts[label] += 1
+        for label in found:
+            guesses[label] += 1
+        for label in found & truth:
+            hits[label] += 1
+    seeds = len(rows) / len({row["id"] for row in rows})
+    f1 = {name: 2 * hits[name] / max(1, counts[name] + guesses[name]) for name in names}
+    present = sorted((name for name in names if counts[name]), key=lambda name: f1[name])
+    worst = tuple(ClassScore(name, f1[name], round(counts[name] / seeds)) for name in present[:_WORST])
+    return Detail("F1", (), worst, _hardest(rows, _distance), len(names))
+
+
+def _from_counts(table: pa.Table, kind: str) -> Detail | None:
+    counts = table.column("counts").to_pylist()
+    if any(value is None for value in counts):
+        return None
+    values = np.asarray(counts, dtype=np.float64)
+    ids = np.asarray(table.column("id").to_pylist())
+    names, of_clip = np.unique(ids, return_inverse=True)
+    if kind == "transcription":
+        wrong = np.bincount(of_clip, values[:, 0]) / np.maximum(np.bincount(of_clip, values[:, 1]), 1)
+        worst: tuple[ClassScore, ...] = ()
+    else:
+        hits, false, missed = np.split(values, 3, axis=1)
+        errors = np.bincount(of_clip, (false + missed).sum(axis=1))
+        wrong = errors / np.maximum(errors + np.bincount(of_clip, hits.sum(axis=1)), 1)
+        f1 = 2 * hits.sum(axis=0) / np.maximum(2 * hits.sum(axis=0) + false.sum(axis=0) + missed.sum(axis=0), 1)
+        occurs = (hits + missed).sum(axis=0) * len(names) / len(ids)
+        classes = json.loads((table.schema.metadata or {}).get(b"classes", b"[]")) or [str(i) for i in range(len(f1))]
+        order = [i for i in np.argsort(f1, kind="stable") if occurs[i] > 0][:_WORST]
+        worst = tuple(ClassScore(str(classes[i]), float(f1[i]), round(float(occurs[i]))) for i in order)
+    hardest = [
+        HardClip(str(names[i]), float(min(1.0, wrong[i])), "", "") for i in np.argsort(-wrong, kind="stable")[:_CLIPS]
+    ]
+    return Detail("F1", (), worst, tuple(clip for clip in hardest if clip.wrong > 0), len(worst))
+
+
+def _hardest(rows: Sequence[Mapping[str, Any]], wrong: Any) -> tuple[HardClip, ...]:
+    by_id: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        by_id.setdefault(row["id"], []).append(row)
+    shares = {
+        name: float(np.mean([wrong(row["truth"], row["prediction"]) for row in own])) for name, own in by_id.items()
+    }
+    hardest = sorted((name for name in shares if shares[name] > 0), key=lambda name: (-shares[name], name))[:_CLIPS]
+    return tuple(
+        HardClip(name, shares[name], _labels(by_id[name][0]["truth"]), _commonest(by_id[name])) for name in hardest
+    )
+
+
+def _differs(truth: object, prediction: object) -> float:
+    return float(truth != prediction)
+
+
+def _distance(truth: Sequence[str], prediction: Sequence[str]) -> float:
+    """Return the share of the labels, given or found, that are not both (Jaccard distance)."""
+    union = set(truth) | set(prediction)
+    return 1 - len(set(truth) & set(prediction)) / len(union) if union else 0.0
+
+
+def _commonest(rows: Sequence[Mapping[str, Any]]) -> str:
+    answers = [_labels(row["prediction"]) for row in rows]
+    return max(sorted(set(answers)), key=answers.count)
+
+
+def _labels(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,255 @@
+"""The board as one HTML file that works offline: data, styles, program and Vega inside, nothing loaded from elsewhere.
+
+All that comes from results reaches the page as JSON in which `<`, `>` and `&` are escaped, and is shown as text by
+the page's program; no result is ever markup.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from uwbench.report.board import Board, Cell
+from uwbench.report.charts import FIGURES, PALETTE, chart, chart_rows, confusion_chart, difference_chart
+from uwbench.report.compare import Comparison, compare_models
+from uwbench.report.detail import Detail, read_detail
+from uwbench.report.export import AVERAGE_NAMES, METHOD_NAMES
+from uwbench.report.sensitivity import sensitivity
+from uwbench.report.table import chosen_text
+from uwbench.score import AVERAGES
+
+FORMULAS = {
+    "weighted": "sum of weight × score over sum of weights; weights as published by X-ARES, on each task's card",
+    "domain": "mean over speech, sound and music of the mean score in each",
+    "task": "plain mean of the tasks' scores",
+    "chance": "mean of (score − chance) / (1 − chance), each within 0 and 1",
+}
+_PAIRS = 66  # comparisons drawn by bootstrap: all pairs of the 12 first models
+
+
+def render_html(board: Board, *, audio: Mapping[str, Path] | None = None) -> str:
+    """Return the board as one self-contained page.
+
+    With `audio` (task name -> folder that the task's clip ids are paths in), the hardest clips get a player that
+    reads the file from there; the page then names those folders.
+    """
+    from jinja2 import Environment
+    from markupsafe import Markup
+
+    files = importlib.resources.files("uwbench.report") / "page"
+    read = {name: (files / name).read_text(encoding="utf-8") for name in ("board.html.j2", "page.css")}
+    program = "\n".join((files / name).read_text(encoding="utf-8") for name in ("dom.js", "board.js", "views.js"))
+    template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(read["board.html.j2"])
+    return template.render(
+        title=board.suite.title,
+        protocol=board.protocol,
+        version=board.protocol_version,
+        style=Markup(read["page.css"]),
+        vega=Markup(_vega().replace("</script", r"<\/script")),
+        program=Markup(program),
+        data=Markup(script_json(page_data(board, audio or {}))),
+    )
+
+
+def script_json(data: object) -> str:
+    """Return strict JSON that is safe inside a script element and as JavaScript."""
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for letter in "<>&\u2028\u2029":
+        text = text.replace(letter, f"\\u{ord(letter):04x}")
+    return text
+
+
+def _vega() -> str:
+    import vl_convert
+
+    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+
+
+def page_data(board: Board, audio: Mapping[str, Path]) -> dict[str, Any]:
+    """Return everything the page shows, as plain values."""
+    kinds = {task.info.name: task.info.kind for task in board.tasks}
+    details = {
+        f"{cell.model}|{cell.task}|{cell.method}": _detail(read_detail(cell.path, cell.method, kinds[cell.task]))
+        for cell in board.cells
+    }
+    return {
+        "suite": board.suite.model_dump(mode="json"),
+        "protocol": {"name": board.protocol, "version": board.protocol_version},
+        "methods": [{"id": method, "name": METHOD_NAMES[method]} for method in board.methods],
+        "averages": [{"id": name, "name": AVERAGE_NAMES[name], "formula": FORMULAS[name]} for name in AVERAGES],
+        "scopes": _scopes(board),
+        "palette": PALETTE,
+        "models": [_model(board, key) for key in range(len(board.models))],
+        "tasks": [
+            {**task.info.model_dump(mode="json"), "in_suite": task.in_suite, "data": task.data} for task in board.tasks
+        ],
+        "cells": [_cell(cell) for cell in board.cells],
+        "rows": _rows(board),
+        "pairs": _pairs(board),
+        "details": {key: value for key, value in details.items() if value is not None},
+        "sensitivity": _sensitivity(board),
+        "off": [asdict(off) for off in board.off],
+        "problems": list(board.problems),
+        "published": [_published(row) for row in board.references],
+        "charts": _charts(board),
+        "audio": _audio(audio, details),
+    }
+
+
+def _scopes(board: Board) -> list[dict[str, Any]]:
+    names = {"suite": "Whole suite", "shared": "Tasks all models hold"}
+    found: dict[str, int] = {}
+    for row in board.rows:
+        found.setdefault(row.scope, row.average.of)
+    return [
+        {"id": scope, "name": names.get(scope, scope.removeprefix("domain:").capitalize()), "of": of}
+        for scope, of in found.items()
+    ]
+
+
+def _model(board: Board, index: int) -> dict[str, Any]:
+    model = board.models[index]
+    return {
+        "key": model.key,
+        "label": model.label,
+        "colour": PALETTE[index % len(PALETTE)],
+        "speed": model.speed,
+        "device": model.device,
+        **model.info.model_dump(mode="json"),
+    }
+
+
+def _cell(cell: Cell) -> dict[str, Any]:
+    low, high = cell.score.ci95 or (None, None)
+    return {
+        "model": cell.model,
+        "task": cell.task,
+        "method": cell.method,
+        "score": cell.score.main_score,
+        "low": low,
+        "high": high,
+        "n": cell.n,
+        "status": cell.status,
+        "same": cell.same_data,
+        "seeds": cell.score.per_seed,
+        "folds": cell.score.per_fold,
+        "raw": cell.score.raw,
+        "chosen": chosen_text(cell.score.chosen),
+        "layers": cell.score.layers,
+        "run": {
+            "started": cell.run.started,
+            "seconds": cell.run.seconds,
+            "device": cell.run.device,
+            "peak_mb": cell.run.peak_mb,
+            "versions": cell.run.versions,
+            "commit": (cell.run.git or {}).get("commit"),
+            "dirty": (cell.run.git or {}).get("dirty"),
+        },
+    }
+
+
+def _rows(board: Board) -> list[dict[str, Any]]:
+    return [
+        {
+            "model": row.model,
+            "method": row.method,
+            "scope": row.scope,
+            "average": row.average.name,
+            "score": row.average.score,
+            "low": row.average.low,
+            "high": row.average.high,
+            "held": len(row.average.tasks),
+            "of": row.average.of,
+            "rank": row.rank,
+            "place": None if row.standing is None else row.standing.place,
+            "tied": [] if row.standing is None else [board.label(model) for model in row.standing.tied],
+        }
+        for row in board.rows
+    ]
+
+
+def _pairs(board: Board) -> list[dict[str, Any]]:
+    pairs = []
+    for first, second in list(combinations([model.key for model in board.models], 2))[:_PAIRS]:
+        for method in board.methods:
+            if any(_shared(board, first, second, task.info.name, method) for task in board.tasks if task.in_suite):
+                found = compare_models(board, first, second, method)
+                pairs.append({"a": first, "b": second, "method": method, **_comparison(found)})
+    return pairs
+
+
+def _shared(board: Board, first: str, second: str, task: str, method: Any) -> bool:
+    found = [board.cell(model, task, method) for model in (first, second)]
+    return all(cell is not None and cell.same_data for cell in found)
+
+
+def _comparison(found: Comparison) -> dict[str, Any]:
+    return {"tasks": [asdict(row) for row in found.tasks], "overall": [asdict(row) for row in found.overall]}
+
+
+def _detail(detail: Detail | None) -> dict[str, Any] | None:
+    if detail is None:
+        return None
+    names = list(dict.fromkeys(truth for truth, *_ in detail.confusion))
+    position = {name: index for index, name in enumerate(names)}
+    return {
+        "measure": detail.measure,
+        "classes": detail.classes,
+        "names": names,
+        "confusion": [
+            [position[truth], position[guess], round(share, 4), round(count, 2)]
+            for truth, guess, share, count in detail.confusion
+            if count
+        ],
+        "worst": [asdict(row) for row in detail.worst],
+        "hardest": [asdict(row) for row in detail.hardest],
+    }
+
+
+def _sensitivity(board: Board) -> dict[str, Any]:
+    found = {method: sensitivity(board, method) for method in board.methods}
+    return {method: asdict(value) for method, value in found.items() if value is not None}
+
+
+def _published(row: Any) -> dict[str, Any]:
+    return {
+        "source": row.source,
+        "protocol": row.protocol,
+        "method": row.method,
+        "model": row.model,
+        "printed": row.printed,
+        "computed": {name: average.score for name, average in row.averages.items()},
+        "tasks": {entry.task: entry.score for entry in row.entries},
+    }
+
+
+def _charts(board: Board) -> dict[str, Any]:
+    drawn = {
+        method: {
+            average: {
+                name: {"spec": chart(board, name, method, average), "rows": chart_rows(board, name, method, average)}
+                for name in FIGURES
+                if average == "weighted" or name in ("averages", "throughput", "size")
+            }
+            for average in AVERAGES
+        }
+        for method in board.methods
+    }
+    return {"drawn": drawn, "confusion": confusion_chart(), "difference": difference_chart()}
+
+
+def _audio(audio: Mapping[str, Path], details: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Return task -> clip id -> file URL for the hardest clips whose file is at hand."""
+    found: dict[str, dict[str, str]] = {}
+    for key, detail in details.items():
+        task = key.split("|")[1]
+        for clip in detail["hardest"] if detail and task in audio else ():
+            path = audio[task] / clip["id"]
+            if path.is_file():
+                found.setdefault(task, {})[clip["id"]] = path.resolve().as_uri()
+    return found
