@@ -49,10 +49,16 @@ def fetch_task(
 ) -> list[Path]:
     """Download the shards of `card` into `data/<X-ARES's folder>` and return their paths.
 
+    A card that names no shards but a Hugging Face dataset is streamed from the hub into `data/<name>`.
+
     Sizes and md5 sums are the record's; zips are unpacked and removed. Raises UsageError where the card names no
     record, FetchError where the server, the files or the disk do not allow it; what is complete stays.
     """
     shards = card.sources.shards
+    if shards is None and card.sources.hub is not None:
+        from uwbench.sources.hub import fetch_hub
+
+        return fetch_hub(card, data / card.name)
     if shards is None:
         raise UsageError("has no shards to fetch", where=card.name, remedy="see its card for where its data come from")
     patient = patience or Patience()

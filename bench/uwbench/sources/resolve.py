@@ -14,6 +14,7 @@ from uwbench.card import Card, Domain, Kind, find_card, find_cards, load_card
 from uwbench.errors import DataError, InputError, UsageError
 from uwbench.registry import suggestion
 from uwbench.sources.dataset import Dataset, with_unique_ids
+from uwbench.sources.hub import find_parquet, read_hub
 from uwbench.sources.layouts import load_layout
 from uwbench.sources.layouts.base import locate
 from uwbench.sources.shards import Part, find_shards, read_shards
@@ -107,6 +108,10 @@ def open_card(card: Card, data: Path | None) -> Dataset:
         root = _root(card, folder)
         if root is not None:
             return _read_layout(card, root)
+        files = find_parquet(card, folder)
+        if files is not None:
+            reading = read_hub(card, folder, files)
+            return Dataset(card, reading.clips, f"Hugging Face dataset in {folder}", reading.problems, "hub")
     if data is not None and _root(card, data, depth=0) is not None:  # --data names the dataset's own folder
         return _read_layout(card, data)
     raise DataError("its data are not at hand", where=card.name, remedy=_remedy(card, data))
@@ -148,6 +153,8 @@ def describe_task(card: Card, data: Path | None) -> Whereabouts:
         root = _root(card, folder)
         if root is not None:
             return Whereabouts(f"publisher's files in {root}", looked)
+        if find_parquet(card, folder) is not None:
+            return Whereabouts(f"Hugging Face dataset in {folder}", looked)
     if data is not None and _root(card, data, depth=0) is not None:
         return Whereabouts(f"publisher's files in {data}", looked)
     return Whereabouts(None, looked or (() if data is None else (str(data / card.name),)))

@@ -1,0 +1,233 @@
+"""Hugging Face datasets with embedded audio: local Parquet files, or a hub id fetched by streaming.
+
+Audio is taken as the bytes that the publisher stored and is decoded by us. The bytes are laid end to end in one file
+beside the data (`.hub/audio.bin`), with a line a clip in `.hub/rows.jsonl`, so that clips are read in place and a
+dataset never has to fit in memory.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from uwbench.card import Card, Hub
+from uwbench.clip import AudioMember, Clip
+from uwbench.errors import DataError, FetchError, UsageError
+from uwbench.files import write_atomically
+from uwbench.fingerprint import digest
+from uwbench.sources.dataset import Reading, with_unique_ids
+from uwbench.sources.layouts import load_layout
+from uwbench.sources.table import parse_labels
+
+_HOME = ".hub"
+_DEPTH = 3  # folders below which Parquet files of a snapshot lie: <folder>/data/<split>/0000.parquet
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A clip before its labels are understood; `label` is what the column holds, names instead of class numbers."""
+
+    name: str
+    split: str | None
+    fold: str | None
+    group: str | None
+    label: Any
+    audio: bytes
+
+
+def find_parquet(card: Card, folder: Path) -> tuple[Path, ...] | None:
+    """Return the Parquet files of a card's hub dataset in `folder`: () where it was fetched, None where nothing is."""
+    if card.sources.hub is None or not folder.is_dir():
+        return None
+    patterns = ("/".join(["*"] * depth + ["*.parquet"]) for depth in range(_DEPTH))
+    files = sorted(path for pattern in patterns for path in folder.glob(pattern) if not _hidden(path, folder))
+    if files:
+        return tuple(files)
+    return () if (folder / _HOME / "rows.jsonl").is_file() else None
+
+
+def read_hub(card: Card, folder: Path, files: tuple[Path, ...]) -> Reading:
+    """Return the clips of local Parquet files, or of what was fetched; raise DataError where they are not as expected.
+
+    Parquet files are laid out for reading in place on the first call, and again when they change.
+    """
+    hub = _hub(card)
+    if files:
+        seen = [[path.relative_to(folder).as_posix(), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+        source = digest([seen, hub.model_dump(mode="json")])
+        if _source(folder) != source:
+            try:
+                _lay_out(folder, source, _parquet_rows(card, folder, files), lambda _: None)
+            except OSError as error:
+                what = f"the audio cannot be laid out for reading in place ({error.strerror or error})"
+                raise DataError(
+                    what, where=folder / _HOME, remedy="put the Parquet files where there is space"
+                ) from error
+    return _read_rows(card, folder)
+
+
+def fetch_hub(card: Card, folder: Path, *, progress: Callable[[int], None] | None = None) -> list[Path]:
+    """Stream a card's hub dataset into `folder`; raise FetchError where the hub or the dataset does not allow it.
+
+    `progress` is called with the clips so far. What was fetched before is not fetched again.
+    """
+    hub = _hub(card)
+    source = digest([hub.id, hub.revision, hub.config, hub.model_dump(mode="json")])
+    if _source(folder) != source:
+        folder.mkdir(parents=True, exist_ok=True)
+        _lay_out(folder, source, _hub_rows(card), progress or (lambda _: None))
+    return [folder / _HOME / "audio.bin", folder / _HOME / "rows.jsonl"]
+
+
+def _hub(card: Card) -> Hub:
+    if card.sources.hub is None:
+        raise UsageError("names no Hugging Face dataset", where=card.name)
+    return card.sources.hub
+
+
+def _hidden(path: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+
+def _roles(card: Card) -> dict[str, str]:
+    """Return the hub's split names with the parts they stand for here."""
+    splits = _hub(card).splits or card.splits
+    if splits is None:
+        return {}
+    named = {splits.train: "train", splits.test: "test"}
+    return named | ({splits.valid: "valid"} if splits.valid is not None else {})
+
+
+def _parquet_rows(card: Card, folder: Path, files: tuple[Path, ...]) -> Iterator[_Row]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    hub = _hub(card)
+    wanted = [column for column in (hub.audio, hub.label, hub.group, hub.fold) if column is not None]
+    for path in files:
+        split = None if hub.fold is not None else _split_of_file(card, path.relative_to(folder))
+        if split is None and hub.fold is None:
+            continue
+        try:
+            with pq.ParquetFile(path) as file:
+                names = file.schema_arrow.names
+                missing = [column for column in wanted if column not in names]
+                if missing:
+                    raise DataError(f"the column {missing[0]!r} is missing ({', '.join(names)})", where=path)
+                classes = _class_names(file.schema_arrow.metadata, hub.label)
+                number = 0
+                for batch in file.iter_batches(batch_size=64, columns=wanted):
+                    for record in batch.to_pylist():
+                        yield _row(record, hub, split, classes, f"{path.stem}-{number:06d}", str(path))
+                        number += 1
+        except (OSError, pa.ArrowException) as error:
+            raise DataError(f"cannot be read ({' '.join(str(error).split())})", where=path) from error
+
+
+def _split_of_file(card: Card, path: Path) -> str | None:
+    """Tell a Parquet file's split by its name (`train-00000-of-00002.parquet`) or folder (`train/0000.parquet`)."""
+    for name, split in _roles(card).items():
+        if path.stem == name or path.stem.startswith(f"{name}-") or name in path.parts[:-1]:
+            return split
+    return None
+
+
+def _class_names(metadata: Mapping[bytes, bytes] | None, column: str) -> tuple[str, ...]:
+    """Return the names of a column of class numbers, as `datasets` keeps them in a Parquet file's metadata."""
+    try:
+        features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
+        return tuple(features[column].get("names") or ())
+    except (KeyError, ValueError, TypeError, AttributeError):
+        return ()
+
+
+def _hub_rows(card: Card) -> Iterator[_Row]:
+    import datasets
+    from datasets.exceptions import DatasetsError
+    from huggingface_hub.errors import HfHubHTTPError
+
+    hub = _hub(card)
+    remedy = "log in or fetch it by other means, or put its Parquet files into the task's folder"
+    for name, split in _roles(card).items():
+        try:
+            stream = datasets.load_dataset(hub.id, hub.config, split=name, revision=hub.revision, streaming=True)
+            if hub.audio not in (stream.column_names or ()):
+                raise FetchError(f"the column {hub.audio!r} is missing ({stream.column_names})", where=hub.id)
+            feature = (stream.features or {}).get(hub.label)
+            classes = tuple(getattr(feature, "names", None) or ())
+            for number, record in enumerate(stream.cast_column(hub.audio, datasets.Audio(decode=False))):
+                role = None if hub.fold is not None else split
+                yield _row(record, hub, role, classes, f"{name}-{number:06d}", hub.id)
+        except (OSError, ValueError, HfHubHTTPError, DatasetsError) as error:
+            raise FetchError(f"cannot be streamed ({error})", where=hub.id, remedy=remedy) from error
+        if hub.fold is not None:
+            return  # one split holds all folds
+
+
+def _row(record: Any, hub: Hub, split: str | None, classes: tuple[str, ...], name: str, where: str) -> _Row:
+    audio, label = record[hub.audio], record.get(hub.label)
+    data = audio.get("bytes") if isinstance(audio, dict) else audio
+    if not isinstance(data, bytes):
+        raise DataError(f"{name}: the column {hub.audio!r} holds no encoded audio", where=where)
+    if classes and isinstance(label, int):
+        if not 0 <= label < len(classes):
+            raise DataError(f"{name}: {label} is not the number of a class", where=where)
+        label = classes[label]
+    path = audio.get("path") if isinstance(audio, dict) else None
+    fold = None if hub.fold is None else str(record[hub.fold])
+    group = None if hub.group is None or record.get(hub.group) is None else str(record[hub.group])
+    return _Row(str(path or name), split, fold, group, label, data)
+
+
+def _lay_out(folder: Path, source: str, rows: Iterable[_Row], progress: Callable[[int], None]) -> None:
+    """Write the audio end to end and the rows as lines; the note of the source, written last, makes them valid."""
+    home = folder / _HOME
+    home.mkdir(exist_ok=True)
+    (home / "source.json").unlink(missing_ok=True)
+    lines = []
+    offset = 0
+    with (home / "audio.bin").open("wb") as file:
+        for number, row in enumerate(rows, start=1):
+            file.write(row.audio)
+            line = {"name": row.name, "offset": offset, "size": len(row.audio), "label": row.label}
+            lines.append(json.dumps(line | {"split": row.split, "fold": row.fold, "group": row.group}))
+            offset += len(row.audio)
+            progress(number)
+    write_atomically(home / "rows.jsonl", "".join(f"{line}\n" for line in lines).encode())
+    write_atomically(home / "source.json", json.dumps({"source": source, "bytes": offset}).encode())
+
+
+def _source(folder: Path) -> str | None:
+    """Return what the laid-out audio was made from, None where it is missing or not whole."""
+    try:
+        note = json.loads((folder / _HOME / "source.json").read_text(encoding="utf-8"))
+        whole = (folder / _HOME / "audio.bin").stat().st_size == note["bytes"]
+        return note["source"] if whole else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _read_rows(card: Card, folder: Path) -> Reading:
+    layout = load_layout(card.sources.layout) if card.sources.layout else None
+    blob = folder / _HOME / "audio.bin"
+    if _source(folder) is None:
+        raise DataError("the fetched audio is not whole", where=blob, remedy=f"run: uwbench data fetch {card.name}")
+    clips = []
+    with (folder / _HOME / "rows.jsonl").open(encoding="utf-8") as file:
+        for row in map(json.loads, file):
+            try:
+                labels = parse_labels(row["label"], card.kind)
+            except (KeyError, ValueError, TypeError) as error:
+                raise DataError(f"{row['name']}: the label {error}", where=folder) from error
+            if layout is not None and isinstance(labels, str) and card.kind == "single-label":
+                labels = layout.label_of(labels)
+            audio = AudioMember(blob, row["offset"], row["size"], row["name"])
+            if card.folds is not None and row["fold"] not in card.folds:
+                raise DataError(f"{row['name']}: the fold {row['fold']!r} is not one of the card's", where=folder)
+            clips.append(Clip(row["name"], audio, labels, row["split"], row["fold"], row["group"]))
+    unique, repeated = with_unique_ids(clips)
+    problems = [f"{len(repeated)} names occur more than once, first {repeated[0]!r}"] if repeated else []
+    return Reading(unique, tuple(problems))
