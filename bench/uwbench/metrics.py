@@ -61,7 +61,7 @@ def average_precision(relevant: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def mean_average_precision(relevant: np.ndarray, scores: np.ndarray) -> float:
-    """Return the mean of `average_precision` over the classes with at least one relevant item; 0 where there is none."""
+    """Return the mean of `average_precision` over the classes with a relevant item; 0 where there is none."""
     values = average_precision(relevant, scores)
     values = values[~np.isnan(values)]
     return float(values.mean()) if len(values) else 0.0

@@ -15,7 +15,8 @@ from uwbench.clip import Labels
 class Frames:
     """Valid frames of all clips, end to end: clip i owns `values[offsets[i]:offsets[i + 1]]`.
 
-    `values` float16 `(total, dim)`, possibly memory-mapped; frame t of a clip is centred at `(t + 0.5) * hop_s` seconds.
+    `values` float16 `(total, dim)`, possibly memory-mapped; frame t of a clip is centred at `(t + 0.5) * hop_s`
+    seconds.
     """
 
     values: np.ndarray
@@ -27,8 +28,8 @@ class Frames:
 class TaskData:
     """One task under one encoder, `n` clips in the clip table's order.
 
-    Exactly one of `splits` (`train`, `valid`, `test`) and `folds` is set. `pooled` is float32 `(n, layers, dim)`; `frames`
-    is set for tasks that need them.
+    Exactly one of `splits` (`train`, `valid`, `test`) and `folds` is set. `pooled` is float32 `(n, layers, dim)`;
+    `frames` is set for tasks that need them.
     """
 
     card: Card

@@ -1,0 +1,263 @@
+"""Run the probes of one task under one encoder: choose, train, search neighbours, score, and keep every prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from uwbench import metrics
+from uwbench.card import KnnSettings, Protocol
+from uwbench.errors import ProbeError, UsageError
+from uwbench.probes.data import TaskData
+from uwbench.probes.kinds import Kind, Predicted, SingleLabel, kind_of
+from uwbench.probes.splits import Fold, plan_folds
+from uwbench.result import Method, Score
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from uwbench.probes.search import Search
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeOutcome:
+    """Scores by method, without intervals, and the predictions that they can be recomputed from."""
+
+    scores: dict[Method, Score]
+    predictions: pa.Table
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A task with its kind and folds, as both methods use it."""
+
+    data: TaskData
+    kind: Kind
+    protocol: Protocol
+    folds: list[Fold]
+    seed: int
+    device: str
+
+    def inputs(self, layer: int) -> Callable[[np.ndarray], np.ndarray]:
+        """Return the function from item rows to float32 vectors `(rows, dim)` of one layer."""
+        if self.data.frames is not None:
+            frames = self.data.frames.values
+            return lambda rows: np.asarray(frames[rows], dtype=np.float32)
+        pooled = self.data.pooled[:, layer]
+        return lambda rows: pooled[rows]
+
+
+# Test predictions, (seed, fold index) -> prediction; kNN has the seed 0 alone.
+Outcomes = dict[tuple[int, int], Predicted]
+
+
+def run_probes(
+    data: TaskData, protocol: Protocol, *, methods: Sequence[str] = ("mlp", "knn"), seed: int = 0, device: str = "cpu"
+) -> ProbeOutcome:
+    """Score one task under one encoder by `protocol`.
+
+    `methods` are `mlp` and `knn`; a method that the protocol does not run on the task is left out. `seed` moves every
+    random choice of the probes; `device` is torch's. Raises ProbeError where the data cannot be probed.
+    """
+    unknown = [name for name in methods if name not in ("mlp", "knn")]
+    if unknown or not methods:
+        raise UsageError(f"unknown probe {unknown[:1] or methods!r}", remedy="known: mlp, knn")
+    _require_finite(data)
+    kind = kind_of(data)
+    task = Task(data, kind, protocol, plan_folds(data, protocol.mlp, kind.strata(), seed), seed, device)
+    scores: dict[Method, Score] = {}
+    tables: list[pa.Table] = []
+    if "mlp" in methods:
+        scores["mlp"], rows = mlp_score(task)
+        tables.extend(rows)
+    if "knn" in methods and (protocol.knn.similarity != "xares" or data.card.xares.knn):
+        scores["knn"], rows = knn_score(task)
+        tables.extend(rows)
+    if not scores:
+        raise ProbeError(f"{protocol.name} runs none of {', '.join(methods)} on it", where=data.card.name)
+    from uwbench.probes.predictions import join_rows
+
+    return ProbeOutcome(scores, join_rows(tables, kind.classes))
+
+
+def mlp_score(task: Task) -> tuple[Score, list[pa.Table]]:
+    """Return the MLP probe's score on the last layer, and its predictions; with several layers, their curve too."""
+    last = len(task.data.layers) - 1
+    outcomes, chosen, _ = _mlp(task, last, task.protocol.mlp.seeds)
+    score = _score(task, outcomes, task.protocol.mlp.metric_of_folds, chosen)
+    return score, _rows(task, "mlp", outcomes)
+
+
+def _mlp(task: Task, layer: int, seeds: Sequence[int]) -> tuple[Outcomes, dict[str, Any], float]:
+    """Return test predictions, what was chosen, and the mean validation metric of the choices."""
+    search = make_search(task, task.inputs(layer))
+    choices = search.choose(task.folds)
+    outcomes: Outcomes = {}
+    epochs: dict[int, list[int]] = {index: [] for index in range(len(task.folds))}
+    for done in search.train(task.folds, choices, seeds):
+        outcomes[done.seed, done.fold] = done.predicted
+        epochs[done.fold].append(done.epochs)
+    chosen = [
+        {
+            **({} if fold.name is None else {"fold": fold.name}),
+            "width": choice.point.width,
+            "learning_rate": choice.point.learning_rate,
+            "weight_decay": choice.point.weight_decay,
+            "epochs": epochs[index],
+            "validation": fold.validation,
+            "validation_clips": len(fold.valid),
+            "validation_metric": choice.metric,
+            "trained_on": len(fold.all_train if search.refits(fold) else fold.train),
+        }
+        for index, (fold, choice) in enumerate(zip(task.folds, choices, strict=True))
+    ]
+    held = metrics.mean([choice.metric for choice in choices])
+    return outcomes, {"layer": task.data.layers[layer], "folds": chosen}, held
+
+
+def make_search(task: Task, inputs: Callable[[np.ndarray], np.ndarray]) -> Search:
+    """Return the grid search of a task over `inputs`."""
+    from uwbench.probes.search import Search
+
+    xares = task.data.card.xares
+    # X-ARES weighs the positives of MAESTRO, its only task trained clip by clip, tenfold (tasks.md, 2.14).
+    weight = 10.0 if task.protocol.mlp.selection == "xares" and task.data.card.name == "maestro" else 1.0
+    dim = inputs(np.zeros(1, np.int64)).shape[1]
+    return Search(
+        task.kind,
+        task.protocol.mlp,
+        xares,
+        inputs,
+        dim,
+        seed=task.seed,
+        device=task.device,
+        positive_weight=weight,
+    )
+
+
+def knn_score(task: Task) -> tuple[Score, list[pa.Table]]:
+    """Return the kNN score on the last layer, and its predictions."""
+    settings = task.protocol.knn
+    inputs = task.inputs(len(task.data.layers) - 1)
+    ks = sorted({*settings.ks, settings.k})
+    by_k = _knn(task, inputs, ks, standardised=False)
+    score = _score(task, by_k[settings.k], settings.metric_of_folds, {"layer": task.data.layers[-1], "k": settings.k})
+    raw = {f"k={k}": _main(task, by_k[k], settings.metric_of_folds) for k in ks}
+    if settings.standardised_too:
+        by_k_too = _knn(task, inputs, ks, standardised=True)
+        raw |= {f"standardised k={k}": _main(task, by_k_too[k], settings.metric_of_folds) for k in ks}
+        raw["standardised"] = raw[f"standardised k={settings.k}"]
+    return score.model_copy(update={"raw": {**score.raw, **raw}}), _rows(task, "knn", by_k[settings.k])
+
+
+def _knn(
+    task: Task, inputs: Callable[[np.ndarray], np.ndarray], ks: Sequence[int], *, standardised: bool
+) -> dict[int, Outcomes]:
+    by_k: dict[int, Outcomes] = {k: {} for k in ks}
+    for index, fold in enumerate(task.folds):
+        for k, predicted in _knn_fold(task, inputs, fold, ks, standardised=standardised).items():
+            by_k[k][0, index] = predicted
+    return by_k
+
+
+def _knn_fold(
+    task: Task, inputs: Callable[[np.ndarray], np.ndarray], fold: Fold, ks: Sequence[int], *, standardised: bool
+) -> dict[int, Predicted]:
+    """Return each k's predictions of a fold's test clips; validation clips that were carved out are in the bank."""
+    from uwbench.probes import knn
+    from uwbench.probes.search import statistics
+
+    settings: KnnSettings = task.protocol.knn
+    kind = task.kind
+    items, tested = kind.bank(fold.all_train), kind.queries(fold.test)
+    bank, queries = inputs(items), inputs(tested)
+    if standardised:
+        centre, scale = statistics(inputs, items)
+        bank, queries = (bank - centre) * scale, (queries - centre) * scale
+    bank = knn.xares_bank(bank) if settings.similarity == "xares" else knn.unit_rows(bank)
+    decimals = 9 if settings.similarity == "xares" else 6  # X-ARES's similarities shrink with the bank
+    found = knn.neighbours(bank, knn.unit_rows(queries), max(ks), device=task.device, decimals=decimals)
+    targets = kind.targets(items)
+    out = {}
+    for k in ks:
+        if isinstance(kind, SingleLabel):
+            out[k] = kind.from_codes(knn.elect(found, targets, k, settings.temperature))
+        else:
+            votes = knn.class_scores(found, targets, k, settings.temperature)
+            out[k] = kind.predict(votes, tested)
+    return out
+
+
+def _score(task: Task, outcomes: Outcomes, of_folds: str, chosen: dict[str, Any]) -> Score:
+    """Return the score of the main metric: the mean over seeds of the pooled test clips, or of the folds' means."""
+    seeds = sorted({seed for seed, _ in outcomes})
+    per_seed = tuple(_seed_score(task, outcomes, seed, of_folds) for seed in seeds)
+    per_fold = {}
+    for index, fold in enumerate(task.folds):
+        if fold.name is not None:
+            values = [task.kind.measure(outcomes[seed, index], fold.test) for seed in seeds]
+            per_fold[fold.name] = metrics.mean(values)
+    further: dict[str, list[float]] = {}
+    for seed in seeds:
+        clips, predicted = _pool(task, outcomes, seed)
+        for name, value in task.kind.further(predicted, clips).items():
+            further.setdefault(name, []).append(value)
+    return Score(
+        metric=task.data.card.metric,
+        main_score=metrics.mean(per_seed),
+        ci95=None,
+        per_seed=per_seed,
+        per_fold=per_fold,
+        raw={name: metrics.mean(values) for name, values in further.items()},
+        chosen=chosen,
+    )
+
+
+def _main(task: Task, outcomes: Outcomes, of_folds: str) -> float:
+    return metrics.mean([_seed_score(task, outcomes, seed, of_folds) for seed in {seed for seed, _ in outcomes}])
+
+
+def _seed_score(task: Task, outcomes: Outcomes, seed: int, of_folds: str) -> float:
+    if of_folds == "mean":
+        folds = enumerate(task.folds)
+        return metrics.mean([task.kind.measure(outcomes[seed, index], fold.test) for index, fold in folds])
+    clips, predicted = _pool(task, outcomes, seed)
+    return task.kind.measure(predicted, clips)
+
+
+def _pool(task: Task, outcomes: Outcomes, seed: int) -> tuple[np.ndarray, Predicted]:
+    """Put the folds' test clips and predictions end to end."""
+    parts = [outcomes[seed, index] for index in range(len(task.folds))]
+
+    def joined(arrays: Iterable[np.ndarray | None]) -> np.ndarray | None:
+        present = [array for array in arrays if array is not None]
+        return np.concatenate(present) if present else None
+
+    clips = np.concatenate([fold.test for fold in task.folds])
+    texts = [text for part in parts for text in part.texts]
+    codes, scores, counts = (joined(getattr(part, name) for part in parts) for name in ("codes", "scores", "counts"))
+    return clips, replace(parts[0], texts=texts, codes=codes, scores=scores, counts=counts)
+
+
+def _rows(task: Task, method: Method, outcomes: Outcomes) -> list[pa.Table]:
+    from uwbench.probes.predictions import prediction_rows
+
+    return [
+        prediction_rows(task.data, method, seed, fold, task.kind.truths(fold.test), predicted)
+        for (seed, index), predicted in sorted(outcomes.items(), key=lambda entry: entry[0])
+        for fold in (task.folds[index],)
+    ]
+
+
+def _require_finite(data: TaskData) -> None:
+    """Raise ProbeError naming the first clip whose vector is not finite, or a table without clips."""
+    if len(data.ids) == 0:
+        raise ProbeError("holds no clips", where=data.card.name)
+    for start in range(0, len(data.pooled), 4096):
+        bad = ~np.isfinite(data.pooled[start : start + 4096]).all(axis=(1, 2))
+        if bad.any():
+            where = str(data.ids[start + int(np.flatnonzero(bad)[0])])
+            raise ProbeError("its embedding holds NaN or Inf", where=where, remedy="extract it again")

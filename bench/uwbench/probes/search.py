@@ -1,0 +1,241 @@
+"""The MLP probe of a task: the grid searched on validation data, then the final seeds. Test clips are only predicted.
+
+Where validation was carved out of the training clips and the search saw all of them, the final seeds train on both
+for the chosen number of epochs. Otherwise they train on the training part, and each keeps the epoch that is best on
+validation: a published validation part never trains, and an epoch chosen on a subsample need not fit the whole.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from uwbench.card import MlpSettings, Xares
+from uwbench.probes.kinds import Kind, Predicted
+from uwbench.probes.mlp import Point, Problem, Stack, Stream, train
+from uwbench.probes.splits import Fold, random_numbers, subsample
+
+if TYPE_CHECKING:
+    import torch
+
+_STATE_BYTES = 1 << 30  # weights, gradients and moments of the probes that train together
+_STATISTICS_ITEMS = 16_384  # items read at once for means and deviations
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What validation chose for a fold: a grid point, the share of the schedule to train, and its quality there."""
+
+    point: Point
+    share: float
+    metric: float
+    loss: float
+
+    def better_than(self, other: Choice | None) -> bool:
+        """Higher metric, then lower loss; what was tried earlier (grid order, then epoch) keeps a full tie."""
+        return other is None or (-self.metric, self.loss) < (-other.metric, other.loss)
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """The outcome of a fold under one seed: test predictions, and the epochs that were trained or kept."""
+
+    fold: int
+    seed: int
+    predicted: Predicted
+    epochs: int
+    valid_metric: float | None
+
+
+class Search:
+    """Everything the choice and the final training of one task share; `inputs(rows)` gives float32 `(rows, dim)`."""
+
+    def __init__(
+        self,
+        kind: Kind,
+        settings: MlpSettings,
+        xares: Xares,
+        inputs: Callable[[np.ndarray], np.ndarray],
+        dim: int,
+        *,
+        seed: int,
+        device: str,
+        positive_weight: float = 1.0,
+    ) -> None:
+        self.kind, self.settings, self.xares, self.seed = kind, settings, xares, seed
+        self.strata = kind.strata()
+        self.problem = Problem(
+            dim=dim,
+            classes=len(kind.classes),
+            loss=kind.loss,
+            inputs=inputs,
+            targets=kind.targets,
+            affine=settings.normalise == "none",
+            dropout=settings.dropout,
+            final_rate=settings.final_rate,
+            schedule=settings.schedule,
+            device=device,
+            positive_weight=positive_weight,
+        )
+
+    def grid(self) -> list[Point]:
+        """Return the grid in its fixed order: narrow before wide, then rates and decays as the card lists them."""
+        settings = self.settings
+        return [Point(*values) for values in product(settings.widths, settings.learning_rates, settings.weight_decays)]
+
+    def choose(self, folds: Sequence[Fold]) -> list[Choice]:
+        """Return the choice for each fold, from its training and validation clips alone."""
+        best: dict[int, Choice] = {}
+        for width in self.settings.widths:
+            points = tuple(point for point in self.grid() if point.width == width)
+            jobs = [(index, self._search_stream(folds[index], points)) for index in range(len(folds))]
+            for batch in self._batches(jobs):
+                self._search(folds, dict(batch), best)
+        return [best[index] for index in range(len(folds))]
+
+    def train(self, folds: Sequence[Fold], choices: Sequence[Choice], seeds: Sequence[int]) -> Iterator[Trained]:
+        """Train the final probes, a seed each and fold, and yield their test predictions in order of completion."""
+        jobs = [
+            (seed, (index, self._final_stream(fold, choice, seed)))
+            for index, (fold, choice) in enumerate(zip(folds, choices, strict=True))
+            for seed in seeds
+        ]
+        for width in sorted({choice.point.width for choice in choices}):
+            wanted = [job for job in jobs if job[1][1].points[0].width == width]
+            for batch in self._batches(wanted, stream_of=lambda job: job[1][1]):
+                yield from self._train(folds, batch)
+
+    def _search_part(self, fold: Fold) -> tuple[np.ndarray, np.ndarray]:
+        """Return the training and validation clips that the grid is searched on."""
+        limit = self.settings.grid_clips or len(fold.train) + len(fold.valid)
+        rng = random_numbers("grid", self.seed, fold.name or "")
+        return subsample(fold.train, self.strata, limit, rng), subsample(fold.valid, self.strata, limit, rng)
+
+    def refits(self, fold: Fold) -> bool:
+        """Return whether the final seeds train on the fold's validation clips too."""
+        return fold.carved and len(self._search_part(fold)[0]) == len(fold.train)
+
+    def _search_stream(self, fold: Fold, points: tuple[Point, ...]) -> Stream:
+        return self._stream(self._search_part(fold)[0], ("search", self.seed, fold.name or ""), points)
+
+    def _final_stream(self, fold: Fold, choice: Choice, seed: int) -> Stream:
+        refit = self.refits(fold)
+        key = ("final", self.seed, seed, fold.name or "")
+        return self._stream(fold.all_train if refit else fold.train, key, (choice.point,), choice.share if refit else 1)
+
+    def _stream(
+        self, clips: np.ndarray, key: tuple[str | int, ...], points: tuple[Point, ...], share: float = 1.0
+    ) -> Stream:
+        settings = self.settings
+        units = self.kind.training(clips)
+        batch = self.xares.batch if settings.batch == "card" else settings.batch
+        if settings.epoch_steps is not None:
+            batch = max(batch, math.ceil(len(units) / settings.epoch_steps))
+        epochs = self.xares.epochs if settings.epochs == "card" else settings.epochs
+        if settings.shown is not None:
+            epochs = max(min(epochs, round(settings.shown / len(units))), min(settings.least_epochs, epochs))
+        centre = scale = None
+        if settings.normalise == "standard":
+            centre, scale = statistics(self.problem.inputs, units)
+        return Stream(key, units, batch, epochs, max(1, round(share * epochs)), centre, scale, points)
+
+    def _batches(self, jobs: Sequence, stream_of: Callable = lambda job: job[1]) -> Iterator[Sequence]:
+        """Cut the jobs into stacks that fit the memory set aside for them."""
+        if not jobs:
+            return
+        points = stream_of(jobs[0]).points
+        width = points[0].width
+        size = self.problem.dim * (width or self.problem.classes) + width * self.problem.classes
+        at_once = max(1, _STATE_BYTES // (16 * size * len(points)))
+        for start in range(0, len(jobs), at_once):
+            yield jobs[start : start + at_once]
+
+    def _search(self, folds: Sequence[Fold], streams: dict[int, Stream], best: dict[int, Choice]) -> None:
+        indices = {stream.key: index for index, stream in streams.items()}
+
+        def judge(stack: Stack, epoch: int) -> None:
+            for at, stream in enumerate(stack.streams):
+                index = indices[stream.key]
+                clips = self._search_part(folds[index])[1]
+                for point, (metric, loss) in zip(stream.points, self._quality(stack, at, clips), strict=True):
+                    choice = Choice(point, (epoch + 1) / stream.epochs, metric, loss)
+                    if choice.better_than(best.get(index)):
+                        best[index] = choice
+
+        train(Stack(self.problem, list(streams.values())), judge)
+
+    def _train(self, folds: Sequence[Fold], jobs: Sequence[tuple[int, tuple[int, Stream]]]) -> Iterator[Trained]:
+        place = {stream.key: (seed, index) for seed, (index, stream) in jobs}
+        kept: dict[tuple[str | int, ...], tuple[Choice, torch.Tensor]] = {}
+        done: list[Trained] = []
+
+        def follow(stack: Stack, epoch: int) -> None:
+            for at, stream in enumerate(stack.streams):
+                seed, index = place[stream.key]
+                fold = folds[index]
+                last = stream.stop == epoch + 1
+                metric = None
+                if not self.refits(fold):
+                    metric, loss = self._quality(stack, at, fold.valid)[0]
+                    choice = Choice(stream.points[0], (epoch + 1) / stream.epochs, metric, loss)
+                    if choice.better_than(kept[stream.key][0] if stream.key in kept else None):
+                        kept[stream.key] = (choice, stack.weights[at].clone())
+                if last:
+                    choice, weights = kept.pop(stream.key, (None, None))
+                    predicted = self.kind.predict(
+                        self._scores(stack, at, fold.test, weights)[0], self.kind.items(fold.test)
+                    )
+                    epochs = epoch + 1 if choice is None else round(choice.share * stream.epochs)
+                    done.append(Trained(index, seed, predicted, epochs, None if choice is None else choice.metric))
+
+        train(Stack(self.problem, [stream for _, (_, stream) in jobs]), follow)
+        yield from done
+
+    def _scores(self, stack: Stack, at: int, clips: np.ndarray, weights: torch.Tensor | None = None) -> np.ndarray:
+        """Return class scores `(G, items, classes)` of one stream's probes: logits, or probabilities for sigmoid."""
+        blocks = []
+        for logits in stack.logits(at, self.kind.items(clips), weights):
+            scores = logits if self.problem.loss == "softmax" else logits.sigmoid()
+            blocks.append(scores.to("cpu").numpy())
+        return np.concatenate(blocks, axis=1)
+
+    def _quality(self, stack: Stack, at: int, clips: np.ndarray) -> list[tuple[float, float]]:
+        """Return metric and mean loss on `clips` of each of one stream's probes."""
+        items = self.kind.items(clips)
+        scores = self._scores(stack, at, clips)
+        losses = _losses(self.problem, scores, self.kind.targets(items))
+        measured = [self.kind.measure(self.kind.predict(part, items), clips) for part in scores]
+        return [(metric, float(loss)) for metric, loss in zip(measured, losses, strict=True)]
+
+
+def statistics(inputs: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean and the inverse standard deviation of each dimension, float32 `(dim,)`, summed in float64.
+
+    A dimension that hardly varies (deviation below 1e-6 of its size) is centred and left alone.
+    """
+    total = squares = 0.0
+    shift = inputs(rows[:1]).astype(np.float64)[0]  # against cancellation
+    for start in range(0, len(rows), _STATISTICS_ITEMS):
+        block = inputs(rows[start : start + _STATISTICS_ITEMS]) - shift
+        total, squares = total + block.sum(axis=0), squares + (block * block).sum(axis=0)
+    mean = total / len(rows)
+    deviation = np.sqrt(np.maximum(squares / len(rows) - mean * mean, 0))
+    flat = deviation <= 1e-6 * np.maximum(np.abs(shift + mean), 1e-6)
+    scale = 1 / np.where(flat, 1.0, deviation)
+    return (shift + mean).astype(np.float32), scale.astype(np.float32)
+
+
+def _losses(problem: Problem, scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return the mean cross-entropy of each probe, `(G,)`."""
+    if problem.loss == "softmax":
+        peak = scores.max(axis=-1, keepdims=True)
+        logs = np.log(np.exp(scores - peak).sum(axis=-1)) + peak[..., 0]
+        picked = scores[:, np.arange(len(targets)), targets]
+        return (logs - picked).mean(axis=-1, dtype=np.float64)
+    clipped = np.clip(scores, 1e-7, 1 - 1e-7)
+    return np.array([-np.where(targets > 0, np.log(part), np.log1p(-part)).mean(dtype=np.float64) for part in clipped])
