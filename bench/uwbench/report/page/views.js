@@ -29,7 +29,7 @@ function tasksView([wanted]) {
   const rows = cells.map((c) => h("tr", { class: c.same ? "" : "off" }, h("th", { scope: "row" }, modelName(c.model)), h("td", { class: "num" }, h("span", { class: "value" }, fixed(c.score))),
     h("td", {}, bar(c.score, c.low, c.high), h("span", { class: "sub" }, range(c.low, c.high))), h("td", { class: "num hide-s" }, c.n.toLocaleString("en")),
     h("td", { class: "hide-s" }, c.chosen), h("td", {}, c.same ? (c.status === "ok" ? "" : h("span", { class: "chip" }, c.status)) : h("span", { class: "chip" }, "other data"))));
-  const heads = [{ text: "Model" }, { text: task.metric, class: "num" }, { text: "95 % interval" }, { text: "n", class: "num hide-s" }, { text: "Chosen on validation data", class: "hide-s" }, { text: "" }];
+  const heads = [{ text: "Model" }, { text: task.metric, class: "num" }, { text: "95 % interval" }, { text: "n", class: "num hide-s" }, { text: "Chosen on validation data", class: "hide-s" }, { text: "Note" }];
   const facts = [["Domain", task.domain], ["Kind", task.kind], ["Metric", task.metric], ["Test items", task.n.toLocaleString("en")], ["Chance", fixed(task.chance)], ["Weight", number(task.weight)], ["Card version", task.version], ["In the suite", task.in_suite ? "yes" : "no"]];
   const heat = figure("heatmap");
   return [

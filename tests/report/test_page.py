@@ -1,0 +1,278 @@
+"""The page in a real browser: it works offline, shows results as text, serves keyboard and screen reader."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from report.made_results import TASKS, MadeTask, make_board_results, make_result
+from uwbench.report.board import Board, build_board
+from uwbench.report.html import render_html, script_json
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+HOSTILE = "<script>alert(1)</script>"
+MARKUP = "Words <img src=x onerror=alert(2)> </script><b>"
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+VIEWS = ("board", "tasks", "charts", "compare", "stability", "published", "method")
+
+
+def lacking(what: str) -> None:
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{what} is missing, and CI=true allows no skipping")
+    pytest.skip(f"{what} is missing")
+
+
+@pytest.fixture(scope="module")
+def board(tmp_path_factory: pytest.TempPathFactory) -> Board:
+    results = tmp_path_factory.mktemp("made")
+    titled = [MadeTask(**task.__dict__) for task in TASKS]
+    make_board_results(results, {"good": 0.8, "fair": 0.65, "poor": 0.35}, titled)
+    for task in TASKS:
+        make_result(results, HOSTILE, task, 0.5, labels=MARKUP if task.name == "words" else None, parameters=2_000_000)
+    make_result(results, "half", TASKS[1], 0.6)
+    make_result(results, "broken", TASKS[0], 0.5, status="failed", error=f"cannot read {HOSTILE}")
+    hostile = MadeTask("tags", classes=("<i>one</i>", "</script>two", "three"), n=60)
+    for model, skill in (("good", 0.8), (HOSTILE, 0.5)):
+        make_result(results, model, hostile, skill)
+    return build_board(results)
+
+
+@pytest.fixture(scope="module")
+def html(board: Board, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("page") / "leaderboard.html"
+    path.write_text(render_html(board), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
+        lacking("chromium (apt-get install chromium)")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is missing")
+    with playwright.sync_playwright() as driver:
+        found = driver.chromium.launch(executable_path=program, headless=True, args=list(FLAGS))
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def page(browser: Browser, html: Path) -> Iterator[Page]:
+    """The page, opened; afterwards it must have logged no error and asked for nothing outside itself."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light")
+    found = context.new_page()
+    faults: list[str] = []
+    found.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+    found.on("pageerror", lambda error: faults.append(str(error)))
+    found.on("dialog", lambda dialog: faults.append(f"dialog {dialog.message}"))
+    found.on("request", lambda r: None if re.match(r"file:|data:|blob:", r.url) else faults.append(f"request {r.url}"))
+    found.goto(html.as_uri())
+    found.wait_for_selector("body[data-drawn]")
+    yield found
+    context.close()
+    assert faults == []
+
+
+def names(page: Page) -> list[str]:
+    return [str(row.get_attribute("data-model")) for row in page.query_selector_all("tr[data-model]")]
+
+
+def go(page: Page, view: str) -> None:
+    page.evaluate("view => { delete document.body.dataset.drawn; location.hash = view; }", view)
+    page.wait_for_selector("body[data-drawn]")
+
+
+def test_sorting_by_a_column_and_back(page: Page) -> None:
+    assert names(page)[0] == "good"
+    page.click("[data-sort=name]")
+    assert names(page) == sorted(names(page), key=str.lower)
+    assert page.get_attribute("th:has([data-sort=name])", "aria-sort") == "ascending"
+    page.click("[data-sort=name]")
+    assert names(page) == sorted(names(page), key=str.lower, reverse=True)
+    page.click("[data-sort=score]")
+    shown = [float(cell) for cell in page.locator("tr[data-model] td .value").all_inner_texts()]
+    assert shown == sorted(shown, reverse=True)
+
+
+def test_filtering_by_a_word_keeps_the_cursor(page: Page) -> None:
+    page.fill("#filter", "FAI")
+    assert names(page) == ["fair"]
+    assert page.evaluate("document.activeElement.id") == "filter"
+    page.fill("#filter", "nothing like it")
+    assert names(page) == []
+    page.fill("#filter", "")
+    assert len(names(page)) == 5
+
+
+def test_the_reader_chooses_average_probe_and_tasks(page: Page, board: Board) -> None:
+    def shown() -> str:
+        return page.locator("tr[data-model=good] .value").first.inner_text()
+
+    def expected(method: Any, average: str, scope: str = "suite") -> str:
+        key = next(model.key for model in board.models if model.label == "good")
+        row = board.row(key, method, average, scope)
+        assert row is not None
+        return f"{row.average.score:.3f}"
+
+    assert shown() == expected("mlp", "weighted")
+    page.check("input[name=average][value=chance]", force=True)
+    assert shown() == expected("mlp", "chance")
+    page.check("input[name=method][value=knn]", force=True)
+    assert shown() == expected("knn", "chance")
+    page.select_option("#scope", "domain:music")
+    assert shown() == expected("knn", "chance", "domain:music")
+
+
+def test_a_model_opens_with_its_errors(page: Page, board: Board) -> None:
+    page.click("tr[data-model=good] a")
+    page.wait_for_selector("details[data-task=genres]")
+    page.click("details[data-task=genres] summary")
+    page.wait_for_selector("details[data-task=genres] .chart svg")
+    text = page.inner_text("details[data-task=genres]")
+    assert "Worst classes" in text
+    assert "Clips most often wrong" in text
+    assert "clips/" in text
+    assert "width 512" in text
+
+
+def test_two_models_are_compared_either_way(page: Page) -> None:
+    go(page, "compare")
+    page.select_option("#first", label="poor")
+    page.wait_for_function("document.querySelector('#view h2').textContent.startsWith('poor against')")
+    page.select_option("#second", label="good")
+    page.wait_for_function("document.querySelector('#view h2').textContent === 'poor against good'")
+    assert page.locator("#view table").first.locator(".value").first.inner_text().startswith("−")
+    assert page.locator("#view .chart svg").count() == 1
+
+
+def test_every_view_draws_in_both_themes_and_on_a_phone(page: Page) -> None:
+    for width, theme in ((1280, "light"), (1280, "dark"), (390, "light")):
+        page.set_viewport_size({"width": width, "height": 844})
+        page.evaluate("theme => setTheme(theme)", theme)
+        for view in VIEWS:
+            go(page, view)
+            assert page.inner_text("#view").strip()
+            assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), view
+
+
+def test_what_results_say_is_text(page: Page, html: Path) -> None:
+    text = html.read_text(encoding="utf-8")
+    assert HOSTILE not in text
+    assert "<img src=x" not in text
+    assert HOSTILE in names(page)
+    for view in (*VIEWS, "tasks=words", "tasks=tags"):
+        go(page, view)
+        assert page.locator("#view script, #view img, #view b:not(.bar b), #view i:not(.bar i)").count() == 0
+    page.evaluate(
+        "location.hash = 'model=' + encodeURIComponent(DATA.models.find(m => m.label.includes('script')).key)"
+    )
+    page.wait_for_selector("details[data-task=tags]")
+    page.click("details[data-task=tags] summary")
+    page.wait_for_selector("details[data-task=tags] .chart svg")
+    assert "</script>two" in page.inner_text("details[data-task=tags]")
+    assert page.locator("#view script, #view img").count() == 0
+
+
+def test_script_json_cannot_leave_its_element() -> None:
+    text = script_json({"</script>": "<!-- & \u2028"})
+    assert not set("<>&\u2028") & set(text)
+    with pytest.raises(ValueError, match="JSON compliant"):
+        script_json(float("nan"))
+
+
+def test_the_keyboard_reaches_everything(page: Page) -> None:
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    for _ in range(3):
+        page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.wait_for_function("location.hash === '#tasks'")
+    go(page, "board")
+    page.focus("[data-sort=name]")
+    page.keyboard.press("Enter")
+    assert page.get_attribute("th:has([data-sort=name])", "aria-sort") == "ascending"
+    assert page.evaluate("document.activeElement.dataset.sort") == "name"
+    page.focus("input[name=average]:checked")
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("state.average") == "domain"
+    assert page.evaluate("document.activeElement.value") == "domain"
+
+
+@pytest.fixture(scope="session")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The accessibility checker axe-core, from UWBENCH_AXE or from npm; never part of the project."""
+    given = os.environ.get("UWBENCH_AXE")
+    if given:
+        return Path(given).read_text(encoding="utf-8")
+    folder = tmp_path_factory.mktemp("axe")
+    npm = shutil.which("npm")
+    if npm is None:
+        lacking("axe-core (npm, or UWBENCH_AXE)")
+    done = subprocess.run(
+        [str(npm), "pack", "axe-core@4", "--silent"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    archives = list(folder.glob("*.tgz"))
+    if done.returncode or not archives:
+        lacking("axe-core (npm cannot be reached)")
+    with tarfile.open(archives[0]) as archive:
+        member = archive.extractfile("package/axe.min.js")
+        assert member is not None
+        return member.read().decode()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_no_accessibility_fault_is_found(page: Page, axe: str, theme: str) -> None:
+    page.evaluate("theme => setTheme(theme)", theme)
+    page.evaluate(axe)
+    for view in (*VIEWS, "model"):
+        argument = page.evaluate("encodeURIComponent(DATA.models[0].key)") if view == "model" else ""
+        go(page, f"model={argument}" if argument else view)
+        if argument:
+            page.click("details[data-task=genres] summary")
+            page.wait_for_selector("details[data-task=genres] .chart svg")
+        found = page.evaluate("axe.run({resultTypes: ['violations']})")
+        faults = [f"{view}: {fault['id']}: {fault['nodes'][0]['html'][:160]}" for fault in found["violations"]]
+        assert faults == []
+
+
+def test_a_page_without_results_says_so(browser: Browser, tmp_path: Path) -> None:
+    (tmp_path / "none").mkdir()
+    path = tmp_path / "empty.html"
+    path.write_text(render_html(build_board(tmp_path / "none")), encoding="utf-8")
+    page = browser.new_page()
+    page.goto(path.as_uri())
+    page.wait_for_selector("body[data-drawn]")
+    assert "No results yet" in page.inner_text("#view")
+    page.close()
+
+
+def test_a_clip_at_hand_can_be_played(board: Board, tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    for index in range(120):
+        (tmp_path / "clips" / f"{index:04d}.wav").write_bytes(b"")
+    text = render_html(board, audio={"genres": tmp_path})
+    assert (tmp_path / "clips").as_uri() in text
+    assert (tmp_path / "clips").as_uri() not in render_html(board)
