@@ -207,6 +207,16 @@ def test_zips_are_unpacked_and_not_fetched_again(card: Card, tmp_path: Path) -> 
     assert not (folder / "gtzan.zip").exists()
 
 
+def test_a_record_of_two_tasks_is_fetched_once(tmp_path: Path) -> None:
+    names = [f"{part}-000000.tar" for part in ("train-clean-100", "dev-clean", "test-clean")]
+    with serve(Zenodo(14716252, dict.fromkeys(names, OTHER))) as zenodo:
+        first, _ = fetch(find_card("librispeech_asr"), zenodo, tmp_path)
+        second, _ = fetch(find_card("librispeech_mf"), zenodo, tmp_path)
+    assert first == second
+    assert [path for path, _ in zenodo.requests].count("/api/records/14716252") == 2
+    assert len(zenodo.requests) == 5
+
+
 def test_a_task_without_shards_cannot_be_fetched(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no shards"):
         fetch_task(find_card("mini_speech"), tmp_path)

@@ -30,7 +30,14 @@ OWN = {
     ("vocalimitation", "publisher"): {"group-across"},
     ("desed", "publisher"): {"reading"},
     ("voxlingua33", "publisher"): {"reading"},
-    ("maestro", "xares"): {"class-untrained"},
+    ("maestro", "xares"): {"class-untrained", "reading"},
+    # Shards whose names and labels do not tell the speaker, artist, uploader or participant.
+    ("asvspoof2015", "xares"): {"reading"},
+    ("fluentspeechcommands", "xares"): {"reading"},
+    ("fma_small", "xares"): {"reading"},
+    ("fsd50k", "xares"): {"reading"},
+    ("fsdkaggle2018", "xares"): {"reading"},
+    ("vocalimitation", "xares"): {"reading"},
 }
 
 
@@ -353,6 +360,18 @@ def test_a_label_table_without_its_column_is_named(tmp_path: Path, shared_data: 
     table.write_text(table.read_text().replace("src_file", "source"))
     with pytest.raises(DataError, match=r"esc50\.csv: the column 'src_file' is missing"):
         open_task("esc50", data=tmp_path)
+
+
+def test_an_archive_that_was_not_unpacked_is_named(tmp_path: Path) -> None:
+    names_only(tmp_path / "ravdess", ["Audio_Speech_Actors_01-24.zip"])
+    with pytest.raises(DataError, match=r"unpack .*Audio_Speech_Actors_01-24\.zip there first"):
+        open_task("ravdess", data=tmp_path)
+
+
+def test_a_known_dataset_given_as_a_folder_of_classes_is_told(tmp_path: Path) -> None:
+    names_only(tmp_path / "Speech", ravdess_names())
+    (note,) = open_task(str(tmp_path / "Speech")).problems
+    assert "looks like ravdess" in note
 
 
 @pytest.mark.parametrize("card", CARDS)

@@ -238,6 +238,12 @@ def test_names_of_own_tasks(tmp_path: Path) -> None:
         open_task(str(path), name="My Data")
 
 
+def test_the_name_of_a_card_is_noticed(tmp_path: Path) -> None:
+    path = write(tmp_path / "gtzan" / "m.csv", rows())
+    assert "also a built-in card's" in open_task(str(path)).problems[0]
+    assert open_task(str(path), name="mine").problems == ()
+
+
 def make_folder(root: Path, names: dict[str, int]) -> Path:
     for place, count in names.items():
         (root / place).mkdir(parents=True)

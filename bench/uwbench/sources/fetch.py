@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from filelock import FileLock
 
@@ -19,6 +19,7 @@ from uwbench.card import Card
 from uwbench.errors import FetchError, UsageError
 from uwbench.files import write_atomically
 from uwbench.sources.download import Patience, download, file_md5, get
+from uwbench.sources.resolve import card_folders
 from uwbench.sources.unpack import SCRATCH, gunzip_tar, need_space, unpack_zip
 
 ZENODO = "https://zenodo.org"
@@ -43,30 +44,34 @@ def fetch_task(
     card: Card,
     data: Path,
     *,
+    source: Literal["shards", "hub"] | None = None,
     base_url: str = ZENODO,
     progress: Progress | None = None,
     patience: Patience | None = None,
 ) -> list[Path]:
     """Download the shards of `card` into `data/<X-ARES's folder>` and return their paths.
 
-    A card that names no shards but a Hugging Face dataset is streamed from the hub into `data/<name>`.
+    With `source` "hub", and for a card that names no shards, its Hugging Face dataset is streamed into `data/<name>`.
 
     Sizes and md5 sums are the record's; zips are unpacked and removed. Raises UsageError where the card names no
     record, FetchError where the server, the files or the disk do not allow it; what is complete stays.
     """
     shards = card.sources.shards
-    if shards is None and card.sources.hub is not None:
+    tell = progress or (lambda *_: None)
+    if source == "hub" or (source is None and shards is None and card.sources.hub is not None):
         from uwbench.sources.hub import fetch_hub
 
-        return fetch_hub(card, data / card.name)
+        return fetch_hub(card, data / card.name, progress=lambda clips: tell(f"{clips} clips", 0, 0))
     if shards is None:
         raise UsageError("has no shards to fetch", where=card.name, remedy="see its card for where its data come from")
     patient = patience or Patience()
-    folder = data / shards.folder
+    # A record may serve two tasks (LibriSpeech): what one of them fetched is not fetched again for the other.
+    fetched = [folder for folder in card_folders(card, data) if (folder / _STATE).is_file()]
+    folder = fetched[0] if fetched else data / shards.folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".fetch.lock"):
-            return _fetch(shards.zenodo, folder, base_url, progress or (lambda *_: None), patient)
+            return _fetch(shards.zenodo, folder, base_url, tell, patient)
     except OSError as error:
         raise FetchError(f"cannot be written ({error.strerror or error})", where=error.filename or folder) from error
 

@@ -6,21 +6,23 @@ A bare name is a card before it is a folder; `./name` is always a folder. A card
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast, get_args
 
-from uwbench.card import Card, Domain, Kind, find_card, find_cards, load_card
+from uwbench.card import Card, Domain, Kind, find_card, find_cards, load_card, tasks_folder
 from uwbench.errors import DataError, InputError, UsageError
 from uwbench.registry import suggestion
-from uwbench.sources.dataset import Dataset, with_unique_ids
+from uwbench.sources.dataset import Dataset, Reading, with_unique_ids
 from uwbench.sources.hub import find_parquet, read_hub
-from uwbench.sources.layouts import load_layout
+from uwbench.sources.layouts import LAYOUTS, load_layout
 from uwbench.sources.layouts.base import locate
 from uwbench.sources.shards import Part, find_shards, read_shards
 from uwbench.sources.table import MANIFEST_NAMES, MANIFEST_SUFFIXES, open_folder, open_manifest
 
 CARD_SUFFIXES = (".yaml", ".yml")
+ARCHIVES = (".zip", ".tar.gz", ".tgz", ".7z", ".tar.bz2", ".rar")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ def open_task(
     own_kind = _choice(kind or "single-label", "--kind", get_args(Kind))
     own_domain = cast(Domain, _choice(domain, "--domain", get_args(Domain)))
     if path.suffix.lower() in MANIFEST_SUFFIXES:
-        return open_manifest(
+        opened = open_manifest(
             path,
             label=label,
             group=group,
@@ -65,6 +67,7 @@ def open_task(
             domain=own_domain,
             allow_outside=allow_outside,
         )
+        return _with_notes(opened, _same_name(opened.card))
     if not path.is_dir():
         raise InputError("is not a folder, a manifest or a card", where=task, remedy="see: uwbench tasks")
     for manifest in MANIFEST_NAMES:
@@ -80,7 +83,24 @@ def open_task(
             )
     if label is not None or group is not None or own_kind != "single-label":
         raise UsageError("--label, --group and --kind need a manifest", where=task)
-    return open_folder(path, name=name, domain=own_domain)
+    opened = open_folder(path, name=name, domain=own_domain)
+    return _with_notes(opened, [*_same_name(opened.card), *_known_layout(path)])
+
+
+def _with_notes(dataset: Dataset, notes: Iterable[str]) -> Dataset:
+    return replace(dataset, problems=(*dataset.problems, *notes))
+
+
+def _same_name(card: Card) -> Iterator[str]:
+    if (tasks_folder() / f"{card.name}.yaml").is_file():
+        yield f"the name {card.name!r} is also a built-in card's; --name tells the two apart on a leaderboard"
+
+
+def _known_layout(folder: Path) -> Iterator[str]:
+    """Own folders are read by their names alone, which for a known dataset may be speakers or parts, not classes."""
+    for name in LAYOUTS.entries():
+        if load_layout(name).is_root(folder):
+            yield f"the folder looks like {name} as its publisher ships it; that task is -t {name} --data {folder}"
 
 
 def is_own_data(task: str) -> bool:
@@ -104,7 +124,10 @@ def open_card(card: Card, data: Path | None) -> Dataset:
         parts = find_shards(card, folder)
         if parts is not None:
             reading = read_shards(card, parts)
-            return Dataset(card, reading.clips, f"X-ARES shards in {_home(parts)}", reading.problems, "shards")
+            source = f"X-ARES shards in {_home(parts)}"
+            return _with_notes(
+                Dataset(card, reading.clips, source, reading.problems, "shards"), _groupless(card, reading)
+            )
         root = _root(card, folder)
         if root is not None:
             return _read_layout(card, root)
@@ -115,6 +138,11 @@ def open_card(card: Card, data: Path | None) -> Dataset:
     if data is not None and _root(card, data, depth=0) is not None:  # --data names the dataset's own folder
         return _read_layout(card, data)
     raise DataError("its data are not at hand", where=card.name, remedy=_remedy(card, data))
+
+
+def _groupless(card: Card, reading: Reading) -> Iterator[str]:
+    if card.group is not None and not any(clip.group for clip in reading.clips):
+        yield f"the shards do not tell the group ({card.group}): validation and intervals treat clips as independent"
 
 
 def _root(card: Card, folder: Path, depth: int = 2) -> Path | None:
@@ -180,6 +208,10 @@ def _plain(name: str) -> str:
 
 
 def _remedy(card: Card, data: Path | None) -> str:
+    for folder in card_folders(card, data):
+        packed = sorted(path for path in folder.iterdir() if path.name.lower().endswith(ARCHIVES))
+        if packed:
+            return f"unpack {packed[0]} there first"
     expects = f" ({load_layout(card.sources.layout).expects})" if card.sources.layout else ""
     fetch = f", or run: uwbench data fetch {card.name}" if card.sources.shards else ""
     if data is None:
