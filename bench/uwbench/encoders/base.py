@@ -58,8 +58,8 @@ class EncoderInfo:
 class Encoded:
     """Frames of a batch: `frames` float `(batch, layers, frames, dim)`, on the encoder's device.
 
-    `valid` `(batch,)` int64: how many leading frames of each clip stand for its audio; what follows is padding. Frame t of
-    a clip is centred at `(t + 0.5) * hop_s` seconds.
+    `valid` `(batch,)` int64: how many leading frames of each clip stand for its audio; what follows is padding. Frame
+    t of a clip is centred at `(t + 0.5) * hop_s` seconds.
     """
 
     frames: torch.Tensor
@@ -107,3 +107,4 @@ class ModelFolder:
     path: Path
     config: Mapping[str, Any]
     revision: str | None
+    name: str  # what results call the model

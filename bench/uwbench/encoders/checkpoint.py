@@ -1,0 +1,220 @@
+"""Model folders: found or downloaded, identified by content, read tensor by tensor.
+
+Nothing here imports torch until tensors are read, so that a run whose embeddings are all cached costs a hash and no
+more.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from uwbench.encoders.base import ModelFolder
+from uwbench.errors import EncoderError, InputError
+from uwbench.fingerprint import digest, sha256_bytes, sha256_file
+
+if TYPE_CHECKING:
+    import torch
+
+# Written by the tools that saved the checkpoint; nothing in the model follows from them.
+_IGNORED = frozenset({"_name_or_path", "transformers_version"})
+_TEXTS = ["*.json", "*.md"]
+_SAFETENSORS = ["model.safetensors", "model-*-of-*.safetensors"]
+_PICKLES = ["pytorch_model.bin", "pytorch_model-*-of-*.bin"]
+
+
+def open_folder(path: Path, *, name: str, revision: str | None = None) -> ModelFolder:
+    """Return the checkpoint in `path`; raise InputError where it is not one."""
+    config = read_json(path / "config.json")
+    if config is None:
+        remedy = "a model folder holds config.json and model.safetensors, as save_pretrained writes them"
+        raise InputError("has no config.json", where=path, remedy=remedy)
+    return ModelFolder(path, config, revision, name)
+
+
+def download(hub_id: str, revision: str | None, *, code: bool = False, name: str | None = None) -> ModelFolder:
+    """Return the checkpoint `hub_id` of the Hugging Face Hub, from the local cache where it is there.
+
+    Python files come along only with `code`. Raises EncoderError where it is neither cached nor to be had.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    def fetch(patterns: list[str]) -> Path:
+        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns))
+
+    texts = [*_TEXTS, "*.py"] if code else _TEXTS
+    try:
+        path = fetch([*texts, *_SAFETENSORS])
+        if not list(path.glob("*.safetensors")):
+            path = fetch([*texts, *_PICKLES])
+    except (OfflineModeIsEnabled, LocalEntryNotFoundError) as error:
+        remedy = f"download it where there is a network (hf download {hub_id}) and pass the folder"
+        raise EncoderError(
+            "is not in the local cache, and the hub is out of reach", where=hub_id, remedy=remedy
+        ) from error
+    except (HfHubHTTPError, HFValidationError) as error:
+        reason = " ".join(str(error).split()[:40])
+        remedy = "check the id and --revision; a gated model needs `hf auth login`"
+        raise EncoderError(f"cannot be had from the hub ({reason})", where=hub_id, remedy=remedy) from error
+    return open_folder(path, name=name or hub_id, revision=path.name)
+
+
+def read_json(path: Path) -> Any:
+    """Return the parsed file, None where there is none; raise InputError where it is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (ValueError, OSError) as error:
+        raise InputError(f"cannot be read as JSON ({error})", where=path) from error
+
+
+def weight_files(folder: ModelFolder) -> list[Path]:
+    """Return the files that hold the weights: safetensors, or where there are none, pickles; sharded or whole."""
+    for stem, suffix in (("model", "safetensors"), ("pytorch_model", "bin")):
+        index = read_json(folder.path / f"{stem}.{suffix}.index.json")
+        whole = folder.path / f"{stem}.{suffix}"
+        if index is not None:
+            files = [folder.path / name for name in sorted(set(index["weight_map"].values()))]
+            missing = [file.name for file in files if not file.is_file()]
+            if missing:
+                remedy = "fetch the folder again"
+                raise EncoderError(f"lacks the weights file {missing[0]}", where=folder.path, remedy=remedy)
+            return files
+        if whole.is_file():
+            return [whole]
+    remedy = "put model.safetensors there, as save_pretrained writes it"
+    raise EncoderError("holds no weights", where=folder.path, remedy=remedy)
+
+
+def identity_of(folder: ModelFolder, *texts: str) -> dict[str, Any]:
+    """Return what of a checkpoint changes an embedding: its configuration, the contents of its weights and of `texts`.
+
+    File names do not count.
+    """
+    found = {
+        "config": digest(_cleaned(folder.config)),
+        "weights": [sha256_file(file) for file in weight_files(folder)],
+    }
+    for text in texts:
+        content = read_json(folder.path / text)
+        if content is not None:
+            found[text] = sha256_bytes(json.dumps(_cleaned(content), sort_keys=True).encode())
+    return found
+
+
+def training_data_of(folder: ModelFolder) -> tuple[dict[str, Any], ...] | None:
+    """Return the list of data the model was trained on, where the folder holds one (`training_data.json`, or that key
+    of `uniwhisper.json`); None where it is unknown.
+    """
+    for file in ("training_data.json", "uniwhisper.json"):
+        content = read_json(folder.path / file)
+        listed = content.get("training_data") if isinstance(content, dict) else content
+        if listed is None:
+            continue
+        if not (isinstance(listed, list) and all(isinstance(item, dict) for item in listed)):
+            raise InputError("training_data must be a list of objects, one a dataset", where=folder.path / file)
+        return tuple(listed)
+    return None
+
+
+def read_tensors(folder: ModelFolder, prefixes: Sequence[str]) -> dict[str, torch.Tensor]:
+    """Return the tensors under the first of `prefixes` that the checkpoint has, without the prefix, on the CPU.
+
+    Only these are read. The prefix "" takes everything. Raises EncoderError where no prefix occurs.
+    """
+    files = weight_files(folder)
+    names = {name: file for file in files for name in _names(file)}
+    for prefix in prefixes:
+        wanted = {name: file for name, file in names.items() if name.startswith(prefix)}
+        if wanted:
+            break
+    else:
+        expected = " or ".join(f"{prefix}*" for prefix in prefixes)
+        raise EncoderError(f"the weights hold no {expected}", where=folder.path)
+    tensors: dict[str, torch.Tensor] = {}
+    for file in files:
+        inside = [name for name, where in wanted.items() if where == file]
+        if inside:
+            tensors.update(zip((name.removeprefix(prefix) for name in inside), _read(file, inside), strict=True))
+    return tensors
+
+
+def fill(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], folder: ModelFolder) -> None:
+    """Put `tensors` into a module built on the meta device; raise EncoderError where names or shapes do not fit."""
+    try:
+        module.load_state_dict(dict(tensors), strict=True, assign=True)
+    except RuntimeError as error:
+        raise EncoderError(f"the weights do not fit config.json ({error})", where=folder.path) from error
+
+
+def count_parameters(folder: ModelFolder, prefixes: Sequence[str]) -> int | None:
+    """Return the number of values under the first of `prefixes` that occurs, from the headers of safetensors alone.
+
+    None for pickles, which have no header.
+    """
+    sizes: dict[str, int] = {}
+    for file in weight_files(folder):
+        if file.suffix != ".safetensors":
+            return None
+        with file.open("rb") as opened:
+            header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
+        sizes.update({name: math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__"})
+    for prefix in prefixes:
+        found = [size for name, size in sizes.items() if name.startswith(prefix)]
+        if found:
+            return sum(found)
+    return None
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """Return the torch type of `fp32` or `bf16`; raise EncoderError for another."""
+    import torch
+
+    types = {"fp32": torch.float32, "bf16": torch.bfloat16}
+    if name not in types:
+        raise EncoderError(f"unknown precision {name!r}", where="--dtype", remedy=f"use {' or '.join(types)}")
+    return types[name]
+
+
+def _cleaned(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in _IGNORED}
+
+
+def _names(file: Path) -> list[str]:
+    if file.suffix == ".safetensors":
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(file, framework="np") as stored:
+                return list(stored.keys())
+        except (SafetensorError, OSError) as error:
+            raise EncoderError(f"is damaged ({error})", where=file, remedy="fetch it again") from error
+    return list(_unpickled(file))
+
+
+def _read(file: Path, names: Sequence[str]) -> list[torch.Tensor]:
+    if file.suffix == ".safetensors":
+        from safetensors import safe_open
+
+        with safe_open(file, framework="pt") as stored:
+            return [stored.get_tensor(name) for name in names]
+    content = _unpickled(file)
+    return [content[name] for name in names]
+
+
+def _unpickled(file: Path) -> dict[str, torch.Tensor]:
+    import pickle
+    import zipfile
+
+    import torch
+
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+    except pickle.UnpicklingError as error:
+        remedy = "convert it to safetensors"
+        raise EncoderError("holds more than tensors and is not loaded", where=file, remedy=remedy) from error

@@ -1,0 +1,76 @@
+"""What the user calls a model -> an encoder, unloaded.
+
+A name is looked up in this order: a plug-in or an encoder of our own, `hear:MODULE`, `FILE.py:Class`, a folder, the
+catalogue, a hub id. A checkpoint's family follows from `model_type` in its config.json.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+from uwbench.encoders.base import Encoder, ModelFolder, ModelSpec
+from uwbench.encoders.checkpoint import download, open_folder
+from uwbench.errors import InputError, UsageError
+from uwbench.registry import Registry, suggestion
+
+# A target takes the ModelSpec and returns an Encoder; so does a plug-in's class.
+ENCODERS = Registry(
+    "encoder",
+    {
+        "logmel": "uwbench.encoders.stats:open_logmel",
+        "mfcc": "uwbench.encoders.stats:open_mfcc",
+        "uniwhisper": "uwbench.encoders.whisper:open_uniwhisper",
+    },
+    entry_point_group="uwbench.encoders",
+)
+
+# model_type -> a function of the ModelFolder and the ModelSpec that returns an Encoder.
+FAMILIES = Registry(
+    "model family",
+    {
+        "whisper": "uwbench.encoders.whisper:open_whisper",
+    },
+    entry_point_group="uwbench.encoder_families",
+)
+
+
+def open_encoder(spec: ModelSpec) -> Encoder:
+    """Return the encoder that `spec` names, its weights hashed but not loaded.
+
+    Raises UsageError for a name that stands for nothing, InputError for a folder that is no checkpoint, EncoderError
+    where weights are missing or cannot be had.
+    """
+    if spec.name in ENCODERS.entries():
+        return cast("Callable[[ModelSpec], Encoder]", ENCODERS.load(spec.name))(spec)
+    folder = find_checkpoint(spec.weights or spec.name, spec, name=spec.name if spec.weights else None)
+    kind = str(folder.config.get("model_type"))
+    if kind not in FAMILIES.entries():
+        what = f"model_type {kind!r} is not a family that is known"
+        raise InputError(what, where=folder.path / "config.json", remedy=suggestion(kind, FAMILIES.entries()))
+    family = cast("Callable[[ModelFolder, ModelSpec], Encoder]", FAMILIES.load(kind))
+    return family(folder, spec)
+
+
+def find_checkpoint(place: str, spec: ModelSpec, *, name: str | None = None) -> ModelFolder:
+    """Return the checkpoint at `place`: a folder, a name of the catalogue, or a hub id.
+
+    `name` is what results call it; without it, the folder's name or `place`.
+    """
+    from uwbench.encoders.catalogue import CATALOGUE
+
+    path = Path(place).expanduser()
+    if path.is_dir():
+        return open_folder(path, name=name or path.resolve().name)
+    if place.startswith((".", "~", os.sep)):
+        raise UsageError("there is no such folder", where=f"-m {place}")
+    hub_ids = {entry.name: entry.hub_id for entry in CATALOGUE if entry.hub_id is not None}
+    if place in hub_ids:
+        return download(hub_ids[place], spec.revision, code=spec.trust_remote_code, name=name or place)
+    if place.count("/") != 1:
+        known = [*ENCODERS.entries(), *hub_ids]
+        remedy = f"{suggestion(place, known)}; or pass a folder, a hub id (owner/name), hear:MODULE or FILE.py:Class"
+        raise UsageError("is no model that is known", where=f"-m {place}", remedy=remedy)
+    return download(place, spec.revision, code=spec.trust_remote_code, name=name)
