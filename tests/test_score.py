@@ -149,6 +149,10 @@ def test_an_interval_of_a_perfect_score_still_has_a_width() -> None:
     assert high == 1.0
     assert 1 - low == pytest.approx(0.0596, abs=1e-3)  # Clopper-Pearson for 60 of 60
     assert percentile_interval(np.ones(100), 0.95, 1) == (0.0, 1.0)
+    n = np.arange(60)
+    items = Items("accuracy", n.astype(str), n, n * 0, tuple(range(5)), truth=n, predicted=np.tile(n, (5, 1)))
+    drawn = percentile_interval(replicates(items, 500, generator(1), generator(2)), 0.95, 60)
+    assert drawn == pytest.approx((low, 1.0))
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _CELLS = 4_000_000  # weights held at once: 16 MB of float32
+_SURE = 1e-9  # a mean over seeds that are all right may miss 1 by rounding
 _CHUNK = 256  # resamples a time in average precision, so that the weights stay in the processor's cache
 
 
@@ -228,9 +229,11 @@ def percentile_interval(values: np.ndarray, level: float, n_clusters: int) -> tu
     """
     if n_clusters < 2:
         return 0.0, 1.0
-    if values.min() == values.max() and values[0] in (0.0, 1.0):
-        bound = ((1 - level) / 2) ** (1 / n_clusters)
-        return (bound, 1.0) if values[0] == 1.0 else (0.0, 1 - bound)
+    bound = ((1 - level) / 2) ** (1 / n_clusters)
+    if values.min() > 1 - _SURE:
+        return bound, 1.0
+    if values.max() < _SURE:
+        return 0.0, 1 - bound
     low, high = expanded_quantiles(values, level, n_clusters)
     return max(0.0, low), min(1.0, high)
 

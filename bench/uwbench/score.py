@@ -7,19 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from uwbench.bootstrap import generator, percentile_interval, read_items, replicates
 from uwbench.card import Bootstrap, Suite
 from uwbench.errors import UsageError
-from uwbench.result import Result
+from uwbench.result import Method, Result
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-Method = Literal["mlp", "knn"]
 
 AVERAGES = ("weighted", "domain", "task", "chance")  # weighted is the headline
 METHODS: tuple[Method, ...] = ("mlp", "knn")

@@ -51,3 +51,8 @@ def test_a_choice_over_folds_is_told_by_the_commonest() -> None:
     folds = {"1": {"width": 0}, "2": {"width": 512}, "3": {"width": 512}}
     assert chosen_text(folds) == "width 512 (2 of 3)"
     assert chosen_text({"folds": [{"width": 0}, {"width": 0}]}) == "width 0"
+    probed = {
+        "layer": "4",
+        "folds": [{"fold": "1", "width": 0, "learning_rate": 0.01, "epochs": [7, 9], "validation_clips": 8}],
+    }
+    assert chosen_text(probed) == "layer 4, width 0, rate 0.01, epochs 7–9"

@@ -65,6 +65,8 @@ def read_detail(result: Path, method: Method, kind: str) -> Detail | None:
             predictions_path(result), columns=["method", "seed", "id", "truth", "prediction", "counts"]
         )
         table = table.filter(pc.field("method") == method)
+        if kind not in ("single-label", "multi-label"):
+            return _from_counts(table, kind) if table.num_rows else None
         rows = [
             {"id": row["id"], "truth": json.loads(row["truth"]), "prediction": json.loads(row["prediction"])}
             for row in table.select(["id", "truth", "prediction"]).to_pylist()
@@ -73,11 +75,7 @@ def read_detail(result: Path, method: Method, kind: str) -> Detail | None:
         return None
     if not rows:
         return None
-    if kind == "single-label":
-        return _single_label(rows)
-    if kind == "multi-label":
-        return _multi_label(rows)
-    return _from_counts(table, kind)
+    return _single_label(rows) if kind == "single-label" else _multi_label(rows)
 
 
 def _single_label(rows: Sequence[Mapping[str, Any]]) -> Detail:

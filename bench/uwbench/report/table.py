@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from uwbench.report.export import AVERAGE_NAMES, METHOD_NAMES
@@ -140,29 +140,40 @@ def _board_tasks(board: Board) -> Table:
 
 
 def chosen_text(chosen: Mapping[str, Any]) -> str:
-    """Return what validation chose in a few words: `width 512, rate 0.001`; over folds, the commonest of each."""
-    folds = [value for value in chosen.values() if isinstance(value, Mapping)]
-    folds += [
-        item for value in chosen.values() if isinstance(value, list) for item in value if isinstance(item, Mapping)
-    ]
-    if folds:
-        names = list(dict.fromkeys(name for fold in folds for name in fold))
-        chosen = {name: _commonest([fold[name] for fold in folds if name in fold]) for name in names}
-    return ", ".join(f"{name.replace('_', ' ')} {_short(value)}" for name, value in chosen.items())
+    """Return what validation chose in a few words: `layer 4, width 512, rate 0.001`; over folds, the commonest of each.
+
+    How the choice was made (validation clips, their score) is left to the result file.
+    """
+    shown = {name: value for name, value in chosen.items() if name not in _HIDDEN and not _folds_of(value)}
+    folds = [fold for value in chosen.values() for fold in _folds_of(value)]
+    for name in dict.fromkeys(name for fold in folds for name in fold if name not in _HIDDEN):
+        shown[name] = [fold[name] for fold in folds if name in fold]
+    return ", ".join(
+        f"{_SHORTER.get(name, name.replace('_', ' '))} {_commonest(value)}" for name, value in shown.items()
+    )
 
 
-def _commonest(values: Iterable[object]) -> str:
-    counts = Counter(_short(value) for value in values)
-    first, times = counts.most_common(1)[0]
-    return first if len(counts) == 1 else f"{first} ({times} of {counts.total()})"
+_HIDDEN = frozenset({"fold", "validation", "validation_clips", "validation_metric", "trained_on"})
+_SHORTER = {"learning_rate": "rate", "weight_decay": "decay"}
 
 
-def _short(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, (list, tuple)):
-        return _commonest(value) if value else "–"
-    return str(value)
+def _folds_of(value: object) -> list[Mapping[str, Any]]:
+    values = [value] if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else []
+    return [item for item in values if isinstance(item, Mapping)]
+
+
+def _commonest(value: object) -> str:
+    """Return a value, or of a list (of folds, of seeds) the commonest and how common it is; of whole numbers their
+    range.
+    """
+    if not isinstance(value, (list, tuple)):
+        return f"{value:g}" if isinstance(value, float) else str(value)
+    flat = [item for part in value for item in (part if isinstance(part, (list, tuple)) else [part])]
+    if any(isinstance(part, (list, tuple)) for part in value) and all(isinstance(item, int) for item in flat):
+        return f"{min(flat)}–{max(flat)}" if min(flat) < max(flat) else str(flat[0])
+    counts = Counter(_commonest(item) for item in flat)
+    first, times = counts.most_common(1)[0] if counts else ("–", 0)
+    return first if len(counts) <= 1 else f"{first} ({times} of {counts.total()})"
 
 
 def _new_table(title: Any) -> Table:
