@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -118,7 +119,7 @@ def check_dataset(
 
 
 def _look(clip: Clip, decode: bool) -> _Look:
-    if isinstance(clip.audio, AudioFile) and not clip.audio.path.is_file():
+    if isinstance(clip.audio, AudioFile) and not _is_file(clip.audio.path):
         return _Look(trouble=("missing", f"{clip.audio} is missing"))
     try:
         data = read_bytes(clip.audio)
@@ -137,6 +138,13 @@ def _look(clip: Clip, decode: bool) -> _Look:
     silent = bool(np.max(np.abs(samples)) < SILENT_PEAK)
     content = sha256_bytes(f"{header.rate} ".encode() + samples.tobytes())
     return _Look(content, len(samples) / header.rate, silent)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # for example a name that is too long for the file system
+        return False
 
 
 def _place(clip: Clip) -> str:

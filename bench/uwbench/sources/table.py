@@ -252,13 +252,21 @@ def _clip(row: _Row, columns: Columns, place_column: str, path: Path, where: str
     def fail(column: str, what: str) -> InputError:
         return InputError(f"{where}, column {column!r}: {what}", where=path)
 
+    def cell(column: str) -> str:
+        try:
+            return _text(row.get(column))
+        except TypeError as error:
+            raise fail(column, str(error)) from error
+
     def text(column: str) -> str:
-        value = _text(row.get(column))
+        value = cell(column)
         if not value:
             raise fail(column, "is empty")
         return value
 
     name = text("path")
+    if "\0" in name:
+        raise fail("path", "holds a null byte")
     file = _inside(name, path, columns.allow_outside)
     if file is None:
         raise InputError(
@@ -266,7 +274,7 @@ def _clip(row: _Row, columns: Columns, place_column: str, path: Path, where: str
             where=path,
             remedy="move the audio below the manifest, or allow paths outside it",
         )
-    start, end = _seconds(row.get("start")), _seconds(row.get("end"))
+    start, end = _seconds(cell("start")), _seconds(cell("end"))
     for column, value in (("start", start), ("end", end)):
         if value is not None and not (math.isfinite(value) and value >= 0):
             raise fail(column, f"{row[column]!r} is not a number of seconds")
@@ -282,9 +290,9 @@ def _clip(row: _Row, columns: Columns, place_column: str, path: Path, where: str
         fold = place
     try:
         labels = parse_labels(row[columns.label], columns.kind)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise fail(columns.label, f"{error}") from error
-    group = _text(row.get(columns.group or "group")) or None
+    group = cell(columns.group or "group") or None
     if columns.group is not None and group is None:
         raise fail(columns.group, "is empty")
     stretch = "" if start is None and end is None else f"#{start or 0:g}" + (f"-{end:g}" if end is not None else "")
@@ -326,9 +334,8 @@ def _text(value: Any) -> str:
     return str(value).strip()
 
 
-def _seconds(value: Any) -> float | None:
+def _seconds(text: str) -> float | None:
     """Return a number of seconds, None where the cell is empty, NaN where it is not a number."""
-    text = _text(value)
     if not text:
         return None
     try:
