@@ -184,6 +184,8 @@ class MlpSettings(_Closed):
     validation_share: float = Field(gt=0, lt=1)  # of the training clips, by group, where no validation split exists
     selection: Literal["validation", "xares"]  # "xares": on test data where X-ARES does so, labelled as a leak
     grid_clips: int | None = None  # larger training sets search the grid on a subsample of this many clips
+    grid_frames: int | None = None  # frame tasks: frames that the grid is searched on, and measured on
+    train_frames: int | None = None  # frame tasks: frames that the final seeds train on, evenly spaced
     metric_of_folds: Literal["pooled", "mean"]
 
 
@@ -194,6 +196,8 @@ class KnnSettings(_Closed):
     k: int = Field(gt=0)
     ks: tuple[int, ...]  # further k whose scores are stored
     temperature: float = Field(gt=0)
+    bank_frames: int | None = None  # frame tasks: training frames to search, evenly spaced
+    query_frames: int | None = None  # frame tasks: about this many test frames, those of randomly drawn segments
     standardised_too: bool  # also score vectors standardised with training statistics
     metric_of_folds: Literal["pooled", "mean"]
 

@@ -14,6 +14,7 @@ from uwbench.card import load_vocabulary
 from uwbench.clip import Event
 from uwbench.errors import ProbeError
 from uwbench.probes.data import TaskData
+from uwbench.probes.splits import random_numbers, subsample
 
 _THRESHOLD = 0.5  # a class is predicted where its score reaches this; untuned, the same for every model
 
@@ -32,31 +33,41 @@ class Predicted:
     counts: np.ndarray | None = None
 
 
-class Kind(Protocol):
-    """One kind of task. Items are rows of the inputs: the clips themselves, or frames of clips.
+def joined(parts: Sequence[Predicted]) -> Predicted:
+    """Return predictions put end to end."""
 
-    `items` are those that are predicted and measured, `training` those that train the MLP, `bank` and `queries` those
-    that kNN compares; for tasks of whole clips all four are the clips.
+    def whole(name: str) -> np.ndarray | None:
+        arrays = [getattr(part, name) for part in parts]
+        return None if arrays[0] is None else np.concatenate(arrays)
+
+    texts = [text for part in parts for text in part.texts]
+    return Predicted(texts, whole("codes"), whole("scores"), whole("counts"))
+
+
+class Kind(Protocol):
+    """One kind of task. Items are rows of the inputs, in ascending order of clip: the clips, or frames of clips.
+
+    `items` are all items of some clips; `thin` and `sample` give about `limit` of them, the first to train on, the
+    second so that they can be measured.
     """
 
     classes: tuple[str, ...]
     loss: Literal["softmax", "sigmoid"]
+    of_frames: bool
 
     def strata(self) -> Sequence[Sequence[int]]: ...
 
     def items(self, clips: np.ndarray) -> np.ndarray: ...
 
-    def training(self, clips: np.ndarray) -> np.ndarray: ...
+    def thin(self, clips: np.ndarray, limit: int | None) -> np.ndarray: ...
 
-    def bank(self, clips: np.ndarray) -> np.ndarray: ...
-
-    def queries(self, clips: np.ndarray) -> np.ndarray: ...
+    def sample(self, clips: np.ndarray, limit: int | None) -> np.ndarray: ...
 
     def targets(self, items: np.ndarray) -> np.ndarray: ...
 
     def truths(self, clips: np.ndarray) -> list[str]: ...
 
-    def predict(self, scores: np.ndarray, items: np.ndarray) -> Predicted: ...
+    def predict(self, scores: np.ndarray, items: np.ndarray, clips: np.ndarray) -> Predicted: ...
 
     def measure(self, predicted: Predicted, clips: np.ndarray) -> float: ...
 
@@ -65,9 +76,12 @@ class Kind(Protocol):
 
 def kind_of(data: TaskData) -> Kind:
     """Return the kind of a task; raise ProbeError for labels that its card does not allow."""
+    from uwbench.probes.frames import FrameLabels
+
     made: dict[str, Callable[[TaskData], Kind]] = {
         "single-label": SingleLabel,
         "multi-label": MultiLabel,
+        "frame-multi-label": FrameLabels,
     }
     if data.card.kind not in made:
         raise ProbeError(f"{data.card.kind} tasks have a probe of their own", where=data.card.name)
@@ -75,12 +89,22 @@ def kind_of(data: TaskData) -> Kind:
 
 
 class OfClips:
-    """What tasks of whole clips share: a clip is an item."""
+    """What tasks of whole clips share: a clip is an item, and fewer clips are taken class by class."""
+
+    of_frames = False
+
+    def strata(self) -> Sequence[Sequence[int]]:
+        raise NotImplementedError
 
     def items(self, clips: np.ndarray) -> np.ndarray:
         return clips
 
-    training = bank = queries = items
+    def thin(self, clips: np.ndarray, limit: int | None) -> np.ndarray:
+        if limit is None:
+            return clips
+        return subsample(clips, self.strata(), limit, random_numbers("thin", limit, len(clips)))
+
+    sample = thin
 
 
 class SingleLabel(OfClips):
@@ -95,7 +119,7 @@ class SingleLabel(OfClips):
         self.codes = np.array([codes[0] for codes in encode(data, self.classes, [[label] for label in labels])])
 
     def strata(self) -> Sequence[Sequence[int]]:
-        return [(code,) for code in self.codes.tolist()]
+        return self.codes[:, None].tolist()
 
     def targets(self, items: np.ndarray) -> np.ndarray:
         return self.codes[items]
@@ -103,8 +127,8 @@ class SingleLabel(OfClips):
     def truths(self, clips: np.ndarray) -> list[str]:
         return self._texts(self.codes[clips])
 
-    def predict(self, scores: np.ndarray, items: np.ndarray) -> Predicted:
-        _require_rows(scores, items)
+    def predict(self, scores: np.ndarray, items: np.ndarray, clips: np.ndarray) -> Predicted:
+        _require_rows(scores, items, clips)
         return self.from_codes(scores.argmax(axis=-1))
 
     def from_codes(self, codes: np.ndarray) -> Predicted:
@@ -144,8 +168,8 @@ class MultiLabel(OfClips):
     def truths(self, clips: np.ndarray) -> list[str]:
         return self._texts(self.relevant[clips])
 
-    def predict(self, scores: np.ndarray, items: np.ndarray) -> Predicted:
-        _require_rows(scores, items)
+    def predict(self, scores: np.ndarray, items: np.ndarray, clips: np.ndarray) -> Predicted:
+        _require_rows(scores, items, clips)
         return Predicted(self._texts(scores >= _THRESHOLD), scores=scores.astype(np.float32))
 
     def measure(self, predicted: Predicted, clips: np.ndarray) -> float:
@@ -198,9 +222,9 @@ def _texts(data: TaskData, row: int) -> list[str]:
     return [str(label) for label in labels]
 
 
-def _require_rows(scores: np.ndarray, items: np.ndarray) -> None:
-    if len(scores) != len(items):
-        raise ProbeError(f"{len(scores)} rows of scores for {len(items)} items")
+def _require_rows(scores: np.ndarray, items: np.ndarray, clips: np.ndarray) -> None:
+    if not len(scores) == len(items) == len(clips):
+        raise ProbeError(f"{len(scores)} rows of scores for {len(items)} items of {len(clips)} clips")
 
 
 def _present(array: np.ndarray | None) -> np.ndarray:

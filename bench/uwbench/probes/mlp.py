@@ -38,7 +38,8 @@ class Point:
 class Problem:
     """What all probes of a task share.
 
-    `inputs(rows)` gives float32 `(len(rows), dim)`; `targets(rows)` gives class numbers `(len(rows),)` for `softmax`,
+    `inputs(rows)` gives float32 `(len(rows), dim)`, or `(len(rows), layers, dim)` of several layers, whose sum under a
+    trained softmax of weights the probe then sees; `targets(rows)` gives class numbers `(len(rows),)` for `softmax`,
     float32 `(len(rows), classes)` for `sigmoid`. `positive_weight` weighs the positives of a sigmoid.
     """
 
@@ -53,6 +54,7 @@ class Problem:
     schedule: Literal["step", "epoch"]
     device: str
     positive_weight: float = 1.0
+    layers: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,11 +166,12 @@ def train(stack: Stack, after_epoch: Callable[[Stack, int], None]) -> None:
 
 
 def _shapes(problem: Problem, width: int) -> list[tuple[str, tuple[int, ...]]]:
+    mix = [("mix", (problem.layers,))] if problem.layers > 1 else []
     norm = [("gamma", (problem.dim,)), ("beta", (problem.dim,))] if problem.affine else []
     if width == 0:
-        return [*norm, ("w2", (problem.dim, problem.classes)), ("b2", (problem.classes,))]
+        return [*mix, *norm, ("w2", (problem.dim, problem.classes)), ("b2", (problem.classes,))]
     hidden = [("w1", (problem.dim, width)), ("b1", (width,))]
-    return [*norm, *hidden, ("w2", (width, problem.classes)), ("b2", (problem.classes,))]
+    return [*mix, *norm, *hidden, ("w2", (width, problem.classes)), ("b2", (problem.classes,))]
 
 
 def _initial(problem: Problem, width: int, stream: Stream) -> np.ndarray:
@@ -176,7 +179,7 @@ def _initial(problem: Problem, width: int, stream: Stream) -> np.ndarray:
     rng = random_numbers(*stream.key, "weights", width)
     parts = []
     for name, shape in _shapes(problem, width):
-        if name in ("gamma", "beta"):
+        if name in ("mix", "gamma", "beta"):
             parts.append(np.full(shape, 1.0 if name == "gamma" else 0.0, np.float32))
         else:
             bound = 1 / math.sqrt(problem.dim if name.endswith("1") or width == 0 else width)
@@ -194,11 +197,12 @@ def _rows(stream: Stream, order: np.ndarray, step: int) -> np.ndarray:
 
 
 def _prepare(problem: Problem, streams: Sequence[Stream], rows: Sequence[np.ndarray]) -> torch.Tensor:
-    """Return inputs `(S, 1, B, dim)`, standardised and layer-normalised; filled up with zeros."""
+    """Return inputs `(S, 1, B, [layers,] dim)`, standardised and layer-normalised; filled up with zeros."""
     import torch
 
     longest = max(len(part) for part in rows)
-    values = np.zeros((len(rows), longest, problem.dim), np.float32)
+    of_layers = (problem.layers,) if problem.layers > 1 else ()
+    values = np.zeros((len(rows), longest, *of_layers, problem.dim), np.float32)
     for index, part in enumerate(rows):
         if len(part):
             values[index, : len(part)] = problem.inputs(part)
@@ -218,7 +222,11 @@ def _forward(
     parameters: dict[str, torch.Tensor], x: torch.Tensor, mask: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return logits `(S, G, B, classes)`, the input of the last layer, and the input of the first linear layer."""
+    import torch
+
     inputs = x
+    if "mix" in parameters:
+        inputs = torch.einsum("sgl,sbld->sgbd", parameters["mix"].softmax(dim=-1), x[:, 0])
     if "gamma" in parameters:
         inputs = x * parameters["gamma"][:, :, None] + parameters["beta"][:, :, None]
     last = inputs
@@ -253,16 +261,30 @@ def _step(
             back *= mask
         into["w1"].copy_(inputs.transpose(-1, -2) @ back)
         torch.sum(back, dim=2, out=into["b1"])
-    if "gamma" in parameters:
-        above = (
+    if "gamma" in parameters or "mix" in parameters:
+        below = (
             error @ parameters["w2"].transpose(-1, -2) if back is None else back @ parameters["w1"].transpose(-1, -2)
         )
-        torch.sum(above * x, dim=2, out=into["gamma"])
-        torch.sum(above, dim=2, out=into["beta"])
+        _backward_inputs(parameters, into, x, below)
     for index, stream in enumerate(stack.streams):
         if len(rows[index]):
             stack.steps_done[index] += 1
             _adamw(stack, index, [stream.rate(point, epoch, step, problem) for point in stream.points])
+
+
+def _backward_inputs(
+    parameters: dict[str, torch.Tensor], into: dict[str, torch.Tensor], x: torch.Tensor, error: torch.Tensor
+) -> None:
+    """Fill in the gradients of what lies before the first linear layer, given the `error` in its input."""
+    import torch
+
+    if "gamma" in parameters:
+        torch.sum(error * x, dim=2, out=into["gamma"])
+        torch.sum(error, dim=2, out=into["beta"])
+    if "mix" in parameters:
+        shares = parameters["mix"].softmax(dim=-1)
+        slope = torch.einsum("sgbd,sbld->sgl", error, x[:, 0])
+        into["mix"].copy_(shares * (slope - (shares * slope).sum(dim=-1, keepdim=True)))
 
 
 def _dropout(stack: Stack, rows: Sequence[np.ndarray], rngs: Sequence[np.random.Generator]) -> torch.Tensor | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from uwbench import metrics
 from uwbench.card import KnnSettings, Protocol
 from uwbench.errors import ProbeError, UsageError
 from uwbench.probes.data import TaskData
-from uwbench.probes.kinds import Kind, Predicted, SingleLabel, kind_of
+from uwbench.probes.kinds import Kind, Predicted, SingleLabel, joined, kind_of
 from uwbench.probes.splits import Fold, plan_folds
 from uwbench.result import Method, Score
 
@@ -86,14 +86,42 @@ def run_probes(
 def mlp_score(task: Task) -> tuple[Score, list[pa.Table]]:
     """Return the MLP probe's score on the last layer, and its predictions; with several layers, their curve too."""
     last = len(task.data.layers) - 1
-    outcomes, chosen, _ = _mlp(task, last, task.protocol.mlp.seeds)
-    score = _score(task, outcomes, task.protocol.mlp.metric_of_folds, chosen)
+    outcomes, chosen, held = _mlp(task, task.inputs(last), task.protocol.mlp.seeds)
+    score = _score(task, outcomes, task.protocol.mlp.metric_of_folds, {"layer": task.data.layers[last], **chosen})
+    if last > 0 and task.data.frames is None:
+        score = _sweep(task, score, held)
     return score, _rows(task, "mlp", outcomes)
 
 
-def _mlp(task: Task, layer: int, seeds: Sequence[int]) -> tuple[Outcomes, dict[str, Any], float]:
+def _sweep(task: Task, score: Score, held: float) -> Score:
+    """Add to the last layer's score the other layers' under the first seed, the layer that validation prefers under all
+    seeds, and a trained sum of all layers. Each layer searches the whole grid; `held` is the last layer's validation.
+    """
+    settings, names = task.protocol.mlp, task.data.layers
+    curve, of_validation = {names[-1]: score.per_seed[0]}, {names[-1]: held}
+    for layer, name in enumerate(names[:-1]):
+        outcomes, _, of_validation[name] = _mlp(task, task.inputs(layer), settings.seeds[:1])
+        curve[name] = _main(task, outcomes, settings.metric_of_folds)
+    best = max(reversed(names), key=lambda name: of_validation[name])  # the later layer of equals
+    of_best = score.main_score
+    if best != names[-1]:
+        outcomes, _, _ = _mlp(task, task.inputs(names.index(best)), settings.seeds)
+        of_best = _main(task, outcomes, settings.metric_of_folds)
+    outcomes, _, _ = _mlp(task, lambda rows: task.data.pooled[rows], settings.seeds)
+    raw = {"best layer": of_best, "weighted layers": _main(task, outcomes, settings.metric_of_folds)}
+    changed = {
+        "layers": {name: curve[name] for name in names},
+        "raw": score.raw | raw,
+        "chosen": score.chosen | {"best_layer": best, "layers_on_validation": {n: of_validation[n] for n in names}},
+    }
+    return score.model_copy(update=changed)
+
+
+def _mlp(
+    task: Task, inputs: Callable[[np.ndarray], np.ndarray], seeds: Sequence[int]
+) -> tuple[Outcomes, dict[str, Any], float]:
     """Return test predictions, what was chosen, and the mean validation metric of the choices."""
-    search = make_search(task, task.inputs(layer))
+    search = make_search(task, inputs)
     choices = search.choose(task.folds)
     outcomes: Outcomes = {}
     epochs: dict[int, list[int]] = {index: [] for index in range(len(task.folds))}
@@ -115,7 +143,7 @@ def _mlp(task: Task, layer: int, seeds: Sequence[int]) -> tuple[Outcomes, dict[s
         for index, (fold, choice) in enumerate(zip(task.folds, choices, strict=True))
     ]
     held = metrics.mean([choice.metric for choice in choices])
-    return outcomes, {"layer": task.data.layers[layer], "folds": chosen}, held
+    return outcomes, {"folds": chosen}, held
 
 
 def make_search(task: Task, inputs: Callable[[np.ndarray], np.ndarray]) -> Search:
@@ -125,16 +153,15 @@ def make_search(task: Task, inputs: Callable[[np.ndarray], np.ndarray]) -> Searc
     xares = task.data.card.xares
     # X-ARES weighs the positives of MAESTRO, its only task trained clip by clip, tenfold (tasks.md, 2.14).
     weight = 10.0 if task.protocol.mlp.selection == "xares" and task.data.card.name == "maestro" else 1.0
-    dim = inputs(np.zeros(1, np.int64)).shape[1]
     return Search(
         task.kind,
         task.protocol.mlp,
         xares,
         inputs,
-        dim,
         seed=task.seed,
         device=task.device,
         positive_weight=weight,
+        frames_a_clip=1.0 if task.data.frames is None else len(task.data.frames.values) / len(task.data.ids),
     )
 
 
@@ -172,7 +199,8 @@ def _knn_fold(
 
     settings: KnnSettings = task.protocol.knn
     kind = task.kind
-    items, tested = kind.bank(fold.all_train), kind.queries(fold.test)
+    limits = (settings.bank_frames, settings.query_frames) if kind.of_frames else (None, None)
+    items, tested = kind.thin(fold.all_train, limits[0]), kind.sample(fold.test, limits[1])
     bank, queries = inputs(items), inputs(tested)
     if standardised:
         centre, scale = statistics(inputs, items)
@@ -187,7 +215,7 @@ def _knn_fold(
             out[k] = kind.from_codes(knn.elect(found, targets, k, settings.temperature))
         else:
             votes = knn.class_scores(found, targets, k, settings.temperature)
-            out[k] = kind.predict(votes, tested)
+            out[k] = kind.predict(votes, tested, fold.test)
     return out
 
 
@@ -230,16 +258,8 @@ def _seed_score(task: Task, outcomes: Outcomes, seed: int, of_folds: str) -> flo
 
 def _pool(task: Task, outcomes: Outcomes, seed: int) -> tuple[np.ndarray, Predicted]:
     """Put the folds' test clips and predictions end to end."""
-    parts = [outcomes[seed, index] for index in range(len(task.folds))]
-
-    def joined(arrays: Iterable[np.ndarray | None]) -> np.ndarray | None:
-        present = [array for array in arrays if array is not None]
-        return np.concatenate(present) if present else None
-
-    clips = np.concatenate([fold.test for fold in task.folds])
-    texts = [text for part in parts for text in part.texts]
-    codes, scores, counts = (joined(getattr(part, name) for part in parts) for name in ("codes", "scores", "counts"))
-    return clips, replace(parts[0], texts=texts, codes=codes, scores=scores, counts=counts)
+    predicted = joined([outcomes[seed, index] for index in range(len(task.folds))])
+    return np.concatenate([fold.test for fold in task.folds]), predicted
 
 
 def _rows(task: Task, method: Method, outcomes: Outcomes) -> list[pa.Table]:

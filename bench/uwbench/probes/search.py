@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from uwbench.card import MlpSettings, Xares
-from uwbench.probes.kinds import Kind, Predicted
+from uwbench.probes.kinds import Kind, Predicted, joined
 from uwbench.probes.mlp import Point, Problem, Stack, Stream, train
-from uwbench.probes.splits import Fold, random_numbers, subsample
+from uwbench.probes.splits import Fold
 
 if TYPE_CHECKING:
     import torch
 
 _STATE_BYTES = 1 << 30  # weights, gradients and moments of the probes that train together
+_SCORED_VALUES = 50_000_000  # test scores held at once: 200 MB
 _STATISTICS_ITEMS = 16_384  # items read at once for means and deviations
 
 
@@ -53,7 +54,7 @@ class Trained:
 
 
 class Search:
-    """Everything the choice and the final training of one task share; `inputs(rows)` gives float32 `(rows, dim)`."""
+    """Everything the choice and the final training of one task share; `inputs` as Problem has it."""
 
     def __init__(
         self,
@@ -61,16 +62,18 @@ class Search:
         settings: MlpSettings,
         xares: Xares,
         inputs: Callable[[np.ndarray], np.ndarray],
-        dim: int,
         *,
         seed: int,
         device: str,
         positive_weight: float = 1.0,
+        frames_a_clip: float = 1.0,
     ) -> None:
         self.kind, self.settings, self.xares, self.seed = kind, settings, xares, seed
-        self.strata = kind.strata()
+        self.frames_a_clip = frames_a_clip
+        shape = inputs(kind.items(np.zeros(1, np.int64))[:1]).shape[1:]
         self.problem = Problem(
-            dim=dim,
+            dim=shape[-1],
+            layers=shape[0] if len(shape) > 1 else 1,
             classes=len(kind.classes),
             loss=kind.loss,
             inputs=inputs,
@@ -110,39 +113,41 @@ class Search:
             for batch in self._batches(wanted, stream_of=lambda job: job[1][1]):
                 yield from self._train(folds, batch)
 
-    def _search_part(self, fold: Fold) -> tuple[np.ndarray, np.ndarray]:
-        """Return the training and validation clips that the grid is searched on."""
-        limit = self.settings.grid_clips or len(fold.train) + len(fold.valid)
-        rng = random_numbers("grid", self.seed, fold.name or "")
-        return subsample(fold.train, self.strata, limit, rng), subsample(fold.valid, self.strata, limit, rng)
-
     def refits(self, fold: Fold) -> bool:
         """Return whether the final seeds train on the fold's validation clips too."""
-        return fold.carved and len(self._search_part(fold)[0]) == len(fold.train)
+        return fold.carved and len(self._grid_items(fold.train)) == len(self._final_items(fold.train))
+
+    def _grid_items(self, clips: np.ndarray) -> np.ndarray:
+        return self.kind.thin(clips, self.settings.grid_frames if self.kind.of_frames else self.settings.grid_clips)
+
+    def _final_items(self, clips: np.ndarray) -> np.ndarray:
+        return self.kind.thin(clips, self.settings.train_frames if self.kind.of_frames else None)
 
     def _search_stream(self, fold: Fold, points: tuple[Point, ...]) -> Stream:
-        return self._stream(self._search_part(fold)[0], ("search", self.seed, fold.name or ""), points)
+        return self._stream(self._grid_items(fold.train), ("search", self.seed, fold.name or ""), points)
 
     def _final_stream(self, fold: Fold, choice: Choice, seed: int) -> Stream:
         refit = self.refits(fold)
+        items = self._final_items(fold.all_train if refit else fold.train)
         key = ("final", self.seed, seed, fold.name or "")
-        return self._stream(fold.all_train if refit else fold.train, key, (choice.point,), choice.share if refit else 1)
+        return self._stream(items, key, (choice.point,), choice.share if refit else 1)
 
     def _stream(
-        self, clips: np.ndarray, key: tuple[str | int, ...], points: tuple[Point, ...], share: float = 1.0
+        self, items: np.ndarray, key: tuple[str | int, ...], points: tuple[Point, ...], share: float = 1.0
     ) -> Stream:
         settings = self.settings
-        units = self.kind.training(clips)
         batch = self.xares.batch if settings.batch == "card" else settings.batch
+        if settings.batch == "card" and self.kind.of_frames:
+            batch *= max(1, round(self.frames_a_clip))
         if settings.epoch_steps is not None:
-            batch = max(batch, math.ceil(len(units) / settings.epoch_steps))
+            batch = max(batch, math.ceil(len(items) / settings.epoch_steps))
         epochs = self.xares.epochs if settings.epochs == "card" else settings.epochs
         if settings.shown is not None:
-            epochs = max(min(epochs, round(settings.shown / len(units))), min(settings.least_epochs, epochs))
+            epochs = max(min(epochs, round(settings.shown / len(items))), min(settings.least_epochs, epochs))
         centre = scale = None
         if settings.normalise == "standard":
-            centre, scale = statistics(self.problem.inputs, units)
-        return Stream(key, units, batch, epochs, max(1, round(share * epochs)), centre, scale, points)
+            centre, scale = statistics(self.problem.inputs, items)
+        return Stream(key, items, batch, epochs, max(1, round(share * epochs)), centre, scale, points)
 
     def _batches(self, jobs: Sequence, stream_of: Callable = lambda job: job[1]) -> Iterator[Sequence]:
         """Cut the jobs into stacks that fit the memory set aside for them."""
@@ -161,8 +166,8 @@ class Search:
         def judge(stack: Stack, epoch: int) -> None:
             for at, stream in enumerate(stack.streams):
                 index = indices[stream.key]
-                clips = self._search_part(folds[index])[1]
-                for point, (metric, loss) in zip(stream.points, self._quality(stack, at, clips), strict=True):
+                clips, limit = folds[index].valid, self.settings.grid_clips
+                for point, (metric, loss) in zip(stream.points, self._quality(stack, at, clips, limit), strict=True):
                     choice = Choice(point, (epoch + 1) / stream.epochs, metric, loss)
                     if choice.better_than(best.get(index)):
                         best[index] = choice
@@ -181,35 +186,49 @@ class Search:
                 last = stream.stop == epoch + 1
                 metric = None
                 if not self.refits(fold):
-                    metric, loss = self._quality(stack, at, fold.valid)[0]
+                    metric, loss = self._quality(stack, at, fold.valid, None)[0]
                     choice = Choice(stream.points[0], (epoch + 1) / stream.epochs, metric, loss)
                     if choice.better_than(kept[stream.key][0] if stream.key in kept else None):
                         kept[stream.key] = (choice, stack.weights[at].clone())
                 if last:
                     choice, weights = kept.pop(stream.key, (None, None))
-                    predicted = self.kind.predict(
-                        self._scores(stack, at, fold.test, weights)[0], self.kind.items(fold.test)
-                    )
+                    predicted = self._predict(stack, at, fold.test, weights)
                     epochs = epoch + 1 if choice is None else round(choice.share * stream.epochs)
                     done.append(Trained(index, seed, predicted, epochs, None if choice is None else choice.metric))
 
         train(Stack(self.problem, [stream for _, (_, stream) in jobs]), follow)
         yield from done
 
-    def _scores(self, stack: Stack, at: int, clips: np.ndarray, weights: torch.Tensor | None = None) -> np.ndarray:
+    def _predict(self, stack: Stack, at: int, clips: np.ndarray, weights: torch.Tensor | None) -> Predicted:
+        """Return the predictions of the first probe of a stream, with the scores of some clips in memory at a time."""
+        sizes = (
+            [len(self.kind.items(clips[row : row + 1])) for row in range(len(clips))] if self.kind.of_frames else [1]
+        )
+        at_once = max(1, _SCORED_VALUES // (max(sizes) * self.problem.classes))
+        parts = []
+        for start in range(0, len(clips), at_once):
+            part = clips[start : start + at_once]
+            items = self.kind.items(part)
+            parts.append(self.kind.predict(self._scores(stack, at, items, weights)[0], items, part))
+        return joined(parts)
+
+    def _scores(self, stack: Stack, at: int, items: np.ndarray, weights: torch.Tensor | None = None) -> np.ndarray:
         """Return class scores `(G, items, classes)` of one stream's probes: logits, or probabilities for sigmoid."""
         blocks = []
-        for logits in stack.logits(at, self.kind.items(clips), weights):
+        for logits in stack.logits(at, items, weights):
             scores = logits if self.problem.loss == "softmax" else logits.sigmoid()
             blocks.append(scores.to("cpu").numpy())
         return np.concatenate(blocks, axis=1)
 
-    def _quality(self, stack: Stack, at: int, clips: np.ndarray) -> list[tuple[float, float]]:
-        """Return metric and mean loss on `clips` of each of one stream's probes."""
-        items = self.kind.items(clips)
-        scores = self._scores(stack, at, clips)
+    def _quality(self, stack: Stack, at: int, clips: np.ndarray, limit: int | None) -> list[tuple[float, float]]:
+        """Return metric and mean loss of each of one stream's probes on `clips`, or on about `limit` of them."""
+        if self.kind.of_frames:
+            items = self.kind.sample(clips, self.settings.grid_frames)
+        else:
+            items = clips = self.kind.sample(clips, limit)
+        scores = self._scores(stack, at, items)
         losses = _losses(self.problem, scores, self.kind.targets(items))
-        measured = [self.kind.measure(self.kind.predict(part, items), clips) for part in scores]
+        measured = [self.kind.measure(self.kind.predict(part, items, clips), clips) for part in scores]
         return [(metric, float(loss)) for metric, loss in zip(measured, losses, strict=True)]
 
 
