@@ -141,6 +141,17 @@ def test_a_planted_fault_is_found_and_nothing_else(
     assert json.loads(json.dumps(report.to_json()))["problems"][0].keys() == {"code", "severity", "message", "clips"}
 
 
+def test_what_meets_the_validation_only_is_a_warning(pets: Pets) -> None:
+    shutil.copyfile(pets.folder / "dog0.ogg", pets.folder / "dog1.ogg")
+    pets.rows[1] |= {"split": "valid", "group": "dog0"}
+    pets.rows[5] |= {"split": "valid"}
+    report = pets.check()
+    assert [(problem.code, problem.severity) for problem in report.problems] == [
+        ("duplicate-across", "warning"),
+        ("group-across", "warning"),
+    ]
+
+
 def test_without_decoding_bytes_are_compared(pets: Pets) -> None:
     same_audio_in_test(pets)
     truncated(pets)

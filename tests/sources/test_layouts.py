@@ -383,3 +383,16 @@ def test_what_is_not_at_hand_is_said_with_what_to_do(tmp_path: Path, card: str) 
     (tmp_path / card).mkdir()
     with pytest.raises(DataError, match="not at hand"):
         open_task(card, data=tmp_path)
+
+
+def test_a_table_in_another_encoding_is_named(tmp_path: Path, shared_data: Path) -> None:
+    write_miniature("clotho", "publisher", tmp_path / "clotho", shared_data)
+    table = tmp_path / "clotho" / "clotho_captions_validation.csv"
+    table.write_bytes(table.read_text().replace("loudly", "l\u00e4ut").encode("latin-1"))
+    with pytest.raises(DataError, match=r"clotho_captions_validation\.csv: line \d+: cannot be read"):
+        open_task("clotho", data=tmp_path)
+    speech = tmp_path / "speechcommands_v1"
+    names_only(speech, ["bed/00000000_nohash_0.wav", "validation_list.txt"])
+    (speech / "testing_list.txt").write_bytes(b"\xff\n")
+    with pytest.raises(DataError, match=r"testing_list\.txt: is not UTF-8"):
+        open_task("speechcommands_v1", data=tmp_path)

@@ -202,7 +202,8 @@ def _duplicates(dataset: Dataset, looks: list[_Look]) -> Iterator[Problem]:
         if len(clips) > 1:
             (across if len({_place(clip) for clip in clips}) > 1 else within).append(clips)
     where = "folds" if dataset.card.folds is not None else "splits"
-    leak: Severity = "warning" if _tolerates(dataset, "duplicates") else "error"
+    tested = any("test" in {clip.split for clip in clips} or clips[0].fold is not None for clips in across)
+    leak: Severity = "error" if tested and not _tolerates(dataset, "duplicates") else "warning"
     findings: tuple[tuple[str, list[list[Clip]], str, Severity], ...] = (
         ("duplicate-across", across, f"across {where}", leak),
         ("duplicate", within, "within a split or fold", "warning"),
@@ -240,7 +241,9 @@ def _groups(dataset: Dataset) -> Iterator[Problem]:
     if crossing:
         ids = tuple(clip for group in crossing for clip in members[group])
         example = f"{crossing[0]!r} is in {', '.join(sorted(places[crossing[0]], key=_place_key))}"
-        severity: Severity = "warning" if _tolerates(dataset, "groups-cross") else "error"
+        # A group in training and validation spoils a choice; one that is also tested spoils the score.
+        tested = dataset.card.folds is not None or any("test" in places[group] for group in crossing)
+        severity: Severity = "error" if tested and not _tolerates(dataset, "groups-cross") else "warning"
         text = f"{len(crossing)} of {len(places)} groups ({dataset.card.group}) cross splits or folds: {example}"
         yield Problem("group-across", severity, text, ids)
 

@@ -120,6 +120,16 @@ def open_card(card: Card, data: Path | None) -> Dataset:
 
         clips = tuple(generate(card.sources.generated))
         return Dataset(card, clips, f"generated {card.sources.generated}", origin="generated")
+    try:
+        found = _find(card, data)
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror or error})", where=error.filename or card.name) from error
+    if found is None:
+        raise DataError("its data are not at hand", where=card.name, remedy=_remedy(card, data))
+    return found
+
+
+def _find(card: Card, data: Path | None) -> Dataset | None:
     for folder in card_folders(card, data):
         parts = find_shards(card, folder)
         if parts is not None:
@@ -137,7 +147,7 @@ def open_card(card: Card, data: Path | None) -> Dataset:
             return Dataset(card, reading.clips, f"Hugging Face dataset in {folder}", reading.problems, "hub")
     if data is not None and _root(card, data, depth=0) is not None:  # --data names the dataset's own folder
         return _read_layout(card, data)
-    raise DataError("its data are not at hand", where=card.name, remedy=_remedy(card, data))
+    return None
 
 
 def _groupless(card: Card, reading: Reading) -> Iterator[str]:

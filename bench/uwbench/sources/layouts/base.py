@@ -74,31 +74,47 @@ def visible(folder: Path) -> list[Path]:
 
 def read_table(path: Path, columns: Sequence[str], *, delimiter: str = ",") -> Iterator[dict[str, str]]:
     """Yield the rows of a table with a header; raise DataError where it lacks one of `columns` or cannot be read."""
+    rows = read_rows(path, delimiter=delimiter)
+    _, header = next(rows, (0, []))
+    missing = [name for name in columns if name not in header]
+    if missing:
+        raise DataError(f"the column {missing[0]!r} is missing", where=path)
+    needed = max(header.index(name) for name in columns) + 1
+    for number, row in rows:
+        if len(row) < needed:
+            raise DataError(f"line {number}: too few values", where=path)
+        yield dict(zip(header, row, strict=False))
+
+
+def read_rows(path: Path, *, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
+    """Yield (line, values) for the rows of a table that are not empty; raise DataError where it cannot be read."""
+    # Tab-separated label files of these datasets do not quote; a quote sign in them is a sign like any other.
+    quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
     with open_text(path) as file:
-        # Tab-separated label files of these datasets do not quote; a quote sign in them is a sign like any other.
-        quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
-        reader = csv.DictReader(file, delimiter=delimiter, quoting=quoting)
-        missing = [name for name in columns if name not in (reader.fieldnames or ())]
-        if missing:
-            raise DataError(f"the column {missing[0]!r} is missing", where=path)
-        for row in reader:
-            if any(row[name] is None for name in columns):
-                raise DataError(f"line {reader.line_num}: too few values", where=path)
-            yield row
+        reader = csv.reader(file, delimiter=delimiter, quoting=quoting)
+        try:
+            for row in reader:
+                if row:
+                    yield reader.line_num, row
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise DataError(f"line {reader.line_num + 1}: cannot be read ({error})", where=path) from error
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield (number, line without surrounding space) for the lines that are not empty."""
+    """Yield (number, line without surrounding space) for the lines that are not empty; raise DataError as above."""
     with open_text(path) as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                yield number, line.strip()
+        try:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, line.strip()
+        except UnicodeDecodeError as error:
+            raise DataError(f"is not UTF-8 text ({error.reason} at byte {error.start})", where=path) from error
 
 
 def open_text(path: Path) -> Any:
     """Open a label file as UTF-8; raise DataError where it is not there."""
     try:
-        return path.open(encoding="utf-8-sig", errors="strict", newline="")
+        return path.open(encoding="utf-8-sig", newline="")
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})", where=path) from error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from pathlib import Path
@@ -16,6 +15,7 @@ from uwbench.sources.layouts.base import (
     Layout,
     has,
     open_text,
+    read_rows,
     read_table,
     shuffled_folds,
     visible,
@@ -57,31 +57,28 @@ def _gtzan_genre(name: str) -> str:
 def _read_fma(root: Path, _card: Card) -> Reading:
     """Read `tracks.csv`, whose header has two rows (group and name) and a third that names the index."""
     table = root / "fma_metadata" / "tracks.csv"
+    rows = read_rows(table)
+    header = list(zip(next(rows, (0, []))[1], next(rows, (0, []))[1], strict=False))
+    wanted = (("set", "split"), ("set", "subset"), ("track", "genre_top"), ("artist", "id"))
+    missing = [".".join(name) for name in wanted if name not in header]
+    if missing:
+        raise DataError(f"the column {missing[0]} is missing", where=table)
+    columns = [header.index(name) for name in wanted]
     clips, problems = [], []
-    with open_text(table) as file:
-        rows = csv.reader(file)
-        header = list(zip(next(rows, []), next(rows, []), strict=False))
-        wanted = (("set", "split"), ("set", "subset"), ("track", "genre_top"), ("artist", "id"))
-        missing = [".".join(name) for name in wanted if name not in header]
-        if missing:
-            raise DataError(f"the column {missing[0]} is missing", where=table)
-        split_at, subset_at, genre_at, artist_at = (header.index(name) for name in wanted)
-        for row in rows:
-            if not row or not row[0].isdecimal() or row[subset_at] != "small":
-                continue
-            if row[split_at] not in _FMA_SPLITS:
-                problems.append(f"track {row[0]} is in the split {row[split_at]!r} and is left out")
-                continue
-            name = f"{int(row[0]):06d}"
-            clips.append(
-                Clip(
-                    name,
-                    AudioFile(root / "fma_small" / name[:3] / f"{name}.mp3"),
-                    row[genre_at],
-                    split=_FMA_SPLITS[row[split_at]],
-                    group=row[artist_at] or None,
-                )
-            )
+    for number, row in rows:
+        if not row[0].isdecimal():
+            continue
+        if len(row) <= max(columns):
+            raise DataError(f"line {number}: too few values", where=table)
+        split, subset, genre, artist = (row[column] for column in columns)
+        if subset != "small":
+            continue
+        if split not in _FMA_SPLITS:
+            problems.append(f"track {row[0]} is in the split {split!r} and is left out")
+            continue
+        name = f"{int(row[0]):06d}"
+        path = root / "fma_small" / name[:3] / f"{name}.mp3"
+        clips.append(Clip(name, AudioFile(path), genre, split=_FMA_SPLITS[split], group=artist or None))
     return Reading(tuple(clips), tuple(problems))
 
 

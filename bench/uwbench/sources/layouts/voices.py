@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,8 @@ from uwbench.sources.layouts.base import (
     Layout,
     first_existing,
     has,
-    open_text,
     read_lines,
+    read_rows,
     read_table,
     shuffled_folds,
     visible,
@@ -35,8 +34,7 @@ def _read_vocalsound(root: Path, _card: Card) -> Reading:
     """Read `<speaker>_<session>_<sound>.wav`; speakers are split by `meta/{tr,val,te}_meta.csv`."""
     split_of: dict[str, str] = {}
     for split, name in (("train", "tr"), ("valid", "val"), ("test", "te")):
-        with open_text(root / "meta" / f"{name}_meta.csv") as file:
-            split_of |= {row[0].strip(): split for row in csv.reader(file) if row}
+        split_of |= {row[0].strip(): split for _, row in read_rows(root / "meta" / f"{name}_meta.csv")}
     audio = first_existing(root, "audio_16k", "audio_44k", "data_44k")
     clips, problems = [], []
     for file in visible(audio):
