@@ -1,6 +1,7 @@
 """The same tasks as X-ARES packs them: WebDataset tars, named as its tasks look for them, with the JSON they read.
 
-What is inside the real tars is known only from the code that reads them (label keys and values, shard names).
+What is inside the real tars is known only from the code that reads them (label keys and values, shard names). Names hold
+no dots: the webdataset library takes what follows the first dot for the extension, and X-ARES asks for `wav` or `flac`.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ def _desed(folder: Path, bank: Bank) -> None:
             label = names[clip % 3] if part == "eval" else f"{names[clip % 3]},Speech"
             first = 0.0 if part == "train" else 1.25
             events = [{"onset": first, "offset": 10.0, "label": label}]
-            records.append((f"YdQw4w9W{part[0]}{clip:03d}_30.000_40.000", "wav", audio, events))
+            records.append((f"YdQw4w9W{part[0]}{clip:03d}_30_000_40_000", "wav", audio, events))
         write_tar(folder / f"wds-audio-{part}-000000.tar", records)
 
 
@@ -203,7 +204,7 @@ WRITERS: dict[str, Callable[[Path, Bank], None]] = {
         field="genre",
         labels=("blues", "classical", "hiphop", "rock"),
         domain="music",
-        key=lambda fold, index, _: f"{('blues', 'classical', 'hiphop', 'rock')[index]}.{fold:05d}",
+        key=lambda fold, index, _: f"{('blues', 'classical', 'hiphop', 'rock')[index]}_{fold:05d}",
         each=1,
     ),
     "libricount": partial(
@@ -292,7 +293,7 @@ WRITERS: dict[str, Callable[[Path, Bank], None]] = {
         field="labels",
         labels=("en", "et", "uk", "zh"),
         domain="speech",
-        key=lambda part, index, clip: f"dQw4w9{part}{index}{clip:03d}__U__S1---0012.000-0014.000",
+        key=lambda part, index, clip: f"dQw4w9{part}{index}{clip:03d}__U__S1---0012_000-0014_000",
         seconds=2.0,
     ),
 }

@@ -16,7 +16,8 @@ from uwbench.sources.layouts.base import Layout, first_existing, has, read_table
 
 _ESC_NAME = re.compile(r"(?:^|/)(\d)-(\d+)-([A-Z])-(\d+)$")
 _URBANSOUND_NAME = re.compile(r"(?:^|/)(\d+)-(\d)-(\d+)-(\d+)$")
-_YOUTUBE_CUT = re.compile(r"(?:^|/)Y?(.{11})_\d+\.\d+_\d+\.\d+$")
+# Y<identifier>_<from>_<to>, in seconds; names in WebDataset tars hold no dots.
+_YOUTUBE_CUT = re.compile(r"(?:^|/)Y?(.{11})_\d+(?:[._]\d+)?_\d+(?:[._]\d+)?$")
 DESED_CLIP_S = 10.0  # every clip of DESED lasts ten seconds
 
 
