@@ -31,8 +31,9 @@ from uwbench.errors import (
 )
 from uwbench.files import write_atomically
 from uwbench.fingerprint import digest, sha256_bytes, sha256_file
+from uwbench.options import Folders, Options
 from uwbench.registry import suggestion
-from uwbench.run import Folders, Options, Report, Reporter, probe_cached, run
+from uwbench.run import Report, Reporter, probe_cached, run
 
 if TYPE_CHECKING:
     import numpy as np

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,12 +12,47 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from uwbench import __version__
+from uwbench import __version__, cli_board, cli_listings
+from uwbench.cli_options import (
+    AllowMissing,
+    AllowOutside,
+    BatchSeconds,
+    Cache,
+    Context,
+    Data,
+    Device,
+    Domain,
+    Dtype,
+    Force,
+    GroupColumn,
+    Json,
+    Kind,
+    Label,
+    Layers,
+    Limit,
+    Method,
+    Models,
+    Name,
+    Pooling,
+    Protocol,
+    Quiet,
+    RemoteCode,
+    Results,
+    Revision,
+    Seed,
+    Stray,
+    Suite,
+    Tasks,
+    Weights,
+    Workers,
+    model_specs,
+    split_names,
+)
 from uwbench.errors import UsageError, UwbenchError
 
 if TYPE_CHECKING:
-    from uwbench.encoders.base import ModelSpec
-    from uwbench.run import Folders, Options, Report, Reporter
+    from uwbench.options import Folders, Options
+    from uwbench.run import Report, Reporter
 
 _HELP = """Measure how good a frozen audio encoder is.
 
@@ -87,62 +121,6 @@ tasks_app = _add_group("tasks", "List the tasks, show a card in full, or check a
 data_app = _add_group("data", "Fetch and check datasets.", listing=False)
 cache_app = _add_group("cache", "List, verify and prune the embeddings cache.", listing=False)
 
-Models = Annotated[
-    list[str] | None,
-    typer.Option(
-        "-m", "--model", help="A name, a Hugging Face id, a folder, hear:MODULE or FILE.py:Class. Repeat or use commas."
-    ),
-]
-Tasks = Annotated[
-    list[str] | None,
-    typer.Option(
-        "-t",
-        "--task",
-        help="A card's name, a card, a manifest, or a folder with a sub-folder a class. Repeat, commas, globs.",
-    ),
-]
-Suite = Annotated[
-    str | None, typer.Option("-s", "--suite", help="A suite of tasks: uniwhisper-20, xares-22, mini, or a file.")
-]
-Protocol = Annotated[str, typer.Option("--protocol", help="The rules by which numbers are made.")]
-Cache = Annotated[Path | None, typer.Option("--cache", envvar="UWBENCH_CACHE", help="The embeddings cache.")]
-Data = Annotated[Path | None, typer.Option("--data", envvar="UWBENCH_DATA", help="The folder with one folder a task.")]
-Results = Annotated[Path | None, typer.Option("--results", envvar="UWBENCH_RESULTS", help="Where results are kept.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
-Method = Annotated[str, typer.Option("--method", help="mlp, knn or both.")]
-Weights = Annotated[str | None, typer.Option("--weights", help="A folder or hub id with the model's weights.")]
-Context = Annotated[
-    str, typer.Option("--context", help="full: as the model was trained; trimmed: valid positions alone.")
-]
-Dtype = Annotated[str, typer.Option("--dtype", help="fp32, or bf16 with a report of how far it is from fp32.")]
-Layers = Annotated[str, typer.Option("--layers", help="last, all, or a list of names or numbers.")]
-Pooling = Annotated[str, typer.Option("--pooling", help="Poolings to store: mean, mean-all, std, max, first.")]
-BatchSeconds = Annotated[
-    float | None, typer.Option("--batch-seconds", min=0.1, help="Audio in one forward, padding counted.")
-]
-Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Threads that decode.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of the probes.")]
-Limit = Annotated[
-    int | None, typer.Option("--limit", min=1, help="Clips a split or fold; the result is marked limited.")
-]
-Force = Annotated[bool, typer.Option("--force", help="Encode again what is cached.")]
-AllowMissing = Annotated[int, typer.Option("--allow-missing", min=0, help="Score without up to N unreadable clips.")]
-Label = Annotated[str | None, typer.Option("--label", help="The column of a manifest that holds the label.")]
-GroupColumn = Annotated[
-    str | None, typer.Option("--group", help="The column that holds the speaker, recording or song.")
-]
-Name = Annotated[str | None, typer.Option("--name", help="The name of a task made from a manifest or folder.")]
-Kind = Annotated[str | None, typer.Option("--kind", help="The kind of such a task: single-label or multi-label.")]
-Domain = Annotated[str, typer.Option("--domain", help="The domain of such a task: speech, sound or music.")]
-AllowOutside = Annotated[bool, typer.Option("--allow-outside", help="Allow a manifest's paths to leave its folder.")]
-RemoteCode = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Run code that comes with a checkpoint. Off by default.")
-]
-Revision = Annotated[str | None, typer.Option("--revision", help="The revision of a hub id.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No plan and no progress.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Stray = Annotated[list[str] | None, typer.Argument(hidden=True)]
-
 
 @app.callback(invoke_without_command=True)
 def _root(
@@ -194,8 +172,8 @@ def run(
     options = _options(locals())
     with _stoppable():
         report = api.run(
-            _specs(model, weights, context, revision, trust_remote_code),
-            _split(task),
+            model_specs(model, weights, context, revision, trust_remote_code),
+            split_names(task),
             _folders(cache, data, results),
             options,
             suite=suite,
@@ -241,8 +219,8 @@ def extract(
     options = _options(locals())
     with _stoppable():
         report = api.extract(
-            _specs(model, weights, context, revision, trust_remote_code),
-            _split(task),
+            model_specs(model, weights, context, revision, trust_remote_code),
+            split_names(task),
             folders=_folders(cache, data, results),
             options=options,
             suite=suite,
@@ -286,8 +264,8 @@ def probe(
     options = _options(locals())
     with _stoppable():
         report = api.probe(
-            _split(task),
-            _split(model),
+            split_names(task),
+            split_names(model),
             folders=_folders(cache, data, results),
             options=options,
             suite=suite,
@@ -306,7 +284,7 @@ def reproduce(
 ) -> None:
     """Score a result again from the cache and say equal, or what differs."""
     from uwbench import api
-    from uwbench.run import Options
+    from uwbench.options import Options
 
     found = api.reproduce(result, folders=_folders(cache, data, results), options=Options(device=device))
     for line in found.context:
@@ -317,63 +295,20 @@ def reproduce(
     raise typer.Exit(0 if found.equal else 1)
 
 
+cli_board.register(app)
+cli_listings.register(app, models_app, tasks_app, data_app, cache_app)
+
+
 def main() -> None:
     """Run the command line."""
-    from uwbench import cli_board, cli_listings
-
-    cli_board.register(app)
-    cli_listings.register(app, models_app, tasks_app, data_app, cache_app)
     app()
-
-
-def _split(values: Sequence[str] | None) -> list[str]:
-    """Split commas and expand globs; a path that exists is taken as it is."""
-    found: list[str] = []
-    for value in values or ():
-        for item in [value] if Path(value).exists() else filter(None, value.split(",")):
-            found.extend(_expand(item))
-    return list(dict.fromkeys(found))
-
-
-def _expand(item: str) -> list[str]:
-    if not any(mark in item for mark in "*?["):
-        return [item]
-    import fnmatch
-
-    from uwbench.card import find_cards
-
-    names = sorted(fnmatch.filter(find_cards()[0], item)) or _paths(item)
-    if not names:
-        raise UsageError(f"{item!r} matches no card and no file", where="--task")
-    return names
-
-
-def _paths(pattern: str) -> list[str]:
-    path = Path(pattern)
-    root = Path(path.anchor) if path.is_absolute() else Path()
-    return sorted(str(found) for found in root.glob(str(path.relative_to(path.anchor))))
-
-
-def _specs(
-    models: Sequence[str] | None, weights: str | None, context: str, revision: str | None, trust: bool
-) -> list[ModelSpec]:
-    from uwbench.encoders.base import ModelSpec
-
-    names = _split(models)
-    if not names:
-        raise UsageError("no model was named", remedy="give -m NAME; uwbench models lists the names")
-    if context == "full":
-        return [ModelSpec(name, weights, "full", revision, trust) for name in names]
-    if context == "trimmed":
-        return [ModelSpec(name, weights, "trimmed", revision, trust) for name in names]
-    raise UsageError(f"{context!r} is not one of full, trimmed", where="--context")
 
 
 def _options(given: dict[str, Any]) -> Options:
     """Build the options of a run from a command's arguments."""
-    from uwbench.run import Options
+    from uwbench.options import Options
 
-    methods = tuple(_split([given.get("method", "mlp,knn")]))
+    methods = tuple(split_names([given.get("method", "mlp,knn")]))
     unknown = [name for name in methods if name not in ("mlp", "knn")]
     if unknown or not methods:
         raise UsageError(f"{given['method']!r} is not mlp, knn or mlp,knn", where="--method")
@@ -385,7 +320,7 @@ def _options(given: dict[str, Any]) -> Options:
     return Options(
         methods=methods,
         dtype=dtype,
-        poolings=tuple(_split([given.get("pooling", "mean,mean-all")])),
+        poolings=tuple(split_names([given.get("pooling", "mean,mean-all")])),
         part=_share(given.get("part")),
         argv=("uwbench", *sys.argv[1:]),
         **{key: given[key] for key in (*plain, *more) if key in given},
@@ -451,8 +386,3 @@ def _refuse_stray(words: Sequence[str] | None) -> None:
     if words:
         remedy = f"did you mean {' '.join(f'-t {word}' for word in words)}?"
         raise UsageError(f"unexpected {' '.join(words)!r}", remedy=remedy)
-
-
-def print_json(value: Any) -> None:
-    """Print a value as strict JSON."""
-    print(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from uwbench.cli import Json, Protocol, Results, Suite, print_json
+from uwbench.cli_options import Json, Protocol, Results, Suite, print_json
 from uwbench.errors import UsageError
 from uwbench.registry import suggestion
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from uwbench.cli import (
+from uwbench.cli_options import (
     AllowOutside,
     Cache,
     Context,
@@ -100,12 +100,12 @@ def check_model(
     as_json: Json = False,
 ) -> None:
     """Measure what an encoder promises: frame hop, independence of batch mates, determinism, speed."""
-    from uwbench.cli import _specs
+    from uwbench.cli_options import model_specs
+    from uwbench.device import pick_device
     from uwbench.encoders.conformance import check_encoder
     from uwbench.encoders.resolve import open_encoder
-    from uwbench.run import pick_device
 
-    encoder = open_encoder(_specs([model], weights, context, revision, trust_remote_code)[0])
+    encoder = open_encoder(model_specs([model], weights, context, revision, trust_remote_code)[0])
     found = check_encoder(encoder, device=pick_device(device))
     if as_json:
         print_json(found.to_json())
@@ -208,7 +208,7 @@ def check_data(
 ) -> None:
     """Count and decode a task's clips and say what is wrong with them."""
     from uwbench import api
-    from uwbench.run import Options
+    from uwbench.options import Options
     from uwbench.sources.check import check_dataset
     from uwbench.sources.resolve import is_own_data
 

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
+    from uwbench.options import Folders
     from uwbench.plan import Plan
-    from uwbench.run import Folders
 
 _LINE_EVERY_S = 10.0  # how often a log that is no terminal gets a line
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from uwbench.card import Protocol
 from uwbench.clip_table import ClipTable
+from uwbench.device import pick_device
 from uwbench.errors import ProbeError, UwbenchError
 from uwbench.files import write_atomically
 from uwbench.provenance import git_state, peak_memory_mb, versions
@@ -34,8 +35,8 @@ from uwbench.store import EncoderRecord, EncoderStore
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from uwbench.options import Options
     from uwbench.probes.data import TaskData
-    from uwbench.run import Options
 
 
 def probe_task(
@@ -64,9 +65,7 @@ def probe_task(
         remedy = f"mend them and extract again, or accept the loss with --allow-missing {len(missing)}"
         raise ProbeError(what, where=table.card.name, remedy=remedy)
     data, chunked = _read(store, present, protocol)
-    outcome = run_probes(
-        data, protocol, methods=options.methods, seed=options.seed, device=_probe_device(options.device)
-    )
+    outcome = run_probes(data, protocol, methods=options.methods, seed=options.seed, device=pick_device(options.device))
     scores = _with_intervals(outcome.scores, outcome.predictions, protocol)
     result = Result(
         status="limited" if table.limited else "partial" if missing else "ok",
@@ -147,12 +146,6 @@ def _read(store: EncoderStore, table: ClipTable, protocol: Protocol) -> tuple[Ta
     return data, int((chunks > 1).sum())
 
 
-def _probe_device(device: str) -> str:
-    from uwbench.run import pick_device
-
-    return pick_device(device)
-
-
 def _with_intervals(scores: Mapping[Method, Score], predictions: pa.Table, protocol: Protocol) -> dict[Method, Score]:
     from uwbench.score import interval
 
@@ -206,7 +199,7 @@ def _run(
         started=started,
         seconds={name: round(value, 3) for name, value in seconds.items()},
         peak_mb=peak_memory_mb(),
-        device=_probe_device(options.device),
+        device=pick_device(options.device),
         versions=versions(),
         git=git_state(),
         argv=options.argv,

@@ -17,7 +17,7 @@ from uwbench.result import Result, read_result
 from uwbench.store import EncoderStore, open_encoders
 
 if TYPE_CHECKING:
-    from uwbench.run import Folders, Options
+    from uwbench.options import Folders, Options
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from uwbench.device import pick_device
 from uwbench.errors import DataError, StoreError, UsageError, UwbenchError
+from uwbench.options import Folders, Options
 
 if TYPE_CHECKING:
     from uwbench.card import Card
@@ -23,46 +25,6 @@ if TYPE_CHECKING:
     from uwbench.plan import Plan, Task
     from uwbench.result import Result
     from uwbench.store import EncoderRecord, EncoderStore
-
-
-@dataclass(frozen=True, slots=True)
-class Folders:
-    """Where things are: the embeddings cache, the datasets, the results."""
-
-    cache: Path
-    data: Path | None
-    results: Path
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What a run may be asked, beyond its models and tasks. Times in seconds."""
-
-    protocol: str = "uwbench-1"
-    methods: tuple[str, ...] = ("mlp", "knn")
-    device: str = "auto"
-    dtype: Literal["fp32", "bf16"] = "fp32"
-    layers: str = "last"
-    poolings: tuple[str, ...] = ("mean", "mean-all")
-    batch_seconds: float | None = None  # None: chosen for the device
-    workers: int | None = None  # decoding threads; None: chosen for the machine
-    seed: int = 0
-    limit: int | None = None  # clips a split or fold
-    force: bool = False
-    allow_missing: int = 0
-    part: tuple[int, int] | None = None  # this machine's share of the parts: (index from 1, count)
-    label: str | None = None
-    group: str | None = None
-    name: str | None = None
-    kind: str | None = None
-    domain: str = "sound"
-    allow_outside: bool = False
-    argv: tuple[str, ...] = ()
-
-    def own_data(self) -> dict[str, Any]:
-        """Return the options that shape a task made from a manifest or folder."""
-        names = ("label", "group", "name", "kind", "domain", "allow_outside")
-        return {name: getattr(self, name) for name in names}
 
 
 class Reporter(Protocol):
@@ -163,7 +125,8 @@ def probe_cached(
         for name in names:
             manifest = store.manifest(name)
             if manifest is None:
-                report.missing.append(f"{name}: not extracted with {store.record.name}")
+                if models:  # a model that was asked for; others in the cache need not hold every task
+                    report.failures.append(f"{store.record.name}, {name}: not extracted")
                 continue
             say.started(store.record.name, f"{name} (probe)", 0)
             try:
@@ -174,24 +137,6 @@ def probe_cached(
                 report.failures.append(f"{store.record.name}, {name}: {error}")
             say.finished()
     return report
-
-
-def pick_device(device: str) -> str:
-    """Return the device that `auto` stands for, or `device` itself where it can be used."""
-    import torch
-
-    if device == "auto":
-        if torch.cuda.is_available():
-            return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(
-            f"cannot be used ({reason})", where=f"--device {device}", remedy="try --device auto"
-        ) from error
-    return device
 
 
 def _protocol(options: Options) -> ProtocolCard:
@@ -283,7 +228,7 @@ def _run_model(
         try:
             if plan.parts:
                 if load_s is None:
-                    load_s = _load(encoder, options, say)
+                    load_s = _load(encoder, plan, options, say)
                 extraction = _extract(encoder, plan, options, say)
                 encode_s = extraction.seconds
             if not plan.task.table.limited or plan.store.manifest(task) is None:
@@ -317,11 +262,19 @@ def _run_model(
                 )
 
 
-def _load(encoder: Encoder, options: Options, say: Reporter) -> float:
+def _load(encoder: Encoder, plan: Plan, options: Options, say: Reporter) -> float:
+    """Read the weights; below fp32, say how far from it the encoder is."""
     started = time.perf_counter()
     device = pick_device(options.device)
     say.note(f"loading {encoder.info.name} on {device} in {options.dtype}")
-    encoder.load(device, options.dtype)
+    if options.dtype == "fp32":
+        encoder.load(device, options.dtype)
+    else:
+        from uwbench.extract import settings_for
+        from uwbench.parity import measure_parity
+
+        settings = settings_for(device, options.batch_seconds, options.workers)
+        say.note(f"{options.dtype} {measure_parity(encoder, plan, settings, options.dtype)}")
     return time.perf_counter() - started
 
 
