@@ -91,14 +91,14 @@ def weight_files(folder: ModelFolder) -> list[Path]:
     raise EncoderError("holds no weights", where=folder.path, remedy=remedy)
 
 
-def identity_of(folder: ModelFolder, *texts: str) -> dict[str, Any]:
+def identity_of(folder: ModelFolder, *texts: str, files: Sequence[Path] | None = None) -> dict[str, Any]:
     """Return what of a checkpoint changes an embedding: its configuration, the contents of its weights and of `texts`.
 
-    File names do not count.
+    `files` are the weight files that are read, where that is not all of them. File names do not count.
     """
     found = {
         "config": digest(_cleaned(folder.config)),
-        "weights": [sha256_file(file) for file in weight_files(folder)],
+        "weights": [sha256_file(file) for file in files or weight_files(folder)],
     }
     for text in texts:
         content = read_json(folder.path / text)
@@ -127,21 +127,28 @@ def read_tensors(folder: ModelFolder, prefixes: Sequence[str]) -> dict[str, torc
 
     Only these are read. The prefix "" takes everything. Raises EncoderError where no prefix occurs.
     """
-    files = weight_files(folder)
-    names = {name: file for file in files for name in _names(file)}
+    prefix, wanted = _under(folder, prefixes)
+    tensors: dict[str, torch.Tensor] = {}
+    for file in dict.fromkeys(wanted.values()):
+        inside = [name for name, where in wanted.items() if where == file]
+        tensors.update(zip((name.removeprefix(prefix) for name in inside), _read(file, inside), strict=True))
+    return tensors
+
+
+def files_under(folder: ModelFolder, prefixes: Sequence[str]) -> list[Path]:
+    """Return the weight files that `read_tensors` would read: of a large model, the shards that hold its encoder."""
+    return sorted(set(_under(folder, prefixes)[1].values()))
+
+
+def _under(folder: ModelFolder, prefixes: Sequence[str]) -> tuple[str, dict[str, Path]]:
+    """Return the first of `prefixes` that occurs, and the tensors under it with their files."""
+    names = {name: file for file in weight_files(folder) for name in _names(file)}
     for prefix in prefixes:
         wanted = {name: file for name, file in names.items() if name.startswith(prefix)}
         if wanted:
-            break
-    else:
-        expected = " or ".join(f"{prefix}*" for prefix in prefixes)
-        raise EncoderError(f"the weights hold no {expected}", where=folder.path)
-    tensors: dict[str, torch.Tensor] = {}
-    for file in files:
-        inside = [name for name, where in wanted.items() if where == file]
-        if inside:
-            tensors.update(zip((name.removeprefix(prefix) for name in inside), _read(file, inside), strict=True))
-    return tensors
+            return prefix, wanted
+    expected = " or ".join(f"{prefix}*" for prefix in prefixes)
+    raise EncoderError(f"the weights hold no {expected}", where=folder.path)
 
 
 def fill(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], folder: ModelFolder) -> None:

@@ -13,7 +13,7 @@ from typing import cast
 
 from uwbench.encoders.base import Encoder, ModelFolder, ModelSpec
 from uwbench.encoders.checkpoint import download, open_folder
-from uwbench.errors import InputError, UsageError
+from uwbench.errors import UsageError
 from uwbench.registry import Registry, suggestion
 
 # A target takes the ModelSpec and returns an Encoder; so does a plug-in's class.
@@ -31,6 +31,25 @@ ENCODERS = Registry(
 FAMILIES = Registry(
     "model family",
     {
+        "audio-spectrogram-transformer": "uwbench.encoders.spectrogram:open_ast",
+        "audioflamingo3": "uwbench.encoders.whisper_tower:open_tower",
+        "audioflamingo3_encoder": "uwbench.encoders.whisper_tower:open_tower",
+        "clap": "uwbench.encoders.spectrogram:open_clap",
+        "clap_audio_model": "uwbench.encoders.spectrogram:open_clap",
+        "data2vec-audio": "uwbench.encoders.waveform:open_waveform",
+        "encodec": "uwbench.encoders.encodec:open_encodec",
+        "hubert": "uwbench.encoders.waveform:open_waveform",
+        "moonshine": "uwbench.encoders.waveform:open_waveform",
+        "parakeet_ctc": "uwbench.encoders.spectrogram:open_parakeet",
+        "parakeet_encoder": "uwbench.encoders.spectrogram:open_parakeet",
+        "parakeet_tdt": "uwbench.encoders.spectrogram:open_parakeet",
+        "qwen2_audio": "uwbench.encoders.whisper_tower:open_tower",
+        "qwen2_audio_encoder": "uwbench.encoders.whisper_tower:open_tower",
+        "unispeech-sat": "uwbench.encoders.waveform:open_waveform",
+        "wav2vec2": "uwbench.encoders.waveform:open_waveform",
+        "wav2vec2-bert": "uwbench.encoders.spectrogram:open_wav2vec2_bert",
+        "wav2vec2-conformer": "uwbench.encoders.waveform:open_waveform",
+        "wavlm": "uwbench.encoders.waveform:open_waveform",
         "whisper": "uwbench.encoders.whisper:open_whisper",
     },
     entry_point_group="uwbench.encoder_families",
@@ -45,13 +64,22 @@ def open_encoder(spec: ModelSpec) -> Encoder:
     """
     if spec.name in ENCODERS.entries():
         return cast("Callable[[ModelSpec], Encoder]", ENCODERS.load(spec.name))(spec)
+    if spec.name.startswith("hear:"):
+        from uwbench.encoders.hear import open_hear
+
+        return open_hear(spec)
+    if ".py:" in spec.name:
+        from uwbench.encoders.own import open_file
+
+        return open_file(spec)
     folder = find_checkpoint(spec.weights or spec.name, spec, name=spec.name if spec.weights else None)
     kind = str(folder.config.get("model_type"))
-    if kind not in FAMILIES.entries():
-        what = f"model_type {kind!r} is not a family that is known"
-        raise InputError(what, where=folder.path / "config.json", remedy=suggestion(kind, FAMILIES.entries()))
-    family = cast("Callable[[ModelFolder, ModelSpec], Encoder]", FAMILIES.load(kind))
-    return family(folder, spec)
+    if kind in FAMILIES.entries():
+        family = cast("Callable[[ModelFolder, ModelSpec], Encoder]", FAMILIES.load(kind))
+        return family(folder, spec)
+    from uwbench.encoders.automodel import open_automodel
+
+    return open_automodel(folder, spec)
 
 
 def find_checkpoint(place: str, spec: ModelSpec, *, name: str | None = None) -> ModelFolder:

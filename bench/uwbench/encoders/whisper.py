@@ -7,13 +7,14 @@ fingerprint.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uwbench.encoders.base import Encoded, Encoder, EncoderInfo, ModelFolder, ModelSpec
 from uwbench.encoders.checkpoint import (
     count_parameters,
+    files_under,
     fill,
     identity_of,
     read_tensors,
@@ -31,16 +32,26 @@ _FFT = 400
 _HOP = 160
 _STRIDE = 320  # samples a position: a mel frame each 160, halved by the second convolution
 _PREFIXES = ("model.encoder.", "encoder.", "")
+_TOWERS = ("model.audio_tower.", "audio_tower.", "")
 
 
 class WhisperEncoder:
     """Layers "0" (convolutions and positions) to "n" (after the final norm), as `hidden_states` of transformers."""
 
-    def __init__(self, folder: ModelFolder, spec: ModelSpec, *, family: str = "whisper") -> None:
-        config = folder.config
+    def __init__(
+        self, folder: ModelFolder, spec: ModelSpec, *, family: str = "whisper", tower: Mapping[str, Any] | None = None
+    ) -> None:
+        """With `tower`, its configuration, the encoder of an audio language model: keys masked beyond the clip as in
+        its training, and pairs of positions averaged before the last norm (here in every layer, that all have one
+        rate).
+        """
+        config = tower or folder.config
         self._folder = folder
+        self._config = config
+        self._prefixes = _TOWERS if tower else _PREFIXES
         self._positions = int(config["max_source_positions"])
-        self._trimmed = spec.context == "trimmed"
+        self._trimmed = tower is not None or spec.context == "trimmed"
+        self._pairs = tower is not None
         self._model: Any = None
         context_s = self._positions * _STRIDE / RATE
         self.info = EncoderInfo(
@@ -49,14 +60,20 @@ class WhisperEncoder:
             sample_rate=RATE,
             dim=int(config["d_model"]),
             layers=tuple(str(index) for index in range(int(config["encoder_layers"]) + 1)),
-            hop_s=_STRIDE / RATE,
+            hop_s=_STRIDE / RATE * (2 if tower else 1),
             context_s=context_s,
+            min_s=2 * _STRIDE / RATE if tower else 0.0,
             forward_s=0.0 if self._trimmed else context_s,
-            context=spec.context,
-            parameters=count_parameters(folder, _PREFIXES),
+            context=None if tower else spec.context,
+            parameters=count_parameters(folder, self._prefixes),
             revision=folder.revision,
             training_data=training_data_of(folder),
-            identity={"family": "whisper", "version": 1, "context": spec.context, **identity_of(folder)},
+            identity={
+                "family": "whisper tower" if tower else "whisper",
+                "version": 1,
+                **({} if tower else {"context": spec.context}),
+                **identity_of(folder, files=files_under(folder, self._prefixes)),
+            },
         )
 
     def load(self, device: str, dtype: str) -> None:
@@ -66,12 +83,12 @@ class WhisperEncoder:
         from transformers.models.whisper.modeling_whisper import WhisperEncoder as Model
 
         kind = torch_dtype(dtype)
-        config = WhisperConfig(**self._folder.config)
+        config = WhisperConfig(**{key: value for key, value in self._config.items() if key != "model_type"})
         with torch.device("meta"):
             model: Any = Model(config)
-        fill(model, read_tensors(self._folder, _PREFIXES), self._folder)
+        fill(model, read_tensors(self._folder, self._prefixes), self._folder)
         self._model = model.to(device, kind).eval()
-        filters = slaney_filters(_FFT, int(self._folder.config["num_mel_bins"]), RATE)
+        filters = slaney_filters(_FFT, int(self._config["num_mel_bins"]), RATE)
         self._filters = torch.from_numpy(filters).to(device, torch.float32)
         self._window = torch.hann_window(_FFT, device=device)
 
@@ -81,7 +98,7 @@ class WhisperEncoder:
 
         if self._model is None:
             raise EncoderError("encode was called before load", where=self.info.name)
-        valid = ((lengths + _STRIDE - 1) // _STRIDE).clamp(1, self._positions)
+        valid = ((lengths + _STRIDE - 1) // _STRIDE).clamp(2 if self._pairs else 1, self._positions)
         mel = self.log_mel(waveforms).to(self._model.dtype)
         hidden = torch.nn.functional.gelu(self._model.conv1(mel))
         hidden = torch.nn.functional.gelu(self._model.conv2(hidden)).transpose(1, 2)
@@ -97,7 +114,12 @@ class WhisperEncoder:
         for index, layer in enumerate(self._model.layers[: max(layers)], start=1):
             hidden = layer(hidden, mask)
             if index in layers:
-                kept[index] = self._model.layer_norm(hidden) if index == last else hidden
+                kept[index] = hidden
+        if self._pairs:
+            kept = {index: _paired(states) for index, states in kept.items()}
+            valid = valid // 2
+        if last in kept:
+            kept[last] = self._model.layer_norm(kept[last])
         return Encoded(torch.stack([kept[index] for index in layers], dim=1), valid)
 
     def log_mel(self, waveforms: torch.Tensor) -> torch.Tensor:
@@ -121,6 +143,12 @@ class WhisperEncoder:
             mel = torch.nn.functional.pad(mel, (0, (whole - padded) // _HOP), value=-10.0)
         mel = torch.maximum(mel, mel.amax((1, 2), keepdim=True) - 8.0)
         return (mel + 4.0) / 4.0
+
+
+def _paired(states: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    return torch.nn.functional.avg_pool1d(states.transpose(1, 2), 2, 2).transpose(1, 2)
 
 
 def open_whisper(folder: ModelFolder, spec: ModelSpec) -> Encoder:

@@ -1,0 +1,139 @@
+"""What an encoder promises, measured: hop, independence of batch mates, determinism, speed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from uwbench.audio import samples_in
+from uwbench.encoders.base import Encoder, EncoderInfo
+
+if TYPE_CHECKING:
+    import torch
+
+BATCH_TOLERANCE = 1e-4  # relative, of a clip's mean vector, in float32
+HOP_TOLERANCE = 0.02  # relative; frames are whole numbers, and an encoder may lose one at an edge
+_LONGEST_S = 4.3
+
+
+@dataclass(frozen=True, slots=True)
+class Conformance:
+    """What was measured; `problems` lists what breaks the contract, a sentence each."""
+
+    model: str
+    hop_seconds: float
+    batch_deviation: float
+    deterministic: bool
+    clips_per_second: float
+    problems: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"problems": list(self.problems)}
+
+
+def check_encoder(
+    encoder: Encoder, *, clips: Sequence[np.ndarray] | None = None, device: str = "cpu", dtype: str = "fp32"
+) -> Conformance:
+    """Load the encoder and measure it on `clips`, float32 `(samples,)` at its rate; without, on chirps in noise.
+
+    `batch_deviation` is the largest relative difference, over clips and layers, between a clip's mean vector alone and
+    in the fullest batch that the encoder's `batching` allows. Errors of loading and encoding pass through.
+    """
+    info = encoder.info
+    encoder.load(device, dtype)
+    # Four lengths whatever the clips: the hop is the slope over them.
+    counts = _lengths(info)
+    source = [_chirp(info.sample_rate, count) for count in counts] if clips is None else clips
+    cut = [np.resize(source[i % len(source)], count).astype(np.float32) for i, count in enumerate(counts)]
+    alone = [_run(encoder, [clip], device) for clip in cut]
+    again = [_run(encoder, [clip], device) for clip in cut]
+    started = time.perf_counter()
+    together = _batched(encoder, cut, device)
+    seconds = time.perf_counter() - started
+
+    problems = _broken(info, alone)
+    hop = _slope(counts, [int(one.valid[0]) for one in alone], info.sample_rate)
+    if hop <= 0:
+        problems.append("the number of valid frames does not grow with the length of the clip")
+    elif abs(hop - info.hop_s) > HOP_TOLERANCE * info.hop_s:
+        problems.append(f"declares a frame each {info.hop_s * 1000:g} ms and gives one each {hop * 1000:.4g} ms")
+    deterministic = all(bool((one.frames == two.frames).all()) for one, two in zip(alone, again, strict=True))
+    if not deterministic:
+        problems.append("gives different frames for the same clip")
+    deviation = max(_difference(a, b) for a, b in zip((_means(one)[0] for one in alone), together, strict=True))
+    tolerance = BATCH_TOLERANCE if dtype == "fp32" else 100 * BATCH_TOLERANCE
+    if not deviation <= tolerance:
+        problems.append(f"a clip's vector moves by {deviation:.2g} with its batch mates; declare another batching")
+    return Conformance(info.name, hop, deviation, deterministic, len(cut) / seconds, tuple(problems))
+
+
+def _batched(encoder: Encoder, clips: Sequence[np.ndarray], device: str) -> list[torch.Tensor]:
+    """Return each clip's means out of the fullest batch its encoder allows: with longer mates, with mates as long."""
+    batching = encoder.info.batching
+    if batching == "padded":
+        return list(_means(_run(encoder, clips, device)))
+    if batching == "single":
+        return [_means(_run(encoder, [clip], device))[0] for clip in clips]
+    # A mate of the same length with other content.
+    return [_means(_run(encoder, [clip, clip[::-1].copy()], device))[0] for clip in clips]
+
+
+def _run(encoder: Encoder, clips: Sequence[np.ndarray], device: str) -> Any:
+    import torch
+
+    width = max(samples_in(encoder.info.min_s, encoder.info.sample_rate), *(len(clip) for clip in clips))
+    waveforms = torch.zeros(len(clips), width)
+    for row, clip in enumerate(clips):
+        waveforms[row, : len(clip)] = torch.from_numpy(clip)
+    lengths = torch.tensor([len(clip) for clip in clips])
+    with torch.inference_mode():
+        return encoder.encode(waveforms.to(device), lengths.to(device), range(len(encoder.info.layers)))
+
+
+def _means(encoded: Any) -> torch.Tensor:
+    import torch
+
+    frames = encoded.frames.double()
+    inside = torch.arange(frames.shape[2], device=frames.device) < encoded.valid[:, None]
+    kept = frames.masked_fill(~inside[:, None, :, None], 0.0)
+    return kept.sum(2) / encoded.valid[:, None, None]
+
+
+def _difference(one: torch.Tensor, other: torch.Tensor) -> float:
+    return float(((one - other).norm(dim=-1) / one.norm(dim=-1).clamp(min=1e-12)).max())
+
+
+def _lengths(info: EncoderInfo) -> list[int]:
+    """Return four lengths in samples, whole declared hops apart: where the declaration is true, the slope is exact."""
+    longest = min(_LONGEST_S, info.context_s or _LONGEST_S)
+    first = max(info.min_s, longest / 4)
+    steps = [int((longest * share - first) / info.hop_s) for share in (0.45, 0.7, 1.0)]
+    return [round((first + step * info.hop_s) * info.sample_rate) for step in (0, *steps)]
+
+
+def _slope(samples: Sequence[int], frames: Sequence[int], rate: int) -> float:
+    slope = float(np.polyfit(samples, frames, 1)[0])
+    return 1.0 / (slope * rate) if slope > 0 else 0.0
+
+
+def _broken(info: EncoderInfo, encoded: Sequence[Any]) -> list[str]:
+    problems = []
+    for one in encoded:
+        batch, layers, count, dim = one.frames.shape
+        if (batch, layers, dim) != (1, len(info.layers), info.dim):
+            problems.append(f"gives {layers} layers of {dim} values and declares {len(info.layers)} of {info.dim}")
+        if not 1 <= int(one.valid[0]) <= count:
+            problems.append(f"calls {int(one.valid[0])} of {count} frames valid")
+        if not bool(one.frames.isfinite().all()):
+            problems.append("gives NaN or infinite values")
+    return list(dict.fromkeys(problems))
+
+
+def _chirp(rate: int, samples: int) -> np.ndarray:
+    times = np.arange(samples) / rate
+    noise = np.random.default_rng(samples).normal(0.0, 0.02, samples)
+    return (0.3 * np.sin(2 * np.pi * (200.0 + 300.0 * times) * times) + noise).astype(np.float32)

@@ -1,0 +1,47 @@
+"""EnCodec's encoder: the latents before quantisation, 75 a second at 24 kHz."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from uwbench.encoders.base import Encoded, Encoder, ModelFolder, ModelSpec
+from uwbench.encoders.pretrained import PretrainedEncoder, describe, load_pretrained
+from uwbench.errors import EncoderError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def open_encodec(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
+    """Return the encoder of a monophonic EnCodec checkpoint (facebook/encodec_24khz)."""
+    config = folder.config
+    if int(config.get("audio_channels", 1)) != 1 or config.get("normalize", False):
+        what = "is the stereo model, which normalises loudness by the second"
+        raise EncoderError(what, where=folder.path, remedy="use the monophonic one (facebook/encodec_24khz)")
+    hop = math.prod(config.get("upsampling_ratios", (8, 5, 4, 2)))
+    rate = int(config.get("sampling_rate", 24_000))
+    info = describe(
+        folder,
+        "encodec",
+        sample_rate=rate,
+        dim=int(config.get("hidden_size", 128)),
+        layers=("latent",),
+        hop_s=hop / rate,
+        context_s=None,
+        # The convolutions mirror the end of the clip into its last frame.
+        batching="equal-length",
+    )
+
+    def forward(model: Any, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
+        frames = model(waveforms.unsqueeze(1).to(model.layers[0].conv.weight.dtype)).transpose(1, 2)
+        valid = (-(-lengths // hop)).clamp(1, frames.shape[1])
+        return Encoded(frames.unsqueeze(1).expand(-1, len(layers), -1, -1), valid)
+
+    def build() -> Any:
+        from transformers import EncodecModel
+
+        return load_pretrained(EncodecModel, folder).encoder
+
+    return PretrainedEncoder(info, build, forward)

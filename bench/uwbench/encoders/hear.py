@@ -1,0 +1,109 @@
+"""HEAR modules (`load_model`, `get_timestamp_embeddings`, `get_scene_embeddings`), unchanged.
+
+https://hearbenchmark.com/hear-api.html: audio `(sounds, samples)` of one length at `model.sample_rate`; embeddings
+`(sounds, frames, dim)` with the centre of each frame in milliseconds.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from uwbench.encoders.base import Encoded, Encoder, EncoderInfo, ModelSpec
+from uwbench.encoders.checkpoint import torch_dtype
+from uwbench.encoders.own import hash_weights
+from uwbench.errors import EncoderError, UsageError
+from uwbench.fingerprint import sha256_file
+
+if TYPE_CHECKING:
+    import torch
+
+_API = ("load_model", "get_timestamp_embeddings", "get_scene_embeddings")
+_PROBE_S = 3
+
+
+def open_hear(spec: ModelSpec) -> Encoder:
+    """Return the encoder `hear:MODULE`, its weights from the file `--weights` where it takes one."""
+    name = spec.name.removeprefix("hear:")
+    try:
+        module = importlib.import_module(name)
+    except ImportError as error:
+        remedy = "install the package that holds it"
+        raise UsageError(f"cannot be imported ({error})", where=f"-m {spec.name}", remedy=remedy) from error
+    lacking = [part for part in _API if not hasattr(module, part)]
+    if lacking:
+        raise UsageError(f"is no HEAR module: it lacks {', '.join(lacking)}", where=f"-m {spec.name}")
+    return HearEncoder(module, spec)
+
+
+class HearEncoder:
+    """Timestamp embeddings as frames; where scene embeddings have the same width, a layer "scene" repeats them."""
+
+    def __init__(self, module: Any, spec: ModelSpec) -> None:
+        weights = spec.weights
+        self._module = module
+        self._model = module.load_model(weights) if weights else module.load_model()
+        rate = int(self._model.sample_rate)
+        dim = int(self._model.timestamp_embedding_size)
+        same = int(self._model.scene_embedding_size) == dim
+        self._scene = 0 if same else None
+        source = Path(module.__file__)
+        self.info = EncoderInfo(
+            name=spec.name,
+            family="hear",
+            sample_rate=rate,
+            dim=dim,
+            layers=("scene", "timestamp") if same else ("timestamp",),
+            hop_s=self._hop(rate),
+            context_s=None,
+            min_s=0.1,
+            # One length at a time is all that the interface knows.
+            batching="equal-length",
+            identity={
+                "family": "hear",
+                "version": 1,
+                "module": module.__name__,
+                "source": sha256_file(source),
+                "package": _version(module.__name__),
+                "weights": hash_weights(self._model) or (sha256_file(Path(weights)) if weights else None),
+            },
+        )
+
+    def _hop(self, rate: int) -> float:
+        import torch
+
+        noise = 0.1 * torch.randn(1, _PROBE_S * rate, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            _, times = self._module.get_timestamp_embeddings(noise, self._model)
+        if times.shape[-1] < 2:
+            raise EncoderError("gives one time stamp for three seconds", where=self._module.__name__)
+        return float((times[0, -1] - times[0, 0]) / (times.shape[-1] - 1)) / 1000
+
+    def load(self, device: str, dtype: str) -> None:
+        """Move the model to `device`; float32 alone."""
+        import torch
+
+        if torch_dtype(dtype) != torch.float32:
+            raise EncoderError("runs in fp32 alone", where=self.info.name, remedy="drop --dtype")
+        if isinstance(self._model, torch.nn.Module):
+            self._model.to(device).eval()
+
+    def encode(self, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
+        """Return the timestamp embeddings, and the scene embedding at every frame."""
+        import torch
+
+        frames, _ = self._module.get_timestamp_embeddings(waveforms, self._model)
+        states = [frames] * len(layers)
+        if self._scene in layers:
+            scene = self._module.get_scene_embeddings(waveforms, self._model).unsqueeze(1).expand_as(frames)
+            states = [scene if layer == self._scene else frames for layer in layers]
+        return Encoded(torch.stack(states, dim=1), torch.full_like(lengths, frames.shape[1]))
+
+
+def _version(module: str) -> str | None:
+    for package in importlib.metadata.packages_distributions().get(module.partition(".")[0], ()):
+        return f"{package} {importlib.metadata.version(package)}"
+    return None

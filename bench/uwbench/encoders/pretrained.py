@@ -1,0 +1,121 @@
+"""What families of transformers share: loading with checks, and the object that extract calls.
+
+A family is a function of the ModelFolder and the ModelSpec. It fills an EncoderInfo from config.json, says how to
+build the model, and turns a batch into frames; `PretrainedEncoder` does the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from uwbench.encoders.base import Encoded, EncoderInfo, ModelFolder
+from uwbench.encoders.checkpoint import count_parameters, identity_of, torch_dtype, training_data_of
+from uwbench.errors import EncoderError
+
+if TYPE_CHECKING:
+    import torch
+
+# (model, waveforms, lengths, layers) -> frames; waveforms float32 on the model's device.
+Forward = Callable[[Any, "torch.Tensor", "torch.Tensor", Sequence[int]], Encoded]
+
+
+class PretrainedEncoder:
+    """An encoder made of a model and a function that runs it."""
+
+    def __init__(self, info: EncoderInfo, build: Callable[[], Any], forward: Forward) -> None:
+        self.info = info
+        self._build = build
+        self._forward = forward
+        self._model: Any = None
+
+    def load(self, device: str, dtype: str) -> None:
+        """Build the model on the CPU and move it to `device` in `dtype`."""
+        kind = torch_dtype(dtype)
+        self._model = self._build().to(device, kind).eval()
+
+    def encode(self, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
+        """Run the family's forward."""
+        if self._model is None:
+            raise EncoderError("encode was called before load", where=self.info.name)
+        return self._forward(self._model, waveforms, lengths, layers)
+
+
+def describe(folder: ModelFolder, family: str, *, version: int = 1, **facts: Any) -> EncoderInfo:
+    """Return the EncoderInfo of a checkpoint: `facts` are its fields that the family knows."""
+    return EncoderInfo(
+        name=folder.name,
+        family=family,
+        parameters=count_parameters(folder, [""]),
+        revision=folder.revision,
+        training_data=training_data_of(folder),
+        identity={
+            "family": family,
+            "version": version,
+            **identity_of(folder, "preprocessor_config.json", "feature_extractor_config.json"),
+        },
+        **facts,
+    )
+
+
+def load_pretrained(
+    kind: Any, folder: ModelFolder, *, config: Any = None, keys: Mapping[str, str] | None = None, code: bool = False
+) -> Any:
+    """Return a transformers model of class `kind` in float32; raise EncoderError where weights are missing.
+
+    `keys` maps names in the checkpoint (regular expressions) to the model's. Pickles load with `weights_only=True`.
+    """
+    import torch
+
+    try:
+        with _quiet():
+            model, report = kind.from_pretrained(
+                folder.path,
+                **({} if config is None else {"config": config}),
+                **({} if keys is None else {"key_mapping": dict(keys)}),
+                **({"trust_remote_code": True} if code else {}),
+                dtype=torch.float32,
+                weights_only=True,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        raise EncoderError(f"cannot be loaded ({error})", where=folder.path) from error
+    # Used in training alone.
+    missing = sorted(key for key in report["missing_keys"] if not key.endswith("masked_spec_embed"))
+    if missing or report["mismatched_keys"]:
+        what = missing or [str(key) for key in report["mismatched_keys"]]
+        raise EncoderError(f"the weights lack {', '.join(what[:3])} ({len(what)} in all)", where=folder.path)
+    return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers from drawing bars and listing the heads and decoders that are left out."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def pick(states: Sequence[torch.Tensor], last: torch.Tensor, layers: Sequence[int]) -> torch.Tensor:
+    """Return `(batch, layers, frames, dim)` out of a model's `hidden_states`, the last being its output, norms and all.
+
+    transformers ends `hidden_states` before the final norm in some models (pre-norm wav2vec2, AST), after it in others.
+    """
+    import torch
+
+    return torch.stack([last if layer == len(states) - 1 else states[layer] for layer in layers], dim=1)
+
+
+def layer_names(count: int) -> tuple[str, ...]:
+    """Return "0" (what enters the first block) to "count" (the output)."""
+    return tuple(str(index) for index in range(count + 1))
