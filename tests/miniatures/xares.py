@@ -1,7 +1,8 @@
 """The same tasks as X-ARES packs them: WebDataset tars, named as its tasks look for them, with the JSON they read.
 
-What is inside the real tars is known only from the code that reads them (label keys and values, shard names). Names hold
-no dots: the webdataset library takes what follows the first dot for the extension, and X-ARES asks for `wav` or `flac`.
+What is inside the real tars is known only from the code that reads them (label keys and values, shard names). Names
+hold no dots: the webdataset library takes what follows the first dot for the extension, and X-ARES asks for `wav` and
+the like.
 """
 
 from __future__ import annotations

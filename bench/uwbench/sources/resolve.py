@@ -155,7 +155,7 @@ def _groupless(card: Card, reading: Reading) -> Iterator[str]:
         yield f"the shards do not tell the group ({card.group}): validation and intervals treat clips as independent"
 
 
-def _root(card: Card, folder: Path, depth: int = 2) -> Path | None:
+def _root(card: Card, folder: Path, depth: int = 3) -> Path | None:
     if card.sources.layout is None or not folder.is_dir():
         return None
     return locate(load_layout(card.sources.layout), folder, depth=depth)
