@@ -139,6 +139,7 @@ def test_a_bad_row_is_named(tmp_path: Path, changes: Row, message: str) -> None:
         ('path,label,split\na,"b,train\n', "not valid CSV"),
         ("path,label,split\na,b,train\n", "no clip is in 'test'"),
         ("path,label,fold\na,b,1\nc,d,1\n", "at least two folds"),
+        ("path,label,fold\na,b,train\nc,d,test\n", "holds names of splits.*call the column `split`"),
         ("path,label,fold\na,b,1\nc,b,2\n", "all have the label 'b'"),
         ("path,label,fold,start\na,b,1,soon\n", r"line 2, column 'start': 'soon' is not a number of seconds"),
         ("path,label,fold,start,end\na,b,1,2,1.5\n", "line 2, column 'end': '1.5' is not after the start"),

@@ -98,6 +98,13 @@ def read_manifest(path: Path, columns: Columns) -> Reading:
     if place_column is None:
         raise InputError("holds no rows", where=path)
     _refuse_two_labels(clips, lines, path, columns)
+    folds = {clip.fold for clip in clips if clip.fold is not None}
+    if folds and all(fold.lower() in SPLIT_NAMES for fold in folds):
+        raise InputError(
+            f"column 'fold': holds names of splits ({', '.join(sorted(folds))}), and folds are tested in turn",
+            where=path,
+            remedy="call the column `split`",
+        )
     unique, repeated = with_unique_ids(clips)
     problems = [f"{path.name} lists {len(repeated)} clips more than once, first {repeated[0]!r}"] if repeated else []
     return Reading(unique, tuple(problems))
