@@ -242,8 +242,8 @@ def member(name: str, mode: int = stat.S_IFREG | 0o644) -> zipfile.ZipInfo:
         member("pipe", stat.S_IFIFO | 0o666),
     ],
 )
-def test_a_hostile_zip_writes_nothing(tmp_path: Path, bad: zipfile.ZipInfo) -> None:
-    folder = tmp_path / "inside"
+def test_a_hostile_zip_writes_nothing(empty: Path, bad: zipfile.ZipInfo) -> None:
+    folder = empty / "inside"
     folder.mkdir()
     path = folder / "x.zip"
     with zipfile.ZipFile(path, "w") as archive:
@@ -251,15 +251,15 @@ def test_a_hostile_zip_writes_nothing(tmp_path: Path, bad: zipfile.ZipInfo) -> N
         archive.writestr(bad, b"../outside")
     with pytest.raises(FetchError):
         unpack_zip(path, folder)
-    assert sorted(found.relative_to(tmp_path).as_posix() for found in tmp_path.rglob("*")) == ["inside", "inside/x.zip"]
+    assert sorted(found.relative_to(empty).as_posix() for found in empty.rglob("*")) == ["inside", "inside/x.zip"]
 
 
-def test_a_link_in_the_folder_is_not_followed(tmp_path: Path) -> None:
-    folder, outside = tmp_path / "inside", tmp_path / "outside"
+def test_a_link_in_the_folder_is_not_followed(empty: Path) -> None:
+    folder, outside = empty / "inside", empty / "outside"
     folder.mkdir()
     outside.mkdir()
     (folder / "a").symlink_to(outside)
-    path = tmp_path / "x.zip"
+    path = empty / "x.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a/file", b"x")
     with pytest.raises(FetchError, match="leads out"):
@@ -267,18 +267,18 @@ def test_a_link_in_the_folder_is_not_followed(tmp_path: Path) -> None:
     assert not list(outside.iterdir())
 
 
-def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bomb_is_refused_before_it_is_unpacked(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unpack, "_ALWAYS_ALLOWED", 1 << 20)
-    path = tmp_path / "x.zip"
+    path = empty / "x.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("zeros", bytes(1 << 24))
     with pytest.raises(FetchError, match="unpacks from"):
-        unpack_zip(path, tmp_path)
-    assert list(tmp_path.iterdir()) == [path]
+        unpack_zip(path, empty)
+    assert list(empty.iterdir()) == [path]
 
 
-def test_a_member_larger_than_it_says_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "x.zip"
+def test_a_member_larger_than_it_says_is_refused(empty: Path) -> None:
+    path = empty / "x.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("lies", bytes(70_001))
     data = path.read_bytes()
@@ -286,19 +286,19 @@ def test_a_member_larger_than_it_says_is_refused(tmp_path: Path) -> None:
     assert data.count(true) == 2  # the local header and the directory
     path.write_bytes(data.replace(true, said))
     with pytest.raises(FetchError):
-        unpack_zip(path, tmp_path)
-    assert list(tmp_path.iterdir()) == [path]
+        unpack_zip(path, empty)
+    assert list(empty.iterdir()) == [path]
 
 
-def test_a_damaged_zip_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "x.zip"
+def test_a_damaged_zip_is_refused(empty: Path) -> None:
+    path = empty / "x.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a", OTHER)
     data = bytearray(path.read_bytes())
     data[1000] ^= 0xFF
     path.write_bytes(data)
     with pytest.raises(FetchError, match="cannot be unpacked"):
-        unpack_zip(path, tmp_path)
+        unpack_zip(path, empty)
 
 
 def test_compressed_tars_are_decompressed_for_reading_in_place(card: Card, tmp_path: Path) -> None:

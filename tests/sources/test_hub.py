@@ -94,7 +94,7 @@ def check_voices(voices: Card, data: Path, shared: Path) -> None:
 
 def test_local_parquet_is_read(tmp_path: Path, snapshot: Path, shared_data: Path) -> None:
     data = tmp_path / "data"
-    data.mkdir()
+    data.mkdir(exist_ok=True)
     snapshot.rename(data / "voices")
     voices = card(tmp_path, snapshot)
     check_voices(voices, data, shared_data)
@@ -108,7 +108,7 @@ def test_local_parquet_is_read(tmp_path: Path, snapshot: Path, shared_data: Path
 
 def test_a_changed_parquet_file_is_read_again(tmp_path: Path, snapshot: Path, shared_data: Path) -> None:
     data = tmp_path / "data"
-    data.mkdir()
+    data.mkdir(exist_ok=True)
     snapshot.rename(data / "voices")
     voices = card(tmp_path, snapshot)
     open_card(voices, data)

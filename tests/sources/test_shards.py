@@ -133,12 +133,12 @@ def test_members_that_are_no_files_are_refused(tmp_path: Path, kind: bytes) -> N
         read_index(path)
 
 
-def test_names_that_lead_outside_write_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "in" / "x.tar"
+def test_names_that_lead_outside_write_nothing(empty: Path) -> None:
+    path = empty / "in" / "x.tar"
     write_tar(path, [("../../evil", "wav", b"x", {"a": 1}), ("/evil", "wav", b"y", {"a": 1})])
     audio, _ = read_index(path)
     assert [type(member) for member in audio.values()] == [AudioMember] * 2
-    assert sorted(found.name for found in tmp_path.rglob("*")) == ["in", "x.tar"]
+    assert sorted(found.name for found in empty.rglob("*")) == ["in", "x.tar"]
 
 
 @pytest.mark.parametrize("text", ["{", "", "[" * 100_000])
