@@ -14,6 +14,7 @@ from uwbench.encoders.base import Encoded, Encoder, ModelFolder, ModelSpec
 from uwbench.encoders.checkpoint import read_json
 from uwbench.encoders.pretrained import PretrainedEncoder, describe, load_pretrained, pick
 from uwbench.errors import EncoderError, UsageError
+from uwbench.fingerprint import sha256_file
 
 if TYPE_CHECKING:
     import torch
@@ -52,8 +53,11 @@ def open_automodel(folder: ModelFolder, spec: ModelSpec) -> Encoder:
         min_s=0.1,
         batching="single",
     )
+    identity = dict(info.identity)
+    if code:
+        identity["code"] = [sha256_file(file) for file in sorted(folder.path.glob("*.py"))]
     return PretrainedEncoder(
-        replace(info, parameters=sum(p.numel() for p in model.parameters())), lambda: model, runner
+        replace(info, identity=identity, parameters=sum(p.numel() for p in model.parameters())), lambda: model, runner
     )
 
 

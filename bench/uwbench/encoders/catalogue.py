@@ -1,25 +1,55 @@
-"""The models known by name: what `uwbench models` lists."""
+"""The models known by name: what `uwbench models` lists.
+
+Parameters are those of the encoder alone. Facts are from the cards and papers; what they do not say is "unknown".
+"""
 
 from __future__ import annotations
 
 from uwbench.encoders.base import CatalogueEntry
 
 _UNKNOWN = "unknown"
-# OpenAI's model card: 680,000 h of labelled audio from the web; large-v3 saw 1M h weakly and 4M h pseudo-labelled.
-_WEB = "680k h of labelled web audio (OpenAI; not public)"
-_WEB_ENGLISH = "the English part of 680k h of labelled web audio (OpenAI; not public)"
-_WEB_V3 = "1M h weakly labelled and 4M h pseudo-labelled web audio (OpenAI; not public)"
+_LIBRISPEECH = "LibriSpeech 960 h"
+_LIBRI_LIGHT = "Libri-Light 60k h"
+_WAVLM = "Libri-Light 60k h, GigaSpeech 10k h, VoxPopuli 24k h"
+_UNISPEECH = "of microsoft/UniSpeech"
+# Whisper's model card: 680,000 h; large-v3: 1M h weakly labelled and 4M h pseudo-labelled.
+_WEB = "680k h of labelled web audio (not public)"
+_WEB_ENGLISH = "the English part of 680k h of labelled web audio (not public)"
+_WEB_V3 = "1M h weakly and 4M h pseudo-labelled web audio (not public)"
+_WIDTHS = {4: 384, 6: 512, 12: 768, 24: 1024, 32: 1280}  # encoder layers -> width
 
 
-def _whisper(size: str, layers: int, licence: str = "Apache-2.0", data: str = _WEB) -> CatalogueEntry:
+def _whisper_parameters(layers: int, mels: int) -> int:
+    """Return the size of Whisper's encoder: convolutions, positions, blocks, final norm."""
+    width = _WIDTHS[layers]
+    convolutions = (3 * mels * width + width) + (3 * width * width + width)
+    return convolutions + 1500 * width + layers * (12 * width * width + 12 * width) + 2 * width
+
+
+def _whisper(
+    size: str, layers: int, *, mels: int = 80, licence: str = "Apache-2.0", data: str = _WEB
+) -> CatalogueEntry:
     name = f"whisper-{size}"
-    return CatalogueEntry(name, "whisper", f"openai/{name}", None, 16_000, 30.0, 0.02, layers + 1, licence, data)
+    count = _whisper_parameters(layers, mels)
+    return CatalogueEntry(name, "whisper", f"openai/{name}", count, 16_000, 30.0, 0.02, layers + 1, licence, data)
+
+
+def _distil(size: str, layers: int, mels: int, data: str) -> CatalogueEntry:
+    name, count = f"distil-{size}", _whisper_parameters(layers, mels)
+    text = f"encoder of Whisper, frozen: {data}"
+    return CatalogueEntry(name, "whisper", f"distil-whisper/{name}", count, 16_000, 30.0, 0.02, layers + 1, "MIT", text)
+
+
+def _waveform(
+    name: str, family: str, owner: str, layers: int, licence: str, data: str, *, hop_s: float = 0.02
+) -> CatalogueEntry:
+    return CatalogueEntry(name, family, f"{owner}/{name}", None, 16_000, None, hop_s, layers + 1, licence, data)
 
 
 CATALOGUE: tuple[CatalogueEntry, ...] = (
     CatalogueEntry("logmel", "logmel", None, 0, 16_000, None, 0.01, 1, "Apache-2.0", "none"),
     CatalogueEntry("mfcc", "mfcc", None, 0, 16_000, None, 0.01, 1, "Apache-2.0", "none"),
-    CatalogueEntry("uniwhisper", "uniwhisper", None, None, 16_000, 30.0, 0.02, 33, _UNKNOWN, "as its export says"),
+    CatalogueEntry("uniwhisper", "uniwhisper", None, None, 16_000, 30.0, 0.02, 0, _UNKNOWN, "as its export says"),
     _whisper("tiny", 4),
     _whisper("tiny.en", 4, data=_WEB_ENGLISH),
     _whisper("base", 6),
@@ -30,6 +60,101 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
     _whisper("medium.en", 24, data=_WEB_ENGLISH),
     _whisper("large", 32),
     _whisper("large-v2", 32),
-    _whisper("large-v3", 32, data=_WEB_V3),
-    _whisper("large-v3-turbo", 32, licence="MIT", data=_WEB_V3),
+    _whisper("large-v3", 32, mels=128, data=_WEB_V3),
+    _whisper("large-v3-turbo", 32, mels=128, licence="MIT", data=_WEB_V3),
+    _distil("small.en", 12, 80, _WEB_ENGLISH),
+    _distil("medium.en", 24, 80, _WEB_ENGLISH),
+    _distil("large-v2", 32, 80, _WEB),
+    _distil("large-v3", 32, 128, _WEB_V3),
+    _waveform("wav2vec2-base", "wav2vec2", "facebook", 12, "Apache-2.0", _LIBRISPEECH),
+    _waveform("wav2vec2-large-lv60", "wav2vec2", "facebook", 24, "Apache-2.0", _LIBRI_LIGHT),
+    _waveform("wav2vec2-xls-r-300m", "wav2vec2", "facebook", 24, "Apache-2.0", "436k h of speech in 128 languages"),
+    _waveform("hubert-base-ls960", "hubert", "facebook", 12, "Apache-2.0", _LIBRISPEECH),
+    _waveform("hubert-large-ll60k", "hubert", "facebook", 24, "Apache-2.0", _LIBRI_LIGHT),
+    _waveform("wavlm-base", "wavlm", "microsoft", 12, _UNISPEECH, _LIBRISPEECH),
+    _waveform("wavlm-base-plus", "wavlm", "microsoft", 12, _UNISPEECH, _WAVLM),
+    _waveform("wavlm-large", "wavlm", "microsoft", 24, _UNISPEECH, _WAVLM),
+    _waveform("data2vec-audio-base", "data2vec-audio", "facebook", 12, "Apache-2.0", _LIBRISPEECH),
+    _waveform("unispeech-sat-base", "unispeech-sat", "microsoft", 12, _UNISPEECH, _LIBRISPEECH),
+    _waveform("wav2vec2-conformer-rel-pos-large", "wav2vec2-conformer", "facebook", 24, "Apache-2.0", _LIBRISPEECH),
+    _waveform("w2v-bert-2.0", "wav2vec2-bert", "facebook", 24, "MIT", "4.5M h of unlabelled speech (not public)"),
+    _waveform("moonshine-tiny", "moonshine", "UsefulSensors", 6, "MIT", _UNKNOWN, hop_s=0.024),
+    _waveform("moonshine-base", "moonshine", "UsefulSensors", 8, "MIT", _UNKNOWN, hop_s=0.024),
+    _waveform("parakeet-ctc-1.1b", "parakeet", "nvidia", 42, "CC BY 4.0", "64k h of English speech", hop_s=0.08),
+    CatalogueEntry(
+        "ast-audioset",
+        "audio-spectrogram-transformer",
+        "MIT/ast-finetuned-audioset-10-10-0.4593",
+        None,
+        16_000,
+        10.24,
+        0.1,
+        13,
+        "BSD-3-Clause",
+        "AudioSet, from ImageNet weights",
+    ),
+    CatalogueEntry(
+        "clap-htsat-unfused",
+        "clap",
+        "laion/clap-htsat-unfused",
+        None,
+        48_000,
+        10.0,
+        0.3125,
+        1,
+        "Apache-2.0",
+        "LAION-Audio-630K with captions",
+    ),
+    CatalogueEntry(
+        "qwen2-audio",
+        "qwen2_audio",
+        "Qwen/Qwen2-Audio-7B",
+        _whisper_parameters(32, 128),
+        16_000,
+        30.0,
+        0.04,
+        33,
+        "Apache-2.0",
+        _UNKNOWN,
+    ),
+    CatalogueEntry(
+        "audio-flamingo-3",
+        "audioflamingo3",
+        "nvidia/audio-flamingo-3-hf",
+        _whisper_parameters(32, 128),
+        16_000,
+        30.0,
+        0.04,
+        33,
+        "NVIDIA, non-commercial",
+        _UNKNOWN,
+    ),
+    CatalogueEntry(
+        "encodec-24khz", "encodec", "facebook/encodec_24khz", None, 24_000, None, 320 / 24_000, 1, _UNKNOWN, _UNKNOWN
+    ),
+    # The last two bring their own code: --trust-remote-code.
+    CatalogueEntry(
+        "mert-95m",
+        "remote code",
+        "m-a-p/MERT-v1-95M",
+        None,
+        24_000,
+        None,
+        320 / 24_000,
+        13,
+        "CC BY-NC 4.0",
+        "20k h of music (not public)",
+    ),
+    CatalogueEntry(
+        "dasheng-base",
+        "remote code",
+        "mispeech/dasheng-base",
+        None,
+        16_000,
+        None,
+        0.04,
+        1,
+        "Apache-2.0",
+        "272k h: AudioSet, VGGSound, ACAV100M, MTG-Jamendo",
+    ),
 )

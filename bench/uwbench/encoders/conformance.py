@@ -109,7 +109,8 @@ def _difference(one: torch.Tensor, other: torch.Tensor) -> float:
 
 def _lengths(info: EncoderInfo) -> list[int]:
     """Return four lengths in samples, whole declared hops apart: where the declaration is true, the slope is exact."""
-    longest = min(_LONGEST_S, info.context_s or _LONGEST_S)
+    # Short of the context, whose last frame some encoders drop.
+    longest = min(_LONGEST_S, 0.9 * (info.context_s or _LONGEST_S))
     first = max(info.min_s, longest / 4)
     steps = [int((longest * share - first) / info.hop_s) for share in (0.45, 0.7, 1.0)]
     return [round((first + step * info.hop_s) * info.sample_rate) for step in (0, *steps)]

@@ -13,7 +13,7 @@ from typing import cast
 
 from uwbench.encoders.base import Encoder, ModelFolder, ModelSpec
 from uwbench.encoders.checkpoint import download, open_folder
-from uwbench.errors import UsageError
+from uwbench.errors import InputError, UsageError
 from uwbench.registry import Registry, suggestion
 
 # A target takes the ModelSpec and returns an Encoder; so does a plug-in's class.
@@ -45,6 +45,7 @@ FAMILIES = Registry(
         "parakeet_tdt": "uwbench.encoders.spectrogram:open_parakeet",
         "qwen2_audio": "uwbench.encoders.whisper_tower:open_tower",
         "qwen2_audio_encoder": "uwbench.encoders.whisper_tower:open_tower",
+        "unispeech": "uwbench.encoders.waveform:open_waveform",
         "unispeech-sat": "uwbench.encoders.waveform:open_waveform",
         "wav2vec2": "uwbench.encoders.waveform:open_waveform",
         "wav2vec2-bert": "uwbench.encoders.spectrogram:open_wav2vec2_bert",
@@ -76,7 +77,11 @@ def open_encoder(spec: ModelSpec) -> Encoder:
     kind = str(folder.config.get("model_type"))
     if kind in FAMILIES.entries():
         family = cast("Callable[[ModelFolder, ModelSpec], Encoder]", FAMILIES.load(kind))
-        return family(folder, spec)
+        try:
+            return family(folder, spec)
+        except KeyError as error:
+            where = folder.path / "config.json"
+            raise InputError(f"lacks {error.args[0]!r}, which a {kind} model needs", where=where) from error
     from uwbench.encoders.automodel import open_automodel
 
     return open_automodel(folder, spec)

@@ -104,8 +104,9 @@ def open_parakeet(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
         folder,
         "parakeet",
         sample_rate=_RATE,
-        dim=int(config["hidden_size"]),
-        layers=layer_names(int(config["num_hidden_layers"])),
+        # A nested configuration is saved without what equals the defaults.
+        dim=int(config.get("hidden_size", 1024)),
+        layers=layer_names(int(config.get("num_hidden_layers", 24))),
         hop_s=hop / _RATE,
         context_s=None,
         min_s=2 * hop / _RATE,
