@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,38 @@ def whisper_tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the user's cache, results or data, and none reaches a hub."""
     for name, folder in (("UWBENCH_CACHE", "cache"), ("UWBENCH_RESULTS", "results"), ("UWBENCH_DATA", "data")):
+        (tmp_path / folder).mkdir()
         monkeypatch.setenv(name, str(tmp_path / folder))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.chdir(tmp_path)
+
+
+Command = Callable[..., "Done"]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a command printed and how it left."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def uwbench(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+    """Run the command line in this process: `uwbench("run", "-m", "logmel")`."""
+
+    def call(*words: object) -> Done:
+        from uwbench.cli import main
+
+        monkeypatch.setattr(sys, "argv", ["uwbench", *map(str, words)])
+        monkeypatch.setenv("COLUMNS", "200")
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        printed = capfd.readouterr()
+        code = end.value.code
+        return Done(code if isinstance(code, int) else int(code is not None), printed.out, printed.err)
+
+    return call

@@ -114,8 +114,7 @@ def _all_imports(path: Path) -> set[str]:
 @pytest.mark.parametrize(
     "words", [["--help"], ["tasks"], ["protocols"], ["models"], ["leaderboard"], ["cache", "ls"]], ids=" ".join
 )
-def test_light_commands_load_nothing_heavy(words: list[str], tmp_path: Path) -> None:
-    (tmp_path / "results").mkdir()
+def test_light_commands_load_nothing_heavy(words: list[str]) -> None:
     program = (
         "import sys\n"
         "from uwbench.cli import main\n"

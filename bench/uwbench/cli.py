@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from uwbench import __version__, cli_board, cli_listings
 from uwbench.cli_options import (
@@ -40,7 +40,6 @@ from uwbench.cli_options import (
     Results,
     Revision,
     Seed,
-    Stray,
     Suite,
     Tasks,
     Weights,
@@ -80,6 +79,16 @@ class Group(TyperGroup):
             from uwbench.console import interrupted
 
             _fail(interrupted(), 1)
+
+
+class TaskCommand(TyperCommand):
+    """A command whose stray words are most likely tasks without `-t`."""
+
+    def invoke(self, ctx: Any) -> Any:
+        if ctx.args:
+            remedy = f"did you mean {' '.join(f'-t {word}' for word in ctx.args)}?"
+            raise UsageError(f"unexpected {' '.join(ctx.args)!r}", remedy=remedy)
+        return super().invoke(ctx)
 
 
 class ListingGroup(Group):
@@ -131,7 +140,7 @@ def _root(
         raise typer.Exit
 
 
-@app.command()
+@app.command(cls=TaskCommand, context_settings={"allow_extra_args": True})
 def run(
     model: Models = None,
     task: Tasks = None,
@@ -163,10 +172,8 @@ def run(
     results: Results = None,
     quiet: Quiet = False,
     as_json: Json = False,
-    stray: Stray = None,
 ) -> None:
     """Extract, probe and print the leaderboard. What is cached is not encoded again."""
-    _refuse_stray(stray)
     from uwbench import api
 
     options = _options(locals())
@@ -182,7 +189,7 @@ def run(
     _finish(report, suite, as_json)
 
 
-@app.command()
+@app.command(cls=TaskCommand, context_settings={"allow_extra_args": True})
 def extract(
     model: Models = None,
     task: Tasks = None,
@@ -210,10 +217,8 @@ def extract(
     data: Data = None,
     results: Results = None,
     quiet: Quiet = False,
-    stray: Stray = None,
 ) -> None:
     """Put embeddings into the cache. Without tasks: every task of the suite whose data is at hand."""
-    _refuse_stray(stray)
     from uwbench import api
 
     options = _options(locals())
@@ -234,7 +239,7 @@ def extract(
     _leave(report)
 
 
-@app.command()
+@app.command(cls=TaskCommand, context_settings={"allow_extra_args": True})
 def probe(
     task: Tasks = None,
     model: Models = None,
@@ -255,10 +260,8 @@ def probe(
     results: Results = None,
     quiet: Quiet = False,
     as_json: Json = False,
-    stray: Stray = None,
 ) -> None:
     """Score tasks from the cache, without audio or encoder. Without models: every model in the cache."""
-    _refuse_stray(stray)
     from uwbench import api
 
     options = _options(locals())
@@ -380,9 +383,3 @@ def _leave(report: Report) -> None:
     for line in report.failures:
         print(f"failed: {line}", file=sys.stderr)
     raise typer.Exit(report.exit_code)
-
-
-def _refuse_stray(words: Sequence[str] | None) -> None:
-    if words:
-        remedy = f"did you mean {' '.join(f'-t {word}' for word in words)}?"
-        raise UsageError(f"unexpected {' '.join(words)!r}", remedy=remedy)

@@ -68,7 +68,6 @@ RemoteCode = Annotated[
 Revision = Annotated[str | None, typer.Option("--revision", help="The revision of a hub id.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No plan and no progress.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Stray = Annotated[list[str] | None, typer.Argument(hidden=True)]
 
 
 def split_names(values: Sequence[str] | None) -> list[str]:

@@ -1,0 +1,1 @@
+"""The companion of uwbench: what a UniWhisper costs to train, and exports that the benchmark loads."""

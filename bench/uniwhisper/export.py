@@ -1,0 +1,102 @@
+"""Make an encoder folder that uwbench loads: weights, configuration, front end, and what it was trained on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from uwbench.api import EncoderError, InputError, UsageError, sha256_file
+
+if TYPE_CHECKING:
+    from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+_USES = ("train", "test", "all")
+
+
+def export_encoder(
+    checkpoint: Path, output: Path, *, base: Path | None = None, alpha: float = 1.0, training_data: Path | None = None
+) -> Path:
+    """Write the encoder of a Whisper checkpoint to `output` and return the folder.
+
+    With `base`, the weights are `(1 - alpha) * base + alpha * checkpoint` (WiSE-FT, Wortsman et al. 2022), which
+    gives back speech that training took. `training_data` is a YAML list of `{dataset, split, licence}`, the basis of
+    the board's contamination flags; without it the export says that it is unknown. Raises UsageError or InputError
+    for what cannot be, and never overwrites a folder that holds something.
+    """
+    if not 0 <= alpha <= 1:
+        raise UsageError(f"{alpha} is not between 0 and 1", where="--alpha")
+    if alpha != 1 and base is None:
+        raise UsageError("needs the weights to interpolate with", where="--alpha", remedy="give --base FOLDER")
+    if output.exists() and any(output.iterdir()):
+        raise UsageError("is not empty", where=output, remedy="export into a new folder")
+    data = None if training_data is None else read_training_data(training_data)
+    encoder = _load(checkpoint)
+    if base is not None:
+        _interpolate(encoder, _load(base), alpha, base)
+    _write(encoder, output)
+    card = {
+        "alpha": alpha,
+        "checkpoint": _hashes(checkpoint),
+        "base": None if base is None else _hashes(base),
+        "training_data": data,
+    }
+    (output / "uniwhisper.json").write_text(json.dumps(card, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return output
+
+
+def read_training_data(path: Path) -> list[dict[str, Any]]:
+    """Return a list of what an encoder was trained on; raise InputError naming the entry that is not of the form."""
+    import yaml
+
+    try:
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot be read ({' '.join(str(error).split())})", where=path) from error
+    if not isinstance(entries, list) or not entries:
+        raise InputError("is no list of {dataset, split, licence}", where=path)
+    for number, entry in enumerate(entries, start=1):
+        if not isinstance(entry, dict) or set(entry) != {"dataset", "split", "licence"}:
+            raise InputError(f"entry {number} has not exactly the fields dataset, split, licence", where=path)
+        if entry["split"] not in _USES:
+            raise InputError(f"entry {number}: split {entry['split']!r} is not one of {', '.join(_USES)}", where=path)
+    return entries
+
+
+def _load(folder: Path) -> WhisperEncoder:
+    import torch
+    from transformers import AutoConfig, WhisperModel
+    from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+    if not (folder / "config.json").is_file():
+        raise UsageError("is no checkpoint folder (no config.json)", where=folder)
+    config = AutoConfig.from_pretrained(folder)
+    if config.model_type != "whisper":
+        raise EncoderError(f"holds a {config.model_type} model, not one of Whisper's shape", where=folder)
+    if (config.architectures or [""])[0] == "WhisperEncoder":
+        return WhisperEncoder.from_pretrained(folder, dtype=torch.float32)
+    return WhisperModel.from_pretrained(folder, dtype=torch.float32).encoder
+
+
+def _interpolate(encoder: WhisperEncoder, base: WhisperEncoder, alpha: float, where: Path) -> None:
+    import torch
+
+    origin = base.state_dict()
+    if {name: value.shape for name, value in origin.items()} != {n: v.shape for n, v in encoder.state_dict().items()}:
+        raise EncoderError("has another shape than the checkpoint", where=where)
+    with torch.no_grad():
+        for name, value in encoder.state_dict().items():
+            if value.is_floating_point():
+                value.lerp_(origin[name], 1 - alpha)
+
+
+def _write(encoder: WhisperEncoder, output: Path) -> None:
+    from transformers import WhisperFeatureExtractor
+
+    output.mkdir(parents=True, exist_ok=True)
+    encoder.save_pretrained(output)
+    WhisperFeatureExtractor(feature_size=encoder.config.num_mel_bins).save_pretrained(output)
+
+
+def _hashes(folder: Path) -> list[str]:
+    return sorted(sha256_file(path) for path in folder.glob("*.safetensors"))

@@ -1,0 +1,72 @@
+"""The documentation says what the program does: generated pages are current, the README's commands run."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from conftest import ROOT, Command
+
+
+def test_the_command_line_page_is_current() -> None:
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == module.render(), "run make docs"
+
+
+def readme_commands() -> list[list[str]]:
+    blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+    lines = [line for block in blocks for line in block.splitlines() if line.strip()]
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, whisper_tiny: Path) -> Path:
+    """What the README's commands name: a model folder, an encoder file, a manifest with speakers."""
+    shutil.copytree(whisper_tiny, tmp_path / "my_model")
+    text = (ROOT / "docs" / "adding-an-encoder.md").read_text(encoding="utf-8")
+    example = next(
+        block for block in re.findall(r"^```python\n(.*?)^```", text, re.M | re.S) if "class BandEnergies" in block
+    )
+    (tmp_path / "my_encoder.py").write_text(example)
+    data = tmp_path / "my_data"
+    data.mkdir()
+    rng = np.random.default_rng(0)
+    rows = []
+    for index in range(40):
+        path = data / f"{index:02d}.wav"
+        pitch = 300 if index % 2 else 2000
+        tone = np.sin(2 * np.pi * pitch * np.arange(4000) / 16_000)
+        soundfile.write(path, 0.3 * tone + 0.05 * rng.standard_normal(4000), 16_000)
+        split = ("train", "train", "valid", "test")[index // 2 % 4]
+        rows.append((path.name, "low" if index % 2 else "high", split, f"speaker{index // 8}"))
+    with (data / "manifest.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("path", "label", "split", "speaker"), *rows])
+    return tmp_path
+
+
+def test_every_command_of_the_readme_runs(workplace: Path, uwbench: Command) -> None:
+    commands = readme_commands()
+    assert len(commands) > 15
+    for words in commands:
+        assert words[0] == "uwbench"
+        done = uwbench(*words[1:])
+        assert done.code == 0, f"{shlex.join(words)}\n{done.out}\n{done.err}"
+    assert (workplace / "board.html").is_file()
+
+
+def test_links_of_the_documentation_lead_somewhere() -> None:
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+            assert "://" in target or (page.parent / target).exists(), f"{page.name} links to {target}"
