@@ -228,7 +228,7 @@ def _forward(
     if "mix" in parameters:
         inputs = torch.einsum("sgl,sbld->sgbd", parameters["mix"].softmax(dim=-1), x[:, 0])
     if "gamma" in parameters:
-        inputs = x * parameters["gamma"][:, :, None] + parameters["beta"][:, :, None]
+        inputs = inputs * parameters["gamma"][:, :, None] + parameters["beta"][:, :, None]
     last = inputs
     if "w1" in parameters:
         last = (inputs @ parameters["w1"]).add_(parameters["b1"][:, :, None]).relu_()
@@ -278,11 +278,13 @@ def _backward_inputs(
     """Fill in the gradients of what lies before the first linear layer, given the `error` in its input."""
     import torch
 
+    shares = parameters["mix"].softmax(dim=-1) if "mix" in parameters else None
     if "gamma" in parameters:
-        torch.sum(error * x, dim=2, out=into["gamma"])
+        mixed = x if shares is None else torch.einsum("sgl,sbld->sgbd", shares, x[:, 0])
+        torch.sum(error * mixed, dim=2, out=into["gamma"])
         torch.sum(error, dim=2, out=into["beta"])
-    if "mix" in parameters:
-        shares = parameters["mix"].softmax(dim=-1)
+        error = error * parameters["gamma"][:, :, None]
+    if shares is not None:
         slope = torch.einsum("sgbd,sbld->sgl", error, x[:, 0])
         into["mix"].copy_(shares * (slope - (shares * slope).sum(dim=-1, keepdim=True)))
 
