@@ -73,7 +73,7 @@ def figure_spec(board: Board, figure: str, method: Method, average: str) -> dict
     """
     rows = chart_rows(board, figure, method, average)
     needed = {"throughput": "clips_per_s", "size": "parameters"}.get(figure, "score")
-    rows = [row for row in rows if row[needed] is not None]
+    rows = [row for row in rows if row[needed] is not None and (needed == "score" or row[needed] > 0)]
     if not rows:
         return None
     spec = {**chart(board, figure, method, average), "data": {"values": rows}, "config": _CONFIG}

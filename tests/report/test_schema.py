@@ -1,0 +1,85 @@
+"""results/README.md documents every field of a result, and real files of every schema stay readable."""
+
+from __future__ import annotations
+
+import json
+import re
+import types
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin
+
+import pytest
+from pydantic import BaseModel
+
+from report.made_results import TASKS, make_result
+from uwbench.errors import InputError
+from uwbench.result import SCHEMA, Result, read_result, result_path, write_result
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = sorted((ROOT / "tests" / "golden").glob("*/*.json"))
+
+
+def fields_of(model: type[BaseModel], prefix: str = "") -> set[str]:
+    found: set[str] = set()
+    for name, field in model.model_fields.items():
+        path = f"{prefix}{field.alias or name}"
+        inner = record_in(field.annotation)
+        if inner is None or path == "scores":
+            found.add(path)
+        if inner is not None:
+            found |= fields_of(inner, f"{path}.*." if get_origin(field.annotation) is dict else f"{path}.")
+    return found
+
+
+def record_in(kind: Any) -> type[BaseModel] | None:
+    """The record that a type is, may be, or maps to."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return kind
+    if get_origin(kind) in (dict, Union, types.UnionType):
+        return next((found for part in get_args(kind) if (found := record_in(part))), None)
+    return None
+
+
+def test_the_readme_names_every_field_and_no_other() -> None:
+    text = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
+    section = text.split(f"## Schema {SCHEMA}")[1].split("\n## ")[0]
+    documented = re.findall(r"^\| `([^`]+)`", section, flags=re.MULTILINE)
+    assert len(documented) == len(set(documented))
+    assert set(documented) == fields_of(Result)
+
+
+def test_the_readme_names_every_column_of_the_predictions(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    make_result(tmp_path, "m", TASKS[0], 0.7)
+    columns = pq.read_schema(next(tmp_path.rglob("*.parquet"))).names
+    text = (ROOT / "results" / "README.md").read_text(encoding="utf-8").split("## Predictions")[1]
+    assert re.findall(r"^\| `([^`]+)`", text, flags=re.MULTILINE) == columns
+
+
+def test_every_real_file_of_every_schema_is_read() -> None:
+    assert {path.parent.name for path in GOLDEN} == {str(version) for version in range(1, SCHEMA + 1)}
+    for path in GOLDEN:
+        result = read_result(path)
+        assert result.status == "ok"
+        assert result.scores
+
+
+def test_a_written_result_reads_back_the_same_and_is_strict(tmp_path: Path) -> None:
+    path = make_result(tmp_path, "m", TASKS[2], 0.7)
+    result = read_result(path)
+    assert result_path(tmp_path, result) == path
+    assert read_result(write_result(tmp_path / "again", result)) == result
+    data = json.loads(path.read_text())
+    assert list(data) == sorted(data)
+    data["surprise"] = 1
+    path.write_text(json.dumps(data))
+    with pytest.raises(InputError, match="surprise"):
+        read_result(path)
+    del data["surprise"], data["counts"]["clips"]
+    path.write_text(json.dumps(data))
+    with pytest.raises(InputError, match=r"counts\.clips"):
+        read_result(path)
+    path.write_text(json.dumps({**data, "schema": 99}))
+    with pytest.raises(InputError, match="schema 1"):
+        read_result(path)
