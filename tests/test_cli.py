@@ -245,3 +245,15 @@ def test_processes_share_one_cache(tmp_path: Path, shared_data: Path) -> None:
     assert [process.returncode for process in racing] == [0, 0, 0], errors
     after = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
     assert "everything was cached" in after.stdout
+
+
+def test_scoring_one_method_keeps_the_other(uwbench: Command, dataset: Path, tmp_path: Path) -> None:
+    assert uwbench("run", "-m", "logmel", "-t", dataset).code == 0
+    path = next((tmp_path / "results").glob("logmel/*/uwbench-1/beeps.json"))
+    before = json.loads(path.read_text())
+    assert uwbench("probe", "-t", "beeps", "--method", "knn").code == 0
+    after = json.loads(path.read_text())
+    assert after["scores"] == before["scores"]
+    assert uwbench("compare", "logmel", "logmel", "--method", "mlp").code == 0
+    assert uwbench("probe", "-t", "beeps", "--method", "knn", "--seed", 1).code == 0
+    assert list(json.loads(path.read_text())["scores"]) == ["knn"], "numbers of another seed are not mixed in"

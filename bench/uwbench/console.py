@@ -37,7 +37,7 @@ class TerminalReporter:
         self.start = self.last_line = 0.0
 
     def note(self, text: str) -> None:
-        self.console.print(text, markup=False)
+        self.console.print(text, markup=False, soft_wrap=True)
 
     def planned(self, plans: Sequence[Plan], missing: Sequence[str], folders: Folders) -> None:
         for line in plan_lines(plans, missing, folders):
@@ -58,14 +58,14 @@ class TerminalReporter:
             self.bar.update(self.bar.task_ids[0], completed=self.clips, speed=self._speed())
         elif time.monotonic() - self.last_line > _LINE_EVERY_S:
             self.last_line = time.monotonic()
-            self.console.print(self._line(), markup=False)
+            self.console.print(self._line(), markup=False, soft_wrap=True)
 
     def finished(self) -> None:
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
         elif self.clips:
-            self.console.print(self._line(), markup=False)
+            self.console.print(self._line(), markup=False, soft_wrap=True)
         self.clips = 0
 
     def _speed(self) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from uwbench.card import Protocol
 from uwbench.clip_table import ClipTable
 from uwbench.device import pick_device
-from uwbench.errors import ProbeError, UwbenchError
+from uwbench.errors import InputError, ProbeError, UwbenchError
 from uwbench.files import write_atomically
 from uwbench.provenance import git_state, peak_memory_mb, versions
 from uwbench.result import (
@@ -26,6 +26,7 @@ from uwbench.result import (
     Score,
     TaskInfo,
     predictions_path,
+    read_result,
     result_path,
     utc_now,
     write_result,
@@ -78,7 +79,8 @@ def probe_task(
         run=_run(started, {**(seconds or {}), "probe": time.perf_counter() - clock}, table, options, speed),
     )
     path = result_path(results, result)
-    _write_predictions(predictions_path(path), outcome.predictions)
+    result, predictions = _keep_other_methods(path, result, outcome.predictions)
+    _write_predictions(predictions_path(path), predictions)
     return write_result(results, result), result
 
 
@@ -190,6 +192,29 @@ def _model_info(record: EncoderRecord, protocol: Protocol) -> ModelInfo:
         parameters=record.parameters,
         training_data=record.training_data,
     )
+
+
+def _keep_other_methods(path: Path, result: Result, predictions: pa.Table) -> tuple[Result, pa.Table]:
+    """Add what an earlier run scored by a method that this one did not, where all else about the number is the same."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not (path.is_file() and predictions_path(path).is_file()):
+        return result, predictions
+    try:
+        before = read_result(path)
+        rows = pq.read_table(predictions_path(path))
+    except (InputError, OSError, pa.ArrowException):
+        return result, predictions
+    others = [method for method in before.scores if method not in result.scores]
+    same = all(
+        getattr(before, part) == getattr(result, part) for part in ("status", "task", "model", "protocol", "counts")
+    )
+    if not (others and same and before.run.seed == result.run.seed and rows.schema.equals(predictions.schema)):
+        return result, predictions
+    kept = rows.filter(pa.array([method in others for method in rows["method"].to_pylist()]))
+    scores = {**{method: score for method, score in before.scores.items() if method in others}, **result.scores}
+    return result.model_copy(update={"scores": scores}), pa.concat_tables([predictions, kept])
 
 
 def _run(

@@ -122,16 +122,18 @@ class FrameLabels:
 
     def predict(self, scores: np.ndarray, items: np.ndarray, clips: np.ndarray) -> Predicted:
         """Return each clip's counts over its segments; where `items` hold only some of its frames, over theirs."""
-        starts = np.searchsorted(items, self.offsets[clips], side="left")
-        stops = np.searchsorted(items, self.offsets[clips + 1], side="left")
+        owner = np.searchsorted(self.offsets, items, side="right") - 1
+        order = np.argsort(owner, kind="stable")  # clips come in the order of their ids, not of their frames
+        starts = np.searchsorted(owner[order], clips, side="left")
+        stops = np.searchsorted(owner[order], clips, side="right")
         counts, texts = np.zeros((len(clips), 3 * len(self.classes)), np.float32), []
         for at, (row, start, stop) in enumerate(zip(clips.tolist(), starts, stops, strict=True)):
-            positive = scores[start:stop] >= THRESHOLD
+            own = order[start:stop]
             truth = segment_truth(self.events[row], self.durations_s[row], self.segment_s, len(self.classes))
-            segments = self._segments(items[start:stop], row)
+            segments = self._segments(items[own], row)
             predicted = np.zeros_like(truth)
-            np.logical_or.at(predicted, segments, positive)
-            if stop - start < self.offsets[row + 1] - self.offsets[row]:
+            np.logical_or.at(predicted, segments, scores[own] >= THRESHOLD)
+            if len(own) < self.offsets[row + 1] - self.offsets[row]:
                 seen = np.unique(segments)
                 truth, predicted = truth[seen], predicted[seen]
             counts[at] = metrics.segment_counts(truth, predicted)

@@ -45,7 +45,7 @@ def joined(parts: Sequence[Predicted]) -> Predicted:
 
 
 class Kind(Protocol):
-    """One kind of task. Items are rows of the inputs, in ascending order of clip: the clips, or frames of clips.
+    """One kind of task. Items are rows of the inputs: the clips, or frames of clips.
 
     `items` are all items of some clips; `thin` and `sample` give about `limit` of them, the first to train on, the
     second so that they can be measured.

@@ -64,7 +64,8 @@ def run_probes(
     """
     unknown = [name for name in methods if name not in ("mlp", "knn")]
     if unknown or not methods:
-        raise UsageError(f"unknown probe {unknown[:1] or methods!r}", remedy="known: mlp, knn")
+        what = f"unknown probe {unknown[0]!r}" if unknown else "no probe is asked for"
+        raise UsageError(what, remedy="known: mlp, knn")
     _require_finite(data)
     kind = kind_of(data)
     task = Task(data, kind, protocol, plan_folds(data, protocol.mlp, kind.strata(), seed), seed, device)

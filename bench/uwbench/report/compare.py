@@ -178,7 +178,8 @@ def _difference(
     level: float,
     seed: int,
 ) -> OverallDifference:
-    first, second = (np.stack([task.scores[model] for task in draws]) for model in models)
+    longest = max(len(task.scores[models[0]]) for task in draws)  # a task drawn less often has its draws repeated
+    first, second = (np.stack([np.resize(task.scores[model], longest) for task in draws]) for model in models)
     scores = [float(combine(average, own, np.array([entry.score for entry in own]))) for own in (one, other)]
     values = combine(average, one, first) - combine(average, one, second)
     clusters = min(task.n_clusters for task in draws)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from uwbench.report.export import AVERAGE_NAMES, METHOD_NAMES
+from uwbench.report.export import METHOD_NAMES
 from uwbench.score import AVERAGES, METHODS, Average, Method, averages
 
 if TYPE_CHECKING:
@@ -16,6 +16,16 @@ if TYPE_CHECKING:
     from uwbench.card import Suite
     from uwbench.report.board import Board, Row
     from uwbench.result import Result, Score
+
+# Names that leave room for the numbers in 80 columns.
+SHORT_NAMES = {
+    "mlp": "MLP",
+    "knn": "kNN",
+    "weighted": "Weighted",
+    "domain": "Domain",
+    "task": "Task",
+    "chance": "Chance",
+}
 
 
 def run_view(
@@ -52,8 +62,7 @@ def run_table(results: Sequence[Result]) -> Table:
     from rich.text import Text
 
     table = _new_table(Text(results[0].model.name))
-    for head in ("Task", "Kind"):
-        table.add_column(head, overflow="fold")
+    table.add_column("Task", overflow="fold")
     table.add_column("n", justify="right")
     for method in METHODS:
         table.add_column(METHOD_NAMES[method], justify="right", no_wrap=True)
@@ -62,15 +71,16 @@ def run_table(results: Sequence[Result]) -> Table:
     for result in sorted(results, key=lambda result: result.status == "failed"):
         if result.status == "failed":
             reason = result.error.message if result.error else "failed"
-            table.add_row(Text(result.task.name), "", "", Text("failed", style="red"), "", Text(reason), "")
+            table.add_row(Text(result.task.name), "", Text("failed", style="red"), "", Text(reason), "")
             continue
         mark = "" if result.status == "ok" else f" ({result.status})"
         table.add_row(
             Text(result.task.name + mark),
-            result.task.metric,
             f"{result.task.n:,}",
             *(_score_text(result.scores.get(method)) for method in METHODS),
-            Text(chosen_text(result.scores["mlp"].chosen) if "mlp" in result.scores else ""),
+            Text(chosen_text(result.scores["mlp"].chosen, several_layers=len(result.model.layers) > 1))
+            if "mlp" in result.scores
+            else "",
             f"{sum(result.run.seconds.values()):.1f}",
         )
     return table
@@ -87,7 +97,7 @@ def run_averages(by_model: Sequence[Sequence[Result]], suite: Suite) -> Table:
             found = averages(scored, suite, method)
             if found:
                 cells = [_average_text(found[name]) for name in AVERAGES]
-                table.add_row(Text(own[0].model.name), METHOD_NAMES[method], *cells, _held(found["weighted"]))
+                table.add_row(Text(own[0].model.name), SHORT_NAMES[method], *cells, _held(found["weighted"]))
     return table
 
 
@@ -139,14 +149,16 @@ def _board_tasks(board: Board) -> Table:
     return table
 
 
-def chosen_text(chosen: Mapping[str, Any]) -> str:
+def chosen_text(chosen: Mapping[str, Any], *, several_layers: bool = True) -> str:
     """Return what validation chose in a few words: `layer 4, width 512, rate 0.001`; over folds, the commonest of each.
 
-    How the choice was made (validation clips, their score) is left to the result file.
+    How the choice was made (validation clips, their score) is left to the result file, and the layer where there was no
+    choice.
     """
-    shown = {name: value for name, value in chosen.items() if name not in _HIDDEN and not _folds_of(value)}
+    hidden = _HIDDEN if several_layers else _HIDDEN | {"layer"}
+    shown = {name: value for name, value in chosen.items() if name not in hidden and not _folds_of(value)}
     folds = [fold for value in chosen.values() for fold in _folds_of(value)]
-    for name in dict.fromkeys(name for fold in folds for name in fold if name not in _HIDDEN):
+    for name in dict.fromkeys(name for fold in folds for name in fold if name not in hidden):
         shown[name] = [fold[name] for fold in folds if name in fold]
     return ", ".join(
         f"{_SHORTER.get(name, name.replace('_', ' '))} {_commonest(value)}" for name, value in shown.items()
@@ -191,8 +203,8 @@ def _averages_head(title: Any, *, ranked: bool) -> Table:
     if not ranked:
         table.add_column("Method")
     for name in AVERAGES:
-        table.add_column(AVERAGE_NAMES[name], justify="right")
-    table.add_column("Tasks", justify="right")
+        table.add_column(SHORT_NAMES[name], justify="right", no_wrap=True)
+    table.add_column("Tasks", justify="right", no_wrap=True)
     return table
 
 
@@ -204,7 +216,8 @@ def _score_text(score: Score | None) -> str:
 
 def _average_text(average: Average) -> str:
     bounds = None if average.low is None or average.high is None else (average.low, average.high)
-    return _with_interval(average.score, bounds)
+    # Only the headline has room for its interval in 80 columns; the other formats show them all.
+    return _with_interval(average.score, bounds if average.name == "weighted" else None)
 
 
 def _with_interval(score: float, bounds: tuple[float, float] | None) -> str:
