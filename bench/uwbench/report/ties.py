@@ -18,8 +18,8 @@ from uwbench.result import TaskInfo, predictions_path
 from uwbench.score import Entry, Method, combine
 
 SIGNIFICANCE = 0.05
-# Average precision over many clips and classes costs 8 s a thousand draws and seed (10,000 clips, 200 classes). Ties need a
-# standard error only, which 200 draws give within 5 %.
+# Average precision over many clips and classes costs 8 s a thousand draws and seed (10,000 clips, 200 classes). Ties
+# need a standard error only, which 200 draws give within 5 %.
 _LARGE, _FEWER = 400_000, 200
 
 
