@@ -18,7 +18,7 @@ MANY = (RNG.random((90, 4)) < 0.4).astype(np.float32)
 
 
 def problem(loss: str = "softmax", **fields) -> Problem:
-    settings = {"affine": False, "dropout": 0.0, "final_rate": 0.1, "schedule": "step", "device": "cpu"} | fields
+    settings = {"norm": "hidden", "dropout": 0.0, "final_rate": 0.1, "schedule": "step", "device": "cpu"} | fields
     inputs = LAYERS if settings.get("layers", 1) > 1 else X
     return Problem(
         dim=10,
@@ -57,13 +57,15 @@ def by_torch(made: Problem, one: Stream, point: Point) -> np.ndarray:
 
     def forward(rows: np.ndarray) -> torch.Tensor:
         x = torch.from_numpy(made.inputs(rows))
-        x = torch.nn.functional.layer_norm(x, (10,))
+        if made.norm == "input":
+            x = torch.nn.functional.layer_norm(x, (10,))
         if "mix" in parameters:
             x = (x * parameters["mix"].softmax(0)[:, None]).sum(dim=1)
         if "gamma" in parameters:
             x = x * parameters["gamma"] + parameters["beta"]
         if "w1" in parameters:
-            x = torch.relu(x @ parameters["w1"] + parameters["b1"])
+            x = x @ parameters["w1"] + parameters["b1"]
+            x = torch.relu(torch.nn.functional.layer_norm(x, x.shape[-1:]) if made.norm == "hidden" else x)
         return x @ parameters["w2"] + parameters["b2"]
 
     for epoch in range(one.stop):
@@ -88,12 +90,12 @@ def by_torch(made: Problem, one: Stream, point: Point) -> np.ndarray:
     "made",
     [
         problem(),
-        problem(affine=True, schedule="epoch"),
+        problem(norm="input", schedule="epoch"),
         problem("sigmoid", positive_weight=10.0),
         problem(layers=3),
-        problem("sigmoid", layers=3, affine=True),
+        problem("sigmoid", layers=3, norm="input"),
     ],
-    ids=["plain", "affine", "sigmoid", "layers", "all"],
+    ids=["plain", "input", "sigmoid", "layers", "all"],
 )
 def test_equals_torch(made: Problem, width: int) -> None:
     point = Point(width, 0.01, 0.3)

@@ -73,7 +73,7 @@ def test_every_kind_is_learnt_and_can_be_recomputed_from_its_predictions(
     for method, score in outcome.scores.items():
         items = read_items(outcome.predictions, method, score.metric)
         np.testing.assert_allclose(seed_scores(items), score.per_seed, atol=1e-6)
-        assert score.main_score > 0.5
+        assert score.main_score > (0.5 if protocol is FEW else 0.33)  # X-ARES takes 30 steps here; chance is 0.25
     seeds = protocol.mlp.seeds
     assert outcome.predictions.num_rows == (len(seeds) + 1) * sum(name == "test" for name in data.splits or ())
 

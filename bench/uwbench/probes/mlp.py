@@ -48,7 +48,7 @@ class Problem:
     loss: Literal["softmax", "sigmoid"]
     inputs: Callable[[np.ndarray], np.ndarray]
     targets: Callable[[np.ndarray], np.ndarray]
-    affine: bool  # LayerNorm's own scale and shift are trained; before a linear layer they only change the path
+    norm: Literal["input", "hidden"]  # LayerNorm before all (with trained scale and shift), or in the hidden layer
     dropout: float
     final_rate: float
     schedule: Literal["step", "epoch"]
@@ -141,7 +141,7 @@ class Stack:
         with torch.inference_mode():
             for start in range(0, len(rows), _EVAL_ITEMS):
                 values = _prepare(self.problem, [self.streams[stream]], [rows[start : start + _EVAL_ITEMS]])
-                yield _forward(parameters, values, None)[0][0]
+                yield _forward(self.problem, parameters, values, None).logits[0]
 
 
 def train(stack: Stack, after_epoch: Callable[[Stack, int], None]) -> None:
@@ -167,7 +167,7 @@ def train(stack: Stack, after_epoch: Callable[[Stack, int], None]) -> None:
 
 def _shapes(problem: Problem, width: int) -> list[tuple[str, tuple[int, ...]]]:
     mix = [("mix", (problem.layers,))] if problem.layers > 1 else []
-    norm = [("gamma", (problem.dim,)), ("beta", (problem.dim,))] if problem.affine else []
+    norm = [("gamma", (problem.dim,)), ("beta", (problem.dim,))] if problem.norm == "input" else []
     if width == 0:
         return [*mix, *norm, ("w2", (problem.dim, problem.classes)), ("b2", (problem.classes,))]
     hidden = [("w1", (problem.dim, width)), ("b1", (width,))]
@@ -197,7 +197,7 @@ def _rows(stream: Stream, order: np.ndarray, step: int) -> np.ndarray:
 
 
 def _prepare(problem: Problem, streams: Sequence[Stream], rows: Sequence[np.ndarray]) -> torch.Tensor:
-    """Return inputs `(S, 1, B, [layers,] dim)`, standardised and layer-normalised; filled up with zeros."""
+    """Return inputs `(S, 1, B, [layers,] dim)`, standardised or layer-normalised; filled up with zeros."""
     import torch
 
     longest = max(len(part) for part in rows)
@@ -213,15 +213,37 @@ def _prepare(problem: Problem, streams: Sequence[Stream], rows: Sequence[np.ndar
             for name in ("centre", "scale")
         )
         x = (x - centre).mul_(scale)
-    x -= x.mean(dim=-1, keepdim=True)
-    x *= torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + _EPSILON)
+    if problem.norm == "input":
+        _normalise(x)
     return x[:, None]
 
 
+def _normalise(x: torch.Tensor) -> torch.Tensor:
+    """LayerNorm over the last axis, in place; return the factors `(..., 1)` that the centred values were scaled by."""
+    import torch
+
+    x -= x.mean(dim=-1, keepdim=True)
+    factor = torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + _EPSILON)
+    x *= factor
+    return factor
+
+
+@dataclass(frozen=True, slots=True)
+class _Passed:
+    """What the way back needs: logits `(S, G, B, classes)`, the inputs of the first and of the last linear layer, the
+    normalised hidden values and their factors, where LayerNorm is there.
+    """
+
+    logits: torch.Tensor
+    inputs: torch.Tensor
+    last: torch.Tensor
+    hidden: torch.Tensor | None
+    factor: torch.Tensor | None
+
+
 def _forward(
-    parameters: dict[str, torch.Tensor], x: torch.Tensor, mask: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return logits `(S, G, B, classes)`, the input of the last layer, and the input of the first linear layer."""
+    problem: Problem, parameters: dict[str, torch.Tensor], x: torch.Tensor, mask: torch.Tensor | None
+) -> _Passed:
     import torch
 
     inputs = x
@@ -229,12 +251,16 @@ def _forward(
         inputs = torch.einsum("sgl,sbld->sgbd", parameters["mix"].softmax(dim=-1), x[:, 0])
     if "gamma" in parameters:
         inputs = inputs * parameters["gamma"][:, :, None] + parameters["beta"][:, :, None]
-    last = inputs
+    last, hidden, factor = inputs, None, None
     if "w1" in parameters:
-        last = (inputs @ parameters["w1"]).add_(parameters["b1"][:, :, None]).relu_()
+        hidden = (inputs @ parameters["w1"]).add_(parameters["b1"][:, :, None])
+        if problem.norm == "hidden":
+            factor = _normalise(hidden)
+        last = hidden.relu()
         if mask is not None:
             last *= mask
-    return (last @ parameters["w2"]).add_(parameters["b2"][:, :, None]), last, inputs
+    logits = (last @ parameters["w2"]).add_(parameters["b2"][:, :, None])
+    return _Passed(logits, inputs, last, hidden, factor)
 
 
 def _step(
@@ -248,18 +274,22 @@ def _step(
     x = _prepare(problem, stack.streams, rows)
     mask = _dropout(stack, rows, masks)
     parameters = stack.views(stack.weights)
-    logits, last, inputs = _forward(parameters, x, mask)
-    error = _error(problem, logits, rows)
+    passed = _forward(problem, parameters, x, mask)
+    error = _error(problem, passed.logits, rows)
     into = stack.views(stack.gradients)
-    into["w2"].copy_(last.transpose(-1, -2) @ error)
+    into["w2"].copy_(passed.last.transpose(-1, -2) @ error)
     torch.sum(error, dim=2, out=into["b2"])
     back = None
     if "w1" in parameters:
         back = error @ parameters["w2"].transpose(-1, -2)
-        back *= last > 0
+        back *= passed.last > 0
         if mask is not None:
             back *= mask
-        into["w1"].copy_(inputs.transpose(-1, -2) @ back)
+        if passed.hidden is not None and passed.factor is not None:  # back through LayerNorm
+            along = (back * passed.hidden).mean(dim=-1, keepdim=True)
+            back -= back.mean(dim=-1, keepdim=True)
+            back.sub_(passed.hidden * along).mul_(passed.factor)
+        into["w1"].copy_(passed.inputs.transpose(-1, -2) @ back)
         torch.sum(back, dim=2, out=into["b1"])
     if "gamma" in parameters or "mix" in parameters:
         below = (

@@ -78,7 +78,7 @@ class Search:
             loss=kind.loss,
             inputs=inputs,
             targets=kind.targets,
-            affine=settings.normalise == "none",
+            norm="input" if settings.normalise == "none" else "hidden",
             dropout=settings.dropout,
             final_rate=settings.final_rate,
             schedule=settings.schedule,
