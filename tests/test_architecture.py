@@ -45,6 +45,7 @@ LAYERS = {
     "upkeep": 2,
     "doctor": 2,
     "reproduce": 4,
+    "inflation": 4,
     "run": 5,
     "api": 6,
     "console": 6,

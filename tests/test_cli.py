@@ -65,6 +65,13 @@ def test_the_main_job_on_the_mini_suite(uwbench: Command, tmp_path: Path) -> Non
         assert "logmel" in path.read_text()
     assert uwbench("compare", "logmel", "mfcc", "-s", "mini").code == 0
     assert "borda" in uwbench("sensitivity", "-s", "mini").out
+    (row, _) = json.loads(uwbench("inflation", "-t", "mini_sound", "--seeds", 3, "--json").out)
+    assert row["difference"] == pytest.approx(row["on_test"] - row["on_validation"])
+    assert row["difference"] > -0.05
+    assert uwbench("inflation", "-t", "mini_music").code == 2, "X-ARES would select on its validation part"
+    assert uwbench("figures", "-s", "mini", "--output", tmp_path / "figures", "--format", "svg").code == 0
+    assert (tmp_path / "figures" / "board.tex").is_file()
+    assert "model-index" in uwbench("card", "mfcc", "-s", "mini").out
     result = next((tmp_path / "results").glob("logmel/*/uwbench-1/mini_sound.json"))
     reproduced = uwbench("reproduce", result)
     assert (reproduced.code, reproduced.out) == (0, "logmel, mini_sound: equal\n")

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from uwbench.cli_options import Json, Protocol, Results, Suite, print_json
+from uwbench.cli_options import (
+    Cache,
+    Device,
+    Json,
+    Models,
+    Protocol,
+    Results,
+    Suite,
+    Tasks,
+    print_json,
+    split_names,
+)
 from uwbench.errors import UsageError
 from uwbench.registry import suggestion
 
@@ -30,6 +41,9 @@ def register(app: typer.Typer) -> None:
     app.command()(leaderboard)
     app.command()(compare)
     app.command()(sensitivity)
+    app.command()(inflation)
+    app.command()(figures)
+    app.command("card")(model_card)
 
 
 def leaderboard(
@@ -116,6 +130,87 @@ def sensitivity(
         ranks = [str(view.ranks[model]) for model in found.models]
         table.add_row(f"{view.kind} {view.name}", *ranks, "-" if view.tau is None else f"{view.tau:.2f}")
     _print(table)
+
+
+def inflation(
+    task: Tasks = None,
+    model: Models = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=2, help="Probe seeds, of each of the two rules.")] = 20,
+    device: Device = "auto",
+    cache: Cache = None,
+    as_json: Json = False,
+) -> None:
+    """Measure how much choosing on test data, as X-ARES does, inflates a score, on embeddings in the cache."""
+    from dataclasses import asdict
+
+    from uwbench import api
+    from uwbench.card import find_protocol
+    from uwbench.clip_table import read_table
+    from uwbench.inflation import measure_inflation
+    from uwbench.run import choose_stores
+    from uwbench.store import open_encoders
+
+    root = api.folders(cache, None, None).cache
+    stores = choose_stores(open_encoders(root)[0], split_names(model), root)
+    protocol = find_protocol("xares-0.1.3")
+    names = split_names(task)
+    found = []
+    for store in stores:
+        for name in names or store.tasks():
+            manifest = store.manifest(name)
+            if manifest is None:
+                continue
+            table = read_table(root, manifest.table)
+            if names or table.card.folds is not None:
+                found.append(measure_inflation(store, table, protocol, seeds=range(seeds), device=device))
+    if not found:
+        raise UsageError("no k-fold task is in the cache", remedy="run uwbench extract first, and name tasks with -t")
+    if as_json:
+        print_json([asdict(one) for one in found])
+        return
+    table = _table(f"X-ARES's probe over {seeds} seeds", "task", "model", "on test", "on validation", "inflation")
+    for one in found:
+        spread = f"{one.difference:+.4f} [{one.low:+.4f}, {one.high:+.4f}]"
+        table.add_row(one.task, one.model, f"{one.on_test:.4f}", f"{one.on_validation:.4f}", spread)
+    _print(table)
+
+
+def figures(
+    output: Annotated[Path, typer.Option("--output", help="The folder to write into.")],
+    suite: Suite = None,
+    protocol: Protocol = "uwbench-1",
+    results: Results = None,
+    merge: Merge = None,
+    form: Annotated[str, typer.Option("--format", help="svg, png, pdf, or several.")] = "svg,png",
+) -> None:
+    """Write the board's figures for a paper, and its LaTeX table."""
+    from uwbench.report.figures import write_figures
+
+    board = _board(results, merge, suite, protocol, references=False)
+    for path in write_figures(board, output, formats=split_names([form])):
+        print(path)
+
+
+def model_card(
+    model: Annotated[str, typer.Argument(help="A model on the board.")],
+    suite: Suite = None,
+    protocol: Protocol = "uwbench-1",
+    results: Results = None,
+    merge: Merge = None,
+    form: Annotated[
+        str, typer.Option("--format", help="hf: model-index; eval: .eval_results; mteb: MTEB's JSON.")
+    ] = "hf",
+) -> None:
+    """Print a model's scores for its Hugging Face card, or as MTEB keeps them."""
+    from uwbench.report.cards import mteb_results, render_eval_results, render_model_index
+
+    board = _board(results, merge, suite, protocol, references=False)
+    if form == "mteb":
+        print_json(mteb_results(board, model))
+    elif form in ("hf", "eval"):
+        print((render_model_index if form == "hf" else render_eval_results)(board, model), end="")
+    else:
+        raise UsageError(f"{form!r} is not one of hf, eval, mteb", where="--format")
 
 
 def print_report(report: Report, suite: str | None, *, as_json: bool) -> None:

@@ -119,7 +119,7 @@ def probe_cached(
     protocol = _protocol(options)
     stores, problems = open_encoders(folders.cache)
     report.failures.extend(problems)
-    chosen = _choose_stores(stores, models, folders)
+    chosen = choose_stores(stores, models, folders.cache)
     names = _cached_tasks(chosen, tasks, suite, folders, options, report)
     for store in chosen:
         for name in names:
@@ -298,11 +298,12 @@ def _speed(extraction: Extraction | None) -> dict[str, float] | None:
     }
 
 
-def _choose_stores(stores: Sequence[EncoderStore], models: Sequence[str], folders: Folders) -> list[EncoderStore]:
+def choose_stores(stores: Sequence[EncoderStore], models: Sequence[str], cache: Path) -> list[EncoderStore]:
+    """Return the encoders of the cache that `models` name, or all; raise an error that says what is there."""
     from uwbench.registry import suggestion
 
     if not stores:
-        raise StoreError("holds no embeddings", where=folders.cache, remedy="run uwbench extract first")
+        raise StoreError("holds no embeddings", where=cache, remedy="run uwbench extract first")
     if not models:
         return list(stores)
     chosen = []
@@ -310,7 +311,7 @@ def _choose_stores(stores: Sequence[EncoderStore], models: Sequence[str], folder
         found = [store for store in stores if model_matches(store.record, model)]
         if not found:
             remedy = suggestion(model, {store.record.name for store in stores})
-            raise UsageError(f"no embeddings of {model!r} are in {folders.cache}", where="--model", remedy=remedy)
+            raise UsageError(f"no embeddings of {model!r} are in {cache}", where="--model", remedy=remedy)
         chosen.extend(store for store in found if store not in chosen)
     return chosen
 

@@ -124,7 +124,8 @@ def _wind(time: np.ndarray, character: np.ndarray, rng: np.random.Generator) -> 
 
 def _bell(time: np.ndarray, frequency: float, rng: np.random.Generator) -> np.ndarray:
     ratios = (1.0, 2.76, 5.4, 8.93)  # partials of a free bar
-    return sum(np.exp(-time * (2 + 2 * i)) * np.sin(2 * np.pi * frequency * r * time) for i, r in enumerate(ratios))
+    partials = (np.exp(-time * (2 + 2 * i)) * np.sin(2 * np.pi * frequency * r * time) for i, r in enumerate(ratios))
+    return sum(partials, start=np.zeros_like(time))
 
 
 def _bowed(time: np.ndarray, frequency: float, rng: np.random.Generator) -> np.ndarray:
@@ -138,9 +139,9 @@ def _organ(time: np.ndarray, frequency: float, rng: np.random.Generator) -> np.n
 
 def _pluck(time: np.ndarray, frequency: float, rng: np.random.Generator) -> np.ndarray:
     top = int(0.45 * RATE / frequency)
-    return sum(
-        np.exp(-time * (1.5 + 0.4 * h * h / 4)) / h * np.sin(2 * np.pi * frequency * h * time) for h in range(1, top)
-    )
+    decays = (np.exp(-time * (1.5 + 0.4 * h * h / 4)) / h for h in range(1, top))
+    partials = (decay * np.sin(2 * np.pi * frequency * h * time) for h, decay in enumerate(decays, start=1))
+    return sum(partials, start=np.zeros_like(time))
 
 
 def _reed(time: np.ndarray, frequency: float, rng: np.random.Generator) -> np.ndarray:
