@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 _EPSILON = 1e-5  # of LayerNorm, as in torch
 _BETAS, _ADAM_EPSILON = (0.9, 0.999), 1e-8  # torch's defaults
-_CACHED_PARAMETERS = 200_000  # optimised at once: four arrays of float32 fill 3 MB of cache
 _EVAL_ITEMS = 8192  # rows put through the probes at once outside training
 
 
@@ -104,7 +103,7 @@ class Stack:
         weights = torch.from_numpy(initial).to(problem.device)
         self.weights = weights[:, None].expand(-1, points, -1).contiguous()
         self.gradients, self.first, self.second = (torch.zeros_like(self.weights) for _ in range(3))
-        self.steps_done = [0] * len(streams)
+        self.steps_done = torch.zeros(len(streams), points, device=problem.device)
         self._shapes = shapes
         self._size = size
 
@@ -124,9 +123,8 @@ class Stack:
     def keep(self, streams: Sequence[int]) -> None:
         """Go on with some of the streams only."""
         self.streams = tuple(self.streams[index] for index in streams)
-        self.steps_done = [self.steps_done[index] for index in streams]
-        self.weights, self.first, self.second = (
-            part[list(streams)].contiguous() for part in (self.weights, self.first, self.second)
+        self.weights, self.first, self.second, self.steps_done = (
+            part[list(streams)] for part in (self.weights, self.first, self.second, self.steps_done)
         )
         import torch
 
@@ -298,8 +296,8 @@ def _step(
         _backward_inputs(parameters, into, x, below)
     for index, stream in enumerate(stack.streams):
         if len(rows[index]):
-            stack.steps_done[index] += 1
-            _adamw(stack, index, [stream.rate(point, epoch, step, problem) for point in stream.points])
+            for at, point in enumerate(stream.points):
+                _adamw(stack, index, at, stream.rate(point, epoch, step, problem))
 
 
 def _backward_inputs(
@@ -366,23 +364,23 @@ def _error(problem: Problem, logits: torch.Tensor, rows: Sequence[np.ndarray]) -
     return error.sub_(problem.positive_weight * positive).mul_(share / classes)
 
 
-def _adamw(stack: Stack, stream: int, rates: Sequence[float]) -> None:
-    """One step of AdamW (Loshchilov and Hutter 2019) for a stream's probes, as many at once as stay in the cache."""
-    import torch
+def _adamw(stack: Stack, stream: int, point: int, rate: float) -> None:
+    """One step of AdamW (Loshchilov and Hutter 2019) for one probe: torch's fused kernel passes over memory once."""
+    from torch.optim.adamw import adamw
 
-    count = stack.steps_done[stream]
-    at_once = max(1, _CACHED_PARAMETERS // stack.weights.shape[-1])
-    for start in range(0, len(rates), at_once):
-        part = (stream, slice(start, start + at_once))
-        rate = torch.tensor(rates[part[1]], dtype=torch.float32, device=stack.weights.device)[:, None]
-        weights, gradient, first, second = (
-            state[part] for state in (stack.weights, stack.gradients, stack.first, stack.second)
-        )
-        first.lerp_(gradient, 1 - _BETAS[0])
-        second.mul_(_BETAS[1]).addcmul_(gradient, gradient, value=1 - _BETAS[1])
-        denominator = gradient.copy_(second).sqrt_()  # the gradient is spent: its memory serves again
-        denominator.div_(math.sqrt(1 - _BETAS[1] ** count)).add_(_ADAM_EPSILON)
-        decays = [point.weight_decay for point in stack.streams[stream].points[part[1]]]
-        if any(decays):
-            weights.mul_(1 - rate * torch.tensor(decays, dtype=torch.float32, device=rate.device)[:, None])
-        weights.addcdiv_(first * rate, denominator, value=-1 / (1 - _BETAS[0] ** count))
+    adamw(
+        [stack.weights[stream, point]],
+        [stack.gradients[stream, point]],
+        [stack.first[stream, point]],
+        [stack.second[stream, point]],
+        [],
+        [stack.steps_done[stream, point]],
+        fused=True,
+        amsgrad=False,
+        beta1=_BETAS[0],
+        beta2=_BETAS[1],
+        lr=rate,
+        weight_decay=stack.streams[stream].points[point].weight_decay,
+        eps=_ADAM_EPSILON,
+        maximize=False,
+    )

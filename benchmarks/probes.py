@@ -1,0 +1,237 @@
+"""Probe and kNN time against scikit-learn and raw FAISS, measured in one run; tasks of true size on request.
+
+    python benchmarks/probes.py                      ratios on an ESC-10-sized task
+    python benchmarks/probes.py --task voxceleb1     one task at its true size (several: repeat; --all)
+
+Embeddings are generated: classes with normal noise. Nothing here is a score of an encoder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from uwbench.card import Card, find_card, find_protocol
+from uwbench.clip import Event, Labels
+from uwbench.probes.data import Frames, TaskData
+from uwbench.probes.knn import neighbours, unit_rows
+from uwbench.probes.run import run_probes
+
+DIM = 1280  # Whisper large's
+
+# Clips of (train, valid, test) or of all folds, and classes: tasks.md; where it gives no count, X-ARES's own subset.
+SPLITS = {
+    "asvspoof2015": (16_375, 53_372, 193_404, 2),
+    "cremad": (5_144, 738, 1_556, 6),
+    "fluentspeechcommands": (23_132, 3_118, 3_793, 248),
+    "fma_small": (6_400, 800, 800, 8),
+    "fsd50k": (36_796, 4_170, 10_231, 200),
+    "fsdkaggle2018": (9_473, 0, 1_600, 41),
+    "librispeech_mf": (28_539, 2_703, 2_620, 2),
+    "nsynth": (289_205, 12_678, 4_096, 11),
+    "speechcommands_v1": (51_088, 6_798, 6_835, 30),
+    "vocalsound": (15_570, 1_860, 3_594, 6),
+    "voxceleb1": (138_361, 6_904, 8_251, 1_251),
+    "voxlingua33": (66_000, 0, 1_609, 33),
+}
+FOLDS = {
+    "esc50": (2_000, 50),
+    "gtzan": (1_000, 10),
+    "libricount": (5_720, 11),
+    "ravdess": (1_440, 8),
+    "urbansound8k": (8_732, 10),
+    "vocalimitation": (5_601, 302),
+}
+FRAMES = {"desed": (1_578, 0, 1_153, 10, 10.0), "maestro": (962, 137, 177, 88, 560.0)}  # clips and seconds a clip
+HOP_S = 0.02
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", action="append", default=[], choices=sorted({**SPLITS, **FOLDS, **FRAMES}))
+    parser.add_argument("--all", action="store_true", help="every task at its true size")
+    parser.add_argument("--frames-gb", type=float, default=4.0, help="frame tasks are cut to this many gigabytes")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    options = parser.parse_args()
+    _set_threads(options.threads)
+    _print_machine(options.threads)
+    names = sorted({**SPLITS, **FOLDS, **FRAMES}) if options.all else options.task
+    if not names:
+        compare_probe()
+        compare_knn()
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            true_size(name, Path(folder), options.frames_gb)
+    if len(names) > 1:
+        print(f"{len(names)} tasks: {(time.perf_counter() - started) / 60:.1f} min")
+
+
+def compare_probe() -> None:
+    """400 clips, 384 dimensions, 5 folds: whole grid and five seeds, against the same fits by scikit-learn."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neural_network import MLPClassifier
+
+    protocol = find_protocol("uwbench-1")
+    data = folded(find_card("esc50").model_copy(update={"vocabulary": None}), 400, 10, dim=384)
+    ours = seconds(lambda: run_probes(data, protocol, methods=["mlp"]))
+    x = data.pooled[:, 0]
+    x = (x - x.mean(axis=0)) / x.std(axis=0)
+    y, fold = np.array(data.labels), np.array(data.folds)
+
+    def by_scikit_learn() -> None:
+        settings = protocol.mlp
+        for name in np.unique(fold):
+            train = fold != name
+            for rate in settings.learning_rates:
+                for decay in settings.weight_decays:
+                    LogisticRegression(C=1 / decay, max_iter=500).fit(x[train], y[train])
+                    _mlp(MLPClassifier, rate, decay).fit(x[train], y[train])
+            for _ in settings.seeds:
+                _mlp(MLPClassifier, 0.001, 0.01).fit(x[train], y[train])
+
+    def _mlp(kind: Callable, rate: float, decay: float):
+        epochs = protocol.mlp.epochs
+        return kind(
+            (512,), learning_rate_init=rate, alpha=decay, batch_size=64, max_iter=epochs, n_iter_no_change=epochs
+        )
+
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = seconds(by_scikit_learn)
+    print(f"MLP probe, 400 x 384, 5 folds, grid and 5 seeds: {ours:.1f} s; scikit-learn {theirs:.1f} s; ", end="")
+    print(f"ratio {ours / theirs:.2f}")
+
+
+def compare_knn(bank: int = 20_000, queries: int = 4_000, k: int = 20) -> None:
+    """Our neighbours, with their exact order and ties, against raw FAISS and scikit-learn on the same vectors."""
+    import faiss
+    from sklearn.neighbors import NearestNeighbors
+
+    rng = np.random.default_rng(0)
+    held, asked = (unit_rows(rng.normal(size=(n, DIM)).astype(np.float32)) for n in (bank, queries))
+
+    def raw() -> None:
+        index = faiss.IndexFlatIP(DIM)
+        index.add(held)
+        index.search(asked, k)
+
+    raw()
+    times = {
+        "uwbench": seconds(lambda: neighbours(held, asked, k)),
+        "raw FAISS": seconds(raw),
+        "scikit-learn": seconds(lambda: NearestNeighbors(n_neighbors=k, algorithm="brute").fit(held).kneighbors(asked)),
+    }
+    print(f"kNN, {bank:,} x {DIM}, {queries:,} queries, k = {k}: ", end="")
+    print("; ".join(f"{name} {value:.2f} s" for name, value in times.items()), end="; ")
+    print(f"ratio to FAISS {times['uwbench'] / times['raw FAISS']:.2f}")
+
+
+def true_size(name: str, folder: Path, frames_gb: float) -> None:
+    """Run both probes of one task on generated embeddings of its true size and print time and memory."""
+    protocol, card = find_protocol("uwbench-1"), find_card(name)
+    data = _generate(name, card.model_copy(update={"vocabulary": None}), folder, frames_gb)
+    taken = {}
+    for method in ("mlp", "knn"):
+        taken[method] = seconds(lambda method=method: run_probes(data, protocol, methods=[method]))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)
+    print(f"{name}: {len(data.ids):,} clips, MLP {taken['mlp']:.0f} s, kNN {taken['knn']:.0f} s, ", end="")
+    print(f"peak so far {peak:.1f} GiB with the generated embeddings", flush=True)
+
+
+def _generate(name: str, card: Card, folder: Path, frames_gb: float) -> TaskData:
+    if name in FRAMES:
+        return framed(card, FRAMES[name], folder, frames_gb)
+    if name in FOLDS:
+        return folded(card, *FOLDS[name])
+    *sizes, classes = SPLITS[name]
+    splits = [part for part, size in zip(("train", "valid", "test"), sizes, strict=True) for _ in range(size)]
+    return made(card, sum(sizes), classes, splits=splits)
+
+
+def folded(card: Card, n: int, classes: int, dim: int = DIM) -> TaskData:
+    names = card.folds or ()
+    return made(card, n, classes, dim=dim, folds=[names[row % len(names)] for row in range(n)])
+
+
+def made(
+    card: Card, n: int, classes: int, *, dim: int = DIM, splits: list[str] | None = None, folds: list[str] | None = None
+) -> TaskData:
+    """Vectors of `n` clips: the class's mean, and ten times as much noise."""
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, classes, n)
+    codes[:classes] = np.arange(classes)  # every class is trained
+    vectors = rng.standard_normal((n, 1, dim), dtype=np.float32)
+    means = rng.standard_normal((classes, dim), dtype=np.float32) / 10
+    for start in range(0, n, 8192):
+        vectors[start : start + 8192, 0] += means[codes[start : start + 8192]]
+    labels: list[Labels] = [f"c{code:04d}" for code in codes]
+    if card.kind == "multi-label":
+        labels = [(f"c{code:04d}", f"c{(7 * code + 1) % classes:04d}") for code in codes]
+    ids = [f"clip-{row:07d}" for row in range(n)]
+    return TaskData(card, ids, labels, splits, folds, [None] * n, np.full(n, 5.0), ("last",), vectors)
+
+
+def framed(card: Card, sizes: tuple[int, int, int, int, float], folder: Path, frames_gb: float) -> TaskData:
+    """Frames on disk, memory-mapped; clips are shortened where all would take more than `frames_gb`."""
+    *clips, classes, duration = sizes
+    n = sum(clips)
+    frames = min(round(duration / HOP_S), int(frames_gb * 1e9 / (2 * DIM * n)))
+    if frames < round(duration / HOP_S):
+        print(f"{card.name}: clips cut from {duration:.0f} s to {frames * HOP_S:.1f} s", file=sys.stderr)
+    rng = np.random.default_rng(0)
+    path = folder / f"{card.name}.npy"
+    values = np.lib.format.open_memmap(path, "w+", np.float16, (n * frames, DIM))
+    means = rng.standard_normal((classes, DIM), dtype=np.float32)
+    labels: list[Labels] = []
+    for row in range(n):
+        onset, length = rng.uniform(0, frames * HOP_S * 0.7), frames * HOP_S * 0.3
+        code = row % classes
+        block = rng.standard_normal((frames, DIM), dtype=np.float32)
+        block[int(onset / HOP_S) : int((onset + length) / HOP_S)] += means[code] / 5
+        values[row * frames : (row + 1) * frames] = block
+        labels.append((Event(onset, onset + length, f"c{code:04d}"),))
+    splits = [part for part, size in zip(("train", "valid", "test"), clips, strict=True) for _ in range(size)]
+    held = Frames(np.load(path, mmap_mode="r"), np.arange(n + 1) * frames, HOP_S)
+    ids = [f"clip-{row:07d}" for row in range(n)]
+    pooled, durations = np.zeros((n, 1, DIM), np.float32), np.full(n, frames * HOP_S)
+    return TaskData(card, ids, labels, splits, None, [None] * n, durations, ("last",), pooled, held)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def _set_threads(threads: int) -> None:
+    import faiss
+    import torch
+
+    torch.set_num_threads(threads)
+    faiss.omp_set_num_threads(threads)
+
+
+def _print_machine(threads: int) -> None:
+    import faiss
+    import sklearn
+    import torch
+
+    print(f"{platform.machine()}, {os.cpu_count()} cores, {threads} threads, Python {platform.python_version()}")
+    versions = {"torch": torch.__version__, "faiss": faiss.__version__, "scikit-learn": sklearn.__version__}
+    print(", ".join(f"{name} {version}" for name, version in versions.items()) + f", numpy {np.__version__}")
+
+
+if __name__ == "__main__":
+    main()
