@@ -84,7 +84,7 @@ def kind_of(data: TaskData) -> Kind:
         "frame-multi-label": FrameLabels,
     }
     if data.card.kind not in made:
-        raise ProbeError(f"{data.card.kind} tasks have a probe of their own", where=data.card.name)
+        raise ProbeError(f"no probe scores {data.card.kind} tasks; scored: {', '.join(made)}", where=data.card.name)
     return made[data.card.kind](data)
 
 
