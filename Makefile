@@ -35,7 +35,7 @@ lint: install-dev
 	$(BIN)/ruff format --check .
 
 types: install-dev
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 # Regenerates what is generated in docs/; a test fails where it differs.
 docs: install-dev
