@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from conftest import missing
 from uwbench.encoders.base import ModelSpec
 from uwbench.encoders.conformance import check_encoder
 from uwbench.encoders.mel import slaney_filters
@@ -141,7 +142,7 @@ def hear_baseline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target)]
     done = subprocess.run([*command, "hearbaseline==2021.1.1"], capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        pytest.skip(f"hearbaseline cannot be installed ({done.stderr.strip().splitlines()[-1:]})")
+        missing(f"hearbaseline, which pip cannot install ({done.stderr.strip().splitlines()[-1:]}),")
     librosa = types.ModuleType("librosa")
     filters = types.SimpleNamespace(mel=lambda rate, n_fft, n_mels: slaney_filters(n_fft, n_mels, rate))
     monkeypatch.setattr(librosa, "filters", filters, raising=False)

@@ -67,7 +67,11 @@ def browser() -> Iterator[Browser]:
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if program is None:
         lacking("chromium (apt-get install chromium)")
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is missing")
+    try:
+        from playwright import sync_api as playwright
+    except ImportError:
+        lacking("playwright (pip install playwright)")
+        raise
     with playwright.sync_playwright() as driver:
         found = driver.chromium.launch(executable_path=program, headless=True, args=list(FLAGS))
         yield found
