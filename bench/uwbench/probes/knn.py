@@ -26,9 +26,9 @@ class Neighbours:
     index: np.ndarray
 
 
-def unit_rows(values: np.ndarray) -> np.ndarray:
-    """Return vectors `(n, dim)` scaled to length 1, float32; a zero vector stays zero."""
-    out = np.empty(values.shape, np.float32)
+def unit_rows(values: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """Return vectors `(n, dim)` scaled to length 1, float32, in `out` where given; a zero vector stays zero."""
+    out = np.empty(values.shape, np.float32) if out is None else out
     for start in range(0, len(values), _QUERIES):
         part = values[start : start + _QUERIES].astype(np.float64)
         out[start : start + _QUERIES] = part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12)

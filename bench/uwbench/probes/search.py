@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -104,9 +104,9 @@ class Search:
     def train(self, folds: Sequence[Fold], choices: Sequence[Choice], seeds: Sequence[int]) -> Iterator[Trained]:
         """Train the final probes, a seed each and fold, and yield their test predictions in order of completion."""
         jobs = [
-            (seed, (index, self._final_stream(fold, choice, seed)))
+            (seed, (index, stream))
             for index, (fold, choice) in enumerate(zip(folds, choices, strict=True))
-            for seed in seeds
+            for seed, stream in zip(seeds, self._final_streams(fold, choice, seeds), strict=True)
         ]
         for width in sorted({choice.point.width for choice in choices}):
             wanted = [job for job in jobs if job[1][1].points[0].width == width]
@@ -126,11 +126,11 @@ class Search:
     def _search_stream(self, fold: Fold, points: tuple[Point, ...]) -> Stream:
         return self._stream(self._grid_items(fold.train), ("search", self.seed, fold.name or ""), points)
 
-    def _final_stream(self, fold: Fold, choice: Choice, seed: int) -> Stream:
+    def _final_streams(self, fold: Fold, choice: Choice, seeds: Sequence[int]) -> list[Stream]:
         refit = self.refits(fold)
         items = self._final_items(fold.all_train if refit else fold.train)
-        key = ("final", self.seed, seed, fold.name or "")
-        return self._stream(items, key, (choice.point,), choice.share if refit else 1)
+        first = self._stream(items, (), (choice.point,), choice.share if refit else 1)
+        return [replace(first, key=("final", self.seed, seed, fold.name or "")) for seed in seeds]
 
     def _stream(
         self, items: np.ndarray, key: tuple[str | int, ...], points: tuple[Point, ...], share: float = 1.0
@@ -178,6 +178,7 @@ class Search:
         place = {stream.key: (seed, index) for seed, (index, stream) in jobs}
         kept: dict[tuple[str | int, ...], tuple[Choice, torch.Tensor]] = {}
         done: list[Trained] = []
+        refit = {index: self.refits(folds[index]) for _, (index, _) in jobs}
 
         def follow(stack: Stack, epoch: int) -> None:
             for at, stream in enumerate(stack.streams):
@@ -185,7 +186,7 @@ class Search:
                 fold = folds[index]
                 last = stream.stop == epoch + 1
                 metric = None
-                if not self.refits(fold):
+                if not refit[index]:
                     metric, loss = self._quality(stack, at, fold.valid, None)[0]
                     choice = Choice(stream.points[0], (epoch + 1) / stream.epochs, metric, loss)
                     if choice.better_than(kept[stream.key][0] if stream.key in kept else None):
