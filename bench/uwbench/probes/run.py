@@ -206,8 +206,8 @@ def _knn_fold(
     if standardised:
         centre, scale = statistics(inputs, items)
         for part in (bank, queries):  # in place: the bank of NSynth takes 1.5 GB
-            part -= centre
-            part *= scale
+            np.subtract(part, centre, out=part)
+            np.multiply(part, scale, out=part)
     bank = knn.xares_bank(bank) if settings.similarity == "xares" else knn.unit_rows(bank, out=bank)
     decimals = 9 if settings.similarity == "xares" else 6  # X-ARES's similarities shrink with the bank
     found = knn.neighbours(bank, knn.unit_rows(queries), max(ks), device=task.device, decimals=decimals)
