@@ -31,6 +31,7 @@ LAYERS = {
     "bootstrap": 1,
     "score": 1,
     "clip_table": 1,
+    "mapped": 0,
     "store": 1,
     "scan": 1,
     "pool": 1,

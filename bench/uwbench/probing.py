@@ -110,8 +110,8 @@ def load_task_data(store: EncoderStore, table: ClipTable, pooling: str) -> TaskD
     name = table.card.name
     frames = None
     if table.card.kind in ("frame-multi-label", "transcription"):
-        values, offsets = store.read_frames(table.keys, task=name)
-        frames = Frames(values, offsets, store.record.hop_s)
+        values = store.read_frames(table.keys, task=name)
+        frames = Frames(values, values.offsets, store.record.hop_s)
     return TaskData(
         card=table.card,
         ids=table.ids,

@@ -26,12 +26,14 @@ import numpy as np
 from uwbench.errors import StoreError
 from uwbench.files import write_atomically
 from uwbench.fingerprint import SHORT
+from uwbench.mapped import MappedRows
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 SCHEMA = 1
 KEY_BYTES = 32
+_BLOCK = 1 << 20  # bytes hashed at a time: what the second-level cache holds
 _REMOVE = "remove the folder and extract again"
 POOLINGS = ("mean", "mean-all", "std", "max", "first")
 
@@ -270,24 +272,27 @@ class EncoderStore:
                 out[line, rows] = self._open(path).column(name).to_numpy()[located.row[rows]]
         return out[0], out[1]
 
-    def read_frames(self, keys: Sequence[bytes], *, task: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return float16 `(total, dim)` of all clips' valid frames end to end, and offsets `(n + 1,)` into it."""
+    def read_frames(self, keys: Sequence[bytes], *, task: str) -> MappedRows:
+        """Return the valid frames of all clips, in the order of `keys`, as they are stored, memory-mapped.
+
+        Clip i owns the rows from `offsets[i]` to `offsets[i + 1]`.
+        """
         located = self.locate(keys, first=task, frames=True)
         self._require_all(located, task)
         used = [index for index in range(len(located.parts)) if (located.part == index).any()]
         self._require_whole({path for index in used for path in (located.parts[index][1],) if path is not None})
-        pieces: list[np.ndarray] = [np.zeros((0, self.record.dim), np.float16)] * len(keys)
+        parts: list[np.ndarray] = []
+        part, start, counts = (np.zeros(len(keys), np.int64) for _ in range(3))
         for index in used:
             path = located.parts[index][1]
             assert path is not None
             column = self._open(path).column("frames").chunk(0)
-            values = column.values.flatten().to_numpy().reshape(-1, self.record.dim)
+            rows = np.flatnonzero(located.part == index)
             bounds = column.offsets.to_numpy()
-            for row in np.flatnonzero(located.part == index):
-                at = located.row[row]
-                pieces[row] = values[bounds[at] : bounds[at + 1]]
-        offsets = np.cumsum([0, *(len(piece) for piece in pieces)])
-        return np.concatenate(pieces) if pieces else np.zeros((0, self.record.dim), np.float16), offsets
+            at = located.row[rows]
+            part[rows], start[rows], counts[rows] = len(parts), bounds[at], bounds[at + 1] - bounds[at]
+            parts.append(column.values.flatten().to_numpy().reshape(-1, self.record.dim))
+        return MappedRows(parts or [np.zeros((0, self.record.dim), np.float16)], part, start, counts)
 
     @contextmanager
     def claim(self, task: str, name: str, *, wait: bool) -> Iterator[bool]:
@@ -457,10 +462,21 @@ def _open_arrow(path: Path) -> pa.Table:
         ) from error
 
 
-def _checksum(data: memoryview | np.ndarray) -> str:
+def _checksum(data: memoryview) -> str:
     import xxhash
 
-    return xxhash.xxh3_128_hexdigest(memoryview(data.data) if isinstance(data, np.ndarray) else data)
+    return xxhash.xxh3_128_hexdigest(data)
+
+
+def _checksum_of_file(path: Path) -> str:
+    """Return a file's checksum, read a block at a time: a part may be larger than the memory."""
+    import xxhash
+
+    total, block = xxhash.xxh3_128(), bytearray(_BLOCK)
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(block):
+            total.update(memoryview(block)[:count])
+    return total.hexdigest()
 
 
 def _damage(path: Path, size: int, checksum: str) -> str | None:
@@ -468,6 +484,6 @@ def _damage(path: Path, size: int, checksum: str) -> str | None:
         return "is missing"
     if path.stat().st_size != size:
         return f"has {path.stat().st_size:,} bytes where {size:,} were written"
-    if size and _checksum(np.memmap(path, np.uint8, "r")) != checksum:
+    if size and _checksum_of_file(path) != checksum:
         return "does not match its checksum"
     return None

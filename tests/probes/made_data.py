@@ -124,7 +124,7 @@ def shuffled(data: TaskData, seed: int) -> TaskData:
 
     frames = data.frames
     if frames is not None:
-        parts = [frames.values[frames.offsets[row] : frames.offsets[row + 1]] for row in order]
+        parts = [frames[row] for row in order]
         frames = Frames(np.concatenate(parts), np.cumsum([0, *map(len, parts)]), frames.hop_s)
     return replace(
         data,

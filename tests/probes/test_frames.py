@@ -115,7 +115,7 @@ def test_a_run_equals_scikit_learn_on_its_own_predictions() -> None:
     labels = FrameLabels(data)
     outcome = run_probes(data, find_protocol("uwbench-1"), methods=["knn"])
     train, test = (np.flatnonzero(np.array(data.splits) == part) for part in ("train", "test"))
-    x = data.frames.values.astype(np.float64)
+    x = data.frames.rows(np.arange(len(data.frames.values))).astype(np.float64)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     bank, queries = labels.items(train), labels.items(test)
     similarity = x[queries] @ x[bank].T

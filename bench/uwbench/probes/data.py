@@ -2,26 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from uwbench.card import Card
 from uwbench.clip import Labels
+from uwbench.mapped import MappedRows
 
 
 @dataclass(frozen=True, slots=True)
 class Frames:
     """Valid frames of all clips, end to end: clip i owns `values[offsets[i]:offsets[i + 1]]`.
 
-    `values` float16 `(total, dim)`, possibly memory-mapped; frame t of a clip is centred at `(t + 0.5) * hop_s`
-    seconds.
+    `values` `(total, dim)` in the precision they are stored in, usually float16; memory-mapped, as those of
+    MAESTRO take 90 GB. Frame t of a clip is centred at `(t + 0.5) * hop_s` seconds.
     """
 
-    values: np.ndarray
+    values: np.ndarray | MappedRows
     offsets: np.ndarray
     hop_s: float
+
+    def __len__(self) -> int:
+        """Return the number of clips."""
+        return len(self.offsets) - 1
+
+    def __getitem__(self, clip: int) -> np.ndarray:
+        """Return a clip's frames `(frames, dim)`, a view of what is stored."""
+        if not 0 <= clip < len(self):
+            raise IndexError(f"clip {clip} of {len(self)}")
+        return self.values[int(self.offsets[clip]) : int(self.offsets[clip + 1])]
+
+    def counts(self, clips: np.ndarray | None = None) -> np.ndarray:
+        """Return the number of frames of each of `clips`, or of all."""
+        found = np.diff(np.asarray(self.offsets))
+        return found if clips is None else found[clips]
+
+    def rows(self, rows: np.ndarray) -> np.ndarray:
+        """Return frames by their row in `values`, float32 `(len(rows), dim)`."""
+        return np.asarray(self.values[rows], dtype=np.float32)
+
+    def batches(self, clips: np.ndarray, most: int) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
+        """Yield consecutive runs of `clips` with their frames, views as of `frames[i]`, at most `most` frames together.
+
+        A clip that has more is a run of its own.
+        """
+        counts = self.counts(clips)
+        first = total = 0
+        for at, count in enumerate(counts.tolist()):
+            if at > first and total + count > most:
+                yield clips[first:at], [self[clip] for clip in clips[first:at].tolist()]
+                first, total = at, 0
+            total += count
+        if first < len(clips):
+            yield clips[first:], [self[clip] for clip in clips[first:].tolist()]
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,8 +44,7 @@ class Task:
     def inputs(self, layer: int) -> Callable[[np.ndarray], np.ndarray]:
         """Return the function from item rows to float32 vectors `(rows, dim)` of one layer."""
         if self.data.frames is not None:
-            frames = self.data.frames.values
-            return lambda rows: np.asarray(frames[rows], dtype=np.float32)
+            return self.data.frames.rows
         pooled = self.data.pooled[:, layer]
         return lambda rows: pooled[rows]
 
