@@ -37,6 +37,7 @@ LAYERS = {
     "pool": 1,
     "sources": 1,
     "encoders": 1,
+    "forward": 2,
     "plan": 2,
     "extract": 3,
     "parity": 4,

@@ -14,11 +14,13 @@ import soundfile
 import torch
 
 from spectrum_encoder import RATE, SpectrumEncoder, reference
+from uwbench.audio import chunks, decode, decode_windows
 from uwbench.card import Card
 from uwbench.clip import AudioArray, AudioFile, Clip
 from uwbench.encoders.base import Encoded
-from uwbench.errors import DataError, EncoderError, UsageError
-from uwbench.extract import Extraction, Settings, cut_batches, extract
+from uwbench.errors import AudioError, DataError, EncoderError, UsageError
+from uwbench.extract import Extraction, cut_batches, extract
+from uwbench.forward import Settings
 from uwbench.plan import Plan, describe_encoder, layer_indices, look_at, make_plan, share_of
 
 SETTINGS = Settings("cpu", batch_seconds=4.0, workers=2)
@@ -285,3 +287,97 @@ def test_layers_by_name_and_number(text: str, found: list[int]) -> None:
 def test_an_unknown_layer_is_refused() -> None:
     with pytest.raises(UsageError, match="has no layer 'middle'; use last, all, or some of magnitude, log"):
         layer_indices(SpectrumEncoder().info, "middle")
+
+
+FRAME_CARD = CARD.model_copy(update={"name": "moments", "kind": "frame-multi-label", "segment_s": 1.0})
+
+
+def run_frames(clips: list[Clip], cache: Path, encoder: SpectrumEncoder) -> tuple[Plan, Extraction]:
+    record = describe_encoder(encoder.info)
+    plan = make_plan(look_at(FRAME_CARD, clips, "made", (), cache, None), record, cache)
+    encoder.load("cpu", "fp32")
+    return plan, extract(plan, encoder, SETTINGS, lambda clips, seconds: None)
+
+
+def long_file(path: Path, seconds: float = 320.0) -> np.ndarray:
+    """Write a clip of several minutes at another rate, two channels, and return it as it is decoded in one piece."""
+    rng = np.random.default_rng(1)
+    soundfile.write(path, rng.uniform(-0.5, 0.5, (int(seconds * 22_050), 2)), 22_050, subtype="PCM_16")
+    return decode(AudioFile(path), RATE)
+
+
+def test_a_long_clip_comes_in_windows_and_gives_what_one_piece_gives(tmp_path: Path) -> None:
+    path = tmp_path / "long.wav"
+    samples = long_file(path)
+    clips = [*tones(9), Clip("long", AudioFile(path), "0", split="train")]
+    encoder = SpectrumEncoder(context_s=1.5)
+    plan, done = run(clips, tmp_path / "cache", encoder)
+    vector = plan.store.read_pooled([plan.task.table.keys[9]], task="tones")[0]
+    np.testing.assert_allclose(vector, reference(samples, round(1.5 * RATE)), rtol=2e-5, atol=1e-6)
+    frames, chunks = plan.store.read_counts([plan.task.table.keys[9]], task="tones")
+    assert chunks.tolist() == [-(-len(samples) // round(1.5 * RATE))]
+    assert frames.tolist() == [-(-len(samples) // 320)]
+    assert done.encoded == 10
+    assert done.audio_s == pytest.approx(sum(plan.task.table.durations_s), abs=0.01)
+
+
+def test_frames_of_short_and_long_clips_are_those_of_the_encoder(tmp_path: Path) -> None:
+    path = tmp_path / "long.wav"
+    samples = {9: long_file(path)}
+    clips = [*tones(9), Clip("long", AudioFile(path), "0", split="train")]
+    clips = [replace(clip, labels=()) for clip in clips]
+    for index, clip in enumerate(clips[:9]):
+        assert isinstance(clip.audio, AudioArray)
+        samples[index] = clip.audio.samples
+    plan, _ = run_frames(clips, tmp_path / "cache", SpectrumEncoder(context_s=1.5))
+    rows = plan.store.read_frames(plan.task.table.keys, task="moments")
+    for index in range(10):
+        pieces = [samples[index][i : i + round(1.5 * RATE)] for i in range(0, len(samples[index]), round(1.5 * RATE))]
+        padded = [np.pad(piece, (0, -len(piece) % 320)).reshape(-1, 320) for piece in pieces]
+        expected = np.log1p(np.abs(np.fft.rfft(np.concatenate(padded), axis=1)))
+        found = rows[int(rows.offsets[index]) : int(rows.offsets[index + 1])]
+        np.testing.assert_allclose(found.astype(np.float64), expected, rtol=1e-3, atol=1e-3)
+    assert [path.name for path in (plan.store.folder / "moments").iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_long_clip_that_breaks_off_is_listed_and_leaves_no_frames(tmp_path: Path) -> None:
+    path = tmp_path / "long.flac"
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 320 * RATE), RATE)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 :] = bytes(len(data) - len(data) // 2)
+    path.write_bytes(data)
+    with pytest.raises(AudioError):
+        decode(AudioFile(path), RATE)
+    clips = [*tones(5), Clip("long", AudioFile(path), "0", split="train"), *tones(3, seed=2)]
+    clips = [replace(clip, id=str(index), labels=()) for index, clip in enumerate(clips)]
+    plan, done = run_frames(clips, tmp_path / "cache", SpectrumEncoder(context_s=30.0))
+    assert [str(path) in str(error) for error in done.unreadable] == [True]
+    kept = [key for index, key in enumerate(plan.task.table.keys) if index != 5]
+    rows = plan.store.read_frames(kept, task="moments")
+    frames, _ = plan.store.read_counts(kept, task="moments")
+    np.testing.assert_array_equal(np.diff(rows.offsets), frames)
+
+
+def test_windows_are_the_pieces_of_the_whole(shared_data: Path) -> None:
+    """Real Ogg and MP3, at other rates than asked for, cut at every kind of place."""
+    files = (
+        sorted((shared_data / "esc10").rglob("*.ogg"))[:2] + sorted((shared_data / "philharmonia").rglob("*.mp3"))[:2]
+    )
+    for path in files:
+        for window in (997, 16_000, 10**7):
+            found = list(decode_windows(AudioFile(path), RATE, window, start_s=0.11))
+            expected = chunks(decode(AudioFile(path), RATE, start_s=0.11), window)
+            assert [len(piece) for piece in found] == [len(piece) for piece in expected]
+            for one, other in zip(found, expected, strict=True):
+                np.testing.assert_array_equal(one, other)
+
+
+def test_parts_of_many_layers_stay_small(tmp_path: Path) -> None:
+    """A part's vectors are held while it is made: 128 MiB at most, whatever an encoder gives a clip."""
+    encoder = SpectrumEncoder()
+    info = replace(encoder.info, layers=tuple(map(str, range(33))), dim=128_000)
+    plan = make_plan(
+        look_at(CARD, tones(40), "made", (), tmp_path, None), describe_encoder(info, layers="all"), tmp_path
+    )
+    assert max(len(part.rows) for part in plan.parts) * 33 * 128_000 * 2 * 4 <= 128 << 20
+    assert plan.to_encode == 40

@@ -64,23 +64,67 @@ def decode(
     Channels are averaged. `data` holds the encoded bytes where they were read already. Raises AudioError, naming the
     audio, where nothing can be decoded, the stretch is empty, or a sample is NaN or infinite.
     """
+    parts = list(_decoded(audio, rate, start_s, end_s, resampler, data))
+    samples = np.concatenate(parts) if parts else np.zeros(0, np.float32)
+    if samples.size == 0:
+        raise _empty(audio, start_s)
+    _require_finite(samples, audio)
+    return samples
+
+
+def _decoded(
+    audio: Audio, rate: int, start_s: float | None, end_s: float | None, resampler: str, data: bytes | None
+) -> Iterator[np.ndarray]:
+    """Yield the stretch of `audio` at `rate` Hz, block by block."""
     try:
         if isinstance(audio, AudioArray):
-            source_rate = audio.rate
-            first, last = _stretch(start_s, end_s, source_rate)
+            first, last = _stretch(start_s, end_s, audio.rate)
             blocks: Iterator[np.ndarray] = iter([audio.samples[first:last].astype(np.float32)])
-            samples = _resample(blocks, source_rate, rate, resampler)
+            yield from _resample(blocks, audio.rate, rate, resampler)
         else:
             with _open(audio, data) as file:
-                source_rate = file.samplerate
-                samples = _resample(_mono_blocks(file, start_s, end_s), source_rate, rate, resampler)
+                yield from _resample(_mono_blocks(file, start_s, end_s), file.samplerate, rate, resampler)
     except (soundfile.SoundFileError, OSError) as error:
         raise AudioError(_reason(error), where=str(audio)) from error
-    if samples.size == 0:
-        raise AudioError("holds no samples" if start_s is None else "ends before the clip starts", where=str(audio))
+
+
+def _empty(audio: Audio, start_s: float | None) -> AudioError:
+    return AudioError("holds no samples" if start_s is None else "ends before the clip starts", where=str(audio))
+
+
+def _require_finite(samples: np.ndarray, audio: Audio) -> None:
     if not np.isfinite(samples).all():
         raise AudioError("holds samples that are NaN or infinite", where=str(audio))
-    return samples
+
+
+def decode_windows(
+    audio: Audio,
+    rate: int,
+    window: int,
+    *,
+    start_s: float | None = None,
+    end_s: float | None = None,
+    resampler: str = "soxr_vhq",
+) -> Iterator[np.ndarray]:
+    """Yield what `chunks(decode(...), window)` holds, a window at a time, in memory that the clip's length is not in.
+
+    Raises as `decode` does, for a sample that is NaN or infinite when it is reached.
+    """
+    held: list[np.ndarray] = []
+    count = total = 0
+    for block in _decoded(audio, rate, start_s, end_s, resampler, None):
+        _require_finite(block, audio)
+        held.append(block)
+        count, total = count + len(block), total + len(block)
+        if count >= window:
+            samples = np.concatenate(held)
+            for first in range(0, count - window + 1, window):
+                yield samples[first : first + window]
+            held, count = [samples[count - count % window :]], count % window
+    if total == 0:
+        raise _empty(audio, start_s)
+    if count:
+        yield np.concatenate(held)
 
 
 def chunks(samples: np.ndarray, chunk: int | None) -> list[np.ndarray]:
@@ -128,14 +172,14 @@ def _mono_blocks(file: Any, start_s: float | None, end_s: float | None) -> Itera
             yield kept[:, 0] if kept.shape[1] == 1 else kept.mean(axis=1, dtype=np.float32)
 
 
-def _resample(blocks: Iterator[np.ndarray], source: int, target: int, quality: str) -> np.ndarray:
+def _resample(blocks: Iterator[np.ndarray], source: int, target: int, quality: str) -> Iterator[np.ndarray]:
     if source == target:
-        parts = list(blocks)
-    else:
-        stream = soxr.ResampleStream(source, target, 1, dtype="float32", quality=_QUALITY[quality])
-        parts = [stream.resample_chunk(np.ascontiguousarray(block)) for block in blocks]
-        parts.append(stream.resample_chunk(np.zeros(0, np.float32), last=True))
-    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+        yield from blocks
+        return
+    stream = soxr.ResampleStream(source, target, 1, dtype="float32", quality=_QUALITY[quality])
+    for block in blocks:
+        yield stream.resample_chunk(np.ascontiguousarray(block))
+    yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
 def _reason(error: Exception) -> str:

@@ -1,11 +1,17 @@
 """Turn clips into embeddings: decode ahead of the device, forward, pool on the device, write parts.
 
-Batching, padding, masking, chunking and pooling happen here and nowhere else. Workers decode the next batches while the
-device encodes this one; a part is written when its last batch is done, so an interruption loses one part at most.
+Batching, padding, masking, chunking and pooling happen here, in `forward` and in `pool`, and nowhere else. Workers
+decode the next batches while the device encodes this one; a part is written when its last batch is done, so an
+interruption loses one part at most.
+
+Memory is bounded by the batch, whatever the length of the data or of a clip: a clip that takes minutes and is cut into
+windows is decoded window by window, frames wait on disk for their part. An encoder without a longest context is given
+a clip whole, and needs the memory that it takes.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections import deque
@@ -13,33 +19,23 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from uwbench.audio import chunks, decode, samples_in
+from uwbench.audio import chunks, decode, decode_windows, samples_in
 from uwbench.clip import AudioFile, Clip, read_bytes
 from uwbench.encoders.base import Encoder, EncoderInfo
-from uwbench.errors import AudioError, EncoderError
-from uwbench.fingerprint import sha256_bytes, sha256_file
+from uwbench.errors import AudioError
+from uwbench.fingerprint import sha256_bytes
+from uwbench.forward import Forward, Settings, Window
+from uwbench.mapped import Spill
 from uwbench.plan import RESAMPLER, Plan, PlannedPart
-from uwbench.pool import Pooled, merge, pool_frames
+from uwbench.pool import Pooled, merge
+from uwbench.scan import WHOLE_FILE, sha256_of
 from uwbench.store import PooledRows
 
-if TYPE_CHECKING:
-    import torch
-
-_WHOLE_FILE = 256 << 20  # bytes; larger files are decoded from disk instead of from memory
 _AHEAD = 3  # batches decoded ahead of the device
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How to extract; none of it changes an embedding beyond float noise."""
-
-    device: str
-    batch_seconds: float
-    workers: int
+_LONG_S = 300.0  # a clip of more seconds is decoded window by window
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +51,38 @@ class Extraction:
 
 @dataclass(slots=True)
 class _Open:
-    """A part under way: what its clips gave so far."""
+    """A part under way: what its clips gave so far, `done` rows of `vectors` by pooling, `(rows, layers, dim)`."""
 
     part: PlannedPart
     claim: ExitStack
-    left: int  # batches still to come
+    vectors: dict[str, np.ndarray]
+    spill: Spill | None
+    left: int = 0  # batches still to come
+    done: int = 0
     keys: list[bytes] = field(default_factory=list)
-    vectors: list[dict[str, np.ndarray]] = field(default_factory=list)
-    frames: list[np.ndarray] = field(default_factory=list)
     counts: list[tuple[int, int]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Clips of one part that are encoded together: decoded ones, or one long clip that comes window by window."""
+
+    part: _Open
+    decoded: list[tuple[int, Future[np.ndarray]]]
+    long: int | None = None  # its row
+    first: Future[list[np.ndarray]] | None = None  # its first windows
+    rest: Iterator[np.ndarray] | None = None  # where the others come from
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """A batch that the device works on: the rows whose windows were launched, and what waits for them."""
+
+    batch: _Batch
+    rows: list[int]
+    owners: list[int]  # of each window, the index into `rows`
+    seconds: float
+    finish: Callable[[], list[Window]]
 
 
 def extract(plan: Plan, encoder: Encoder, settings: Settings, progress: Callable[[int, float], None]) -> Extraction:
@@ -92,13 +111,13 @@ class _Extractor:
     def run(self) -> Extraction:
         started = time.perf_counter()
         self.store.create()
-        pool = ThreadPoolExecutor(self.settings.workers, thread_name_prefix="decode")
+        self.pool = ThreadPoolExecutor(self.settings.workers, thread_name_prefix="decode")
         busy: list[PlannedPart] = []
         try:
-            self._work(pool, self._claimed(self.plan.parts, busy, wait=False))
-            self._work(pool, self._claimed(busy, [], wait=True))
+            self._work(self._claimed(self.plan.parts, busy, wait=False))
+            self._work(self._claimed(busy, [], wait=True))
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            self.pool.shutdown(wait=False, cancel_futures=True)
         seconds = time.perf_counter() - started
         return Extraction(self.encoded, self.audio_s, seconds, self.chunked, tuple(self.unreadable))
 
@@ -109,7 +128,16 @@ class _Extractor:
                 if not stack.enter_context(self.store.claim(self.name, part.name, wait=wait)):
                     busy.append(part)
                 elif not self._is_done(part):
-                    yield _Open(part, stack.pop_all(), 0)
+                    yield self._opened(part, stack.pop_all())
+
+    def _opened(self, part: PlannedPart, claim: ExitStack) -> _Open:
+        shape = (len(part.rows), len(self.layers), self.info.dim)
+        vectors = {name: np.empty(shape, np.float32) for name in self.store.record.poolings}
+        spill = None
+        if self.plan.frames:
+            spill = self.store.spill(self.name, part.name)
+            claim.callback(spill.close)
+        return _Open(part, claim, vectors, spill)
 
     def _is_done(self, part: PlannedPart) -> bool:
         """Whether another process wrote the part since the plan was made."""
@@ -117,46 +145,64 @@ class _Extractor:
         done = {entry.name for entry in manifest.parts} if manifest else set()
         return self.plan.reason != "--force" and f"pooled-{part.name}.arrow" in done
 
-    def _work(self, pool: ThreadPoolExecutor, parts: Iterator[_Open]) -> None:
-        """Keep a few batches decoding while the oldest is encoded."""
-        waiting: deque[tuple[_Open, list[tuple[int, Future[np.ndarray]]]]] = deque()
+    def _work(self, parts: Iterator[_Open]) -> None:
+        """Keep a few batches decoding while the oldest is encoded; on CUDA, launch one while another is computed."""
+        waiting: deque[_Batch] = deque()
+        running: deque[_Running] = deque()
         under_way: list[_Open] = []
         batches = self._batches(parts, under_way)
+        behind = 1 if self.forward.cuda else 0
         try:
             while True:
                 while len(waiting) < _AHEAD and (following := next(batches, None)) is not None:
-                    part, rows = following
-                    waiting.append((part, [(row, pool.submit(self._decode, row)) for row in rows]))
-                if not waiting:
+                    waiting.append(following)
+                if waiting and waiting[0].long is None:
+                    running.append(self._launch(waiting.popleft()))
+                while running and (len(running) > behind or not waiting or waiting[0].long is not None):
+                    self._close(self._collect(running.popleft()), under_way)
+                if waiting and waiting[0].long is not None:
+                    self._close(self._encode_long(waiting.popleft()), under_way)
+                if not (waiting or running):
                     return
-                part, futures = waiting.popleft()
-                self._encode(part, futures)
-                part.left -= 1
-                if part.left == 0:
-                    self._write(part)
-                    part.claim.close()
-                    under_way.remove(part)
         finally:
             for part in under_way:
                 part.claim.close()
 
-    def _batches(self, parts: Iterator[_Open], under_way: list[_Open]) -> Iterator[tuple[_Open, list[int]]]:
+    def _batches(self, parts: Iterator[_Open], under_way: list[_Open]) -> Iterator[_Batch]:
         durations = self.plan.task.table.durations_s
         for part in parts:
             under_way.append(part)
             batches = list(cut_batches(part.part.rows, durations, self.info, self.settings.batch_seconds))
             part.left = len(batches)
             for rows in batches:
-                yield part, rows
+                if len(rows) == 1 and self._comes_in_windows(durations[rows[0]]):
+                    windows = self._windows_of(rows[0])
+                    yield _Batch(part, [], rows[0], self.pool.submit(self._take, windows), windows)
+                else:
+                    yield _Batch(part, [(row, self.pool.submit(self._decode, row)) for row in rows])
+
+    def _comes_in_windows(self, duration_s: float) -> bool:
+        return self.info.context_s is not None and duration_s > max(_LONG_S, self.info.context_s)
 
     def _decode(self, row: int) -> np.ndarray:
         return decode_clip(self.plan.task.clips[row], self.plan.task.hashes[row], self.info.sample_rate)
 
-    def _encode(self, part: _Open, futures: Sequence[tuple[int, Future[np.ndarray]]]) -> None:
+    def _windows_of(self, row: int) -> Iterator[np.ndarray]:
+        assert self.info.context_s is not None
+        clip, window = self.plan.task.clips[row], samples_in(self.info.context_s, self.info.sample_rate)
+        yield from windows_of_clip(clip, self.plan.task.hashes[row], self.info.sample_rate, window)
+
+    def _take(self, windows: Iterator[np.ndarray]) -> list[np.ndarray]:
+        """Return the next windows, as many as a forward takes."""
+        assert self.info.context_s is not None
+        length = max(self.info.context_s, self.info.forward_s)
+        return list(itertools.islice(windows, max(1, int(self.settings.batch_seconds / length))))
+
+    def _launch(self, batch: _Batch) -> _Running:
         rows, windows, owners = [], [], []
         limit = None if self.info.context_s is None else samples_in(self.info.context_s, self.info.sample_rate)
         seconds = 0.0
-        for row, future in futures:
+        for row, future in batch.decoded:
             try:
                 samples = future.result()
             except AudioError as error:
@@ -167,41 +213,108 @@ class _Extractor:
             owners.extend([len(rows)] * len(pieces))
             rows.append(row)
             seconds += len(samples) / self.info.sample_rate
-            self.chunked += len(pieces) > 1
-        encoded = self.forward(windows, [self.plan.task.clips[rows[owner]].id for owner in owners])
-        for index, row in enumerate(rows):
-            mine = [window for window, owner in zip(encoded, owners, strict=True) if owner == index]
-            part.keys.append(self.plan.task.table.keys[row])
-            part.vectors.append(merge([window.pooled for window in mine]))
-            part.counts.append((sum(window.pooled.frames for window in mine), len(mine)))
-            if self.plan.frames:
-                part.frames.append(np.concatenate([w.frames for w in mine if w.frames is not None]))
-        self.encoded += len(rows)
-        self.audio_s += seconds
-        self.progress(len(futures), seconds)
+        names = [self.plan.task.clips[rows[owner]].id for owner in owners]
+        return _Running(batch, rows, owners, seconds, self.forward.start(windows, names))
+
+    def _collect(self, running: _Running) -> _Batch:
+        """Put the answer to a batch into its part."""
+        batch, part = running.batch, running.batch.part
+        mine: list[list[Window]] = [[] for _ in running.rows]
+        for owner, window in zip(running.owners, running.finish(), strict=True):
+            mine[owner].append(window)
+        for row, windows in zip(running.rows, mine, strict=True):
+            for window in windows:
+                if part.spill is not None and window.frames is not None:
+                    part.spill.append(window.frames)
+            self._enter(part, row, [window.pooled for window in windows])
+        self.audio_s += running.seconds
+        self.progress(len(batch.decoded), running.seconds)
+        return batch
+
+    def _encode_long(self, batch: _Batch) -> _Batch:
+        """Encode one clip whose windows are decoded as they are needed."""
+        part, row, windows = batch.part, batch.long, batch.rest
+        assert row is not None
+        assert windows is not None
+        assert batch.first is not None
+        pooled: list[Pooled] = []
+        samples, following = 0, batch.first
+        try:
+            while group := following.result():
+                following = self.pool.submit(self._take, windows)
+                for window in self.forward(group, [self.plan.task.clips[row].id] * len(group)):
+                    pooled.append(window.pooled)
+                    if part.spill is not None and window.frames is not None:
+                        part.spill.append(window.frames)
+                samples += sum(map(len, group))
+        except AudioError as error:
+            self.unreadable.append(error)
+            if part.spill is not None:
+                part.spill.drop_clip()
+        else:
+            self._enter(part, row, pooled)
+            self.audio_s += samples / self.info.sample_rate
+        self.progress(1, samples / self.info.sample_rate)
+        return batch
+
+    def _enter(self, part: _Open, row: int, pooled: Sequence[Pooled]) -> None:
+        part.keys.append(self.plan.task.table.keys[row])
+        for name, vector in merge(pooled).items():
+            if name in part.vectors:
+                part.vectors[name][part.done] = vector
+        part.counts.append((sum(window.frames for window in pooled), len(pooled)))
+        if part.spill is not None:
+            part.spill.end_clip()
+        part.done += 1
+        self.encoded += 1
+        self.chunked += len(pooled) > 1
+
+    def _close(self, batch: _Batch, under_way: list[_Open]) -> None:
+        """Write the part of a batch that was its last."""
+        part = batch.part
+        part.left -= 1
+        if part.left == 0:
+            self._write(part)
+            part.claim.close()
+            under_way.remove(part)
 
     def _write(self, part: _Open) -> None:
         if not part.keys:
             return
-        poolings = self.store.record.poolings
-        vectors = {name: np.stack([clip[name] for clip in part.vectors]) for name in poolings}
+        vectors = {name: values[: part.done] for name, values in part.vectors.items()}
         counts = np.array(part.counts, np.int32)
         rows = PooledRows(part.keys, vectors, counts[:, 0], counts[:, 1])
-        frames = part.frames if self.plan.frames else None
-        self.store.write_part(self.name, part.part.name, self.plan.table_name, rows, frames)
+        self.store.write_part(self.name, part.part.name, self.plan.table_name, rows, part.spill)
 
 
 def decode_clip(clip: Clip, sha256: str, rate: int) -> np.ndarray:
     """Return a clip's samples at `rate` Hz; raise AudioError where its bytes are not those that were hashed."""
-    audio = clip.audio
-    if isinstance(audio, AudioFile) and audio.path.stat().st_size > _WHOLE_FILE:
-        data, found = None, sha256_file(audio.path)
-    else:
+    audio, data = clip.audio, None
+    if not isinstance(audio, AudioFile) or _size(audio) <= WHOLE_FILE:
         data = read_bytes(audio)
-        found = sha256_bytes(data)
-    if found != sha256:
-        raise AudioError("changed while the run went on", where=str(audio), remedy="run again")
+    _require_same(sha256_of(audio) if data is None else sha256_bytes(data), sha256, clip)
     return decode(audio, rate, start_s=clip.start_s, end_s=clip.end_s, resampler=RESAMPLER, data=data)
+
+
+def windows_of_clip(clip: Clip, sha256: str, rate: int, window: int) -> Iterator[np.ndarray]:
+    """Yield a clip's samples at `rate` Hz, `window` at a time and fewer at the end, without holding them.
+
+    Raises AudioError, before the first window, where its bytes are not those that were hashed.
+    """
+    _require_same(sha256_of(clip.audio), sha256, clip)
+    yield from decode_windows(clip.audio, rate, window, start_s=clip.start_s, end_s=clip.end_s, resampler=RESAMPLER)
+
+
+def _size(audio: AudioFile) -> int:
+    try:
+        return audio.path.stat().st_size
+    except OSError as error:
+        raise AudioError(f"cannot be read ({error.strerror or error})", where=str(audio)) from error
+
+
+def _require_same(found: str, sha256: str, clip: Clip) -> None:
+    if found != sha256:
+        raise AudioError("changed while the run went on", where=str(clip.audio), remedy="run again")
 
 
 def cut_batches(
@@ -227,134 +340,13 @@ def cut_batches(
         yield batch
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
-    """One encoded window: its pooled statistics and, for frame tasks, its valid frames, float16 `(frames, dim)`."""
-
-    pooled: Pooled
-    frames: np.ndarray | None
-
-
-class Forward:
-    """Windows of samples to pooled statistics, in batches the device can hold.
-
-    A batch that runs out of memory is halved and tried again, down to one window; the size that worked is kept for
-    windows of that length.
-    """
-
-    def __init__(
-        self, encoder: Encoder, layers: Sequence[int], poolings: Sequence[str], settings: Settings, *, frames: bool
-    ) -> None:
-        self.encoder, self.layers, self.poolings, self.settings, self.frames = (
-            encoder,
-            layers,
-            poolings,
-            settings,
-            frames,
-        )
-        self.info = encoder.info
-        self.fits: dict[int, int] = {}  # seconds of the longest window, rounded up -> windows that fit
-
-    def __call__(self, windows: Sequence[np.ndarray], names: Sequence[str]) -> list[Window]:
-        """Encode all windows, in order; `names` says which clip each belongs to, for errors."""
-        done: dict[int, Window] = {}
-        for group in self._groups(windows):
-            for index, window in zip(group, self._fit(windows, names, group), strict=True):
-                done[index] = window
-        return [done[index] for index in range(len(windows))]
-
-    def _groups(self, windows: Sequence[np.ndarray]) -> Iterator[list[int]]:
-        """Split into forwards that may share a batch and stay under the budget."""
-        order = list(range(len(windows)))
-        if self.info.batching == "single":
-            yield from ([index] for index in order)
-            return
-        group: list[int] = []
-        longest = 0.0
-        for index in sorted(order, key=lambda i: len(windows[i])):
-            length = max(self.info.forward_s, self.info.min_s, len(windows[index]) / self.info.sample_rate)
-            apart = self.info.batching == "equal-length" and group and len(windows[group[0]]) != len(windows[index])
-            if group and (apart or (len(group) + 1) * max(length, longest) > self.settings.batch_seconds):
-                yield group
-                group, longest = [], 0.0
-            group.append(index)
-            longest = max(longest, length)
-        if group:
-            yield group
-
-    def _fit(self, windows: Sequence[np.ndarray], names: Sequence[str], group: list[int]) -> list[Window]:
-        import torch
-
-        bucket = -int(-max(len(windows[index]) for index in group) // self.info.sample_rate)
-        fits = min(self.fits.get(bucket, len(group)), len(group))
-        if fits < len(group):
-            return self._halves(windows, names, group, fits)
-        try:
-            return self._run([windows[index] for index in group], [names[index] for index in group])
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            if len(group) == 1:
-                remedy = "use --context trimmed, --dtype bf16, a larger device, or --device cpu"
-                raise EncoderError("does not fit into memory alone", where=names[group[0]], remedy=remedy) from error
-            fits = len(group) // 2
-        if self.settings.device.startswith("cuda"):
-            torch.cuda.empty_cache()
-        self.fits[bucket] = fits
-        return self._halves(windows, names, group, fits)
-
-    def _halves(self, windows: Sequence[np.ndarray], names: Sequence[str], group: list[int], fits: int) -> list[Window]:
-        pieces = [group[i : i + fits] for i in range(0, len(group), fits)]
-        return [window for piece in pieces for window in self._fit(windows, names, piece)]
-
-    def _run(self, windows: list[np.ndarray], names: list[str]) -> list[Window]:
-        import torch
-
-        rate, cuda = self.info.sample_rate, self.settings.device.startswith("cuda")
-        counts = [len(window) for window in windows]
-        width = max(*counts, samples_in(self.info.min_s, rate))
-        waveforms = torch.zeros((len(windows), width), pin_memory=cuda)
-        for row, window in enumerate(windows):
-            waveforms[row, : len(window)] = torch.from_numpy(window)
-        with torch.inference_mode():
-            lengths = torch.tensor(counts)
-            if cuda:
-                waveforms = waveforms.to(self.settings.device, non_blocking=True)
-                lengths = lengths.to(self.settings.device, non_blocking=True)
-            try:
-                encoded = self.encoder.encode(waveforms, lengths, self.layers)
-            except torch.OutOfMemoryError:
-                raise
-            except (RuntimeError, ValueError, TypeError, LookupError) as error:
-                what = f"{self.info.name} failed on a batch of {len(windows)}: {type(error).__name__}: {error}"
-                raise EncoderError(what, where=names[0]) from error
-            check_contract(
-                encoded.frames, encoded.valid, (len(windows), len(self.layers), self.info.dim), self.info.name
-            )
-            everything = torch.full_like(encoded.valid, encoded.frames.shape[2])
-            emitted = everything if self.info.forward_s else encoded.valid
-            pooled = pool_frames(encoded.frames, encoded.valid, emitted, self.poolings)
-            kept: list[np.ndarray | None] = [None] * len(windows)
-            if self.frames:
-                kept = [encoded.frames[i, -1, :n].half().cpu().numpy() for i, n in enumerate(encoded.valid.tolist())]
-        for name, one, frames in zip(names, pooled, kept, strict=True):
-            if not (np.isfinite(one.mean_all).all() and (frames is None or np.isfinite(frames).all())):
-                remedy = f"try --dtype fp32; the clip decodes, so the fault is in {self.info.name}"
-                raise EncoderError("the encoder gave NaN or infinite values", where=name, remedy=remedy)
-        return [Window(one, frames) for one, frames in zip(pooled, kept, strict=True)]
-
-
-def check_contract(frames: torch.Tensor, valid: torch.Tensor, shape: tuple[int, int, int], name: str) -> None:
-    """Raise EncoderError where an encoder's answer has not the shape or the counts that it promised."""
-    batch, layers, dim = shape
-    if frames.ndim != 4 or frames.shape[0] != batch or frames.shape[1] != layers or frames.shape[3] != dim:
-        wanted = f"({batch}, {layers}, frames, {dim})"
-        raise EncoderError(f"gave frames of shape {tuple(frames.shape)} where {wanted} was due", where=name)
-    if valid.shape != (batch,) or int(valid.min()) < 1 or int(valid.max()) > frames.shape[2]:
-        raise EncoderError(f"gave {valid.tolist()} valid frames of {frames.shape[2]}", where=name)
-
-
 def settings_for(device: str, batch_seconds: float | None, workers: int | None) -> Settings:
-    """Return settings for a device: batches that fill it, and decoding threads that keep up without fighting it."""
+    """Return settings for a device: batches that fill it, and decoding threads that keep up without fighting it.
+
+    On the CPU, decoding takes a tenth of the forward's time or less: two threads keep ahead of it (1.10 times the bare
+    forward of Whisper tiny.en on trimmed clips and two cores, against 1.19 with one), and sleep once they are.
+    """
     cores = os.cpu_count() or 1
     if device.startswith("cuda"):
         return Settings(device, batch_seconds or 960.0, workers or min(16, cores))
-    return Settings(device, batch_seconds or 120.0, workers or max(1, min(4, cores // 2)))
+    return Settings(device, batch_seconds or 120.0, workers or max(min(2, cores), cores // 4))

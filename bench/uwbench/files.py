@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -16,14 +18,31 @@ def write_atomically(path: Path, data: bytes | memoryview, *, locked: bool = Fal
     path.parent.mkdir(parents=True, exist_ok=True)
     if locked:
         temporary = path.with_name(f".{path.name}.tmp")
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     else:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        os.close(handle)
         temporary = Path(name)
+    with _appearing(path, temporary), temporary.open("wb") as file:
+        file.write(data)
+
+
+@contextmanager
+def write_in_place(path: Path) -> Iterator[Path]:
+    """Give the name of a file to write; once the block ends, it is `path`, whole and durable.
+
+    The caller holds a lock on `path`. After an error, `path` is what it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with _appearing(path, temporary):
+        yield temporary
+
+
+@contextmanager
+def _appearing(path: Path, temporary: Path) -> Iterator[None]:
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
+        yield
+        with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)

@@ -7,6 +7,7 @@ are the system's to take back.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -59,3 +60,44 @@ class MappedRows:
             own = part == index
             out[own] = self._parts[index][local[own]]
         return out
+
+
+class Spill:
+    """Frames of a part under way, float16, appended to a file: three hours of audio give more than should be held.
+
+    `counts` holds the number of frames of each clip that was ended with `end_clip`.
+    """
+
+    def __init__(self, path: Path, dim: int) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path, self.dim = path, dim
+        self.counts: list[int] = []
+        self._open_rows = 0
+        self._file = path.open("wb")
+
+    def append(self, frames: np.ndarray) -> None:
+        """Add frames `(frames, dim)` to the clip under way."""
+        self._file.write(np.ascontiguousarray(frames, np.float16).data)
+        self._open_rows += len(frames)
+
+    def end_clip(self) -> None:
+        """Close the clip under way; what is appended from here on is the next one's."""
+        self.counts.append(self._open_rows)
+        self._open_rows = 0
+
+    def drop_clip(self) -> None:
+        """Forget the frames of the clip under way."""
+        self._file.seek(2 * self.dim * sum(self.counts))
+        self._file.truncate()
+        self._open_rows = 0
+
+    def values(self) -> np.ndarray:
+        """Return all frames of the clips that were ended, `(frames, dim)`, memory-mapped."""
+        self._file.flush()
+        shape = (sum(self.counts), self.dim)
+        return np.memmap(self.path, np.float16, "r", shape=shape) if shape[0] else np.zeros(shape, np.float16)
+
+    def close(self) -> None:
+        """Remove the file."""
+        self._file.close()
+        self.path.unlink(missing_ok=True)

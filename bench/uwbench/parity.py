@@ -10,7 +10,8 @@ import numpy as np
 from uwbench.audio import chunks, samples_in
 from uwbench.encoders.base import Encoder
 from uwbench.errors import AudioError
-from uwbench.extract import Forward, Settings, decode_clip
+from uwbench.extract import decode_clip
+from uwbench.forward import Forward, Settings
 from uwbench.plan import Plan
 from uwbench.pool import merge
 

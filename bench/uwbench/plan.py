@@ -31,6 +31,7 @@ RESAMPLER = "soxr_vhq"
 # tasks from one file a clip and huge ones from parts of many gigabytes.
 _PARTS = 64
 _FEWEST, _MOST = 32, 4096
+_PART_BYTES = 128 << 20  # of vectors, which a part under way holds in memory: reached with many layers only
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +225,9 @@ def share_of(plan: Plan, index: int, count: int) -> Plan:
 def _cut(table: ClipTable, needed: set[int], store: EncoderStore, task: str, *, force: bool) -> tuple[PlannedPart, ...]:
     """Order all clips by length, number them in parts, and keep what is needed of each, a key once."""
     order = sorted(range(len(table.keys)), key=lambda row: (table.durations_s[row], table.keys[row]))
-    size = min(_MOST, max(_FEWEST, math.ceil(len(order) / _PARTS)))
+    record = store.record
+    row_bytes = 4 * len(record.layers) * record.dim * len(record.poolings)
+    size = min(_MOST, max(_FEWEST, math.ceil(len(order) / _PARTS)), max(1, _PART_BYTES // row_bytes))
     manifest = store.manifest(task)
     taken = {part.name: part for part in manifest.parts} if manifest else {}
     parts, planned = [], set()

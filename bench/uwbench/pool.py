@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -35,6 +35,16 @@ def pool_frames(
 
     Frames from `emitted` on are another clip's padding and never enter; those from `valid` on enter `mean-all` alone.
     """
+    return as_pooled(reduce_frames(frames, valid, emitted, poolings), valid, emitted)
+
+
+def reduce_frames(
+    frames: torch.Tensor, valid: torch.Tensor, emitted: torch.Tensor, poolings: Sequence[str]
+) -> dict[str, torch.Tensor]:
+    """Return the statistics of `pool_frames` by their names in Pooled, float32 `(batch, layers, dim)`, on the device.
+
+    Nothing is read back: a device that works behind the program goes on working.
+    """
     import torch
 
     frames = frames.float()
@@ -46,7 +56,7 @@ def pool_frames(
         return torch.matmul(weights[:, None, None, :], frames).squeeze(2)
 
     mean = average(inside, valid)
-    mean_all = mean if torch.equal(valid, emitted) else average(steps < emitted[:, None], emitted)
+    mean_all = mean if emitted is valid else average(steps < emitted[:, None], emitted)
     outputs = {"mean": mean, "mean_all": mean_all}
     if "std" in poolings:
         deviation = (frames - mean[:, :, None]).square_()
@@ -55,7 +65,12 @@ def pool_frames(
         outputs["max"] = frames.masked_fill(~inside[:, None, :, None], -torch.inf).amax(2)
     if "first" in poolings:
         outputs["first"] = frames[:, :, 0]
-    arrays = {name: tensor.double().cpu().numpy() for name, tensor in outputs.items()}
+    return outputs
+
+
+def as_pooled(outputs: Mapping[str, torch.Tensor], valid: torch.Tensor, emitted: torch.Tensor) -> list[Pooled]:
+    """Return what `reduce_frames` gave as a record a window, in float64."""
+    arrays = {name: tensor.cpu().double().numpy() for name, tensor in outputs.items()}
     counts = zip(valid.tolist(), emitted.tolist(), strict=True)
     return [
         Pooled(

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from uwbench.audio import read_header
-from uwbench.clip import AudioArray, AudioBytes, AudioFile, AudioMember, Clip, read_bytes
+from uwbench.clip import Audio, AudioArray, AudioBytes, AudioFile, AudioMember, Clip, read_bytes
 from uwbench.errors import AudioError
 from uwbench.files import write_atomically
-from uwbench.fingerprint import clip_key, sha256_bytes
+from uwbench.fingerprint import clip_key, sha256_bytes, sha256_file
 
+WHOLE_FILE = 32 << 20  # bytes; larger files are read block by block, and never held
 _AT_REST_NS = 2_000_000_000
 _COLUMNS = ("path", "offset", "size", "stat", "at", "sha256", "duration_s")
 
@@ -84,8 +85,20 @@ def _look(clip: Clip, known: dict[tuple[str, int, int], _Seen]) -> tuple[tuple[s
     changed_ns = max(status.st_mtime_ns, status.st_ctime_ns)
     if entry is not None and entry.stat == stat and changed_ns < entry.at - _AT_REST_NS:
         return where, entry
+    if isinstance(audio, AudioFile) and status.st_size > WHOLE_FILE:
+        return where, _Seen(stat, now, sha256_of(audio), read_header(audio).duration_s)
     data = read_bytes(audio)
     return where, _Seen(stat, now, sha256_bytes(data), read_header(audio, data).duration_s)
+
+
+def sha256_of(audio: Audio) -> str:
+    """Return the sha256 of what identifies the audio; a file is read block by block. Raises AudioError."""
+    if not isinstance(audio, AudioFile):
+        return sha256_bytes(read_bytes(audio))
+    try:
+        return sha256_file(audio.path)
+    except OSError as error:
+        raise AudioError(f"cannot be read ({error.strerror or error})", where=str(audio)) from error
 
 
 def _scanned(clip: Clip, entry: _Seen) -> Scanned | AudioError:

@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from uwbench.errors import StoreError
-from uwbench.files import write_atomically
+from uwbench.files import write_atomically, write_in_place
 from uwbench.fingerprint import SHORT
-from uwbench.mapped import MappedRows
+from uwbench.mapped import MappedRows, Spill
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -157,21 +157,21 @@ class EncoderStore:
             self._write_manifest(replace(manifest, table=table))
 
     def write_part(
-        self, task: str, name: str, table: str, rows: PooledRows, frames: Sequence[np.ndarray] | None
+        self, task: str, name: str, table: str, rows: PooledRows, frames: Sequence[np.ndarray] | Spill | None
     ) -> Part:
         """Write one part, whose claim the caller holds, and enter it in the manifest, made for `table` if it is new.
 
         `name` is the part's number, as in `pooled-<name>.arrow`. `frames`, where given, holds each clip's valid frames,
-        float16 `(frames, dim)`.
+        float16 `(frames, dim)`, in memory or spilt to disk; a spill is not closed.
         """
         folder = self.folder / task
-        folder.mkdir(parents=True, exist_ok=True)
         pooled = folder / f"pooled-{name}.arrow"
         size, checksum = _write_arrow(pooled, _pooled_table(rows))
         part = Part(pooled.name, len(rows.keys), size, checksum)
         if frames is not None:
             path = folder / f"frames-{name}.arrow"
-            frames_size, frames_checksum = _write_arrow(path, _frames_table(rows.keys, frames))
+            counts, values = (frames.counts, frames.values()) if isinstance(frames, Spill) else _joined(frames)
+            frames_size, frames_checksum = _write_arrow(path, _frames_table(rows.keys, counts, values))
             part = replace(part, frames=path.name, frames_bytes=frames_size, frames_xxh3_128=frames_checksum)
         self._opened.pop(pooled, None)
         with self._manifest_lock(task):
@@ -180,6 +180,10 @@ class EncoderStore:
             parts = tuple(sorted([*others, part], key=lambda entry: entry.name))
             self._write_manifest(replace(manifest, parts=parts))
         return part
+
+    def spill(self, task: str, name: str) -> Spill:
+        """Return where frames of the part `name`, whose claim the caller holds, wait for the part to be written."""
+        return Spill(self.folder / task / f".frames-{name}.tmp", self.record.dim)
 
     def drop_part(self, task: str, part: Part) -> None:
         """Take a part out of the manifest, then remove its files."""
@@ -429,26 +433,30 @@ def _pooled_table(rows: PooledRows) -> pa.Table:
     return pa.table(columns)
 
 
-def _frames_table(keys: Sequence[bytes], frames: Sequence[np.ndarray]) -> pa.Table:
+def _joined(frames: Sequence[np.ndarray]) -> tuple[list[int], np.ndarray]:
+    return [len(clip) for clip in frames], np.ascontiguousarray(np.concatenate(list(frames)), np.float16)
+
+
+def _frames_table(keys: Sequence[bytes], counts: Sequence[int], values: np.ndarray) -> pa.Table:
     import pyarrow as pa
 
-    offsets = np.cumsum([0, *(len(clip) for clip in frames)])
-    values = np.ascontiguousarray(np.concatenate(list(frames)), np.float16)
+    offsets = np.cumsum([0, *counts])
     rows = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
     lists = pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), rows)
     return pa.table({"key": pa.array(keys, pa.binary(KEY_BYTES)), "frames": lists})
 
 
 def _write_arrow(path: Path, table: pa.Table) -> tuple[int, str]:
-    """Write a table as one record batch, durably and atomically; return the file's size and checksum."""
+    """Write a table as one record batch, durably and atomically; return the file's size and checksum.
+
+    The caller holds the part's claim.
+    """
     import pyarrow as pa
 
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table.combine_chunks())
-    data = memoryview(sink.getvalue())
-    write_atomically(path, data, locked=True)  # the caller holds the part's claim
-    return len(data), _checksum(data)
+    with write_in_place(path) as temporary:
+        with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table.combine_chunks())
+        return temporary.stat().st_size, _checksum(temporary)
 
 
 def _open_arrow(path: Path) -> pa.Table:
@@ -462,13 +470,7 @@ def _open_arrow(path: Path) -> pa.Table:
         ) from error
 
 
-def _checksum(data: memoryview) -> str:
-    import xxhash
-
-    return xxhash.xxh3_128_hexdigest(data)
-
-
-def _checksum_of_file(path: Path) -> str:
+def _checksum(path: Path) -> str:
     """Return a file's checksum, read a block at a time: a part may be larger than the memory."""
     import xxhash
 
@@ -484,6 +486,6 @@ def _damage(path: Path, size: int, checksum: str) -> str | None:
         return "is missing"
     if path.stat().st_size != size:
         return f"has {path.stat().st_size:,} bytes where {size:,} were written"
-    if size and _checksum_of_file(path) != checksum:
+    if size and _checksum(path) != checksum:
         return "does not match its checksum"
     return None

@@ -105,9 +105,12 @@ class WhisperEncoder:
         mask = None
         if self._trimmed:
             # The convolutions saw the silence after the clip, as they do in 30 s; attention does not.
-            hidden = hidden[:, : int(valid.max())]
+            # The longest clip's positions follow from the width: to read `valid` back would stall a device.
+            longest = -(-waveforms.shape[1] // _STRIDE)
+            hidden = hidden[:, : min(max(longest, 2 if self._pairs else 1), self._positions)]
             inside = torch.arange(hidden.shape[1], device=hidden.device) < valid[:, None]
-            mask = None if bool(inside.all()) else inside[:, None, None, :]
+            whole = hidden.device.type == "cpu" and bool(inside.all())
+            mask = None if whole else inside[:, None, None, :]
         hidden = hidden + self._model.embed_positions.weight[: hidden.shape[1]]
         kept = {0: hidden}
         last = len(self._model.layers)
