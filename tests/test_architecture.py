@@ -32,6 +32,7 @@ LAYERS = {
     "score": 1,
     "clip_table": 1,
     "mapped": 0,
+    "part_files": 0,
     "store": 1,
     "scan": 1,
     "pool": 1,

@@ -13,9 +13,11 @@ does not name does not exist. Nothing here holds a time stamp, so the same work 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -24,16 +26,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from uwbench.errors import StoreError
-from uwbench.files import write_atomically, write_in_place
+from uwbench.files import write_atomically
 from uwbench.fingerprint import SHORT
 from uwbench.mapped import MappedRows, Spill
+from uwbench.part_files import (
+    KEY_BYTES,
+    Expected,
+    PooledRows,
+    damage,
+    open_part,
+    read_vectors,
+    write_frames,
+    write_pooled,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 SCHEMA = 1
-KEY_BYTES = 32
-_BLOCK = 1 << 20  # bytes hashed at a time: what the second-level cache holds
+_READERS = 4  # parts read at once
 _REMOVE = "remove the folder and extract again"
 POOLINGS = ("mean", "mean-all", "std", "max", "first")
 
@@ -75,6 +86,13 @@ class Part:
     frames_bytes: int = 0
     frames_xxh3_128: str | None = None
 
+    def files(self) -> dict[str, Expected]:
+        """Return the part's files by name."""
+        found = {self.name: Expected(self.bytes, self.xxh3_128)}
+        if self.frames is not None:
+            found[self.frames] = Expected(self.frames_bytes, self.frames_xxh3_128 or "")
+        return found
+
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
@@ -84,16 +102,6 @@ class Manifest:
     fingerprint: str
     table: str
     parts: tuple[Part, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class PooledRows:
-    """Rows of one part: `vectors[pooling]` is float32 `(rows, layers, dim)`; `frames` counts the valid frames."""
-
-    keys: Sequence[bytes]
-    vectors: Mapping[str, np.ndarray]
-    frames: np.ndarray
-    chunks: np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,13 +174,12 @@ class EncoderStore:
         """
         folder = self.folder / task
         pooled = folder / f"pooled-{name}.arrow"
-        size, checksum = _write_arrow(pooled, _pooled_table(rows))
-        part = Part(pooled.name, len(rows.keys), size, checksum)
+        file = write_pooled(pooled, rows)
+        part = Part(pooled.name, len(rows.keys), file.bytes, file.xxh3_128)
         if frames is not None:
             path = folder / f"frames-{name}.arrow"
-            counts, values = (frames.counts, frames.values()) if isinstance(frames, Spill) else _joined(frames)
-            frames_size, frames_checksum = _write_arrow(path, _frames_table(rows.keys, counts, values))
-            part = replace(part, frames=path.name, frames_bytes=frames_size, frames_xxh3_128=frames_checksum)
+            file = write_frames(path, rows.keys, frames)
+            part = replace(part, frames=path.name, frames_bytes=file.bytes, frames_xxh3_128=file.xxh3_128)
         self._opened.pop(pooled, None)
         with self._manifest_lock(task):
             manifest = self.manifest(task) or Manifest(task, self.record.fingerprint, table)
@@ -200,12 +207,9 @@ class EncoderStore:
         """Check every part of a task against its size and checksum; yield those that differ."""
         manifest = self.manifest(task)
         for part in manifest.parts if manifest else ():
-            files = [(part.name, part.bytes, part.xxh3_128)]
-            if part.frames is not None:
-                files.append((part.frames, part.frames_bytes, part.frames_xxh3_128 or ""))
-            for name, size, checksum in files:
-                path = self.folder / task / name
-                what = _damage(path, size, checksum)
+            for file, expected in part.files().items():
+                path = self.folder / task / file
+                what = damage(path, expected)
                 if what is not None:
                     yield part, Damage(path, what)
                     break
@@ -255,14 +259,16 @@ class EncoderStore:
             )
         located = self.locate(keys, first=task)
         self._require_all(located, task)
-        self._require_whole({path for index, (path, _) in enumerate(located.parts) if (located.part == index).any()})
-        shape = (len(self.record.layers), self.record.dim)
-        out = np.empty((len(keys), *shape), np.float32)
-        for index, (path, _) in enumerate(located.parts):
-            rows = np.flatnonzero(located.part == index)
-            if len(rows):
-                column = self._open(path).column(pooling).chunk(0)
-                out[rows] = column.flatten().to_numpy().reshape(-1, *shape)[located.row[rows]]
+        out = np.empty((len(keys), len(self.record.layers), self.record.dim), np.float32)
+        expected = self._expected({path for path, _ in located.parts})
+
+        def copy(index: int) -> tuple[Path, str | None]:
+            path, places = located.parts[index][0], np.flatnonzero(located.part == index)
+            return path, read_vectors(path, expected[path], pooling, located.row[places], out, places)
+
+        with ThreadPoolExecutor(min(_READERS, os.cpu_count() or 1)) as pool:
+            for path, what in pool.map(copy, np.unique(located.part).tolist()):
+                _require_whole(path, what)
         return out
 
     def read_counts(self, keys: Sequence[bytes], *, task: str) -> tuple[np.ndarray, np.ndarray]:
@@ -284,7 +290,8 @@ class EncoderStore:
         located = self.locate(keys, first=task, frames=True)
         self._require_all(located, task)
         used = [index for index in range(len(located.parts)) if (located.part == index).any()]
-        self._require_whole({path for index in used for path in (located.parts[index][1],) if path is not None})
+        for path, expected in self._expected({path for index in used if (path := located.parts[index][1])}).items():
+            _require_whole(path, damage(path, expected))
         parts: list[np.ndarray] = []
         part, start, counts = (np.zeros(len(keys), np.int64) for _ in range(3))
         for index in used:
@@ -334,7 +341,7 @@ class EncoderStore:
 
     def _open(self, path: Path) -> pa.Table:
         if path not in self._opened:
-            self._opened[path] = _open_arrow(path)
+            self._opened[path] = open_part(path)
         return self._opened[path]
 
     def _require_all(self, located: Located, task: str) -> None:
@@ -346,20 +353,16 @@ class EncoderStore:
                 remedy=f"run: uwbench extract --model {self.record.name} --task {task}",
             )
 
-    def _require_whole(self, paths: set[Path]) -> None:
-        """Check the checksums of the files that are about to be used."""
+    def _expected(self, paths: set[Path]) -> dict[Path, Expected]:
+        """Return what the manifests say of some files."""
+        found = {}
         for task in {path.parent.name for path in paths}:
             manifest = self.manifest(task)
             for part in manifest.parts if manifest else ():
-                for name, size, checksum in (
-                    (part.name, part.bytes, part.xxh3_128),
-                    (part.frames, part.frames_bytes, part.frames_xxh3_128),
-                ):
-                    path = self.folder / task / (name or "")
-                    what = _damage(path, size, checksum or "") if path in paths else None
-                    if what is not None:
-                        remedy = f"run uwbench extract --task {task} again; it redoes this part alone"
-                        raise StoreError(what, where=path, remedy=remedy)
+                for name, expected in part.files().items():
+                    if self.folder / task / name in paths:
+                        found[self.folder / task / name] = expected
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -396,6 +399,13 @@ def read_encoder(path: Path) -> EncoderRecord:
         raise StoreError(f"is damaged ({error})", where=path, remedy=_REMOVE) from error
 
 
+def _require_whole(path: Path, what: str | None) -> None:
+    """Raise StoreError where something is wrong with a file that is about to be used."""
+    if what is not None:
+        remedy = f"run uwbench extract --task {path.parent.name} again; it redoes this part alone"
+        raise StoreError(what, where=path, remedy=remedy)
+
+
 def slug_of(name: str) -> str:
     """Return a folder name for a model's name: `org/model` becomes `org__model`, odd characters become `-`."""
     slug = re.sub(r"[^A-Za-z0-9._-]+", "-", name.replace("/", "__")).strip("-.")
@@ -417,75 +427,3 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise StoreError("holds no record", where=path, remedy=_REMOVE)
     return data
-
-
-def _pooled_table(rows: PooledRows) -> pa.Table:
-    import pyarrow as pa
-
-    columns: dict[str, pa.Array] = {
-        "key": pa.array(rows.keys, pa.binary(KEY_BYTES)),
-        "frames": pa.array(rows.frames, pa.int32()),
-        "chunks": pa.array(rows.chunks, pa.int32()),
-    }
-    for pooling, vectors in rows.vectors.items():
-        flat = np.ascontiguousarray(vectors, np.float32).reshape(len(vectors), -1)
-        columns[pooling] = pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), flat.shape[1])
-    return pa.table(columns)
-
-
-def _joined(frames: Sequence[np.ndarray]) -> tuple[list[int], np.ndarray]:
-    return [len(clip) for clip in frames], np.ascontiguousarray(np.concatenate(list(frames)), np.float16)
-
-
-def _frames_table(keys: Sequence[bytes], counts: Sequence[int], values: np.ndarray) -> pa.Table:
-    import pyarrow as pa
-
-    offsets = np.cumsum([0, *counts])
-    rows = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
-    lists = pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), rows)
-    return pa.table({"key": pa.array(keys, pa.binary(KEY_BYTES)), "frames": lists})
-
-
-def _write_arrow(path: Path, table: pa.Table) -> tuple[int, str]:
-    """Write a table as one record batch, durably and atomically; return the file's size and checksum.
-
-    The caller holds the part's claim.
-    """
-    import pyarrow as pa
-
-    with write_in_place(path) as temporary:
-        with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table.combine_chunks())
-        return temporary.stat().st_size, _checksum(temporary)
-
-
-def _open_arrow(path: Path) -> pa.Table:
-    import pyarrow as pa
-
-    try:
-        return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-    except (pa.ArrowException, OSError) as error:
-        raise StoreError(
-            f"cannot be read ({error})", where=path, remedy="run uwbench cache verify, then extract again"
-        ) from error
-
-
-def _checksum(path: Path) -> str:
-    """Return a file's checksum, read a block at a time: a part may be larger than the memory."""
-    import xxhash
-
-    total, block = xxhash.xxh3_128(), bytearray(_BLOCK)
-    with path.open("rb", buffering=0) as file:
-        while count := file.readinto(block):
-            total.update(memoryview(block)[:count])
-    return total.hexdigest()
-
-
-def _damage(path: Path, size: int, checksum: str) -> str | None:
-    if not path.is_file():
-        return "is missing"
-    if path.stat().st_size != size:
-        return f"has {path.stat().st_size:,} bytes where {size:,} were written"
-    if size and _checksum(path) != checksum:
-        return "does not match its checksum"
-    return None

@@ -1,0 +1,234 @@
+"""The files of a part: Arrow, one record batch each, written durably, checked and read in one pass.
+
+pooled-00000.arrow      key, frames, chunks, and a list of float32 a pooling
+frames-00000.arrow      key, and a list of frames in float16
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from uwbench.errors import StoreError
+from uwbench.files import write_in_place
+from uwbench.mapped import Spill
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+KEY_BYTES = 32
+_CHECK = "run uwbench cache verify, then extract again"
+_DAMAGED = "does not match its checksum"
+_BLOCK = 1 << 20  # bytes read and hashed at a time: what a second-level cache holds
+
+
+@dataclass(frozen=True, slots=True)
+class PooledRows:
+    """Rows of one part: `vectors[pooling]` is float32 `(rows, layers, dim)`; `frames` counts the valid frames."""
+
+    keys: Sequence[bytes]
+    vectors: Mapping[str, np.ndarray]
+    frames: np.ndarray
+    chunks: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a file must be: its size and checksum, as its manifest says."""
+
+    bytes: int
+    xxh3_128: str
+
+
+def write_pooled(path: Path, rows: PooledRows) -> Expected:
+    """Write one part's vectors; the caller holds the part's claim."""
+    import pyarrow as pa
+
+    columns: dict[str, pa.Array] = {
+        "key": pa.array(rows.keys, pa.binary(KEY_BYTES)),
+        "frames": pa.array(rows.frames, pa.int32()),
+        "chunks": pa.array(rows.chunks, pa.int32()),
+    }
+    for pooling, vectors in rows.vectors.items():
+        flat = np.ascontiguousarray(vectors, np.float32).reshape(len(vectors), -1)
+        columns[pooling] = pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), flat.shape[1])
+    return _write(path, pa.table(columns))
+
+
+def write_frames(path: Path, keys: Sequence[bytes], frames: Sequence[np.ndarray] | Spill) -> Expected:
+    """Write the frames of one part's clips, float16 `(frames, dim)` each; the caller holds the part's claim."""
+    import pyarrow as pa
+
+    if isinstance(frames, Spill):
+        counts, values = frames.counts, frames.values()
+    else:
+        counts = [len(clip) for clip in frames]
+        values = np.ascontiguousarray(np.concatenate(list(frames)), np.float16)
+    rows = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
+    lists = pa.LargeListArray.from_arrays(pa.array(np.cumsum([0, *counts]), pa.int64()), rows)
+    return _write(path, pa.table({"key": pa.array(keys, pa.binary(KEY_BYTES)), "frames": lists}))
+
+
+def _write(path: Path, table: pa.Table) -> Expected:
+    import pyarrow as pa
+
+    table = table.combine_chunks()
+    counted = pa.MockOutputStream()
+    with pa.ipc.new_file(counted, table.schema) as writer:
+        writer.write_table(table)
+    with write_in_place(path) as temporary, temporary.open("wb", buffering=0) as file:
+        _reserve(file.fileno(), counted.size())
+        sink = _HashedFile(file)
+        with pa.ipc.new_file(pa.PythonFile(sink, mode="w"), table.schema) as writer:
+            writer.write_table(table)
+        return Expected(sink.bytes, sink.hash.hexdigest())
+
+
+class _HashedFile:
+    """A file, as Arrow writes to it, that hashes what it is given a block at a time."""
+
+    closed = False
+
+    def __init__(self, file: io.RawIOBase | io.FileIO) -> None:
+        import xxhash
+
+        self._file, self.hash, self.bytes = file, xxhash.xxh3_128(), 0
+
+    def write(self, data: Any) -> int:
+        given = memoryview(data).cast("B")
+        for start in range(0, len(given), _BLOCK):
+            block = given[start : start + _BLOCK]
+            self.hash.update(block)
+            while block:
+                block = block[self._file.write(block) or 0 :]
+        self.bytes += len(given)
+        return len(given)
+
+    def flush(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def _reserve(handle: int, size: int) -> None:
+    """Claim the disk space of a file, where the file system can: a third of the time, and a full disk shows at once."""
+    try:
+        os.posix_fallocate(handle, 0, size)
+    except AttributeError:  # not on this system
+        return
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+
+
+def open_part(path: Path) -> pa.Table:
+    """Return a file's table, memory-mapped; raise StoreError where it is no such file."""
+    import pyarrow as pa
+
+    try:
+        return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(f"cannot be read ({error})", where=path, remedy=_CHECK) from error
+
+
+def damage(path: Path, expected: Expected) -> str | None:
+    """Return what is wrong with a file, None where it is as it was written."""
+    wrong = _wrong_size(path, expected)
+    if wrong is None and _checksum(path) != expected.xxh3_128:
+        return _DAMAGED
+    return wrong
+
+
+def read_vectors(
+    path: Path, expected: Expected, pooling: str, rows: np.ndarray, out: np.ndarray, places: np.ndarray
+) -> str | None:
+    """Copy `rows` of a pooling to `out[places]`, float32 `(n, ...)`, checking the whole file in the same pass.
+
+    Returns what is wrong with the file, None where nothing is; where it is damaged, `out` holds nothing to rely on.
+    """
+    import xxhash
+
+    wrong = _wrong_size(path, expected)
+    if wrong is not None:
+        return wrong
+    flat = out.reshape(len(out), -1)
+    width = 4 * flat.shape[1]
+    held, first = _layout(path, pooling)
+    if first + held * width > expected.bytes or int(rows.max(initial=-1)) >= held:
+        return _DAMAGED
+    order = np.argsort(rows, kind="stable")
+    rows, places = rows[order], places[order]
+    every = len(rows) == held and _consecutive(rows)
+    in_order = _consecutive(places)
+    total, at_once = xxhash.xxh3_128(), max(1, _BLOCK // width)
+    block = np.empty(max(at_once * width, _BLOCK), np.uint8)
+    with path.open("rb", buffering=0) as file:
+        _pass(file, total, block, first)
+        for start in range(0, held, at_once):
+            count = min(at_once, held - start)
+            _pass(file, total, block, count * width)
+            values = block[: count * width].view(np.float32).reshape(count, -1)
+            if every and in_order:
+                flat[places[0] + start : places[0] + start + count] = values
+            elif every:
+                flat[places[start : start + count]] = values
+            else:
+                low, high = np.searchsorted(rows, [start, start + count])
+                flat[places[low:high]] = values[rows[low:high] - start]
+        _pass(file, total, block, expected.bytes - first - held * width)
+    return None if total.hexdigest() == expected.xxh3_128 else _DAMAGED
+
+
+def _layout(path: Path, pooling: str) -> tuple[int, int]:
+    """Return how many rows a file holds, and the byte at which the vectors of a pooling start."""
+    import pyarrow as pa
+
+    whole = np.memmap(path, np.uint8, "r")
+    try:
+        column = pa.ipc.open_file(pa.py_buffer(whole.data)).read_all().column(pooling).chunk(0)
+    except (pa.ArrowException, KeyError) as error:
+        raise StoreError(f"cannot be read ({error})", where=path, remedy=_CHECK) from error
+    values = column.flatten()
+    return len(column), values.buffers()[1].address + 4 * values.offset - whole.ctypes.data
+
+
+def _pass(file: Any, total: Any, block: np.ndarray, size: int) -> None:
+    """Read and hash the next `size` bytes; the last that fit into `block` are in it."""
+    while size > 0:
+        part = block.data[: min(size, len(block))]
+        filled = 0
+        while filled < len(part):
+            count = file.readinto(part[filled:])
+            if not count:  # the file was cut off meanwhile: its hash will differ
+                return
+            filled += count
+        total.update(part)
+        size -= len(part)
+
+
+def _consecutive(numbers: np.ndarray) -> bool:
+    return bool((np.diff(numbers) == 1).all())
+
+
+def _wrong_size(path: Path, expected: Expected) -> str | None:
+    if not path.is_file():
+        return "is missing"
+    size = path.stat().st_size
+    return None if size == expected.bytes else f"has {size:,} bytes where {expected.bytes:,} were written"
+
+
+def _checksum(path: Path) -> str:
+    """Return a file's checksum, read a block at a time: a part may be larger than the memory."""
+    import xxhash
+
+    total, block = xxhash.xxh3_128(), bytearray(_BLOCK)
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(block):
+            total.update(memoryview(block)[:count])
+    return total.hexdigest()

@@ -1,0 +1,142 @@
+"""The embeddings store against raw numpy: write and read pooled vectors, and the time to open a store.
+
+    python benchmarks/store.py                     1,000,000 x 1,280: 10 GB of disk, 7 GB of memory
+    python benchmarks/store.py --quick             100,000 x 1,280
+
+Both write float32 and wait until it is on the disk; both read into one new array, from the disk and from what the
+system holds of it in memory. The store looks up each row by its key, hashes what it writes and checks the hashes of
+what it reads; with `--shuffled` it also returns the rows in another order than they lie in.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from machine import best, print_machine, seconds
+from uwbench.encoders.base import EncoderInfo
+from uwbench.plan import describe_encoder
+from uwbench.store import EncoderStore, PooledRows, open_encoders
+
+PART = 4096  # rows, the largest part that is planned
+WRITERS = 4  # a part is synced to the disk while others are written, as several processes of an extraction do
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--dim", type=int, default=1280)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--shuffled", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="100,000 rows")
+    parser.add_argument("--folder", type=Path, help="where to write; default: the system's temporary folder")
+    options = parser.parse_args()
+    rows = 100_000 if options.quick else options.rows
+    print_machine("numpy", "pyarrow", "xxhash")
+    keys = [index.to_bytes(32, "big") for index in range(rows)]
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        vectors = np.random.default_rng(0).standard_normal((PART, 1, options.dim), dtype=np.float32)
+        write(Path(folder), keys, vectors, options.rounds)
+        order = np.random.default_rng(1).permutation(rows) if options.shuffled else np.arange(rows)
+        read(Path(folder), keys, vectors, order, options.rounds)
+        opening(Path(folder), keys)
+
+
+def write(folder: Path, keys: list[bytes], vectors: np.ndarray, rounds: int) -> None:
+    times: dict[str, list[float]] = {"store": [], "numpy": []}
+    for _ in range(rounds):
+        shutil.rmtree(folder / "store", ignore_errors=True)
+        (folder / "raw.npy").unlink(missing_ok=True)
+        os.sync()
+        times["numpy"].append(seconds(lambda: write_raw(folder / "raw.npy", len(keys), vectors)))
+        os.sync()
+        times["store"].append(seconds(lambda: write_store(folder / "store", keys, vectors)))
+    raw, ours = min(times["numpy"]), min(times["store"])
+    size = len(keys) * vectors[0].nbytes / 1e9
+    print(f"write {len(keys):,} x {vectors.shape[2]:,} ({size:.2f} GB): ", end="")
+    print(f"store {ours:.2f} s, numpy {raw:.2f} s, ratio {ours / raw:.2f}", flush=True)
+
+
+def write_raw(path: Path, rows: int, vectors: np.ndarray) -> None:
+    """Write the blocks end to end as one .npy."""
+    header = {"descr": "<f4", "fortran_order": False, "shape": (rows, vectors.shape[2])}
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for start in range(0, rows, PART):
+            vectors[: min(PART, rows - start)].tofile(file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_store(root: Path, keys: list[bytes], vectors: np.ndarray) -> None:
+    store = the_store(root, vectors.shape[2])
+    store.create()
+
+    def one(number: int) -> None:
+        own = keys[number * PART : (number + 1) * PART]
+        ones = np.ones(len(own), np.int32)
+        held = PooledRows(own, {"mean": vectors[: len(own)]}, ones, ones)
+        store.write_part("task", f"{number:05d}", "table", held, None)
+
+    with ThreadPoolExecutor(WRITERS) as pool:
+        list(pool.map(one, range(-(-len(keys) // PART))))
+
+
+def the_store(root: Path, dim: int) -> EncoderStore:
+    info = EncoderInfo("made", "made", 16_000, dim, ("last",), 0.02, None)
+    return EncoderStore(root, describe_encoder(info, poolings=("mean",)))
+
+
+def read(folder: Path, keys: list[bytes], vectors: np.ndarray, order: np.ndarray, rounds: int) -> None:
+    wanted = [keys[index] for index in order.tolist()]
+
+    def ours() -> np.ndarray:
+        return the_store(folder / "store", vectors.shape[2]).read_pooled(wanted, task="task")
+
+    def raw() -> np.ndarray:
+        return np.load(folder / "raw.npy")
+
+    first = ours()
+    some = np.linspace(0, len(keys) - 1, 1000).astype(int)
+    np.testing.assert_array_equal(first[some], vectors[order[some] % PART])
+    del first
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    for where, prepare in (("the disk", lambda: forget(files)), ("the system's cache", lambda: None)):
+        times: dict[str, list[float]] = {"store": [], "numpy": []}
+        for _ in range(rounds):
+            for name, work in (("store", ours), ("numpy", raw)):
+                prepare()
+                times[name].append(seconds(work))
+        mine, theirs = min(times["store"]), min(times["numpy"])
+        print(f"read from {where}: store {mine:.2f} s, numpy {theirs:.2f} s, ratio {mine / theirs:.2f}", flush=True)
+
+
+def forget(files: list[Path]) -> None:
+    """Ask the system to drop what it holds of the files in memory, so that the disk is read."""
+    for path in files:
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def opening(folder: Path, keys: list[bytes]) -> None:
+    def listed() -> None:
+        stores, problems = open_encoders(folder / "store")
+        assert len(stores) == 1
+        assert not problems
+        assert stores[0].manifest("task") is not None
+
+    def one() -> None:
+        the_store(folder / "store", open_encoders(folder / "store")[0][0].record.dim).read_pooled(keys[:1], task="task")
+
+    print(f"open, with the manifest of {-(-len(keys) // PART)} parts: {1000 * best(listed, 5):.1f} ms; ", end="")
+    print(f"open and read one vector, its part checked: {1000 * seconds(one):.0f} ms")
+
+
+if __name__ == "__main__":
+    main()
