@@ -41,6 +41,7 @@ LAYERS = {
     "forward": 2,
     "plan": 2,
     "extract": 3,
+    "extract_ray": 4,
     "parity": 4,
     "probes": 2,
     "probing": 3,

@@ -23,6 +23,7 @@ from uwbench.cli_options import (
     Device,
     Domain,
     Dtype,
+    Engine,
     Force,
     GroupColumn,
     Json,
@@ -158,6 +159,7 @@ def run(
     seed: Seed = 0,
     limit: Limit = None,
     force: Force = False,
+    engine: Engine = "local",
     allow_missing: AllowMissing = 0,
     label: Label = None,
     group: GroupColumn = None,
@@ -204,6 +206,7 @@ def extract(
     workers: Workers = None,
     limit: Limit = None,
     force: Force = False,
+    engine: Engine = "local",
     part: Annotated[str | None, typer.Option("--part", help="I/N: this machine's share of the parts, from 1.")] = None,
     label: Label = None,
     group: GroupColumn = None,
@@ -318,11 +321,15 @@ def _options(given: dict[str, Any]) -> Options:
     dtype = given.get("dtype", "fp32")
     if dtype not in ("fp32", "bf16"):
         raise UsageError(f"{dtype!r} is not one of fp32, bf16", where="--dtype")
+    engine = given.get("engine", "local")
+    if engine not in ("local", "ray"):
+        raise UsageError(f"{engine!r} is not one of local, ray", where="--engine")
     plain = ("protocol", "layers", "batch_seconds", "workers", "seed", "limit", "force", "allow_missing", "label")
     more = ("group", "name", "kind", "domain", "allow_outside", "device")
     return Options(
         methods=methods,
         dtype=dtype,
+        engine=engine,
         poolings=tuple(split_names([given.get("pooling", "mean,mean-all")])),
         part=_share(given.get("part")),
         argv=("uwbench", *sys.argv[1:]),

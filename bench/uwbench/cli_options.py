@@ -66,6 +66,9 @@ RemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run code that comes with a checkpoint. Off by default.")
 ]
 Revision = Annotated[str | None, typer.Option("--revision", help="The revision of a hub id.")]
+Engine = Annotated[
+    str, typer.Option("--engine", help="Who extracts: local, or ray: the workers of a Ray cluster (RAY_ADDRESS).")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No plan and no progress.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

@@ -29,10 +29,11 @@ from uwbench.errors import AudioError
 from uwbench.fingerprint import sha256_bytes
 from uwbench.forward import Forward, Settings, Window
 from uwbench.mapped import Spill
+from uwbench.part_files import PooledRows
 from uwbench.plan import RESAMPLER, Plan, PlannedPart
 from uwbench.pool import Pooled, merge
 from uwbench.scan import WHOLE_FILE, sha256_of
-from uwbench.store import PooledRows
+from uwbench.store import Part
 
 _AHEAD = 3  # batches decoded ahead of the device
 _LONG_S = 300.0  # a clip of more seconds is decoded window by window
@@ -85,20 +86,35 @@ class _Running:
     finish: Callable[[], list[Window]]
 
 
-def extract(plan: Plan, encoder: Encoder, settings: Settings, progress: Callable[[int, float], None]) -> Extraction:
+def extract(
+    plan: Plan,
+    encoder: Encoder,
+    settings: Settings,
+    progress: Callable[[int, float], None],
+    *,
+    written: Callable[[Part], None] | None = None,
+) -> Extraction:
     """Encode what `plan` asks for with a loaded encoder; call `progress(clips, audio seconds)` after each batch.
+
+    With `written`, parts are handed to it once they are on disk, and whoever gets them enters them in the manifest.
 
     Clips that cannot be decoded are left out and returned; an encoder that breaks its contract raises EncoderError.
     What was written before an error or an interruption stays and counts at the next start.
     """
-    return _Extractor(plan, encoder, settings, progress).run()
+    return _Extractor(plan, encoder, settings, progress, written).run()
 
 
 class _Extractor:
     def __init__(
-        self, plan: Plan, encoder: Encoder, settings: Settings, progress: Callable[[int, float], None]
+        self,
+        plan: Plan,
+        encoder: Encoder,
+        settings: Settings,
+        progress: Callable[[int, float], None],
+        written: Callable[[Part], None] | None,
     ) -> None:
         self.plan, self.encoder, self.settings, self.progress = plan, encoder, settings, progress
+        self.written = written
         self.info = encoder.info
         self.store = plan.store
         self.name = plan.task.card.name
@@ -284,7 +300,10 @@ class _Extractor:
         vectors = {name: values[: part.done] for name, values in part.vectors.items()}
         counts = np.array(part.counts, np.int32)
         rows = PooledRows(part.keys, vectors, counts[:, 0], counts[:, 1])
-        self.store.write_part(self.name, part.part.name, self.plan.table_name, rows, part.spill)
+        name, table = part.part.name, self.plan.table_name
+        entry = self.store.write_part(self.name, name, table, rows, part.spill, enter=self.written is None)
+        if self.written is not None:
+            self.written(entry)
 
 
 def decode_clip(clip: Clip, sha256: str, rate: int) -> np.ndarray:

@@ -32,6 +32,7 @@ class Options:
     limit: int | None = None  # clips a split or fold
     force: bool = False
     allow_missing: int = 0
+    engine: Literal["local", "ray"] = "local"  # who extracts: this process, or the workers of a Ray cluster
     part: tuple[int, int] | None = None  # this machine's share of the parts: (index from 1, count)
     label: str | None = None
     group: str | None = None

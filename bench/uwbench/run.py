@@ -94,10 +94,9 @@ def run(
     planned = _plan(encoders, looked, folders, options, report)
     say.planned([plan for _, plan in planned], report.missing, folders)
     _require_space(planned, folders)
-    for encoder in encoders:
-        _run_model(
-            encoder, [plan for other, plan in planned if other is encoder], protocol, folders, options, say, report
-        )
+    for spec, encoder in zip(models, encoders, strict=True):
+        mine = [plan for other, plan in planned if other is encoder]
+        _run_model(encoder, spec, mine, protocol, folders, options, say, report)
     return report
 
 
@@ -211,6 +210,7 @@ def _require_space(planned: Sequence[tuple[Encoder, Plan]], folders: Folders) ->
 
 def _run_model(
     encoder: Encoder,
+    spec: ModelSpec,
     plans: Sequence[Plan],
     protocol: ProtocolCard | None,
     folders: Folders,
@@ -227,9 +227,9 @@ def _run_model(
         extraction, encode_s = None, 0.0
         try:
             if plan.parts:
-                if load_s is None:
+                if load_s is None and (options.engine == "local" or options.dtype != "fp32"):
                     load_s = _load(encoder, plan, options, say)
-                extraction = _extract(encoder, plan, options, say)
+                extraction = _extract(encoder, spec, plan, options, say)
                 encode_s = extraction.seconds
             if not plan.task.table.limited or plan.store.manifest(task) is None:
                 plan.store.create()
@@ -278,12 +278,16 @@ def _load(encoder: Encoder, plan: Plan, options: Options, say: Reporter) -> floa
     return time.perf_counter() - started
 
 
-def _extract(encoder: Encoder, plan: Plan, options: Options, say: Reporter) -> Extraction:
+def _extract(encoder: Encoder, spec: ModelSpec, plan: Plan, options: Options, say: Reporter) -> Extraction:
     from uwbench.extract import extract, settings_for
 
     settings = settings_for(pick_device(options.device), options.batch_seconds, options.workers)
     say.started(encoder.info.name, plan.task.card.name, plan.to_encode)
     try:
+        if options.engine == "ray":
+            from uwbench.extract_ray import extract_on_ray
+
+            return extract_on_ray(plan, spec, settings, options.dtype, say.advanced)
         return extract(plan, encoder, settings, say.advanced)
     finally:
         say.finished()

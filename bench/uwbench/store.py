@@ -165,9 +165,18 @@ class EncoderStore:
             self._write_manifest(replace(manifest, table=table))
 
     def write_part(
-        self, task: str, name: str, table: str, rows: PooledRows, frames: Sequence[np.ndarray] | Spill | None
+        self,
+        task: str,
+        name: str,
+        table: str,
+        rows: PooledRows,
+        frames: Sequence[np.ndarray] | Spill | None,
+        *,
+        enter: bool = True,
     ) -> Part:
         """Write one part, whose claim the caller holds, and enter it in the manifest, made for `table` if it is new.
+
+        With `enter` off the part is written and does not count yet: `enter` is called with it elsewhere.
 
         `name` is the part's number, as in `pooled-<name>.arrow`. `frames`, where given, holds each clip's valid frames,
         float16 `(frames, dim)`, in memory or spilt to disk; a spill is not closed.
@@ -180,13 +189,20 @@ class EncoderStore:
             path = folder / f"frames-{name}.arrow"
             file = write_frames(path, rows.keys, frames)
             part = replace(part, frames=path.name, frames_bytes=file.bytes, frames_xxh3_128=file.xxh3_128)
-        self._opened.pop(pooled, None)
+        if enter:
+            self.enter(task, table, [part])
+        return part
+
+    def enter(self, task: str, table: str, parts: Sequence[Part]) -> None:
+        """Enter parts that were written in the task's manifest, made for `table` if it is new."""
+        names = {part.name for part in parts}
+        for name in names:
+            self._opened.pop(self.folder / task / name, None)
         with self._manifest_lock(task):
             manifest = self.manifest(task) or Manifest(task, self.record.fingerprint, table)
-            others = [other for other in manifest.parts if other.name != part.name]
-            parts = tuple(sorted([*others, part], key=lambda entry: entry.name))
-            self._write_manifest(replace(manifest, parts=parts))
-        return part
+            others = [other for other in manifest.parts if other.name not in names]
+            entries = tuple(sorted([*others, *parts], key=lambda entry: entry.name))
+            self._write_manifest(replace(manifest, parts=entries))
 
     def spill(self, task: str, name: str) -> Spill:
         """Return where frames of the part `name`, whose claim the caller holds, wait for the part to be written."""
