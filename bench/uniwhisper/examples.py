@@ -1,0 +1,47 @@
+"""What the data side hands to the trainer: one decoded clip with its questions, in micro-batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SAMPLE_RATE = 16_000
+MAX_SAMPLES = 30 * SAMPLE_RATE
+MIN_SAMPLES = SAMPLE_RATE  # shorter clips get silence up to a second
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One instruction about a clip, the answer to be learnt, and the task they belong to."""
+
+    instruction: str
+    answer: str
+    task: str
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A clip, `(samples,)` float32 mono at 16 kHz of at most 30 s, and what is asked about it."""
+
+    row: str
+    dataset: str
+    audio: np.ndarray
+    questions: tuple[Question, ...]
+
+
+class Batches(Protocol):
+    """Training data by step.
+
+    A global step holds the same examples in every world: its micro-batches, in their order, are dealt out to the
+    ranks, and each rank gets as many as the others. `steps` is the number of steps there are, None without an end.
+    """
+
+    @property
+    def steps(self) -> int | None: ...
+
+    def micro_batches(self, step: int, rank: int, world: int) -> list[list[Example]]:
+        """Return the micro-batches of a rank in global step `step`; pure in its arguments."""
+        ...
