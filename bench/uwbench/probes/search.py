@@ -53,6 +53,17 @@ class Trained:
     valid_metric: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """A stream that was trained: its place in the stack, the epochs kept, and the weights `(1, size)` that predict."""
+
+    at: int
+    seed: int
+    epochs: int
+    metric: float | None
+    weights: torch.Tensor
+
+
 class Search:
     """Everything the choice and the final training of one task share; `inputs` as Problem has it."""
 
@@ -181,37 +192,47 @@ class Search:
         refit = {index: self.refits(folds[index]) for _, (index, _) in jobs}
 
         def follow(stack: Stack, epoch: int) -> None:
+            ended: dict[int, list[_Ended]] = {}
             for at, stream in enumerate(stack.streams):
                 seed, index = place[stream.key]
                 fold = folds[index]
-                last = stream.stop == epoch + 1
-                metric = None
                 if not refit[index]:
                     metric, loss = self._quality(stack, at, fold.valid, None)[0]
                     choice = Choice(stream.points[0], (epoch + 1) / stream.epochs, metric, loss)
                     if choice.better_than(kept[stream.key][0] if stream.key in kept else None):
                         kept[stream.key] = (choice, stack.weights[at].clone())
-                if last:
-                    choice, weights = kept.pop(stream.key, (None, None))
-                    predicted = self._predict(stack, at, fold.test, weights)
+                if stream.stop == epoch + 1:
+                    choice, weights = kept.pop(stream.key, (None, stack.weights[at]))
                     epochs = epoch + 1 if choice is None else round(choice.share * stream.epochs)
-                    done.append(Trained(index, seed, predicted, epochs, None if choice is None else choice.metric))
+                    metric = None if choice is None else choice.metric
+                    ended.setdefault(index, []).append(_Ended(at, seed, epochs, metric, weights))
+            for index, ends in ended.items():  # the seeds of a fold read its test items once
+                predictions = self._predict(stack, ends[0].at, folds[index].test, [end.weights for end in ends])
+                for end, predicted in zip(ends, predictions, strict=True):
+                    done.append(Trained(index, end.seed, predicted, end.epochs, end.metric))
 
         train(Stack(self.problem, [stream for _, (_, stream) in jobs]), follow)
         yield from done
 
-    def _predict(self, stack: Stack, at: int, clips: np.ndarray, weights: torch.Tensor | None) -> Predicted:
-        """Return the predictions of the first probe of a stream, with the scores of some clips in memory at a time."""
+    def _predict(self, stack: Stack, at: int, clips: np.ndarray, weights: Sequence[torch.Tensor]) -> list[Predicted]:
+        """Return what each of some probes `(1, size)` predicts, whose inputs are standardised as those of stream `at`.
+
+        The scores of some clips are in memory at a time.
+        """
+        import torch
+
         sizes = (
             [len(self.kind.items(clips[row : row + 1])) for row in range(len(clips))] if self.kind.of_frames else [1]
         )
-        at_once = max(1, _SCORED_VALUES // (max(sizes) * self.problem.classes))
-        parts = []
+        at_once = max(1, _SCORED_VALUES // (max(sizes) * self.problem.classes * len(weights)))
+        together = torch.cat(list(weights))
+        parts: list[list[Predicted]] = [[] for _ in weights]
         for start in range(0, len(clips), at_once):
             part = clips[start : start + at_once]
             items = self.kind.items(part)
-            parts.append(self.kind.predict(self._scores(stack, at, items, weights)[0], items, part))
-        return joined(parts)
+            for own, scores in zip(parts, self._scores(stack, at, items, together), strict=True):
+                own.append(self.kind.predict(scores, items, part))
+        return [joined(own) for own in parts]
 
     def _scores(self, stack: Stack, at: int, items: np.ndarray, weights: torch.Tensor | None = None) -> np.ndarray:
         """Return class scores `(G, items, classes)` of one stream's probes: logits, or probabilities for sigmoid."""
