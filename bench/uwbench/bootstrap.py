@@ -116,7 +116,7 @@ def _codes(table: pa.Table, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _with_contents(items: Items, table: pa.Table, by_seed: np.ndarray) -> Items:
-    if items.metric in ("segment-f1-macro", "segment-f1-micro", "one-minus-wer"):
+    if items.metric in ("segment-f1-macro", "segment-f1-micro", "one-minus-wer", "recall-at-1"):
         return replace(items, counts=_matrix(table, "counts")[by_seed])
     if items.metric == "map":
         names = json.loads((table.schema.metadata or {})[b"classes"])
@@ -271,6 +271,9 @@ def _sums(values: np.ndarray, clusters: np.ndarray, n_clusters: int, weights: np
 def _from_counts(metric: str, sums: np.ndarray) -> np.ndarray:
     if metric == "one-minus-wer":
         return np.maximum(0.0, 1 - sums[:, :, 0] / np.maximum(sums[:, :, 1], 1))
+    if metric == "recall-at-1":  # hits and queries, of clips and of captions
+        hits, queries = sums[:, :, 0::2], sums[:, :, 1::2]
+        return (hits / np.maximum(queries, 1)).mean(axis=2)
     hits, false, missed = np.split(sums, 3, axis=2)
     if metric == "segment-f1-micro":
         hits, false, missed = (part.sum(axis=2, keepdims=True) for part in (hits, false, missed))

@@ -43,6 +43,7 @@ from uwbench.cli_options import (
     Seed,
     Suite,
     Tasks,
+    TextEncoder,
     Weights,
     Workers,
     model_specs,
@@ -161,6 +162,7 @@ def run(
     force: Force = False,
     engine: Engine = "local",
     allow_missing: AllowMissing = 0,
+    text_encoder: TextEncoder = None,
     label: Label = None,
     group: GroupColumn = None,
     name: Name = None,
@@ -252,6 +254,7 @@ def probe(
     device: Device = "auto",
     seed: Seed = 0,
     allow_missing: AllowMissing = 0,
+    text_encoder: TextEncoder = None,
     label: Label = None,
     group: GroupColumn = None,
     name: Name = None,
@@ -284,6 +287,7 @@ def probe(
 def reproduce(
     result: Annotated[Path, typer.Argument(help="A result file.")],
     device: Device = "auto",
+    text_encoder: TextEncoder = None,
     cache: Cache = None,
     data: Data = None,
     results: Results = None,
@@ -292,7 +296,8 @@ def reproduce(
     from uwbench import api
     from uwbench.options import Options
 
-    found = api.reproduce(result, folders=_folders(cache, data, results), options=Options(device=device))
+    own = Options(device=device, text_encoder=text_encoder)
+    found = api.reproduce(result, folders=_folders(cache, data, results), options=own)
     for line in found.context:
         print(f"note: {line}", file=sys.stderr)
     for line in found.differences:
@@ -325,7 +330,7 @@ def _options(given: dict[str, Any]) -> Options:
     if engine not in ("local", "ray"):
         raise UsageError(f"{engine!r} is not one of local, ray", where="--engine")
     plain = ("protocol", "layers", "batch_seconds", "workers", "seed", "limit", "force", "allow_missing", "label")
-    more = ("group", "name", "kind", "domain", "allow_outside", "device")
+    more = ("group", "name", "kind", "domain", "allow_outside", "device", "text_encoder")
     return Options(
         methods=methods,
         dtype=dtype,

@@ -54,6 +54,14 @@ Limit = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Encode again what is cached.")]
 AllowMissing = Annotated[int, typer.Option("--allow-missing", min=0, help="Score without up to N unreadable clips.")]
+TextEncoder = Annotated[
+    str | None,
+    typer.Option(
+        "--text-encoder",
+        envvar="UWBENCH_TEXT_ENCODER",
+        help="Retrieval: a sentence encoder on this machine: a folder, a package that carries one, a cached hub id.",
+    ),
+]
 Label = Annotated[str | None, typer.Option("--label", help="The column of a manifest that holds the label.")]
 GroupColumn = Annotated[
     str | None, typer.Option("--group", help="The column that holds the speaker, recording or song.")

@@ -34,6 +34,7 @@ class Options:
     allow_missing: int = 0
     engine: Literal["local", "ray"] = "local"  # who extracts: this process, or the workers of a Ray cluster
     part: tuple[int, int] | None = None  # this machine's share of the parts: (index from 1, count)
+    text_encoder: str | None = None  # retrieval: what turns captions into vectors
     label: str | None = None
     group: str | None = None
     name: str | None = None

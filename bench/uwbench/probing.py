@@ -65,7 +65,7 @@ def probe_task(
         what = f"{len(missing)} clips have no embedding, first: {missing[0]}"
         remedy = f"mend them and extract again, or accept the loss with --allow-missing {len(missing)}"
         raise ProbeError(what, where=table.card.name, remedy=remedy)
-    data, chunked = _read(store, present, protocol)
+    data, chunked = _read(store, present, protocol, options)
     outcome = run_probes(data, protocol, methods=options.methods, seed=options.seed, device=pick_device(options.device))
     scores = _with_intervals(outcome.scores, outcome.predictions, protocol)
     result = Result(
@@ -103,8 +103,13 @@ def write_failure(
     return write_result(results, result), result
 
 
-def load_task_data(store: EncoderStore, table: ClipTable, pooling: str) -> TaskData:
-    """Read what the probes need of a task: pooled vectors always, frames where its kind needs them."""
+def load_task_data(
+    store: EncoderStore, table: ClipTable, pooling: str, *, text_encoder: str | None = None, device: str = "cpu"
+) -> TaskData:
+    """Read what the probes need of a task: pooled vectors always, frames or caption vectors where its kind needs them.
+
+    Caption vectors need `text_encoder`, which runs on `device` for captions that the cache does not hold.
+    """
     from uwbench.probes.data import Frames, TaskData
 
     name = table.card.name
@@ -112,6 +117,12 @@ def load_task_data(store: EncoderStore, table: ClipTable, pooling: str) -> TaskD
     if table.card.kind in ("frame-multi-label", "transcription"):
         values = store.read_frames(table.keys, task=name)
         frames = Frames(values, values.offsets, store.record.hop_s)
+    text = None
+    if table.card.kind == "retrieval" and text_encoder is not None:
+        from uwbench.probes.sentences import embed_captions
+
+        captions = [tuple(map(str, labels)) for labels in table.labels]
+        text = embed_captions(captions, text_encoder, store.root, device=device)
     return TaskData(
         card=table.card,
         ids=table.ids,
@@ -123,6 +134,7 @@ def load_task_data(store: EncoderStore, table: ClipTable, pooling: str) -> TaskD
         layers=store.record.layers,
         pooled=store.read_pooled(table.keys, task=name, pooling=pooling),
         frames=frames,
+        text=text,
     )
 
 
@@ -140,10 +152,12 @@ def _present(store: EncoderStore, table: ClipTable) -> tuple[ClipTable, list[str
     return table.keep(kept), [table.ids[row] for row in np.flatnonzero(located.part < 0)]
 
 
-def _read(store: EncoderStore, table: ClipTable, protocol: Protocol) -> tuple[TaskData, int]:
+def _read(store: EncoderStore, table: ClipTable, protocol: Protocol, options: Options) -> tuple[TaskData, int]:
     if not table.ids:
         raise ProbeError("no clip has an embedding", where=table.card.name, remedy="run uwbench extract")
-    data = load_task_data(store, table, protocol.pooling)
+    data = load_task_data(
+        store, table, protocol.pooling, text_encoder=options.text_encoder, device=pick_device(options.device)
+    )
     _, chunks = store.read_counts(table.keys, task=table.card.name)
     return data, int((chunks > 1).sum())
 

@@ -210,10 +210,3 @@ def test_unknown_methods_are_refused() -> None:
     without = card(xares={"knn": False})
     with pytest.raises(ProbeError, match="runs none of knn"):
         run_probes(replace(single_label(), card=without), XARES, methods=["knn"])
-
-
-def test_a_kind_without_a_probe_is_refused_by_name() -> None:
-    with pytest.raises(
-        ProbeError, match="made: no probe scores retrieval tasks; scored: single-label, multi-label, fra"
-    ):
-        run_probes(replace(single_label(), card=card("retrieval", metric="recall-at-1")), FEW)

@@ -10,6 +10,7 @@ import numpy as np
 from uwbench.card import Card
 from uwbench.clip import Labels
 from uwbench.mapped import MappedRows
+from uwbench.probes.sentences import TextVectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ class TaskData:
     """One task under one encoder, `n` clips in the clip table's order.
 
     Exactly one of `splits` (`train`, `valid`, `test`) and `folds` is set. `pooled` is float32 `(n, layers, dim)`;
-    `frames` is set for tasks that need them.
+    `frames` is set for tasks that need them, `text` for retrieval once a text encoder is named.
     """
 
     card: Card
@@ -77,3 +78,4 @@ class TaskData:
     layers: tuple[str, ...]
     pooled: np.ndarray
     frames: Frames | None = None
+    text: TextVectors | None = None

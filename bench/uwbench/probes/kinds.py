@@ -24,7 +24,7 @@ class Predicted:
     """Predictions of `n` clips: JSON texts, and what the main metric is recomputed from.
 
     `codes` int `(n,)` are the classes of single-label tasks; `scores` float32 `(n, C)` those of mAP; `counts` float32
-    `(n, K)` are summed by segment-F1 and WER.
+    `(n, K)` are summed by segment-F1, WER and R@1.
     """
 
     texts: list[str]
@@ -77,14 +77,16 @@ class Kind(Protocol):
 def kind_of(data: TaskData) -> Kind:
     """Return the kind of a task; raise ProbeError for labels that its card does not allow."""
     from uwbench.probes.frames import FrameLabels
+    from uwbench.probes.retrieval import Retrieval
+    from uwbench.probes.transcription import Transcription
 
     made: dict[str, Callable[[TaskData], Kind]] = {
         "single-label": SingleLabel,
         "multi-label": MultiLabel,
         "frame-multi-label": FrameLabels,
+        "retrieval": Retrieval,
+        "transcription": Transcription,
     }
-    if data.card.kind not in made:
-        raise ProbeError(f"no probe scores {data.card.kind} tasks; scored: {', '.join(made)}", where=data.card.name)
     return made[data.card.kind](data)
 
 

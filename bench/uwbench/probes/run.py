@@ -70,10 +70,19 @@ def run_probes(
     task = Task(data, kind, protocol, plan_folds(data, protocol.mlp, kind.strata(), seed), seed, device)
     scores: dict[Method, Score] = {}
     tables: list[pa.Table] = []
-    if "mlp" in methods:
+    if data.card.kind in ("retrieval", "transcription"):
+        _require_own_rules(protocol, data)
+        if "mlp" in methods:
+            scores["mlp"], rows = fitted_score(task)
+            tables.extend(rows)
+    elif "mlp" in methods:
         scores["mlp"], rows = mlp_score(task)
         tables.extend(rows)
-    if "knn" in methods and (protocol.knn.similarity != "xares" or data.card.xares.knn):
+    if (
+        "knn" in methods
+        and data.card.kind not in ("retrieval", "transcription")
+        and (protocol.knn.similarity != "xares" or data.card.xares.knn)
+    ):
         scores["knn"], rows = knn_score(task)
         tables.extend(rows)
     if not scores:
@@ -91,6 +100,36 @@ def mlp_score(task: Task) -> tuple[Score, list[pa.Table]]:
     if last > 0 and task.data.frames is None:
         score = _sweep(task, score, held)
     return score, _rows(task, "mlp", outcomes)
+
+
+def fitted_score(task: Task) -> tuple[Score, list[pa.Table]]:
+    """Return the score of a retrieval or transcription probe on the last layer, and its predictions."""
+    from uwbench.probes.fitting import Fitted, fit_fold
+    from uwbench.probes.retrieval import Retrieval, RetrievalProblem
+    from uwbench.probes.transcription import Transcription, TranscriptionProblem
+
+    settings, data, kind = task.protocol.mlp, task.data, task.kind
+    done: list[Fitted] = []
+    for fold in task.folds:
+        if isinstance(kind, Retrieval):
+            problem = RetrievalProblem(data, kind, fold, settings.grid_clips, task.device)
+        elif isinstance(kind, Transcription):
+            problem = TranscriptionProblem(data, kind, fold, task.device)
+        else:
+            raise ProbeError(f"a {data.card.kind} task is not fitted", where=data.card.name)
+        done.append(fit_fold(problem, fold, settings, task.seed))
+    outcomes = {(seed, index): part for index, own in enumerate(done) for seed, part in own.predicted.items()}
+    chosen: dict[str, Any] = {"layer": data.layers[-1], "folds": [own.chosen for own in done]}
+    if data.text is not None:
+        chosen["text_encoder"] = data.text.encoder
+    return _score(task, outcomes, settings.metric_of_folds, chosen), _rows(task, "mlp", outcomes)
+
+
+def _require_own_rules(protocol: Protocol, data: TaskData) -> None:
+    """Refuse X-ARES's rules: it trains a text side of its own, or a decoder, which are not reproduced here."""
+    if protocol.mlp.selection == "xares":
+        what = f"{protocol.name} does not reproduce how X-ARES scores {data.card.kind} tasks"
+        raise ProbeError(what, where=data.card.name, remedy="use --protocol uwbench-1")
 
 
 def _sweep(task: Task, score: Score, held: float) -> Score:

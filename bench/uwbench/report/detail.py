@@ -127,6 +127,10 @@ def _from_counts(table: pa.Table, kind: str) -> Detail | None:
     if kind == "transcription":
         wrong = np.bincount(of_clip, values[:, 0]) / np.maximum(np.bincount(of_clip, values[:, 1]), 1)
         worst: tuple[ClassScore, ...] = ()
+    elif kind == "retrieval":
+        hits, queries = (np.array([np.bincount(of_clip, values[:, c]) for c in pair]) for pair in ((0, 2), (1, 3)))
+        wrong = 1 - (hits / np.maximum(queries, 1)).mean(axis=0)
+        worst = ()
     else:
         hits, false, missed = np.split(values, 3, axis=1)
         errors = np.bincount(of_clip, (false + missed).sum(axis=1))

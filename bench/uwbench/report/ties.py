@@ -65,7 +65,7 @@ def _draw_task(paths: Mapping[str, Path], info: TaskInfo, method: Method, bootst
     import pyarrow.parquet as pq
 
     names = ["method", "seed", "fold", "id", "group", "truth", "prediction"]
-    names += {"map": ["scores"], "accuracy": [], "macro-f1": [], "recall-at-1": []}.get(info.metric, ["counts"])
+    names += {"map": ["scores"], "accuracy": [], "macro-f1": []}.get(info.metric, ["counts"])
     read = {}
     for model, path in paths.items():
         try:
