@@ -41,7 +41,7 @@ def _root() -> None:
 
 @app.command()
 def plan(
-    config: Annotated[str, typer.Argument(help="full, small, or a YAML file.")],
+    config: Annotated[str, typer.Argument(help="full, small, cpu-mini, or a YAML file.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say what a training run costs: parameters, FLOPs, memory, GPU-hours. Arithmetic, not measurement."""
@@ -55,7 +55,7 @@ def plan(
     rows = [
         ("encoder", f"{found.encoder_parameters / 1e6:,.1f} M parameters"),
         ("adapter", f"{found.adapter_parameters / 1e6:,.2f} M parameters"),
-        ("language model", f"{found.lm_parameters / 1e6:,.1f} M parameters, {settings.lm.train}"),
+        ("language model", f"{found.lm_parameters / 1e6:,.1f} M parameters, {settings.lm.train} ({settings.lm.kind})"),
         ("together", f"{found.parameters / 1e9:.3f} B, of which {found.trained_parameters / 1e9:.3f} B are trained"),
         ("encoder forward", f"{found.forward_30s_encoder_flops / 1e12:.3f} TFLOP for 30 s"),
         ("LM forward", f"{found.forward_30s_lm_flops / 1e12:.3f} TFLOP for 30 s with its text"),

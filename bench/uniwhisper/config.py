@@ -1,0 +1,255 @@
+"""The configuration of a training run: one closed YAML file that `plan`, `train` and `ablate` read."""
+
+from __future__ import annotations
+
+import importlib.resources
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from uwbench.api import InputError, UsageError, suggestion
+
+WINDOW_S = 30.0
+FRAMES_PER_S = 50  # Whisper's encoder: one frame each 20 ms
+_WHISPER_VOCABULARY = 51_866  # Large-v3's; the others differ by two rows at most
+_WHISPER_TEXT = 448  # positions of Whisper's decoder
+
+Count = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Rate = Annotated[float, Field(gt=0)]
+
+
+class Closed(BaseModel):
+    """A frozen section that refuses unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Encoder(Closed):
+    """A Whisper-shaped encoder: its shape, where its weights come from (folder or hub id), how it is trained.
+
+    Layer i of n learns at `lr * layer_decay ** (n - 1 - i)`, the convolutions below at `lr * layer_decay ** n`.
+    """
+
+    mels: Count
+    dim: Count
+    layers: Count
+    ffn: Count
+    positions: Count
+    init: str
+    train: Literal["full", "frozen"] = "full"
+    lr: Rate = 2e-5
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+    def parameters(self) -> int:
+        """Return all parameters, the fixed positions included; Whisper's key projections have no bias."""
+        convolutions = 3 * self.mels * self.dim + self.dim + 3 * self.dim**2 + self.dim
+        block = 4 * self.dim**2 + 3 * self.dim + 2 * self.dim * self.ffn + self.ffn + self.dim + 4 * self.dim
+        return convolutions + self.positions * self.dim + self.layers * block + 2 * self.dim
+
+    def flops(self, frames: float) -> float:
+        """Return the FLOPs of a forward over `frames` encoder frames."""
+        blocks = self.layers * (4 * self.dim**2 + 2 * self.dim * self.ffn)
+        convolutions = 2 * 3 * self.mels * self.dim * 2 * frames + 2 * 3 * self.dim**2 * frames
+        return 2 * blocks * frames + 4 * frames**2 * self.dim * self.layers + convolutions
+
+
+class Adapter(Closed):
+    """LayerNorm, two linear layers with GELU between, RMSNorm, over `stack` frames at a time; and two learned marks."""
+
+    stack: Literal[1, 2, 4, 8]
+    lr: Rate = 2e-4
+
+    def parameters(self, encoder: Encoder, lm: LanguageModel) -> int:
+        """Return all parameters."""
+        wide = self.stack * encoder.dim
+        return 2 * wide + wide * lm.dim + lm.dim + lm.dim**2 + lm.dim + lm.dim + 2 * lm.dim
+
+    def flops(self, encoder: Encoder, lm: LanguageModel, frames: float) -> float:
+        """Return the FLOPs of a forward over `frames` encoder frames."""
+        return 2 * (self.stack * encoder.dim * lm.dim + lm.dim**2) * frames / self.stack
+
+
+class Lora(Closed):
+    """Low-rank updates of every linear layer of the language model (Hu et al. 2021): `W + alpha / rank * B A`."""
+
+    rank: Count = 8
+    alpha: Rate = 32.0
+
+
+class LanguageModel(Closed):
+    """What turns audio and instruction into the answer.
+
+    `qwen3` reads its weights from `init`; `random-qwen3` is the same shape untrained; `whisper` is the decoder that
+    came with the encoder, behind no adapter, and takes its shape from there. `tokenizer` is `bytes`, a folder or a hub
+    id; None means the one of `init`.
+    """
+
+    kind: Literal["qwen3", "random-qwen3", "whisper"] = "qwen3"
+    dim: Count
+    layers: Count
+    ffn: Count
+    heads: Count
+    kv_heads: Count
+    head_dim: Count
+    vocabulary: Count
+    init: str | None = None
+    tokenizer: str | None = None
+    train: Literal["full", "frozen", "lora"] = "full"
+    lr: Rate = 2e-5
+    lora: Lora = Lora()
+
+    def matrices(self) -> int:
+        """Return the parameters of the layers' matrices."""
+        attention = 2 * self.dim * self.heads * self.head_dim + 2 * self.dim * self.kv_heads * self.head_dim
+        return self.layers * (attention + 3 * self.dim * self.ffn)
+
+    def parameters(self) -> int:
+        """Return all parameters; output and input embeddings are one."""
+        norms = self.layers * (2 * self.dim + 2 * self.head_dim) + self.dim
+        return self.matrices() + norms + self.vocabulary * self.dim
+
+    def lora_parameters(self) -> int:
+        """Return the parameters that LoRA adds."""
+        wide, narrow = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        sides = 2 * (self.dim + wide) + 2 * (self.dim + narrow) + 3 * (self.dim + self.ffn)
+        return self.layers * self.lora.rank * sides
+
+    def flops(self, tokens: float, answers: float) -> float:
+        """Return the FLOPs of a forward over `tokens`, of which `answers` reach the output layer."""
+        attention = 2 * tokens**2 * self.heads * self.head_dim * self.layers
+        return 2 * self.matrices() * tokens + attention + 2 * self.vocabulary * self.dim * answers
+
+
+def whisper_decoder_parameters(encoder: Encoder) -> int:
+    """Return the parameters of the Whisper decoder beside an encoder of as many layers (not so for turbo)."""
+    attention = 4 * encoder.dim**2 + 3 * encoder.dim
+    block = 2 * attention + 2 * encoder.dim * encoder.ffn + encoder.ffn + encoder.dim + 6 * encoder.dim
+    return encoder.layers * block + (_WHISPER_VOCABULARY + _WHISPER_TEXT) * encoder.dim + 2 * encoder.dim
+
+
+def whisper_decoder_flops(encoder: Encoder, frames: float, tokens: float, answers: float) -> float:
+    """Return the FLOPs of the Whisper decoder over `tokens` of text and `frames` of the encoder."""
+    text = encoder.layers * (6 * encoder.dim**2 + 2 * encoder.dim * encoder.ffn) * tokens
+    keys = encoder.layers * 2 * encoder.dim**2 * frames
+    attention = encoder.layers * encoder.dim * (2 * tokens**2 + 4 * tokens * frames)
+    return 2 * (text + keys) + attention + 2 * _WHISPER_VOCABULARY * encoder.dim * answers
+
+
+class Data(Closed):
+    """The mixture: hours of audio, the mean clip, the mean text around it, and how often a clip is padded to 30 s."""
+
+    hours: float = Field(gt=0)
+    clip_s: float = Field(gt=0, le=WINDOW_S)
+    prompt_tokens: Count
+    answer_tokens: Count
+    pad30_prob: Share
+    epochs: float = Field(default=1, gt=0)
+
+
+class Hardware(Closed):
+    """The machine: `peak_tflops` of one GPU in bf16, and the share of it that is assumed to be reached."""
+
+    gpus: Count
+    peak_tflops: float = Field(gt=0)
+    mfu: float = Field(gt=0, le=1)
+
+
+class Optimiser(Closed):
+    """AdamW; warm-up, then a cosine down to `floor` of the rate, in each stage; one global gradient norm.
+
+    `reduction` weighs answer tokens: all alike, each answer alike, or an answer by the root of its length.
+    """
+
+    betas: tuple[float, float] = (0.9, 0.98)
+    eps: Rate = 1e-8
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    warmup_steps: Annotated[int, Field(ge=0)] = 1000
+    floor: Share = 0.1
+    clip: Rate = 1.0
+    reduction: Literal["token", "sample", "sqrt_tokens"] = "token"
+
+
+class Stages(Closed):
+    """Steps of the two stages: `bridge` trains what is new at `bridge_lr`, `joint` everything at its own rate."""
+
+    bridge: Annotated[int, Field(ge=0)]
+    joint: Annotated[int, Field(ge=0)]
+    bridge_lr: Rate = 1e-3
+
+
+class Run(Closed):
+    """How a run is carried out; batches are global, in seconds of audio."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    batch_s: Rate = 3840.0
+    micro_batch_s: Rate = 240.0
+    precision: Literal["fp32", "bf16"] = "bf16"
+    checkpointing: bool = True
+    parallel: Literal["ddp", "fsdp2"] = "ddp"
+    workers: Annotated[int, Field(ge=0)] = 4
+    save_every: Count = 1000
+    keep: Count = 3
+    log_every: Count = 20
+
+
+class Config(Closed):
+    """A training run."""
+
+    encoder: Encoder
+    adapter: Adapter
+    lm: LanguageModel
+    data: Data
+    hardware: Hardware
+    stages: Stages
+    optimiser: Optimiser = Optimiser()
+    run: Run = Run()
+
+
+def shipped_configs() -> list[str]:
+    """Return the names of the configurations that come with the package."""
+    files = importlib.resources.files("uniwhisper.configs").iterdir()
+    return sorted(path.name.removesuffix(".yaml") for path in files if path.name.endswith(".yaml"))
+
+
+def load_config(name: str, overlay: Mapping[str, Any] | None = None) -> Config:
+    """Return a shipped configuration by its name, or one by its path; `overlay` replaces keys, section by section.
+
+    Raises InputError for a file that cannot be read or holds what it should not, UsageError for an unknown name.
+    """
+    if name in shipped_configs():
+        text = (importlib.resources.files("uniwhisper.configs") / f"{name}.yaml").read_text(encoding="utf-8")
+    elif name.endswith((".yaml", ".yml")):
+        try:
+            text = Path(name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"cannot be read ({' '.join(str(error).split())})", where=name) from error
+    else:
+        raise UsageError(f"unknown configuration {name!r}", remedy=suggestion(name, shipped_configs()))
+    try:
+        read = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"is not valid YAML ({' '.join(str(error).split())})", where=name) from error
+    return parse_config(overlaid(read, overlay) if overlay and isinstance(read, dict) else read, where=name)
+
+
+def parse_config(values: Any, *, where: str | None = None) -> Config:
+    """Return the configuration that plain values describe; raise InputError naming the first field that is wrong."""
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        found = error.errors(include_url=False)[0]
+        field = ".".join(map(str, found["loc"]))
+        raise InputError(f"{field or 'the file'}: {found['msg']}", where=where) from error
+
+
+def overlaid(values: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `values` with the leaves of `overlay` in place of its own."""
+    result = dict(values)
+    for key, value in overlay.items():
+        inner = result.get(key)
+        result[key] = overlaid(inner, value) if isinstance(value, Mapping) and isinstance(inner, Mapping) else value
+    return result
