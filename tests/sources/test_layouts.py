@@ -41,16 +41,6 @@ OWN = {
 }
 
 
-@pytest.fixture(scope="session")
-def miniatures(tmp_path_factory: pytest.TempPathFactory, shared_data: Path) -> Path:
-    """Every dataset in both forms: <layout>/<card>."""
-    root = tmp_path_factory.mktemp("miniatures")
-    for layout in LAYOUTS:
-        for card in CARDS:
-            write_miniature(card, layout, root / layout / card, shared_data)
-    return root
-
-
 @pytest.mark.parametrize("card", CARDS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_dataset_opens_and_passes_its_check(miniatures: Path, card: str, layout: str) -> None:
