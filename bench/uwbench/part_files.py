@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import io
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -157,9 +158,12 @@ def read_vectors(
     wrong = _wrong_size(path, expected)
     if wrong is not None:
         return wrong
-    flat = out.reshape(len(out), -1)
+    flat = out.reshape(len(out), math.prod(out.shape[1:]))
     width = 4 * flat.shape[1]
-    held, first = _layout(path, pooling)
+    layout = _layout(path, pooling)
+    if layout is None:
+        return _DAMAGED
+    held, first = layout
     if first + held * width > expected.bytes or int(rows.max(initial=-1)) >= held:
         return _DAMAGED
     order = np.argsort(rows, kind="stable")
@@ -185,16 +189,20 @@ def read_vectors(
     return None if total.hexdigest() == expected.xxh3_128 else _DAMAGED
 
 
-def _layout(path: Path, pooling: str) -> tuple[int, int]:
-    """Return how many rows a file holds, and the byte at which the vectors of a pooling start."""
+def _layout(path: Path, pooling: str) -> tuple[int, int] | None:
+    """Return how many rows a file holds, and the byte at which the vectors of a pooling start; None if it is damaged.
+
+    The file was not checked yet.
+    """
     import pyarrow as pa
 
     whole = np.memmap(path, np.uint8, "r")
     try:
         column = pa.ipc.open_file(pa.py_buffer(whole.data)).read_all().column(pooling).chunk(0)
-    except (pa.ArrowException, KeyError) as error:
-        raise StoreError(f"cannot be read ({error})", where=path, remedy=_CHECK) from error
-    values = column.flatten()
+        column.validate()
+        values = column.flatten()
+    except (pa.ArrowException, OSError, LookupError, AttributeError):
+        return None
     return len(column), values.buffers()[1].address + 4 * values.offset - whole.ctypes.data
 
 
