@@ -31,7 +31,7 @@ from uwbench.forward import Forward, Settings, Window
 from uwbench.mapped import Spill
 from uwbench.part_files import PooledRows
 from uwbench.plan import RESAMPLER, Plan, PlannedPart
-from uwbench.pool import Pooled, merge
+from uwbench.pool import STATISTICS, Pooled, merge, moved
 from uwbench.scan import WHOLE_FILE, sha256_of
 from uwbench.store import Part
 
@@ -255,11 +255,15 @@ class _Extractor:
         assert batch.first is not None
         pooled: list[Pooled] = []
         samples, following = 0, batch.first
+        assert self.info.context_s is not None
+        expected = int(self.plan.task.table.durations_s[row] / self.info.context_s) + 2
+        held = np.empty((expected, STATISTICS, len(self.layers), self.info.dim))
         try:
             while group := following.result():
                 following = self.pool.submit(self._take, windows)
                 for window in self.forward(group, [self.plan.task.clips[row].id] * len(group)):
-                    pooled.append(window.pooled)
+                    at = len(pooled)  # a header may promise too little
+                    pooled.append(moved(window.pooled, held[at]) if at < expected else window.pooled)
                     if part.spill is not None and window.frames is not None:
                         part.spill.append(window.frames)
                 samples += sum(map(len, group))

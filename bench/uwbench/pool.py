@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     import torch
 
 
+_ARRAYS = ("mean", "mean_all", "squares", "max", "first")
+STATISTICS = len(_ARRAYS)
+
+
 @dataclass(frozen=True, slots=True)
 class Pooled:
     """Statistics of one window (a clip or a chunk of it); each array is float64 `(layers, dim)`.
@@ -82,6 +86,23 @@ def as_pooled(outputs: Mapping[str, torch.Tensor], valid: torch.Tensor, emitted:
         )
         for i, (n, m) in enumerate(counts)
     ]
+
+
+def moved(pooled: Pooled, into: np.ndarray) -> Pooled:
+    """Return the same statistics with their arrays in `into`, float64 `(5, layers, dim)`.
+
+    Small arrays that stay where a forward's large ones come and go keep the allocator from using that space again: two
+    megabytes a window of a long clip.
+    """
+    kept: list[np.ndarray | None] = []
+    for place, array in zip(into, (getattr(pooled, name) for name in _ARRAYS), strict=True):
+        if array is not None:
+            place[...] = array
+        kept.append(None if array is None else place)
+    mean, mean_all, *others = kept
+    assert mean is not None
+    assert mean_all is not None
+    return Pooled(pooled.frames, pooled.emitted, mean, mean_all, *others)
 
 
 def merge(chunks: Sequence[Pooled]) -> dict[str, np.ndarray]:
