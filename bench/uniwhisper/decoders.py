@@ -15,7 +15,13 @@ from uniwhisper.model import AudioModel, UniWhisper, WhisperArm
 from uwbench.api import EncoderError, InputError
 
 Stage = Literal["bridge", "joint"]
-_STILL = {"dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0}  # no randomness in the forward
+_STILL: dict[str, Any] = {  # no randomness in the forward
+    "dropout": 0.0,
+    "attention_dropout": 0.0,
+    "activation_dropout": 0.0,
+    "encoder_layerdrop": 0.0,
+    "decoder_layerdrop": 0.0,
+}
 _INIT_STD = 0.02  # of Qwen3's embeddings, where there are no weights to measure
 
 
@@ -69,9 +75,7 @@ def _load_whisper(config: EncoderConfig) -> Any:
     from transformers import WhisperModel
 
     try:
-        whisper: Any = WhisperModel.from_pretrained(
-            config.init, dtype=torch.float32, encoder_layerdrop=0.0, decoder_layerdrop=0.0, **_STILL
-        )
+        whisper: Any = WhisperModel.from_pretrained(config.init, dtype=torch.float32, **_STILL)
     except OSError as error:
         message = str(error).splitlines()[0]
         raise InputError(f"cannot be loaded ({message})", where=config.init, remedy="give --encoder FOLDER") from error

@@ -16,9 +16,12 @@ from uwbench.api import EncoderError
 class AudioModel(nn.Module):
     """An encoder of Whisper's shape and what answers from it."""
 
+    encoder: Any
+    lm: Any
+
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
-        self.encoder: Any = encoder
+        self.encoder = encoder
         self.checkpointing = False
 
     def encode(self, mel: torch.Tensor) -> torch.Tensor:
@@ -60,7 +63,7 @@ class UniWhisper(AudioModel):
     def __init__(self, encoder: nn.Module, adapter: Adapter, lm: nn.Module) -> None:
         super().__init__(encoder)
         self.adapter = adapter
-        self.lm: Any = lm
+        self.lm = lm
 
     def logits(self, frames: torch.Tensor, batch: Batch, keep: torch.Tensor) -> torch.Tensor:
         """Return the next token's scores where `keep` is true.
@@ -82,7 +85,7 @@ class WhisperArm(AudioModel):
 
     def __init__(self, encoder: nn.Module, lm: nn.Module) -> None:
         super().__init__(encoder)
-        self.lm: Any = lm  # Whisper's decoder; its output layer is its embedding
+        self.lm = lm  # Whisper's decoder; its output layer is its embedding
 
     def logits(self, frames: torch.Tensor, batch: Batch, keep: torch.Tensor) -> torch.Tensor:
         """Return the next token's scores where `keep` is true."""

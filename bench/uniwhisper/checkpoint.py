@@ -1,0 +1,141 @@
+"""Checkpoints that resume exactly: written beside and renamed, loaded strictly, the last few kept.
+
+`step-0000100/` holds `model.safetensors` (fp32: encoder.*, adapter.*, lm.*), `optimizer.pt`, `trainer.json` and
+`encoder/`, the folder that uwbench loads. No random state is kept: nothing in a step draws from a generator.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from uniwhisper.config import Config
+from uwbench.api import InputError, digest, sha256_file
+
+_PREFIX = "step-"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run stands: steps done, steps skipped for gradients that were not finite, audio heard in seconds."""
+
+    step: int = 0
+    skipped: int = 0
+    audio_s: float = 0.0
+    training_data: list[dict[str, Any]] | None = field(default=None)
+
+
+def save(
+    output: Path,
+    progress: Progress,
+    config: Config,
+    model_state: dict[str, torch.Tensor],
+    optimiser_state: dict[str, Any],
+    encoder: Any,
+) -> Path:
+    """Write a checkpoint and return its folder; what was there before stays until it is complete."""
+    from safetensors.torch import save_file
+    from transformers import WhisperFeatureExtractor
+
+    folder = output / f"{_PREFIX}{progress.step:07d}"
+    partial = output / f".{folder.name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    (partial / "encoder").mkdir(parents=True)
+    save_file(untied(model_state), partial / "model.safetensors")
+    torch.save(optimiser_state, partial / "optimizer.pt")
+    prefix = "encoder."
+    weights = {name.removeprefix(prefix): value for name, value in model_state.items() if name.startswith(prefix)}
+    encoder.save_pretrained(partial / "encoder", state_dict=weights)
+    WhisperFeatureExtractor(feature_size=config.encoder.mels).save_pretrained(partial / "encoder")
+    card = {
+        "alpha": 1.0,
+        "checkpoint": [sha256_file(partial / "model.safetensors")],
+        "base": None,
+        "training_data": progress.training_data,
+        "pad30_prob": config.data.pad30_prob,
+        "stack": config.adapter.stack,
+        "step": progress.step,
+    }
+    _write_json(partial / "encoder" / "uniwhisper.json", card)
+    trainer = {"progress": asdict(progress), "config": config.model_dump(mode="json"), "config_digest": of(config)}
+    _write_json(partial / "trainer.json", trainer)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.replace(folder)
+    for old in checkpoints(output)[: -config.run.keep]:
+        shutil.rmtree(old)
+    return folder
+
+
+def checkpoints(output: Path) -> list[Path]:
+    """Return the complete checkpoints of a run, oldest first."""
+    return sorted(path for path in output.glob(f"{_PREFIX}*") if (path / "trainer.json").is_file())
+
+
+def read_progress(folder: Path, config: Config | None = None) -> Progress:
+    """Return where a checkpoint stands; with `config`, raise InputError if it is not of that configuration."""
+    record = read_record(folder)
+    if config is not None and record["config_digest"] != of(config):
+        raise InputError(
+            "is of another configuration", where=folder, remedy="give the same one or another --output folder"
+        )
+    return Progress(**record["progress"])
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Return what `trainer.json` says; raise InputError if it cannot be read."""
+    try:
+        return json.loads((folder / "trainer.json").read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise InputError(f"is no checkpoint ({error})", where=folder) from error
+
+
+def load_weights(model: nn.Module, folder: Path) -> None:
+    """Fill a model from a checkpoint; raise InputError if a tensor is missing, unknown or of another shape."""
+    from safetensors.torch import load_file
+
+    state = load_file(folder / "model.safetensors")
+    own = untied(model.state_dict())
+    if {k: v.shape for k, v in state.items()} != {k: v.shape for k, v in own.items()}:
+        different = sorted(set(state) ^ set(own)) or [k for k in own if own[k].shape != state[k].shape]
+        raise InputError(f"does not fit the model: {', '.join(different[:5])}", where=folder)
+    model.load_state_dict(state, strict=False)  # strictness is above: tied tensors are stored once
+
+
+def load_optimiser(folder: Path) -> dict[str, Any]:
+    """Return the optimiser's state of a checkpoint."""
+    return torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True)
+
+
+def untied(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return a state with tensors that share memory once, contiguous and on the CPU."""
+    seen: set[tuple[int, torch.Size]] = set()
+    kept = {}
+    for name, value in state.items():
+        key = (value.data_ptr(), value.shape)
+        if key not in seen or value.is_meta:
+            seen.add(key)
+            kept[name] = value.detach().cpu().contiguous()
+    return kept
+
+
+def of(config: Config) -> str:
+    """Return the digest of what a run's result depends on: not the workers, nor how often it is saved or logged."""
+    values = config.model_dump(mode="json")
+    for name in ("workers", "save_every", "keep", "log_every"):
+        del values["run"][name]
+    del values["hardware"]
+    return digest(values)
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(values, indent=2, sort_keys=True) + "\n")
+        file.flush()
+        os.fsync(file.fileno())

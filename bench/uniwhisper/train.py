@@ -1,0 +1,239 @@
+"""The training loop: two stages, accumulation, data or sharded parallelism, exact resume.
+
+Every rank runs `train`; `torchrun` or `accelerate launch` start them. A step is a pure function of its number and the
+state before it: no generator is drawn from, so 20 steps are 10 steps, a kill, and 10 steps.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from uniwhisper import checkpoint
+from uniwhisper.checkpoint import Progress
+from uniwhisper.config import Config
+from uniwhisper.decoders import Stage, build_model, set_stage
+from uniwhisper.examples import Batches
+from uniwhisper.features import Batch, Collator
+from uniwhisper.log import Log, Tally
+from uniwhisper.model import AudioModel
+from uniwhisper.optim import clip_to, gradient_norm, make_optimiser, schedule, set_rates
+from uniwhisper.parallel import World, full_state, load_full_state, wrap
+from uniwhisper.text import open_text
+from uwbench.api import UwbenchError
+
+_MOST_SKIPPED = 20  # in a row: the run has diverged
+
+
+@dataclass(frozen=True)
+class StepData(torch.utils.data.Dataset[list[Batch]]):
+    """One rank's micro-batches by global step; made in the trainer or in its workers, with the same result."""
+
+    batches: Batches
+    collate: Collator
+    rank: int
+    world: int
+
+    def __getitem__(self, step: int) -> list[Batch]:
+        found = self.batches.micro_batches(step, self.rank, self.world)
+        return [self.collate(examples, step) for examples in found]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a run ended: its last checkpoint, where it stands, whether it was told to stop before its end."""
+
+    checkpoint: Path
+    progress: Progress
+    stopped: bool
+
+
+def train(
+    config: Config,
+    batches: Batches,
+    output: Path,
+    *,
+    training_data: list[dict[str, Any]] | None = None,
+    until: int | None = None,
+) -> Result:
+    """Train to the end of the joint stage, or to step `until`, from the newest checkpoint in `output` if there is one.
+
+    On SIGTERM the step is finished and saved. Steps whose gradient is not finite are skipped and counted; twenty in a
+    row raise UwbenchError. `training_data` (`{dataset, split, licence}` each) goes into the exported encoder.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    last = config.stages.bridge + config.stages.joint
+    if batches.steps is not None:
+        last = min(last, batches.steps)
+    last = last if until is None else min(last, until)
+    with World.joined() as world:
+        run = _Run(config, output, world, batches, training_data)
+        log = Log(output, config, enabled=world.rank == 0, world=world.size)
+        try:
+            with _stop_flag() as stop:
+                return run.steps(last, log, stop)
+        finally:
+            log.close()
+
+
+class _Run:
+    """The state that steps change: weights, optimiser, progress."""
+
+    def __init__(
+        self,
+        config: Config,
+        output: Path,
+        world: World,
+        batches: Batches,
+        training_data: list[dict[str, Any]] | None,
+    ) -> None:
+        self.config, self.output, self.world = config, output, world
+        found = checkpoint.checkpoints(output)
+        self.progress = Progress(training_data=training_data)
+        self.model: AudioModel = build_model(config)
+        self._resume: Path | None = found[-1] if found else None
+        if self._resume is not None:
+            self.progress = checkpoint.read_progress(self._resume, config)
+            checkpoint.load_weights(self.model, self._resume)
+        collate = Collator(
+            text=open_text(config),
+            mels=config.encoder.mels,
+            stack=config.adapter.stack,
+            reduction=config.optimiser.reduction,
+            pad30_prob=config.data.pad30_prob,
+            seed=config.run.seed,
+        )
+        self.data = StepData(batches, collate, world.rank, world.size)
+        self.model.to(world.device)
+        self._stage: Stage | None = None
+        self._wrapped: Any = None
+        self.optimiser: Any = None
+        self._in_a_row = 0
+
+    def steps(self, last: int, log: Log, stop: list[bool]) -> Result:
+        """Run to step `last` and return what came out."""
+        tally, saved = Tally(), self._resume
+        loader = iter(self._loader(last))
+        while self.progress.step < last and not self.world.any(stop[0]):
+            self._enter_stage()
+            before = time.monotonic()
+            found = [batch.to(self.world.device) for batch in next(loader)]
+            log.waited(time.monotonic() - before)
+            norm = self._step(found, tally)
+            step = self.progress.step
+            if step % self.config.run.log_every == 0 or step == last:
+                rates = [group["lr"] for group in self.optimiser.param_groups]
+                log.write(step, str(self._stage), tally, norm, rates, self.progress.skipped)
+                tally = Tally()
+            if step % self.config.run.save_every == 0:
+                saved = self._save()
+        if saved is None or not saved.name.endswith(f"{self.progress.step:07d}"):
+            self._enter_stage()
+            saved = self._save()
+        return Result(saved, self.progress, stopped=self.progress.step < last)
+
+    def _loader(self, last: int) -> torch.utils.data.DataLoader[list[Batch]]:
+        return torch.utils.data.DataLoader(
+            self.data,
+            batch_size=None,
+            sampler=range(self.progress.step, last),
+            num_workers=self.config.run.workers,
+            generator=torch.Generator(),  # its own: a loader draws a seed
+        )
+
+    def _enter_stage(self) -> None:
+        stage: Stage = "bridge" if self.progress.step < self.config.stages.bridge else "joint"
+        if stage == self._stage:
+            return
+        if self._wrapped is not None and self.config.run.parallel == "fsdp2":
+            # Sharding has been set up for the parameters that learnt: build again from the whole.
+            state = full_state(self.model)
+            self.model = build_model(self.config).to(self.world.device)
+            load_full_state(self.model, state)
+        first, self._stage = self._stage is None, stage
+        set_stage(self.model, self.config, stage)
+        self._wrapped = wrap(self.model, self.config, self.world)
+        self.optimiser = make_optimiser(self.model, self.config, stage)
+        if first and self._resume is not None and not self._starts_stage():
+            self.world.load_optimiser(self.model, self.optimiser, checkpoint.load_optimiser(self._resume))
+
+    def _starts_stage(self) -> bool:
+        return self.progress.step in {0, self.config.stages.bridge}
+
+    def _step(self, found: list[Batch], tally: Tally) -> float:
+        config, settings = self.config, self.config.optimiser
+        total = self.world.sum(sum(float(batch.weights.sum()) for batch in found))
+        for index, batch in enumerate(found):
+            with self.world.accumulating(self._wrapped, index < len(found) - 1), self._autocast():
+                losses = self._wrapped(batch)
+                # Ranks' gradients are averaged: times their number, that is the sum over the global step.
+                ((losses * batch.weights).sum() * (self.world.size / total)).backward()
+            tally.add(batch, losses, config)
+        norm = gradient_norm(self.model)
+        finite = bool(torch.isfinite(norm))
+        step = self.progress.step
+        start, steps = (
+            (0, config.stages.bridge) if self._stage == "bridge" else (config.stages.bridge, config.stages.joint)
+        )
+        set_rates(self.optimiser, schedule(step - start, steps, settings.warmup_steps, settings.floor))
+        if finite:
+            clip_to(self.model, norm, settings.clip)
+            self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        self._in_a_row = 0 if finite else self._in_a_row + 1
+        heard = self.world.sum(sum(sum(batch.samples) for batch in found) / 16_000)
+        self.progress = replace(
+            self.progress,
+            step=step + 1,
+            skipped=self.progress.skipped + (not finite),
+            audio_s=self.progress.audio_s + heard,
+        )
+        if self._in_a_row >= _MOST_SKIPPED:
+            raise UwbenchError(
+                f"{_MOST_SKIPPED} steps in a row had gradients that were not finite",
+                where=f"step {step + 1}",
+                remedy="lower the learning rates, or look at the data of these steps",
+            )
+        return float(norm)
+
+    def _autocast(self) -> Any:
+        if self.config.run.precision == "bf16":
+            return torch.autocast(self.world.device.split(":")[0], torch.bfloat16)
+        return nullcontext()
+
+    def _save(self) -> Path:
+        weights = full_state(self.model)
+        optimiser = self.world.optimiser_state(self.model, self.optimiser)
+        folder = self.output / f"step-{self.progress.step:07d}"
+        if self.world.rank == 0:
+            folder = checkpoint.save(self.output, self.progress, self.config, weights, optimiser, self.model.encoder)
+        self.world.wait()
+        return folder
+
+
+@contextmanager
+def _stop_flag() -> Iterator[list[bool]]:
+    """Yield a list whose only value turns true on SIGTERM; the handler before is put back."""
+    flag = [False]
+
+    def tell(*_: object) -> None:
+        flag[0] = True
+        print("uniwhisper: told to stop, saving after this step", file=sys.stderr)
+
+    try:
+        before = signal.signal(signal.SIGTERM, tell)
+    except ValueError:  # not the main thread: nobody can tell it
+        yield flag
+        return
+    try:
+        yield flag
+    finally:
+        signal.signal(signal.SIGTERM, before)
