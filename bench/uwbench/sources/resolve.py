@@ -17,7 +17,7 @@ from uwbench.registry import suggestion
 from uwbench.sources.dataset import Dataset, Reading, with_unique_ids
 from uwbench.sources.hub import find_parquet, read_hub
 from uwbench.sources.layouts import LAYOUTS, load_layout
-from uwbench.sources.layouts.base import locate
+from uwbench.sources.layouts.base import locate, with_real_names
 from uwbench.sources.shards import Part, find_shards, read_shards
 from uwbench.sources.table import MANIFEST_NAMES, MANIFEST_SUFFIXES, open_folder, open_manifest
 
@@ -167,8 +167,11 @@ def _read_layout(card: Card, root: Path) -> Dataset:
     reading = layout.read(root, card)
     if not reading.clips:
         raise DataError(f"holds no clips; expected: {layout.expects}", where=root)
-    clips, repeated = with_unique_ids(reading.clips)
+    named, mended = with_real_names(reading.clips)
+    clips, repeated = with_unique_ids(named)
     problems = list(reading.problems)
+    if mended:
+        problems.append(f"{mended} files differ from their listed names in case or space, and are taken for them")
     if repeated:
         problems.append(f"{len(repeated)} clips are listed more than once, first {repeated[0]!r}")
     return Dataset(card, clips, f"publisher's files in {root}", tuple(problems), "publisher")

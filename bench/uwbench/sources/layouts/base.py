@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from uwbench.card import Card
+from uwbench.clip import AudioFile, Clip
 from uwbench.errors import DataError
 from uwbench.sources.dataset import Reading
 
@@ -87,15 +88,19 @@ def read_table(path: Path, columns: Sequence[str], *, delimiter: str = ",") -> I
 
 
 def read_rows(path: Path, *, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
-    """Yield (line, values) for the rows of a table that are not empty; raise DataError where it cannot be read."""
+    """Yield (line, values) for the rows of a table that are not empty; raise DataError where it cannot be read.
+
+    Space around values, which spreadsheets and editors leave, is no part of them.
+    """
     # Tab-separated label files of these datasets do not quote; a quote sign in them is a sign like any other.
     quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
     with open_text(path) as file:
         reader = csv.reader(file, delimiter=delimiter, quoting=quoting)
         try:
             for row in reader:
-                if row:
-                    yield reader.line_num, row
+                values = [value.strip() for value in row]
+                if any(values):
+                    yield reader.line_num, values
         except (csv.Error, UnicodeDecodeError) as error:
             raise DataError(f"line {reader.line_num + 1}: cannot be read ({error})", where=path) from error
 
@@ -117,6 +122,44 @@ def open_text(path: Path) -> Any:
         return path.open(encoding="utf-8-sig", newline="")
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})", where=path) from error
+
+
+def with_real_names(clips: Iterable[Clip]) -> tuple[tuple[Clip, ...], int]:
+    """Return the clips with files found that are there under another case or with space around their name; how many.
+
+    `.WAV` for `.wav` is the common one. A file is looked for in its own folder, whose listing is read once.
+    """
+    names: dict[Path, tuple[set[str], dict[str, str]]] = {}
+    found, mended = [], 0
+    for clip in clips:
+        audio = clip.audio
+        if isinstance(audio, AudioFile):
+            folder, name = audio.path.parent, audio.path.name
+            if folder not in names:
+                names[folder] = _listing(folder)
+            exact, loose = names[folder]
+            real = loose.get(_loose(name))
+            if name not in exact and real is not None:
+                mended += 1
+                found.append(replace(clip, audio=AudioFile(folder / real)))
+                continue
+        found.append(clip)
+    return tuple(found), mended
+
+
+def _listing(folder: Path) -> tuple[set[str], dict[str, str]]:
+    """Return the names in a folder, and those that stay apart once case and space are ignored."""
+    try:
+        exact = {path.name for path in folder.iterdir()}
+    except OSError:
+        return set(), {}
+    loose = Counter(map(_loose, exact))
+    return exact, {_loose(name): name for name in exact if loose[_loose(name)] == 1}
+
+
+def _loose(name: str) -> str:
+    stem, dot, suffix = name.strip().casefold().rpartition(".")
+    return f"{stem.strip()}{dot}{suffix}"
 
 
 def first_existing(folder: Path, *names: str) -> Path:

@@ -49,7 +49,7 @@ def ravdess_fold(actor: int) -> str:
 
 def _is_ravdess(folder: Path) -> bool:
     actors = (path for path in folder.glob("[Aa]ctor_*") if _RAVDESS_ACTOR_FOLDER.fullmatch(path.name))
-    return any(True for actor in actors for _ in actor.glob("03-01-*.wav"))
+    return any(True for actor in actors for _ in actor.glob("03-01-*.[wW][aA][vV]"))
 
 
 def _read_ravdess(root: Path, _card: Card) -> Reading:

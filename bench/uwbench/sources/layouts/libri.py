@@ -23,7 +23,7 @@ def _utterances(root: Path) -> Iterator[tuple[str, str, Path, str]]:
     for split, part in _PARTS.items():
         for speaker in visible(root / part) if (root / part).is_dir() else ():
             for chapter in visible(speaker) if speaker.is_dir() else ():
-                for table in sorted(chapter.glob("*.trans.txt")):
+                for table in sorted(chapter.glob("[0-9]*.trans.txt")):
                     for number, line in read_lines(table):
                         name, _, text = line.partition(" ")
                         if not text:
@@ -75,7 +75,7 @@ def _librispeech(read: Callable[[Path, Card], Reading], *more: str) -> Layout:
 
 
 def _is_libricount(folder: Path) -> bool:
-    for number, file in enumerate(folder.glob("*_*.wav")):
+    for number, file in enumerate(folder.glob("[0-9]*_*.[wW][aA][vV]")):
         if _MIXTURE.fullmatch(file.stem) and file.with_suffix(".json").exists():
             return True
         if number > 20:

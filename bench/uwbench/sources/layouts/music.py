@@ -28,7 +28,7 @@ _FMA_SPLITS = {"training": "train", "validation": "valid", "test": "test"}
 
 
 def _is_gtzan(folder: Path) -> bool:
-    return any(True for name in ("blues", "rock") for _ in (folder / name).glob(f"{name}.000*.[wa][au]*"))
+    return any(True for name in ("blues", "rock") for _ in (folder / name).glob(f"{name}.000*.[wWaA][aAuU]*"))
 
 
 def _read_gtzan(root: Path, card: Card) -> Reading:

@@ -61,8 +61,8 @@ def _read_speechcommands(root: Path, _card: Card) -> Reading:
             continue
         for file in visible(word):
             if file.suffix.lower() == ".wav":
-                name = f"{word.name}/{file.name}"
-                group = _speaker_hash(name.removesuffix(file.suffix), None)
+                name = f"{word.name}/{file.stem}.wav"  # as the lists write it, whatever the case of the suffix
+                group = _speaker_hash(f"{word.name}/{file.stem}", None)
                 split = split_of.pop(name, "train")
                 clips.append(Clip(name, AudioFile(file), word.name, split=split, group=group))
     missing = [

@@ -62,16 +62,18 @@ def _read_vocalimitation(root: Path, card: Card) -> Reading:
         if row["included"].strip().lower() in ("true", "1")
     ]
     included = root / "vocal_imitations" / "included"
-    file_of = {path.name: path for path in included.rglob("*.wav") if not path.name.startswith(".")}
+    file_of = {path.stem: path for path in included.rglob("*.[wW][aA][vV]") if not path.name.startswith(".")}
     labels = {row["imitation_filename"].removesuffix(".wav"): _reference(row) for row in rows}
     folds = shuffled_folds(labels, len(card.folds or ()))
     clips = []
     for row in rows:
         stem = row["imitation_filename"].removesuffix(".wav")
-        path = file_of.pop(f"{stem}.wav", included / f"{stem}.wav")
+        path = file_of.pop(stem, included / f"{stem}.wav")
         group = row["participant_id"].strip() or None
         clips.append(Clip(stem, AudioFile(path), labels[stem], fold=folds[stem], group=group))
-    extra = f"{len(file_of)} files in {included} are not listed as included, first {min(file_of)}" if file_of else None
+    extra = (
+        f"{len(file_of)} files in {included} are not listed as included, first {min(file_of)}.wav" if file_of else None
+    )
     return Reading(tuple(clips), (extra,) if extra else ())
 
 
