@@ -32,7 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--dim", type=int, default=1280)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--shuffled", action="store_true")
     parser.add_argument("--quick", action="store_true", help="100,000 rows")
     parser.add_argument("--folder", type=Path, help="where to write; default: the system's temporary folder")

@@ -13,7 +13,6 @@ does not name does not exist. Nothing here holds a time stamp, so the same work 
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -44,7 +43,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SCHEMA = 1
-_READERS = 4  # parts read at once
+_READERS = 4  # parts read at once: more than cores, as a disk answers several requests sooner than one
 _REMOVE = "remove the folder and extract again"
 POOLINGS = ("mean", "mean-all", "std", "max", "first")
 
@@ -282,7 +281,7 @@ class EncoderStore:
             path, places = located.parts[index][0], np.flatnonzero(located.part == index)
             return path, read_vectors(path, expected[path], pooling, located.row[places], out, places)
 
-        with ThreadPoolExecutor(min(_READERS, os.cpu_count() or 1)) as pool:
+        with ThreadPoolExecutor(_READERS) as pool:
             for path, what in pool.map(copy, np.unique(located.part).tolist()):
                 _require_whole(path, what)
         return out
