@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from uwbench.card import Card
     from uwbench.sources.check import CheckReport
+    from uwbench.sources.dataset import Dataset
 
 
 def register(app: typer.Typer, models: typer.Typer, tasks: typer.Typer, data: typer.Typer, cache: typer.Typer) -> None:
@@ -150,7 +151,10 @@ def show_task(name: Annotated[str, typer.Argument(help="A card's name or file.")
     from uwbench.card import find_card, load_card
 
     card = load_card(Path(name)) if name.endswith((".yaml", ".yml")) else find_card(name)
-    _show(card.model_dump(mode="json", exclude_defaults=True), as_json)
+    fields = card.model_dump(mode="json", exclude_defaults=True)
+    if card.size is not None and card.size.download_gb is None and not as_json:
+        fields["size"]["download_gb"] = "unknown; data fetch shows it as soon as the server has told it"
+    _show(fields, as_json)
 
 
 def check_card(path: Annotated[Path, typer.Argument(help="A card file.")]) -> None:
@@ -178,20 +182,30 @@ def list_protocols(
 
 
 def fetch_data(
-    task: Annotated[list[str], typer.Argument(help="Cards' names.")],
+    task: Annotated[list[str], typer.Argument(help="Cards' names, or card files.")],
+    source: Annotated[
+        str | None,
+        typer.Option("--source", help="shards (X-ARES's, on Zenodo; the default) or hub, where a card has both."),
+    ] = None,
     data: Data = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
-    """Download tasks' audio (X-ARES's shards on Zenodo) into --data; goes on where it stopped."""
+    """Download tasks' audio into --data: X-ARES's shards, or a Hugging Face dataset. Goes on where it stopped."""
     from uwbench import api
-    from uwbench.card import find_card
+    from uwbench.card import find_card, load_card
     from uwbench.sources.fetch import fetch_task
 
     folder = api.folders(None, data, None).data
     if folder is None:
         raise UsageError("no folder for datasets was given", remedy="give --data DIR or set UWBENCH_DATA")
+    chosen: Literal["shards", "hub"] | None = None
+    if source in ("shards", "hub"):
+        chosen = source
+    elif source is not None:
+        raise UsageError(f"{source!r} is not one of shards, hub", where="--source")
     for name in task:
-        paths = fetch_task(find_card(name), folder, progress=None if quiet else _DownloadBar())
+        card = load_card(Path(name)) if name.endswith((".yaml", ".yml")) else find_card(name)
+        paths = fetch_task(card, folder, source=chosen, progress=None if quiet else _DownloadBar())
         print(f"{name}: {len(paths)} files in {folder}")
 
 
@@ -204,6 +218,7 @@ def check_data(
     kind: Kind = None,
     domain: Domain = "sound",
     allow_outside: AllowOutside = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
     as_json: Json = False,
 ) -> None:
     """Count and decode a task's clips and say what is wrong with them."""
@@ -215,12 +230,24 @@ def check_data(
     folder = api.folders(None, data, None).data
     own = Options(label=label, group=group, name=name, kind=kind, domain=domain, allow_outside=allow_outside)
     dataset = api.open_task(task, data=folder, **(own.own_data() if is_own_data(task) else {}))
-    report = check_dataset(dataset)
+    report = check_dataset(dataset) if quiet else _check_with_bar(dataset)
     if as_json:
         print_json(report.to_json())
     else:
         _print_check(report)
     raise typer.Exit(0 if report.ok else 1)
+
+
+def _check_with_bar(dataset: Dataset) -> CheckReport:
+    from uwbench.console import TerminalReporter
+    from uwbench.sources.check import check_dataset
+
+    bar = TerminalReporter()
+    bar.started("check", dataset.card.name, len(dataset.clips))
+    try:
+        return check_dataset(dataset, progress=lambda _done, _all: bar.advanced(1, 0.0))
+    finally:
+        bar.finished()
 
 
 def _print_check(report: CheckReport) -> None:

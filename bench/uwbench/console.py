@@ -70,7 +70,8 @@ class TerminalReporter:
 
     def _speed(self) -> str:
         seconds = max(time.monotonic() - self.start, 1e-9)
-        return f"{self.clips / seconds:.1f} clips/s  {self.audio_s / seconds:.0f} audio-s/s"
+        speed = f"{self.clips / seconds:.1f} clips/s"
+        return f"{speed}  {self.audio_s / seconds:.0f} audio-s/s" if self.audio_s else speed
 
     def _line(self) -> str:
         seconds = time.monotonic() - self.start

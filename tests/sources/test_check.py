@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -262,3 +263,11 @@ def test_cards_that_leak_by_their_own_words_are_found() -> None:
     assert card_leaks(card.model_copy(update={"sources": sources})) == [
         "sources.shards: wds-audio*.tar and wds-audio-eval*.tar match the same names"
     ]
+
+
+def test_the_command_counts_on_stderr_and_prints_json_alone(pets: Pets, uwbench: Callable[..., Any]) -> None:
+    pets.check()
+    done = uwbench("data", "check", pets.folder / "manifest.csv", "--json")
+    assert json.loads(done.out)["clips"] == 8
+    assert "check  pets: 8/8 clips" in done.err
+    assert uwbench("data", "check", pets.folder / "manifest.csv", "--quiet").err == ""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -126,6 +128,25 @@ def test_a_hub_dataset_is_streamed(tmp_path: Path, snapshot: Path, shared_data: 
     stamp = paths[0].stat().st_mtime_ns
     assert fetch_task(voices, data) == paths
     assert paths[0].stat().st_mtime_ns == stamp
+
+
+def test_the_source_to_fetch_from_can_be_named(
+    tmp_path: Path, snapshot: Path, shared_data: Path, uwbench: Callable[..., Any]
+) -> None:
+    voices = card(tmp_path, snapshot)
+    path = tmp_path / "voices.yaml"
+    shards = "  shards: {zenodo: 1, pattern: '{split}*.tar', folder: voices, field: speaker}\n  hub:"
+    path.write_text(CARD.format(id=snapshot).replace("  hub:", shards))
+    data = ("--data", tmp_path / "data")
+    done = uwbench("data", "fetch", path, "--source", "hub", *data)
+    assert done.code == 0, done.err
+    check_voices(voices, tmp_path / "data", shared_data)
+    for words, told in (
+        ((path, "--source", "disk"), "'disk' is not one of shards, hub"),
+        (("ravdess", "--source", "hub"), "ravdess: names no Hugging Face dataset"),
+    ):
+        done = uwbench("data", "fetch", *words, *data)
+        assert (done.code, told in done.err) == (2, True), done.err
 
 
 def test_a_hub_that_is_out_of_reach_is_said(tmp_path: Path) -> None:
