@@ -13,6 +13,7 @@ import pytest
 import soundfile
 import torch
 
+from conftest import Command
 from spectrum_encoder import RATE, SpectrumEncoder, reference
 from uwbench.audio import chunks, decode, decode_windows
 from uwbench.card import Card
@@ -381,3 +382,30 @@ def test_parts_of_many_layers_stay_small(tmp_path: Path) -> None:
     )
     assert max(len(part.rows) for part in plan.parts) * 33 * 128_000 * 2 * 4 <= 128 << 20
     assert plan.to_encode == 40
+
+
+@pytest.mark.parametrize(("count", "what"), [(0, "valid frames of"), (10**6, "valid frames of")])
+def test_counts_that_cannot_be_are_the_encoders_error(tmp_path: Path, count: int, what: str) -> None:
+    class Wrong(SpectrumEncoder):
+        def encode(self, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
+            encoded = super().encode(waveforms, lengths, layers)
+            return replace(encoded, valid=torch.full_like(encoded.valid, count))
+
+    with pytest.raises(EncoderError, match=what):
+        run(tones(5), tmp_path, Wrong())
+
+
+def test_layers_that_were_not_asked_for_are_the_encoders_error(tmp_path: Path) -> None:
+    class Wrong(SpectrumEncoder):
+        def encode(self, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
+            encoded = super().encode(waveforms, lengths, layers)
+            return replace(encoded, frames=encoded.frames[:, :1])
+
+    with pytest.raises(EncoderError, match="gave frames of shape"):
+        run(tones(5), tmp_path, Wrong())
+
+
+def test_an_unknown_engine_is_refused(uwbench: Command) -> None:
+    done = uwbench("extract", "-m", "logmel", "-t", "esc50", "--engine", "spark")
+    assert done.code == 2
+    assert "'spark' is not one of local, ray" in done.err
