@@ -17,11 +17,12 @@ _USES = ("train", "test", "all")
 def export_encoder(
     checkpoint: Path, output: Path, *, base: Path | None = None, alpha: float = 1.0, training_data: Path | None = None
 ) -> Path:
-    """Write the encoder of a Whisper checkpoint to `output` and return the folder.
+    """Write the encoder of a training checkpoint or a Whisper folder to `output` and return that.
 
     With `base`, the weights are `(1 - alpha) * base + alpha * checkpoint` (WiSE-FT, Wortsman et al. 2022), which
     gives back speech that training took. `training_data` is a YAML list of `{dataset, split, licence}`, the basis of
-    the board's contamination flags; without it the export says that it is unknown. Raises UsageError or InputError
+    the board's contamination flags; without it the list that the training run recorded is taken, and where there is
+    none the export says that it is unknown. Raises UsageError or InputError
     for what cannot be, and never overwrites a folder that holds something.
     """
     if not 0 <= alpha <= 1:
@@ -30,14 +31,17 @@ def export_encoder(
         raise UsageError("needs the weights to interpolate with", where="--alpha", remedy="give --base FOLDER")
     if output.exists() and any(output.iterdir()):
         raise UsageError("is not empty", where=output, remedy="export into a new folder")
-    data = None if training_data is None else read_training_data(training_data)
-    encoder = _load(checkpoint)
+    trained = checkpoint / "encoder"
+    source, recorded = (trained, _card(trained)) if (trained / "config.json").is_file() else (checkpoint, {})
+    data = recorded.get("training_data") if training_data is None else read_training_data(training_data)
+    encoder = _load(source)
     if base is not None:
         _interpolate(encoder, _load(base), alpha, base)
     _write(encoder, output)
     card = {
+        **recorded,
         "alpha": alpha,
-        "checkpoint": _hashes(checkpoint),
+        "checkpoint": _hashes(source),
         "base": None if base is None else _hashes(base),
         "training_data": data,
     }
@@ -96,6 +100,13 @@ def _write(encoder: WhisperEncoder, output: Path) -> None:
     output.mkdir(parents=True, exist_ok=True)
     encoder.save_pretrained(output)
     WhisperFeatureExtractor(feature_size=encoder.config.num_mel_bins).save_pretrained(output)
+
+
+def _card(folder: Path) -> dict[str, Any]:
+    try:
+        return json.loads((folder / "uniwhisper.json").read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise InputError(f"cannot be read ({error})", where=folder / "uniwhisper.json") from error
 
 
 def _hashes(folder: Path) -> list[str]:

@@ -53,7 +53,7 @@ class Tally:
 
 
 def _useful_flops(batch: Batch, *, text: int, config: Config) -> float:
-    """Return the FLOPs of a joint step without padding: each clip once through the encoder, each row through the rest."""
+    """Return a joint step's FLOPs without padding: each clip once through the encoder, each row through the rest."""
     rows = len(batch.tasks)
     per_row = text / rows, float(batch.is_answer.sum()) / rows
     frames = [samples / FRAME for samples in batch.samples]

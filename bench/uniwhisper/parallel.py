@@ -118,13 +118,16 @@ def _layers(model: AudioModel) -> list[nn.Module]:
 
 
 def full_state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Return the model's whole state; every rank must call."""
+    """Return the model's whole state, tied parameters once; every rank must call."""
+    own = {name for name, _ in model.named_parameters()}
+    tied = {name for name, _ in model.named_parameters(remove_duplicate=False)} - own
     gathered = {}
     for name, value in model.state_dict().items():
-        gathered[name] = value.full_tensor() if hasattr(value, "full_tensor") else value
+        if name not in tied:
+            gathered[name] = value.full_tensor() if hasattr(value, "full_tensor") else value
     return gathered
 
 
 def load_full_state(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
-    """Fill a model that is not sharded yet."""
-    model.load_state_dict(state)
+    """Fill a model of the same build that is not sharded yet; a tied parameter is filled under its first name."""
+    model.load_state_dict(state, strict=False)
