@@ -18,9 +18,9 @@ from uwbench.bootstrap import (
     cluster_counts,
     generator,
     holm,
-    percentile_interval,
     read_items,
     replicates,
+    score_interval,
     score_weighted,
     seed_scores,
 )
@@ -103,13 +103,15 @@ def test_folds_are_pooled_or_averaged_as_asked() -> None:
     assert seed_scores(items, of_folds="mean")[0] == pytest.approx((2 / 3 + 0) / 2)
 
 
-def simulated(rng: np.random.Generator, clusters: int, size: int, spread: float) -> Items:
-    """Five seeds on clustered items whose true accuracy, over clusters and items, is 0.75.
+def simulated(rng: np.random.Generator, clusters: int, size: int, spread: float, accuracy: float = 0.75) -> Items:
+    """Five seeds on clustered items of a true accuracy over clusters and items.
 
     A cluster's accuracy is beta distributed around it; the seeds agree, as probes of one embedding nearly do.
     """
     strength = 1 / spread - 1 if spread else None
-    chances = np.full(clusters, 0.75) if strength is None else rng.beta(0.75 * strength, 0.25 * strength, clusters)
+    chances = np.full(clusters, accuracy)
+    if strength is not None:
+        chances = rng.beta(accuracy * strength, (1 - accuracy) * strength, clusters)
     cluster = np.repeat(np.arange(clusters), size)
     right = rng.random(clusters * size) < chances[cluster]
     return Items(
@@ -123,14 +125,30 @@ def simulated(rng: np.random.Generator, clusters: int, size: int, spread: float)
     )
 
 
-@pytest.mark.parametrize(("clusters", "size", "spread"), [(300, 1, 0.0), (40, 8, 0.2), (20, 10, 0.1)])
-def test_intervals_cover_the_true_accuracy_95_times_in_100(clusters: int, size: int, spread: float) -> None:
+def interval_of(items: Items, rng: np.random.Generator) -> tuple[float, float]:
+    values = replicates(items, 300, rng, rng)
+    return score_interval(float(seed_scores(items).mean()), values, 0.95, items.n_clusters)
+
+
+@pytest.mark.parametrize(
+    ("clusters", "size", "spread", "accuracy"),
+    [
+        (300, 1, 0.0, 0.75),
+        (300, 1, 0.0, 0.97),
+        (40, 8, 0.2, 0.75),
+        (20, 10, 0.1, 0.75),
+        (20, 10, 0.1, 0.95),
+        (10, 20, 0.1, 0.9),
+    ],
+)
+def test_intervals_cover_the_true_accuracy_95_times_in_100(
+    clusters: int, size: int, spread: float, accuracy: float
+) -> None:
     rng, covered, runs = np.random.default_rng(5), 0, 2000
     for _ in range(runs):
-        items = simulated(rng, clusters, size, spread)
-        values = replicates(items, 300, rng, rng)
-        low, high = percentile_interval(values, 0.95, clusters)
-        covered += low <= 0.75 <= high
+        items = simulated(rng, clusters, size, spread, accuracy)
+        low, high = interval_of(items, rng)
+        covered += low <= accuracy <= high
     assert abs(covered / runs - 0.95) < 0.02
 
 
@@ -139,19 +157,19 @@ def test_items_drawn_alone_would_not_cover_clustered_data() -> None:
     for _ in range(300):
         items = simulated(rng, 40, 8, 0.2)
         alone = Items(items.metric, items.ids, np.arange(320), items.folds, items.seeds, items.truth, items.predicted)
-        low, high = percentile_interval(replicates(alone, 300, rng, rng), 0.95, 320)
+        low, high = interval_of(alone, rng)
         covered += low <= 0.75 <= high
     assert covered / 300 < 0.9  # what clustering is for
 
 
 def test_an_interval_of_a_perfect_score_still_has_a_width() -> None:
-    low, high = percentile_interval(np.ones(100), 0.95, 60)
+    low, high = score_interval(1.0, np.ones(100), 0.95, 60)
     assert high == 1.0
     assert 1 - low == pytest.approx(0.0596, abs=1e-3)  # Clopper-Pearson for 60 of 60
-    assert percentile_interval(np.ones(100), 0.95, 1) == (0.0, 1.0)
+    assert score_interval(1.0, np.ones(100), 0.95, 1) == (0.0, 1.0)
     n = np.arange(60)
     items = Items("accuracy", n.astype(str), n, n * 0, tuple(range(5)), truth=n, predicted=np.tile(n, (5, 1)))
-    drawn = percentile_interval(replicates(items, 500, generator(1), generator(2)), 0.95, 60)
+    drawn = interval_of(items, generator(1))
     assert drawn == pytest.approx((low, 1.0))
 
 
@@ -181,7 +199,7 @@ def test_seeds_that_differ_widen_the_interval() -> None:
     width = []
     for predicted in (steady, shaky):
         items = Items("accuracy", truth.astype(str), np.arange(400), truth * 0, tuple(range(5)), truth, predicted)
-        low, high = percentile_interval(replicates(items, 500, generator(1), generator(2)), 0.95, 400)
+        low, high = interval_of(items, generator(1))
         width.append(high - low)
     assert width[1] > 1.5 * width[0]
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _CELLS = 4_000_000  # weights held at once: 16 MB of float32
-_SURE = 1e-9  # a mean over seeds that are all right may miss 1 by rounding
+_SURE = 1e-6  # seeds that are all right may miss 1, and each other, by rounding
+_LARGE, _FEWER = 400_000, 200
 _CHUNK = 256  # resamples a time in average precision, so that the weights stay in the processor's cache
 
 
@@ -221,36 +222,49 @@ def paired_replicates(
     return np.stack(scores)
 
 
-def percentile_interval(values: np.ndarray, level: float, n_clusters: int) -> tuple[float, float]:
-    """Return the percentile interval, in [0, 1], of the bootstrap scores `values` drawn from `n_clusters` clusters.
+def score_interval(score: float, values: np.ndarray, level: float, n_clusters: int) -> tuple[float, float]:
+    """Return the interval, in [0, 1], of `score` whose bootstrap scores `values` were drawn from `n_clusters` clusters.
 
-    Where every resample scores exactly 0 or 1 there is nothing to draw from: the exact binomial bound of all clusters
-    right (or wrong) stands in. One cluster says nothing: (0, 1).
+    The bootstrap's standard error, corrected by G / (G - 1) for what drawing with replacement leaves out, is carried to
+    the logit scale (delta method), where the interval is symmetric, with the quantile of a t distribution of G - 1
+    degrees of freedom. Percentile intervals cover too little where clusters are few or scores near 1: at 20 clusters
+    and an accuracy of .95 they hold it 92 times in 100 (`tests/test_score.py` has the simulation that this form meets).
+    Where every resample scores the same, the bound that all clusters are right (or wrong) stands in, the exact binomial
+    one for scores of 1 and 0. One cluster says nothing: (0, 1).
     """
     if n_clusters < 2:
         return 0.0, 1.0
-    bound = ((1 - level) / 2) ** (1 / n_clusters)
-    if values.min() > 1 - _SURE:
-        return bound, 1.0
-    if values.max() < _SURE:
-        return 0.0, 1 - bound
-    low, high = expanded_quantiles(values, level, n_clusters)
-    return max(0.0, low), min(1.0, high)
+    bound = 1 - ((1 - level) / 2) ** (1 / n_clusters)
+    error = standard_error(values, n_clusters)
+    if error < _SURE:
+        return max(0.0, score - bound), min(1.0, score + bound)
+    middle = min(max(score, error**2), 1 - error**2)  # a score of 0 or 1 whose resamples differ all the same
+    reach = t_quantile(level, n_clusters - 1) * error / (middle * (1 - middle))
+    centre = float(np.log(middle / (1 - middle)))
+    low, high = 1 / (1 + np.exp(-np.clip([centre - reach, centre + reach], -700, 700)))
+    return float(low), float(high)
 
 
-def expanded_quantiles(values: np.ndarray, level: float, n_clusters: int) -> tuple[float, float]:
-    """Return the quantiles of `values` that hold `level`, moved outwards for a small number of clusters (at least 2).
+def standard_error(values: np.ndarray, n_clusters: int) -> float:
+    """Return the standard error of a score from its bootstrap scores, corrected for the number of clusters."""
+    return float(np.std(values) * np.sqrt(n_clusters / max(n_clusters - 1, 1)))
 
-    The tails are those of a t distribution with one degree of freedom fewer than clusters, widened by the variance that
-    drawing with replacement leaves out (the expanded percentile interval of Hesterberg 2015, "What teachers should know
-    about the bootstrap"); with hundreds of clusters this is the plain percentile interval.
-    """
+
+def t_quantile(level: float, freedom: float) -> float:
+    """Return how many standard errors hold `level` on both sides, with `freedom` degrees of freedom."""
     from scipy import stats
 
-    freedom = n_clusters - 1
-    tail = float(stats.norm.cdf(np.sqrt(n_clusters / freedom) * stats.t.ppf((1 - level) / 2, freedom)))
-    low, high = np.quantile(values, [tail, 1 - tail])
-    return float(low), float(high)
+    return float(stats.t.ppf((1 + level) / 2, freedom))
+
+
+def resamples_for(items: Items, resamples: int) -> int:
+    """Return how many bootstrap samples to draw: fewer where one costs much.
+
+    Average precision over many clips and classes costs 8 s a thousand draws and seed (10,000 clips, 200 classes).
+    Intervals and ties need standard errors only, which 200 draws give within 5 %.
+    """
+    large = items.metric == "map" and len(items.ids) * items.classes > _LARGE
+    return min(resamples, _FEWER) if large else resamples
 
 
 def _chunks(n_clusters: int, resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
@@ -345,8 +359,8 @@ def _average_precision(relevant: np.ndarray, scores: np.ndarray, weights: np.nda
 
 
 def shared_items(rivals: Sequence[Items]) -> list[Items]:
-    """Return the models' predictions of the items that all of them predict, in one order."""
-    kept = rivals[0].ids
+    """Return the models' predictions of the items that all of them predict, in one order; raise InputError for none."""
+    kept = rivals[0].ids if rivals else np.empty(0)
     for items in rivals[1:]:
         kept = np.intersect1d(kept, items.ids)
     if len(kept) == 0:

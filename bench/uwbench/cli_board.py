@@ -111,7 +111,7 @@ def sensitivity(
     merge: Merge = None,
     as_json: Json = False,
 ) -> None:
-    """Show how ranks depend on the average and the tasks: the four averages, Borda, without each task and domain."""
+    """Show how ranks depend on choices: averages, Borda, the probe's settings, without each task and domain."""
     from dataclasses import asdict
 
     from uwbench.report.sensitivity import sensitivity

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from uwbench.bootstrap import generator, percentile_interval, read_items, replicates
+from uwbench.bootstrap import generator, read_items, replicates, resamples_for, score_interval, seed_scores
 from uwbench.card import Bootstrap, Suite
 from uwbench.errors import UsageError
 from uwbench.result import Method, Result
@@ -62,8 +62,9 @@ def interval(
     """
     items = read_items(predictions, method, metric)
     rng, seed_rng = generator("items", bootstrap.seed), generator("seeds", bootstrap.seed)
-    values = replicates(items, bootstrap.resamples, rng, seed_rng, of_folds=of_folds)
-    return percentile_interval(values, bootstrap.level, items.n_clusters)
+    values = replicates(items, resamples_for(items, bootstrap.resamples), rng, seed_rng, of_folds=of_folds)
+    score = float(seed_scores(items, of_folds=of_folds).mean())
+    return score_interval(score, values, bootstrap.level, items.n_clusters)
 
 
 def entry_of(result: Result, method: Method) -> Entry | None:

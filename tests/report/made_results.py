@@ -137,6 +137,7 @@ def make_result(
     parameters: int = 8_000_000,
     labels: str | None = None,
     error: str = "the audio cannot be read",
+    one_neighbour: float = 0.5,
 ) -> Path:
     """Write one made-up result with its predictions; return its path."""
     from uwbench.bootstrap import read_items, seed_scores
@@ -152,7 +153,7 @@ def make_result(
             ci95=interval(table, method, task.metric, BOOTSTRAP),
             per_seed=tuple(map(float, per_seed)),
             per_fold=dict.fromkeys(task.folds, float(per_seed.mean())),
-            raw={"k1": 0.5, "k20": 0.4} if method == "knn" else {},
+            raw={"k=1": one_neighbour, "standardised k=20": 0.4} if method == "knn" else {},
             chosen={"rate": 1e-3, "width": 512, "epoch": 12} if method == "mlp" else {"k": 10},
             layers={"1": skill - 0.2, "2": skill - 0.02, "3": skill - 0.1} if method == "mlp" else None,
         )

@@ -13,7 +13,7 @@ from uwbench.errors import UsageError
 from uwbench.report.board import build_board
 from uwbench.report.compare import compare_models, draw_tasks_too, find_model
 from uwbench.report.sensitivity import kendall_tau, sensitivity
-from uwbench.report.ties import TaskDraws, difference_p, p_value
+from uwbench.report.ties import TaskDraws, difference_interval, difference_terms, p_value
 from uwbench.score import Entry
 
 
@@ -62,7 +62,7 @@ def test_no_overall_difference_is_called_one_in_five_of_a_hundred() -> None:
             draws.append(TaskDraws({"a": found[0], "b": found[1]}, pair[0].n_clusters))
             for own, items in zip(entries, pair, strict=True):
                 own.append(Entry(f"t{index}", "sound", float(index + 1), 0.0, score_of(items)))
-        called += difference_p(entries[0], entries[1], draws, ("a", "b"), "weighted") < 0.05
+        called += p_value(*difference_terms(entries[0], entries[1], draws, ("a", "b"), "weighted")) < 0.05
         first, second = (np.stack([task.scores[model] for task in draws]) for model in ("a", "b"))
         wider = draw_tasks_too("task", entries[0], first, second, rng)
         gap = float(np.mean([a.score - b.score for a, b in zip(*entries, strict=True)]))
@@ -132,6 +132,35 @@ def test_sensitivity_shows_who_owes_a_rank_to_one_task(tmp_path: Path) -> None:
     assert (found.best[keys["one-sided"]], found.worst[keys["one-sided"]]) == (1, 2)
     assert views["average", "weighted"].tau == 1.0
     assert {name for kind, name in views if kind == "without domain"} == {"speech", "sound", "music"}
+
+
+def test_sensitivity_shows_who_owes_a_rank_to_the_number_of_neighbours(tmp_path: Path) -> None:
+    for task in TASKS:
+        make_result(tmp_path, "broad", task, 0.7, one_neighbour=0.3)
+        make_result(tmp_path, "near", task, 0.5, one_neighbour=0.6)
+    board = build_board(tmp_path)
+    keys = {model.label: model.key for model in board.models}
+    found = sensitivity(board, "knn")
+    assert found is not None
+    settings = {view.name: view for view in found.views if view.kind == "setting"}
+    assert list(settings) == ["k=1", "standardised k=20"]
+    assert settings["k=1"].ranks == {keys["near"]: 1, keys["broad"]: 2}
+    assert settings["k=1"].tau == -1
+    assert set(settings["standardised k=20"].ranks.values()) == {1}
+    probed = sensitivity(board, "mlp")
+    assert probed is not None
+    assert not [view for view in probed.views if view.kind == "setting"]
+
+
+def test_the_interval_of_a_difference_leaves_out_zero_just_where_p_is_small() -> None:
+    rng = np.random.default_rng(14)
+    for gap in (0.0, 0.2, 0.4):
+        for _ in range(40):
+            pair = rivals(rng, 25, 4, gap=gap)
+            draws = paired_replicates(pair, 200, rng, [rng, rng])
+            terms = score_of(pair[0]) - score_of(pair[1]), [float((draws[0] - draws[1]).var())], [25]
+            low, high = difference_interval(*terms, 0.95)
+            assert (low > 0 or high < 0) == (p_value(*terms) < 0.05)
 
 
 def test_kendall_tau_equals_scipy() -> None:

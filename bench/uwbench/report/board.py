@@ -141,7 +141,7 @@ def build_board(
     tasks = _tasks([result for _, result in kept.values()], suite)
     labels = _labels([result for _, result in found])
     cells = _cells(kept, {task.info.name: task for task in tasks})
-    draws = _draws(cells, tasks, bootstrap_of(protocol)) if ties else {}
+    draws = _draws(cells, tasks, protocol) if ties else {}
     rows = _rows(cells, tasks, suite, draws)
     return Board(
         suite=suite,
@@ -181,6 +181,14 @@ def bootstrap_of(protocol: str) -> Bootstrap:
     if protocol in names_of("protocol"):
         return find_protocol(protocol).bootstrap
     return Bootstrap(resamples=1000, level=0.95, seed=0)
+
+
+def _metric_of_folds(protocol: str) -> dict[Method, str]:
+    """Return how a protocol puts folds together, `pooled` where its card is not at hand."""
+    if protocol in names_of("protocol"):
+        card = find_protocol(protocol)
+        return {"mlp": card.mlp.metric_of_folds, "knn": card.knn.metric_of_folds}
+    return dict.fromkeys(METHODS, "pooled")
 
 
 def _references(suite: Suite) -> tuple[Published, ...]:
@@ -300,15 +308,14 @@ def _cells(kept: Mapping[tuple[str, str], tuple[Path, Result]], tasks: Mapping[s
     return tuple(cells)
 
 
-def _draws(
-    cells: Sequence[Cell], tasks: Sequence[BoardTask], bootstrap: Bootstrap
-) -> dict[Method, dict[str, TaskDraws]]:
+def _draws(cells: Sequence[Cell], tasks: Sequence[BoardTask], protocol: str) -> dict[Method, dict[str, TaskDraws]]:
     infos = {task.info.name: task.info for task in tasks}
     paths: dict[Method, dict[str, dict[str, Path]]] = {}
     for cell in cells:
         if cell.same_data:
             paths.setdefault(cell.method, {}).setdefault(cell.model, {})[cell.task] = cell.path
-    return {method: draw_tasks(own, infos, method, bootstrap) for method, own in paths.items()}
+    bootstrap, folds = bootstrap_of(protocol), _metric_of_folds(protocol)
+    return {method: draw_tasks(own, infos, method, bootstrap, folds[method]) for method, own in paths.items()}
 
 
 def _rows(

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from uwbench.bootstrap import expanded_quantiles, generator, holm
+from uwbench.bootstrap import generator, holm
 from uwbench.errors import UsageError
 from uwbench.registry import suggestion
 from uwbench.report.board import Board, Cell, bootstrap_of
-from uwbench.report.ties import TaskDraws, difference_p, p_value
+from uwbench.report.ties import TaskDraws, difference_interval, difference_terms, p_value
 from uwbench.score import AVERAGES, Entry, Method, combine
 
 
@@ -127,16 +127,10 @@ def _task_difference(a: Cell, b: Cell, draws: TaskDraws | None, protocol: str) -
     if draws is None:
         return TaskDifference(a.task, first, second, first - second, None, None, None, None, effect, None)
     values = draws.scores[a.model] - draws.scores[b.model]
-    low, high = _interval(values, bootstrap_of(protocol).level, draws.n_clusters)
-    p = p_value(first - second, [float(values.var())], [draws.n_clusters])
+    spread = [float(values.var())], [draws.n_clusters]
+    low, high = difference_interval(first - second, *spread, bootstrap_of(protocol).level)
+    p = p_value(first - second, *spread)
     return TaskDifference(a.task, first, second, first - second, low, high, p, None, effect, draws.n_clusters)
-
-
-def _interval(values: np.ndarray, level: float, n_clusters: int) -> tuple[float, float]:
-    if n_clusters < 2:
-        return -1.0, 1.0
-    low, high = expanded_quantiles(values, level, n_clusters)
-    return max(-1.0, low), min(1.0, high)
 
 
 def _corrected(row: TaskDifference, p: float) -> TaskDifference:
@@ -181,11 +175,11 @@ def _difference(
     longest = max(len(task.scores[models[0]]) for task in draws)  # a task drawn less often has its draws repeated
     first, second = (np.stack([np.resize(task.scores[model], longest) for task in draws]) for model in models)
     scores = [float(combine(average, own, np.array([entry.score for entry in own]))) for own in (one, other)]
-    values = combine(average, one, first) - combine(average, one, second)
-    clusters = min(task.n_clusters for task in draws)
-    low, high = _interval(values, level, clusters)
+    terms = difference_terms(one, other, draws, models, average)
+    low, high = difference_interval(*terms, level)
     wider = draw_tasks_too(average, one, first, second, generator("tasks", seed))
-    tasks_low, tasks_high = _interval(wider, level, len(one)) if len(one) > 1 else (-1.0, 1.0)
+    of_tasks = scores[0] - scores[1], [float(wider.var())], [len(one)]
+    tasks_low, tasks_high = difference_interval(*of_tasks, level)
     return OverallDifference(
         average=average,
         first=scores[0],
@@ -193,10 +187,10 @@ def _difference(
         difference=scores[0] - scores[1],
         low=low,
         high=high,
-        p=difference_p(one, other, draws, models, average),
+        p=p_value(*terms),
         tasks_low=tasks_low,
         tasks_high=tasks_high,
-        tasks_p=p_value(scores[0] - scores[1], [float(wider.var())], [len(one)]) if len(one) > 1 else 1.0,
+        tasks_p=p_value(*of_tasks) if len(one) > 1 else 1.0,
         ahead=float((wider > 0).mean() + (wider == 0).mean() / 2),
     )
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from uwbench.report.board import Board
 from uwbench.score import AVERAGES, Entry, Method, borda, combine, rank_by
 
+_SETTING = re.compile(r"(standardised )?k=\d+|(best|weighted) layers?")  # figures of the main metric in Score.raw
+
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One way to rank: `kind` is `average`, `borda`, `without task` or `without domain`; `tau` is Kendall's tau-b
-    with the headline ranking (1: the same order).
+    """One way to rank: `kind` is `average`, `borda`, `without task`, `without domain` or `setting` (another k or
+    standardised vectors for kNN, another layer for the MLP, headline average); `tau` is Kendall's tau-b with the
+    headline ranking (1: the same order).
     """
 
     kind: str
@@ -35,7 +39,7 @@ class Sensitivity:
 
 
 def sensitivity(board: Board, method: Method) -> Sensitivity | None:
-    """Return the ranks under the four averages, Borda, and the headline without each task and each domain.
+    """Return the ranks under the four averages, Borda, other settings, and without each task and each domain.
 
     Only models that the board ranks take part; None where it ranks fewer than two.
     """
@@ -45,13 +49,15 @@ def sensitivity(board: Board, method: Method) -> Sensitivity | None:
         return None
     models = [row.model for row in sorted(ranked, key=lambda row: row.rank or 0)]
     entries: dict[str, list[Entry]] = {}
+    raw: dict[str, list[Mapping[str, float]]] = {}
     for model in models:
         cells = [cell for name in ranked[0].average.tasks if (cell := board.cell(model, name, method)) is not None]
         entries[model] = [
             Entry(c.task, infos[c.task].domain, infos[c.task].weight, infos[c.task].chance, c.score.main_score)
             for c in cells
         ]
-    views = _views(models, entries)
+        raw[model] = [cell.score.raw for cell in cells]
+    views = _views(models, entries) + _settings(models, entries, raw)
     best = {model: min(view.ranks[model] for view in views) for model in models}
     worst = {model: max(view.ranks[model] for view in views) for model in models}
     return Sensitivity(method, tuple(models), tuple(views), best, worst)
@@ -79,6 +85,25 @@ def _views(models: Sequence[str], entries: Mapping[str, Sequence[Entry]]) -> lis
         ranks = without(lambda entry, domain=domain: entry.domain != domain)
         if ranks is not None:
             views.append(view("without domain", domain, ranks))
+    return views
+
+
+def _settings(
+    models: Sequence[str], entries: Mapping[str, Sequence[Entry]], raw: Mapping[str, Sequence[Mapping[str, float]]]
+) -> list[View]:
+    """Return the headline under the settings that every result of every model has a score for."""
+    common = set.intersection(*(set(figures) for own in raw.values() for figures in own))
+    names = [name for name in next(iter(raw.values()))[0] if name in common and _SETTING.fullmatch(name)]
+    headline = rank_by(_scorer("weighted", entries), models)
+    views = []
+    for name in sorted(names, key=lambda name: (len(name.split()), [int(n) for n in re.findall(r"\d+", name)], name)):
+        scored = {
+            model: [replace(entry, score=figures[name]) for entry, figures in zip(own, raw[model], strict=True)]
+            for model, own in entries.items()
+        }
+        ranks = rank_by(_scorer("weighted", scored), models)
+        tau = kendall_tau([headline[m] for m in models], [ranks[m] for m in models])
+        views.append(View("setting", name, ranks, tau))
     return views
 
 

@@ -11,16 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from uwbench.bootstrap import generator, holm, paired_replicates, read_items, shared_items
+from uwbench.bootstrap import generator, holm, paired_replicates, read_items, resamples_for, shared_items, t_quantile
 from uwbench.card import Bootstrap
 from uwbench.errors import InputError
 from uwbench.result import TaskInfo, predictions_path
-from uwbench.score import Entry, Method, combine
+from uwbench.score import Entry, Method, average_shares, combine
 
 SIGNIFICANCE = 0.05
-# Average precision over many clips and classes costs 8 s a thousand draws and seed (10,000 clips, 200 classes). Ties
-# need a standard error only, which 200 draws give within 5 %.
-_LARGE, _FEWER = 400_000, 200
+_NOTHING = 1e-24  # variance that is rounding alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,21 +44,26 @@ def draw_tasks(
     infos: Mapping[str, TaskInfo],
     method: Method,
     bootstrap: Bootstrap,
+    of_folds: str = "pooled",
 ) -> dict[str, TaskDraws]:
     """Resample each task's predictions, all models on the same items. `paths` is model -> task -> result file.
+
+    Folds are pooled, or averaged with `of_folds="mean"`, as the protocol scores them.
 
     A task that not every model has readable predictions for is drawn for the models that have.
     """
     draws = {}
     for task in sorted({task for own in paths.values() for task in own}):
         of_task = {model: own[task] for model, own in paths.items() if task in own}
-        found = _draw_task(of_task, infos[task], method, bootstrap)
+        found = _draw_task(of_task, infos[task], method, bootstrap, of_folds)
         if found is not None:
             draws[task] = found
     return draws
 
 
-def _draw_task(paths: Mapping[str, Path], info: TaskInfo, method: Method, bootstrap: Bootstrap) -> TaskDraws | None:
+def _draw_task(
+    paths: Mapping[str, Path], info: TaskInfo, method: Method, bootstrap: Bootstrap, of_folds: str
+) -> TaskDraws | None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -72,50 +75,71 @@ def _draw_task(paths: Mapping[str, Path], info: TaskInfo, method: Method, bootst
             read[model] = read_items(pq.read_table(predictions_path(path), columns=names), method, info.metric)
         except (OSError, KeyError, pa.ArrowException, InputError):
             continue  # without predictions a model is on the board and in no tie group
-    if not read:
+    try:
+        items = shared_items(list(read.values()))
+    except InputError:
         return None
-    items = shared_items(list(read.values()))
     rng = generator("items", info.name, bootstrap.seed)
     seed_rngs = [generator("seeds", info.name, model, bootstrap.seed) for model in read]
-    large = info.metric == "map" and len(items[0].ids) * items[0].classes > _LARGE
-    resamples = min(bootstrap.resamples, _FEWER) if large else bootstrap.resamples
-    drawn = paired_replicates(items, resamples, rng, seed_rngs)
+    resamples = resamples_for(items[0], bootstrap.resamples)
+    drawn = paired_replicates(items, resamples, rng, seed_rngs, of_folds=of_folds)
     return TaskDraws(dict(zip(read, drawn, strict=True)), items[0].n_clusters)
 
 
-def p_value(difference: float, variances: Sequence[float], clusters: Sequence[int]) -> float:
-    """Return the two-sided p-value of a difference that is a sum over tasks.
+def combined_error(variances: Sequence[float], clusters: Sequence[int]) -> tuple[float, float]:
+    """Return the standard error of a sum over tasks and its degrees of freedom.
 
     `variances` are the tasks' bootstrap variances of their terms, `clusters` their numbers of clusters: each is
-    corrected by G / (G - 1), and the degrees of freedom are Satterthwaite's (1946). Where no resample differs from
-    another, the sign test of all clusters agreeing bounds it.
+    corrected by G / (G - 1), and the degrees of freedom are Satterthwaite's (1946).
     """
-    from scipy import stats
-
     freedoms = np.maximum(np.asarray(clusters, dtype=float) - 1, 1)
     terms = np.asarray(variances) * (freedoms + 1) / freedoms
     total = float(terms.sum())
-    if total <= 1e-24:
+    if total <= _NOTHING:
+        return 0.0, float(freedoms.max())
+    return float(np.sqrt(total)), total**2 / float((terms**2 / freedoms).sum())
+
+
+def p_value(difference: float, variances: Sequence[float], clusters: Sequence[int]) -> float:
+    """Return the two-sided p-value of a difference that is a sum over tasks, as `combined_error` takes them.
+
+    Where no resample differs from another, the sign test of all clusters agreeing bounds it.
+    """
+    from scipy import stats
+
+    error, freedom = combined_error(variances, clusters)
+    if error == 0:
         return 1.0 if abs(difference) < 1e-12 else float(0.5 ** (max(clusters) - 1))
-    freedom = total**2 / float((terms**2 / freedoms).sum())
-    return float(2 * stats.t.sf(abs(difference) / np.sqrt(total), freedom))
+    return float(2 * stats.t.sf(abs(difference) / error, freedom))
 
 
-def difference_p(
+def difference_interval(
+    difference: float, variances: Sequence[float], clusters: Sequence[int], level: float
+) -> tuple[float, float]:
+    """Return the interval of a difference, in [-1, 1], that leaves out 0 just where `p_value` is below `1 - level`.
+
+    One cluster says nothing: (-1, 1). Where no resample differs, the binomial bound of all clusters agreeing stands in.
+    """
+    if max(clusters) < 2:
+        return -1.0, 1.0
+    error, freedom = combined_error(variances, clusters)
+    reach = t_quantile(level, freedom) * error if error else 1 - ((1 - level) / 2) ** (1 / max(clusters))
+    return max(-1.0, difference - reach), min(1.0, difference + reach)
+
+
+def difference_terms(
     first: Sequence[Entry], second: Sequence[Entry], draws: Sequence[TaskDraws], models: tuple[str, str], average: str
-) -> float:
-    """Return the p-value of two models' difference in an average over the same tasks, in the same order."""
-    one, other = ([entry.score for entry in entries] for entries in (first, second))
-    observed = float(combine(average, first, np.array(one)) - combine(average, first, np.array(other)))
+) -> tuple[float, list[float], list[int]]:
+    """Return two models' difference in an average over the same tasks in the same order, the bootstrap variances of the
+    tasks' terms, and the tasks' numbers of clusters.
+    """
+    one, other = (np.array([entry.score for entry in entries]) for entries in (first, second))
+    observed = float(combine(average, first, one) - combine(average, first, other))
     variances = []
-    for index, task in enumerate(draws):
-        changed = [
-            np.tile(np.array(scores, dtype=float)[:, None], len(task.scores[models[0]])) for scores in (one, other)
-        ]
-        for table, model in zip(changed, models, strict=True):
-            table[index] = task.scores[model]
-        variances.append(float(np.var(combine(average, first, changed[0]) - combine(average, first, changed[1]))))
-    return p_value(observed, variances, [task.n_clusters for task in draws])
+    for entry, share, task in zip(first, average_shares(average, first), draws, strict=True):
+        scaled = [combine(average, [entry], task.scores[model][None]) for model in models]
+        variances.append(float(share**2 * np.var(scaled[0] - scaled[1])))
+    return observed, variances, [task.n_clusters for task in draws]
 
 
 def stand(ranked: Mapping[str, Sequence[Entry]], draws: Mapping[str, TaskDraws], average: str) -> dict[str, Standing]:
@@ -131,7 +155,7 @@ def stand(ranked: Mapping[str, Sequence[Entry]], draws: Mapping[str, TaskDraws],
         return {}
     of_tasks = [draws[task] for task in tasks]
     pairs = list(combinations(ranked, 2))
-    corrected = holm([difference_p(ranked[a], ranked[b], of_tasks, (a, b), average) for a, b in pairs])
+    corrected = holm([p_value(*difference_terms(ranked[a], ranked[b], of_tasks, (a, b), average)) for a, b in pairs])
     scores = {model: float(combine(average, own, np.array([e.score for e in own]))) for model, own in ranked.items()}
     better = dict.fromkeys(ranked, 0)
     tied: dict[str, list[str]] = {model: [] for model in ranked}

@@ -161,10 +161,10 @@ function stabilityView() {
   const span = h("tr", {}, h("th", { scope: "row" }, "Best to worst rank"), found.models.map((m) => h("td", { class: "num" }, found.best[m] === found.worst[m] ? found.best[m] : `${found.best[m]}–${found.worst[m]}`)), h("td", {}));
   const heads = [{ text: "Ranked by" }, ...found.models.map((m) => ({ text: modelOf(m).label, class: "num" })), { text: "Kendall's tau", class: "num" }];
   const one = (title, hint, kinds, extra) => h("section", { class: "card flush" }, table(`${title}. ${hint}`, heads, [...body(kinds), extra].filter(Boolean), { class: "tight" }));
-  return [one("Averages and Borda", "The same scores ranked in other ways; tau 1 is the headline's order.", ["average", "borda"], span), one("Without one domain", "Headline average.", ["without domain"]), one("Without one task", "Headline average.", ["without task"])];
+  return [one("Averages and Borda", "The same scores ranked in other ways; tau 1 is the headline's order.", ["average", "borda"], span), ...(found.views.some((view) => view.kind === "setting") ? [one("Other settings of the probe", "Headline average of the scores under other settings.", ["setting"])] : []), one("Without one domain", "Headline average.", ["without domain"]), one("Without one task", "Headline average.", ["without task"])];
 }
 
-const viewName = (view) => (view.kind === "average" ? `${nameOf(DATA.averages, view.name)} average` : view.kind === "borda" ? "Borda count" : `without ${(taskOf(view.name) || { title: view.name }).title}`);
+const viewName = (view) => (view.kind === "average" ? `${nameOf(DATA.averages, view.name)} average` : view.kind === "borda" ? "Borda count" : view.kind === "setting" ? view.name : `without ${(taskOf(view.name) || { title: view.name }).title}`);
 
 function publishedView() {
   if (!DATA.published.length) return [card("Published numbers", "No published number is about a task of this suite.")];
@@ -186,7 +186,7 @@ function methodView() {
     card("How a score is made", `Protocol ${DATA.protocol.name}, version ${DATA.protocol.version}. A board never mixes two protocols, versions of a task, or result schemas.`,
       h("p", {}, "Encoders are frozen. Each clip is encoded once; an MLP probe is trained on the vectors (learning rate, decay, width and epoch chosen on validation data, several seeds), and neighbours vote in kNN. The protocol's card holds every setting: ", h("code", {}, `uwbench protocols ${DATA.protocol.name}`), ".")),
     card("Averages", "Every task score is in 0–1, higher is better; a missing task is never counted as zero, and the board says how many tasks an average holds.", h("dl", { class: "facts broad" }, formulas)),
-    card("Intervals and ties", "How far another draw of clips and probe seeds would move a score.", h("p", {}, "95 % percentile bootstrap: test items are drawn with replacement by cluster (speaker, recording, song) and probe seeds with them; quantiles are widened for small numbers of clusters. Averages combine the tasks' intervals. Ties: all pairs of models that hold the same tasks, differences drawn on the same items, two-sided, Holm's correction at 5 %.")),
+    card("Intervals and ties", "How far another draw of clips and probe seeds would move a score.", h("p", {}, "95 % bootstrap intervals: test items are drawn with replacement by cluster (speaker, recording, song) and probe seeds with them; the standard error is carried to the logit scale, with the t distribution of the number of clusters. Averages combine the tasks' intervals. Ties: all pairs of models that hold the same tasks, differences drawn on the same items, two-sided, Holm's correction at 5 %.")),
     h("section", { class: "card flush" }, table("Provenance. A plus marks a checkout with uncommitted changes; a model's page has the details of each run.", [{ text: "Model" }, { text: "Fingerprint" }, { text: "Runs" }, { text: "Device" }, { text: "uwbench" }, { text: "Commit" }], runs)),
   ];
 }
