@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from uniwhisper.config import Config
+from uniwhisper.export import write_encoder
 from uwbench.api import InputError, digest, sha256_file
 
 _PREFIX = "step-"
@@ -42,18 +43,16 @@ def save(
 ) -> Path:
     """Write a checkpoint and return its folder; what was there before stays until it is complete."""
     from safetensors.torch import save_file
-    from transformers import WhisperFeatureExtractor
 
     folder = output / f"{_PREFIX}{progress.step:07d}"
     partial = output / f".{folder.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    (partial / "encoder").mkdir(parents=True)
+    partial.mkdir(parents=True)
     save_file(untied(model_state), partial / "model.safetensors")
     torch.save(optimiser_state, partial / "optimizer.pt")
     prefix = "encoder."
     weights = {name.removeprefix(prefix): value for name, value in model_state.items() if name.startswith(prefix)}
-    encoder.save_pretrained(partial / "encoder", state_dict=weights)
-    WhisperFeatureExtractor(feature_size=config.encoder.mels).save_pretrained(partial / "encoder")
+    write_encoder(encoder, partial / "encoder", weights=weights)
     card = {
         "alpha": 1.0,
         "checkpoint": [sha256_file(partial / "model.safetensors")],

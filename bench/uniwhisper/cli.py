@@ -45,7 +45,8 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say what a training run costs: parameters, FLOPs, memory, GPU-hours. Arithmetic, not measurement."""
-    from uniwhisper.plan import load_config, make_plan
+    from uniwhisper.config import load_config
+    from uniwhisper.plan import make_plan
 
     settings = load_config(config)
     found = make_plan(settings)

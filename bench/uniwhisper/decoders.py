@@ -78,7 +78,8 @@ def _load_whisper(config: EncoderConfig) -> Any:
         whisper: Any = WhisperModel.from_pretrained(config.init, dtype=torch.float32, **_STILL)
     except OSError as error:
         message = str(error).splitlines()[0]
-        raise InputError(f"cannot be loaded ({message})", where=config.init, remedy="give --encoder FOLDER") from error
+        remedy = "name a Whisper folder as encoder.init"
+        raise InputError(f"cannot be loaded ({message})", where=config.init, remedy=remedy) from error
     found = whisper.config
     shape = found.num_mel_bins, found.d_model, found.encoder_layers, found.encoder_ffn_dim, found.max_source_positions
     wanted = config.mels, config.dim, config.layers, config.ffn, config.positions

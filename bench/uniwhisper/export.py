@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from uwbench.api import EncoderError, InputError, UsageError, sha256_file
 
 if TYPE_CHECKING:
+    import torch
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 _USES = ("train", "test", "all")
@@ -37,7 +38,7 @@ def export_encoder(
     encoder = _load(source)
     if base is not None:
         _interpolate(encoder, _load(base), alpha, base)
-    _write(encoder, output)
+    write_encoder(encoder, output)
     card = {
         **recorded,
         "alpha": alpha,
@@ -94,11 +95,12 @@ def _interpolate(encoder: WhisperEncoder, base: WhisperEncoder, alpha: float, wh
                 value.lerp_(origin[name], 1 - alpha)
 
 
-def _write(encoder: WhisperEncoder, output: Path) -> None:
+def write_encoder(encoder: WhisperEncoder, output: Path, *, weights: dict[str, torch.Tensor] | None = None) -> None:
+    """Write an encoder and its front end as a folder that loads; `weights` stand in for its own."""
     from transformers import WhisperFeatureExtractor
 
     output.mkdir(parents=True, exist_ok=True)
-    encoder.save_pretrained(output)
+    encoder.save_pretrained(output, state_dict=weights)
     WhisperFeatureExtractor(feature_size=encoder.config.num_mel_bins).save_pretrained(output)
 
 

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from uniwhisper.config import Config
+from uniwhisper.examples import SAMPLE_RATE
 from uniwhisper.features import FRAME, Batch
 from uniwhisper.plan import train_flops
-
-_RATE = 16_000
 
 
 @dataclass
@@ -42,7 +41,7 @@ class Tally:
         for task, part in zip(batch.tasks, seen.split(lengths), strict=True):
             self.tasks[task][0] += float(part.sum())
             self.tasks[task][1] += len(part)
-        heard = sum(batch.samples) / _RATE
+        heard = sum(batch.samples) / SAMPLE_RATE
         self.audio_s += heard
         self.padded_s += batch.mel.shape[0] * batch.mel.shape[2] / 100
         self.padded_tokens += batch.ids.numel()

@@ -12,7 +12,6 @@ from uniwhisper.config import (
     WINDOW_S,
     Closed,
     Config,
-    load_config,
     whisper_decoder_flops,
     whisper_decoder_parameters,
 )
@@ -98,6 +97,3 @@ def _text_flops(config: Config, frames: float, prompt: float, answer: float) -> 
     if config.lm.kind == "whisper":
         return whisper_decoder_flops(config.encoder, frames, prompt + answer, answer)
     return config.lm.flops(frames / config.adapter.stack + prompt + answer, answer)
-
-
-__all__ = ["Plan", "count_parameters", "load_config", "make_plan", "train_flops"]

@@ -21,7 +21,7 @@ from uniwhisper import checkpoint
 from uniwhisper.checkpoint import Progress
 from uniwhisper.config import Config
 from uniwhisper.decoders import Stage, build_model, set_stage
-from uniwhisper.examples import Batches
+from uniwhisper.examples import SAMPLE_RATE, Batches
 from uniwhisper.features import Batch, Collator
 from uniwhisper.log import Log, Tally
 from uniwhisper.model import AudioModel
@@ -189,7 +189,7 @@ class _Run:
             self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         self._in_a_row = 0 if finite else self._in_a_row + 1
-        heard = self.world.sum(sum(sum(batch.samples) for batch in found) / 16_000)
+        heard = self.world.sum(sum(sum(batch.samples) for batch in found) / SAMPLE_RATE)
         self.progress = replace(
             self.progress,
             step=step + 1,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _CELLS = 4_000_000  # weights held at once: 16 MB of float32
 _SURE = 1e-6  # seeds that are all right may miss 1, and each other, by rounding
-_LARGE, _FEWER = 400_000, 200
+_LARGE, _FEWER = 400_000, 200  # clips times classes from which average precision is drawn so many times only
 _CHUNK = 256  # resamples a time in average precision, so that the weights stay in the processor's cache
 
 
@@ -235,7 +235,7 @@ def score_interval(score: float, values: np.ndarray, level: float, n_clusters: i
     if n_clusters < 2:
         return 0.0, 1.0
     bound = 1 - ((1 - level) / 2) ** (1 / n_clusters)
-    error = standard_error(values, n_clusters)
+    error = float(np.std(values) * np.sqrt(n_clusters / (n_clusters - 1)))
     if error < _SURE:
         return max(0.0, score - bound), min(1.0, score + bound)
     middle = min(max(score, error**2), 1 - error**2)  # a score of 0 or 1 whose resamples differ all the same
@@ -243,11 +243,6 @@ def score_interval(score: float, values: np.ndarray, level: float, n_clusters: i
     centre = float(np.log(middle / (1 - middle)))
     low, high = 1 / (1 + np.exp(-np.clip([centre - reach, centre + reach], -700, 700)))
     return float(low), float(high)
-
-
-def standard_error(values: np.ndarray, n_clusters: int) -> float:
-    """Return the standard error of a score from its bootstrap scores, corrected for the number of clusters."""
-    return float(np.std(values) * np.sqrt(n_clusters / max(n_clusters - 1, 1)))
 
 
 def t_quantile(level: float, freedom: float) -> float:

@@ -227,6 +227,10 @@ class Protocol(_Closed):
         """Return the identity of the protocol's content."""
         return digest(self.model_dump(mode="json"))
 
+    def metric_of_folds(self) -> dict[Literal["mlp", "knn"], str]:
+        """Return how each method puts its folds together: `pooled`, or the `mean` of their scores."""
+        return {"mlp": self.mlp.metric_of_folds, "knn": self.knn.metric_of_folds}
+
 
 Model = TypeVar("Model", bound=_Closed)
 

@@ -148,13 +148,18 @@ def list_tasks(
 
 def show_task(name: Annotated[str, typer.Argument(help="A card's name or file.")], as_json: Json = False) -> None:
     """Show a task card in full."""
-    from uwbench.card import find_card, load_card
-
-    card = load_card(Path(name)) if name.endswith((".yaml", ".yml")) else find_card(name)
+    card = _card(name)
     fields = card.model_dump(mode="json", exclude_defaults=True)
     if card.size is not None and card.size.download_gb is None and not as_json:
         fields["size"]["download_gb"] = "unknown; data fetch shows it as soon as the server has told it"
     _show(fields, as_json)
+
+
+def _card(name: str) -> Card:
+    """Return a built-in card by its name, or one by its file."""
+    from uwbench.card import find_card, load_card
+
+    return load_card(Path(name)) if name.endswith((".yaml", ".yml")) else find_card(name)
 
 
 def check_card(path: Annotated[Path, typer.Argument(help="A card file.")]) -> None:
@@ -192,7 +197,6 @@ def fetch_data(
 ) -> None:
     """Download tasks' audio into --data: X-ARES's shards, or a Hugging Face dataset. Goes on where it stopped."""
     from uwbench import api
-    from uwbench.card import find_card, load_card
     from uwbench.sources.fetch import fetch_task
 
     folder = api.folders(None, data, None).data
@@ -204,8 +208,7 @@ def fetch_data(
     elif source is not None:
         raise UsageError(f"{source!r} is not one of shards, hub", where="--source")
     for name in task:
-        card = load_card(Path(name)) if name.endswith((".yaml", ".yml")) else find_card(name)
-        paths = fetch_task(card, folder, source=chosen, progress=None if quiet else _DownloadBar())
+        paths = fetch_task(_card(name), folder, source=chosen, progress=None if quiet else _DownloadBar())
         print(f"{name}: {len(paths)} files in {folder}")
 
 

@@ -165,7 +165,7 @@ def _read(store: EncoderStore, table: ClipTable, protocol: Protocol, options: Op
 def _with_intervals(scores: Mapping[Method, Score], predictions: pa.Table, protocol: Protocol) -> dict[Method, Score]:
     from uwbench.score import interval
 
-    folds = {"mlp": protocol.mlp.metric_of_folds, "knn": protocol.knn.metric_of_folds}
+    folds = protocol.metric_of_folds()
     return {
         method: score.model_copy(
             update={"ci95": interval(predictions, method, score.metric, protocol.bootstrap, of_folds=folds[method])}

@@ -12,8 +12,9 @@ import torch
 from transformers import WhisperModel
 
 from uniwhisper.cli import main
+from uniwhisper.config import load_config
 from uniwhisper.export import export_encoder, read_training_data
-from uniwhisper.plan import load_config, make_plan
+from uniwhisper.plan import make_plan
 from uwbench.api import InputError, ModelSpec, UsageError
 from uwbench.encoders.resolve import open_encoder
 

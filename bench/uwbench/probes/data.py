@@ -60,6 +60,16 @@ class Frames:
             yield clips[first:], [self[clip] for clip in clips[first:].tolist()]
 
 
+def spread_rows(offsets: np.ndarray, clips: np.ndarray, limit: int) -> np.ndarray:
+    """Return the rows of at most `limit` frames of the clips, evenly spaced; `offsets` as Frames has them."""
+    counts = offsets[clips + 1] - offsets[clips]
+    total, ends = int(counts.sum()), np.cumsum(counts)
+    limit = min(limit, total)
+    places = ((np.arange(limit) + 0.5) * total / max(limit, 1)).astype(np.int64)
+    owner = np.searchsorted(ends, places, side="right")
+    return offsets[clips[owner] + 1] - (ends[owner] - places)
+
+
 @dataclass(frozen=True, slots=True)
 class TaskData:
     """One task under one encoder, `n` clips in the clip table's order.

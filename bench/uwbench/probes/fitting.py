@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from uwbench.card import MlpSettings
+from uwbench.card import MlpSettings, Xares
 from uwbench.probes.kinds import Predicted
 from uwbench.probes.mlp import Point
+from uwbench.probes.search import epochs_for, grid_points
 from uwbench.probes.splits import Fold, random_numbers
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Head:
 class Problem(Protocol):
     """What a kind of task gives to be fitted on one fold. Batches are what `batches` yields, opaque to the training."""
 
+    xares: Xares  # the card's, for protocols that take epochs from it
     batch: int  # clips in a batch
     search_train: np.ndarray  # the clips that the grid trains on, and those it is measured on
     search_valid: np.ndarray
@@ -76,14 +78,9 @@ def fit_fold(problem: Problem, fold: Fold, settings: MlpSettings, seed: int) -> 
     Where validation was carved out of training clips that the grid saw in full, the final heads train on all of them
     for the chosen number of epochs; elsewhere each keeps its best epoch on validation.
     """
-    points = [
-        Point(width, rate, decay)
-        for width in settings.widths
-        for rate in settings.learning_rates
-        for decay in settings.weight_decays
-    ]
+    points = grid_points(settings)
     name = fold.name or ""
-    epochs = epochs_for(settings, len(problem.search_train))
+    epochs = epochs_for(settings, problem.xares, len(problem.search_train))
     heads = [_head(problem, point, settings, "search", seed, name) for point in points]
     best = _follow(problem, heads, problem.search_train, problem.search_valid, epochs, settings, ("search", seed, name))
     at = max(range(len(points)), key=lambda index: (best[index].metric, -best[index].loss, -index))
@@ -96,7 +93,7 @@ def fit_fold(problem: Problem, fold: Fold, settings: MlpSettings, seed: int) -> 
         _train(problem, heads, train, epochs, choice.epoch, settings, key)
         ended = [choice.epoch] * len(heads)
     else:
-        longest = epochs_for(settings, len(train))
+        longest = epochs_for(settings, problem.xares, len(train))
         kept = _follow(problem, heads, train, fold.valid, longest, settings, key)
         for head, own in zip(heads, kept, strict=True):
             head.weights.update(own.weights)
@@ -116,15 +113,6 @@ def fit_fold(problem: Problem, fold: Fold, settings: MlpSettings, seed: int) -> 
         "trained_on": len(train),
     }
     return Fitted(predicted, chosen)
-
-
-def epochs_for(settings: MlpSettings, clips: int) -> int:
-    """Return the protocol's number of epochs for so many training clips."""
-    if settings.epochs == "card":
-        raise ValueError("a protocol that takes epochs from cards does not score these tasks")
-    if settings.shown is None:
-        return settings.epochs
-    return max(min(settings.epochs, round(settings.shown / max(clips, 1))), min(settings.least_epochs, settings.epochs))
 
 
 def new_weight(rows: int, columns: int, rng: torch.Generator) -> torch.Tensor:

@@ -16,7 +16,7 @@ import numpy as np
 from uwbench import metrics
 from uwbench.clip import Event
 from uwbench.errors import ProbeError
-from uwbench.probes.data import TaskData
+from uwbench.probes.data import TaskData, spread_rows
 from uwbench.probes.kinds import Predicted, encode, vocabulary
 from uwbench.probes.splits import random_numbers
 
@@ -92,10 +92,7 @@ class FrameLabels:
         total = int((self.offsets[clips + 1] - self.offsets[clips]).sum())
         if limit is None or total <= limit:
             return self.items(clips)
-        ends = np.cumsum(self.offsets[clips + 1] - self.offsets[clips])
-        places = ((np.arange(limit) + 0.5) * total / limit).astype(np.int64)
-        owner = np.searchsorted(ends, places, side="right")
-        return self.offsets[clips[owner] + 1] - (ends[owner] - places)
+        return spread_rows(self.offsets, clips, limit)
 
     def sample(self, clips: np.ndarray, limit: int | None) -> np.ndarray:
         """Return the frames of a random sample of the clips' segments, about `limit` frames; all where they are fewer.

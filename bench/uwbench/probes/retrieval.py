@@ -85,7 +85,7 @@ class RetrievalProblem:
             what = "captions need a text encoder"
             raise UsageError(what, where=data.card.name, remedy="name one with --text-encoder NAME or FOLDER")
         self.kind, self.device = kind, device
-        self.batch = data.card.xares.batch
+        self.xares, self.batch = data.card.xares, data.card.xares.batch
         self.search_train, self.search_valid = kind.thin(fold.train, grid_clips), kind.sample(fold.valid, grid_clips)
         pooled = data.pooled[:, -1]
         centre, scale = statistics(lambda rows: pooled[rows], fold.train)

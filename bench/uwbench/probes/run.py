@@ -16,6 +16,8 @@ from uwbench.probes.kinds import Kind, Predicted, SingleLabel, joined, kind_of
 from uwbench.probes.splits import Fold, plan_folds
 from uwbench.result import Method, Score
 
+_FITTED = ("retrieval", "transcription")  # kinds whose probes `fitting` trains; neighbours have no say in them
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -70,19 +72,13 @@ def run_probes(
     task = Task(data, kind, protocol, plan_folds(data, protocol.mlp, kind.strata(), seed), seed, device)
     scores: dict[Method, Score] = {}
     tables: list[pa.Table] = []
-    if data.card.kind in ("retrieval", "transcription"):
+    fitted = data.card.kind in _FITTED
+    if fitted:
         _require_own_rules(protocol, data)
-        if "mlp" in methods:
-            scores["mlp"], rows = fitted_score(task)
-            tables.extend(rows)
-    elif "mlp" in methods:
-        scores["mlp"], rows = mlp_score(task)
+    if "mlp" in methods:
+        scores["mlp"], rows = (fitted_score if fitted else mlp_score)(task)
         tables.extend(rows)
-    if (
-        "knn" in methods
-        and data.card.kind not in ("retrieval", "transcription")
-        and (protocol.knn.similarity != "xares" or data.card.xares.knn)
-    ):
+    if "knn" in methods and not fitted and (protocol.knn.similarity != "xares" or data.card.xares.knn):
         scores["knn"], rows = knn_score(task)
         tables.extend(rows)
     if not scores:

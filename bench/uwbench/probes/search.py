@@ -64,6 +64,19 @@ class _Ended:
     weights: torch.Tensor
 
 
+def grid_points(settings: MlpSettings) -> list[Point]:
+    """Return the grid in its fixed order: narrow before wide, then rates and decays as the card lists them."""
+    return [Point(*values) for values in product(settings.widths, settings.learning_rates, settings.weight_decays)]
+
+
+def epochs_for(settings: MlpSettings, xares: Xares, items: int) -> int:
+    """Return the protocol's number of epochs for so many training items; `xares` is the card's own, where it counts."""
+    epochs = xares.epochs if settings.epochs == "card" else settings.epochs
+    if settings.shown is None:
+        return epochs
+    return max(min(epochs, round(settings.shown / max(items, 1))), min(settings.least_epochs, epochs))
+
+
 class Search:
     """Everything the choice and the final training of one task share; `inputs` as Problem has it."""
 
@@ -97,16 +110,11 @@ class Search:
             positive_weight=positive_weight,
         )
 
-    def grid(self) -> list[Point]:
-        """Return the grid in its fixed order: narrow before wide, then rates and decays as the card lists them."""
-        settings = self.settings
-        return [Point(*values) for values in product(settings.widths, settings.learning_rates, settings.weight_decays)]
-
     def choose(self, folds: Sequence[Fold]) -> list[Choice]:
         """Return the choice for each fold, from its training and validation clips alone."""
         best: dict[int, Choice] = {}
         for width in self.settings.widths:
-            points = tuple(point for point in self.grid() if point.width == width)
+            points = tuple(point for point in grid_points(self.settings) if point.width == width)
             jobs = [(index, self._search_stream(folds[index], points)) for index in range(len(folds))]
             for batch in self._batches(jobs):
                 self._search(folds, dict(batch), best)
@@ -152,9 +160,7 @@ class Search:
             batch *= max(1, round(self.frames_a_clip))
         if settings.epoch_steps is not None:
             batch = max(batch, math.ceil(len(items) / settings.epoch_steps))
-        epochs = self.xares.epochs if settings.epochs == "card" else settings.epochs
-        if settings.shown is not None:
-            epochs = max(min(epochs, round(settings.shown / len(items))), min(settings.least_epochs, epochs))
+        epochs = epochs_for(settings, self.xares, len(items))
         centre = scale = None
         if settings.normalise == "standard":
             centre, scale = statistics(self.problem.inputs, items)

@@ -18,9 +18,9 @@ import numpy as np
 
 from uwbench import metrics
 from uwbench.errors import ProbeError
-from uwbench.probes.data import Frames, TaskData
+from uwbench.probes.data import TaskData, spread_rows
 from uwbench.probes.fitting import Head, apply_perceptron, perceptron
-from uwbench.probes.kinds import OfClips, Predicted
+from uwbench.probes.kinds import OfClips, Predicted, joined
 from uwbench.probes.search import statistics
 from uwbench.probes.splits import Fold
 
@@ -109,10 +109,13 @@ class TranscriptionProblem:
         if not kind.classes:
             raise ProbeError("no training text holds a character", where=data.card.name)
         frames = data.frames
-        self.frames, self.kind, self.device = frames, kind, device
+        self.frames, self.kind, self.device, self.xares = frames, kind, device, data.card.xares
         self.outputs = max(1, math.ceil(frames.hop_s / _OUTPUT_S - 1e-9))  # a frame
         self.search_train, self.search_valid = kind.thin(fold.train, _GRID_CLIPS), kind.sample(fold.valid, _GRID_VALID)
-        centre, scale = statistics(frames.rows, _evenly(frames, fold.train, _STATISTICS_FRAMES))
+        seen = spread_rows(np.asarray(frames.offsets), fold.train, _STATISTICS_FRAMES)
+        if len(seen) == 0:
+            raise ProbeError("the training clips have no frames", where=data.card.name)
+        centre, scale = statistics(frames.rows, seen)
         self.centre, self.scale = torch.from_numpy(centre).to(device), torch.from_numpy(scale).to(device)
 
     def weights(self, width: int, rng: torch.Generator) -> dict[str, torch.Tensor]:
@@ -130,28 +133,24 @@ class TranscriptionProblem:
 
     def loss(self, head: Head, batch: Batch) -> torch.Tensor:
         """Return the mean over clips of the CTC loss a character; a text too long for its frames counts nothing."""
-        return self._losses(head, batch, training=True).mean()
+        return self._ctc(self._outputs(head, batch, training=True), batch).mean()
 
     def quality(self, head: Head, clips: np.ndarray) -> tuple[float, float]:
         total, parts = 0.0, []
         for batch in self._stretches(clips):
             outputs = self._outputs(head, batch, training=False)
             total += float(self._ctc(outputs, batch).sum())
-            parts.append(self._predicted(outputs, batch))
-        errors = np.concatenate(parts).sum(axis=0, dtype=np.float64)
-        return metrics.one_minus_wer(int(errors[0]), int(errors[1])), total / len(clips)
+            parts.append(self._decode(outputs, batch))
+        return self.kind.measure(joined(parts), clips), total / len(clips)
 
     def predict(self, head: Head, clips: np.ndarray) -> Predicted:
         import torch
 
-        texts: list[str] = []
-        counts = []
-        for batch in self._stretches(clips):
-            with torch.no_grad():
-                predicted = self._decode(self._outputs(head, batch, training=False), batch)
-            texts.extend(predicted.texts)
-            counts.append(predicted.counts)
-        return Predicted(texts, counts=np.concatenate([part for part in counts if part is not None]))
+        with torch.no_grad():
+            parts = [
+                self._decode(self._outputs(head, batch, training=False), batch) for batch in self._stretches(clips)
+            ]
+        return joined(parts)
 
     def _stretches(self, clips: np.ndarray) -> Iterator[Batch]:
         for part, _ in self.frames.batches(clips, _FRAMES_AT_ONCE):
@@ -168,9 +167,6 @@ class TranscriptionProblem:
         """Return log probabilities `(outputs of all clips, classes + 1)`."""
         outputs = apply_perceptron(head, batch.values, training=training)
         return outputs.reshape(-1, len(self.kind.classes) + 1).log_softmax(-1)
-
-    def _losses(self, head: Head, batch: Batch, *, training: bool) -> torch.Tensor:
-        return self._ctc(self._outputs(head, batch, training=training), batch)
 
     def _ctc(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Return each clip's CTC loss divided by its characters, `(clips,)`."""
@@ -194,23 +190,6 @@ class TranscriptionProblem:
     def _decode(self, outputs: torch.Tensor, batch: Batch) -> Predicted:
         owner = np.repeat(np.arange(len(batch.clips)), np.array(batch.counts, np.int64) * self.outputs)
         return self.kind.predict(outputs.argmax(-1).cpu().numpy(), owner, batch.clips)
-
-    def _predicted(self, outputs: torch.Tensor, batch: Batch) -> np.ndarray:
-        counts = self._decode(outputs, batch).counts
-        assert counts is not None
-        return counts
-
-
-def _evenly(frames: Frames, clips: np.ndarray, limit: int) -> np.ndarray:
-    """Return the rows of at most `limit` frames of the clips, evenly spaced."""
-    counts = frames.counts(clips)
-    ends = np.cumsum(counts)
-    total = int(ends[-1])
-    if total == 0:
-        raise ProbeError("the training clips have no frames")
-    places = ((np.arange(min(limit, total)) + 0.5) * total / min(limit, total)).astype(np.int64)
-    owner = np.searchsorted(ends, places, side="right")
-    return np.asarray(frames.offsets)[clips[owner] + 1] - (ends[owner] - places)
 
 
 def _text(data: TaskData, row: int) -> str:

@@ -186,8 +186,7 @@ def bootstrap_of(protocol: str) -> Bootstrap:
 def _metric_of_folds(protocol: str) -> dict[Method, str]:
     """Return how a protocol puts folds together, `pooled` where its card is not at hand."""
     if protocol in names_of("protocol"):
-        card = find_protocol(protocol)
-        return {"mlp": card.mlp.metric_of_folds, "knn": card.knn.metric_of_folds}
+        return find_protocol(protocol).metric_of_folds()
     return dict.fromkeys(METHODS, "pooled")
 
 

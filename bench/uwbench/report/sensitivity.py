@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,6 +12,8 @@ from uwbench.report.board import Board
 from uwbench.score import AVERAGES, Entry, Method, borda, combine, rank_by
 
 _SETTING = re.compile(r"(standardised )?k=\d+|(best|weighted) layers?")  # figures of the main metric in Score.raw
+
+Ranking = tuple[str, str, Mapping[str, int]]  # a view's kind and name, and each model's rank
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,54 +59,50 @@ def sensitivity(board: Board, method: Method) -> Sensitivity | None:
             for c in cells
         ]
         raw[model] = [cell.score.raw for cell in cells]
-    views = _views(models, entries) + _settings(models, entries, raw)
+    headline = rank_by(_scorer("weighted", entries), models)
+    views = []
+    for kind, name, ranks in [*_rankings(models, entries), *_settings(models, entries, raw)]:
+        tau = kendall_tau([headline[model] for model in models], [ranks[model] for model in models])
+        views.append(View(kind, name, ranks, tau))
     best = {model: min(view.ranks[model] for view in views) for model in models}
     worst = {model: max(view.ranks[model] for view in views) for model in models}
     return Sensitivity(method, tuple(models), tuple(views), best, worst)
 
 
-def _views(models: Sequence[str], entries: Mapping[str, Sequence[Entry]]) -> list[View]:
+def _rankings(models: Sequence[str], entries: Mapping[str, Sequence[Entry]]) -> Iterator[Ranking]:
+    """Yield the ranks under each average, by Borda, and by the headline without each task and domain."""
     first = next(iter(entries.values()))
-    headline = rank_by(_scorer("weighted", entries), models)
-
-    def view(kind: str, name: str, ranks: Mapping[str, int]) -> View:
-        return View(kind, name, ranks, kendall_tau([headline[m] for m in models], [ranks[m] for m in models]))
 
     def without(keep: Callable[[Entry], bool]) -> Mapping[str, int] | None:
         kept = {model: [entry for entry in own if keep(entry)] for model, own in entries.items()}
         return rank_by(_scorer("weighted", kept), models) if next(iter(kept.values())) else None
 
-    views = [view("average", name, rank_by(_scorer(name, entries), models)) for name in AVERAGES]
+    for name in AVERAGES:
+        yield "average", name, rank_by(_scorer(name, entries), models)
     points = borda({model: {entry.task: entry.score for entry in own} for model, own in entries.items()})
-    views.append(view("borda", "borda", rank_by(points.__getitem__, models)))
+    yield "borda", "borda", rank_by(points.__getitem__, models)
     for task in [entry.task for entry in first]:
         ranks = without(lambda entry, task=task: entry.task != task)
         if ranks is not None:
-            views.append(view("without task", task, ranks))
+            yield "without task", task, ranks
     for domain in dict.fromkeys(entry.domain for entry in first):
         ranks = without(lambda entry, domain=domain: entry.domain != domain)
         if ranks is not None:
-            views.append(view("without domain", domain, ranks))
-    return views
+            yield "without domain", domain, ranks
 
 
 def _settings(
     models: Sequence[str], entries: Mapping[str, Sequence[Entry]], raw: Mapping[str, Sequence[Mapping[str, float]]]
-) -> list[View]:
-    """Return the headline under the settings that every result of every model has a score for."""
+) -> Iterator[Ranking]:
+    """Yield the headline's ranks under the settings that every result of every model has a score for."""
     common = set.intersection(*(set(figures) for own in raw.values() for figures in own))
     names = [name for name in next(iter(raw.values()))[0] if name in common and _SETTING.fullmatch(name)]
-    headline = rank_by(_scorer("weighted", entries), models)
-    views = []
     for name in sorted(names, key=lambda name: (len(name.split()), [int(n) for n in re.findall(r"\d+", name)], name)):
         scored = {
             model: [replace(entry, score=figures[name]) for entry, figures in zip(own, raw[model], strict=True)]
             for model, own in entries.items()
         }
-        ranks = rank_by(_scorer("weighted", scored), models)
-        tau = kendall_tau([headline[m] for m in models], [ranks[m] for m in models])
-        views.append(View("setting", name, ranks, tau))
-    return views
+        yield "setting", name, rank_by(_scorer("weighted", scored), models)
 
 
 def _scorer(average: str, entries: Mapping[str, Sequence[Entry]]) -> Callable[[str], float]:
