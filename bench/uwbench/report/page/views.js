@@ -161,7 +161,13 @@ function stabilityView() {
   const span = h("tr", {}, h("th", { scope: "row" }, "Best to worst rank"), found.models.map((m) => h("td", { class: "num" }, found.best[m] === found.worst[m] ? found.best[m] : `${found.best[m]}–${found.worst[m]}`)), h("td", {}));
   const heads = [{ text: "Ranked by" }, ...found.models.map((m) => ({ text: modelOf(m).label, class: "num" })), { text: "Kendall's tau", class: "num" }];
   const one = (title, hint, kinds, extra) => h("section", { class: "card flush" }, table(`${title}. ${hint}`, heads, [...body(kinds), extra].filter(Boolean), { class: "tight" }));
-  return [one("Averages and Borda", "The same scores ranked in other ways; tau 1 is the headline's order.", ["average", "borda"], span), ...(found.views.some((view) => view.kind === "setting") ? [one("Other settings of the probe", "Headline average of the scores under other settings.", ["setting"])] : []), one("Without one domain", "Headline average.", ["without domain"]), one("Without one task", "Headline average.", ["without task"])];
+  const sections = [
+    ["Averages and Borda", "The same scores ranked in other ways; tau 1 is the headline's order.", ["average", "borda"], span],
+    ["Other settings of the probe", "Headline average of the scores under other settings.", ["setting"]],
+    ["Without one domain", "Headline average.", ["without domain"]],
+    ["Without one task", "Headline average.", ["without task"]],
+  ];
+  return sections.filter(([, , kinds]) => found.views.some((view) => kinds.includes(view.kind))).map((section) => one(...section));
 }
 
 const viewName = (view) => (view.kind === "average" ? `${nameOf(DATA.averages, view.name)} average` : view.kind === "borda" ? "Borda count" : view.kind === "setting" ? view.name : `without ${(taskOf(view.name) || { title: view.name }).title}`);
