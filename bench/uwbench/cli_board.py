@@ -128,7 +128,8 @@ def sensitivity(
     )
     for view in found.views:
         ranks = [str(view.ranks[model]) for model in found.models]
-        table.add_row(f"{view.kind} {view.name}", *ranks, "-" if view.tau is None else f"{view.tau:.2f}")
+        name = "Borda count" if view.kind == "borda" else f"{view.kind} {view.name}"
+        table.add_row(name, *ranks, "-" if view.tau is None else f"{view.tau:.2f}")
     _print(table)
 
 
@@ -298,7 +299,7 @@ def _print_comparison(found: Comparison) -> None:
     )
     for row in found.tasks:
         between = "" if row.low is None or row.high is None else f" [{row.low:+.3f}, {row.high:+.3f}]"
-        ps = ["-" if p is None else f"{p:.4f}" for p in (row.p, row.p_corrected)]
+        ps = ["-" if p is None else _p(p) for p in (row.p, row.p_corrected)]
         difference = f"{row.difference:+.3f}{between}"
         table.add_row(row.task, f"{row.first:.3f}", f"{row.second:.3f}", difference, *ps, f"{row.effect:+.2f}")
     _print(table)
@@ -313,14 +314,18 @@ def _print_comparison(found: Comparison) -> None:
             f"{row.first:.3f}",
             f"{row.second:.3f}",
             these,
-            f"{row.p:.4f}",
+            _p(row.p),
             like,
-            f"{row.tasks_p:.4f}",
+            _p(row.tasks_p),
             f"{row.ahead:.0%}",
         )
     _print(averages)
     if found.left_out:
         print(f"left out, not held by both: {', '.join(found.left_out)}")
+
+
+def _p(value: float) -> str:
+    return "<0.0001" if value < 1e-4 else f"{value:.4f}"
 
 
 def _table(title: str, *columns: str) -> Any:

@@ -197,6 +197,7 @@ def fetch_data(
 ) -> None:
     """Download tasks' audio into --data: X-ARES's shards, or a Hugging Face dataset. Goes on where it stopped."""
     from uwbench import api
+    from uwbench.sources.download import Patience
     from uwbench.sources.fetch import fetch_task
 
     folder = api.folders(None, data, None).data
@@ -207,8 +208,10 @@ def fetch_data(
         chosen = source
     elif source is not None:
         raise UsageError(f"{source!r} is not one of shards, hub", where="--source")
+    patience = Patience(tell=lambda line: print(f"\nuwbench: {line}", file=sys.stderr, flush=True))
     for name in task:
-        paths = fetch_task(_card(name), folder, source=chosen, progress=None if quiet else _DownloadBar())
+        bar = None if quiet else _DownloadBar()
+        paths = fetch_task(_card(name), folder, source=chosen, progress=bar, patience=patience)
         print(f"{name}: {len(paths)} files in {folder}")
 
 

@@ -11,11 +11,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from report.made_results import TASKS, MadeTask, make_board_results, make_result
-from uwbench.card import Suite, find_suite
+from uwbench.card import Suite, find_protocol, find_suite
 from uwbench.errors import UsageError
 from uwbench.report.board import Board, build_board, suite_of
+from uwbench.report.compare import compare_models
 from uwbench.report.export import render_csv, render_json, render_markdown
 from uwbench.report.references import load_references
 from uwbench.result import find_results, predictions_path
@@ -109,6 +111,24 @@ def test_versions_are_never_mixed(folder: Path, tmp_path: Path) -> None:
     other = build_board(results, protocol="xares-0.1.3")
     assert not other.cells
     assert "No result" in render_markdown(other)
+
+
+def test_a_protocol_of_ones_own_has_its_board_and_its_intervals(tmp_path: Path) -> None:
+    card = tmp_path / "mine.yaml"
+    own = find_protocol("uwbench-1").model_dump(mode="json", exclude_none=True)
+    own |= {"name": "mine", "bootstrap": {"resamples": 300, "level": 0.8, "seed": 3}}
+    card.write_text(yaml.safe_dump(own))
+    results = tmp_path / "results"
+    for model, skill in (("one", 0.8), ("two", 0.6)):
+        make_result(results, model, TASKS[0], skill, protocol=("mine", 1))
+        make_result(results, model, TASKS[0], skill)
+    board = build_board(results, protocol=str(card))
+    assert (board.protocol, board.bootstrap.level, len(board.cells)) == ("mine", 0.8, 4)
+    by_name = build_board(results, protocol="mine")  # no card at hand: the default's level
+    wide, narrow = (compare_models(found, "one", "two", "mlp").tasks[0] for found in (by_name, board))
+    assert narrow.low is not None
+    assert wide.low is not None
+    assert wide.low < narrow.low < narrow.difference
 
 
 def test_an_older_version_of_a_task_is_off_the_board(folder: Path, tmp_path: Path) -> None:

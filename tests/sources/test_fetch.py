@@ -119,6 +119,15 @@ def test_too_many_requests_are_waited_out_as_asked(card: Card, tmp_path: Path) -
     assert path.read_bytes() == TAR
 
 
+def test_a_wait_says_why_it_is_made(card: Card, tmp_path: Path) -> None:
+    told: list[str] = []
+    patience = Patience(attempts=3, sleep=lambda _: None, tell=told.append)
+    with pytest.raises(FetchError, match="gave up after 3 attempts"):
+        fetch_task(card, tmp_path, base_url="http://127.0.0.1:9", patience=patience)  # nobody listens there
+    assert [line.partition("; ")[2] for line in told] == ["attempt 2 of 3 in 1 s", "attempt 3 of 3 in 2 s"]
+    assert all("/api/records/14722472 cannot be reached" in line for line in told)
+
+
 def test_waits_are_bounded(card: Card, tmp_path: Path) -> None:
     with serve(record(faults=["503:86400"])) as zenodo:
         _, waits = fetch(card, zenodo, tmp_path)

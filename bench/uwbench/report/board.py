@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from uwbench.card import Bootstrap, Suite, find_protocol, find_suite, names_of
+from uwbench.card import Bootstrap, Protocol, Suite, find_protocol, find_suite, names_of
 from uwbench.errors import UsageError
 from uwbench.fingerprint import SHORT
 from uwbench.report.references import Published, load_references
@@ -21,6 +21,7 @@ from uwbench.result import ModelInfo, Result, Run, Score, TaskInfo, find_results
 from uwbench.score import AVERAGES, METHODS, Average, Entry, Method, average_entries
 
 AT_HAND = "at-hand"  # the suite of whatever tasks the results hold
+_BOOTSTRAP = Bootstrap(resamples=1000, level=0.95, seed=0)  # where no card says otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,7 @@ class Board:
     suite: Suite
     protocol: str
     protocol_version: int
+    bootstrap: Bootstrap
     models: tuple[BoardModel, ...]
     tasks: tuple[BoardTask, ...]
     cells: tuple[Cell, ...]
@@ -128,7 +130,7 @@ def build_board(
     references: bool = True,
     ties: bool = True,
 ) -> Board:
-    """Collect the results under one or several folders into a board of `protocol`.
+    """Collect the results under one or several folders into a board of `protocol`, a name or the path of its file.
 
     Without a suite, the board takes the smallest built-in suite that holds all the tasks found, else the tasks found as
     they are. Failed and limited results are listed and not scored. Of two results of the same model, task and data
@@ -136,17 +138,21 @@ def build_board(
     """
     folders = [results] if isinstance(results, Path) else list(results)
     found, problems = _collect(folders)
-    kept, off, version = _select(found, protocol)
+    rules = _protocol(protocol)
+    name = rules.name if rules is not None else protocol
+    kept, off, version = _select(found, name, rules)
     suite = suite or suite_of([result.task.name for _, result in kept.values()])
     tasks = _tasks([result for _, result in kept.values()], suite)
     labels = _labels([result for _, result in found])
     cells = _cells(kept, {task.info.name: task for task in tasks})
-    draws = _draws(cells, tasks, protocol) if ties else {}
+    bootstrap = rules.bootstrap if rules is not None else _BOOTSTRAP
+    draws = _draws(cells, tasks, bootstrap, rules) if ties else {}
     rows = _rows(cells, tasks, suite, draws)
     return Board(
         suite=suite,
-        protocol=protocol,
+        protocol=name,
         protocol_version=version,
+        bootstrap=bootstrap,
         models=_models(kept, labels, rows),
         tasks=tasks,
         cells=cells,
@@ -176,18 +182,11 @@ def suite_of(tasks: Iterable[str]) -> Suite:
     return Suite(name=AT_HAND, version=1, title="The tasks at hand", tasks=tuple(held) or ("none",))
 
 
-def bootstrap_of(protocol: str) -> Bootstrap:
-    """Return the bootstrap settings of a protocol, or those of the default where its card is not at hand."""
-    if protocol in names_of("protocol"):
-        return find_protocol(protocol).bootstrap
-    return Bootstrap(resamples=1000, level=0.95, seed=0)
-
-
-def _metric_of_folds(protocol: str) -> dict[Method, str]:
-    """Return how a protocol puts folds together, `pooled` where its card is not at hand."""
-    if protocol in names_of("protocol"):
-        return find_protocol(protocol).metric_of_folds()
-    return dict.fromkeys(METHODS, "pooled")
+def _protocol(protocol: str) -> Protocol | None:
+    """Return a protocol's card by its name or file; None where only results know the name."""
+    if protocol in names_of("protocol") or protocol.endswith((".yaml", ".yml")):
+        return find_protocol(protocol)
+    return None
 
 
 def _references(suite: Suite) -> tuple[Published, ...]:
@@ -209,7 +208,7 @@ def _collect(folders: Sequence[Path]) -> tuple[list[tuple[Path, Result]], list[s
 
 
 def _select(
-    found: Sequence[tuple[Path, Result]], protocol: str
+    found: Sequence[tuple[Path, Result]], protocol: str, card: Protocol | None
 ) -> tuple[dict[tuple[str, str], tuple[Path, Result]], list[tuple[Result, str]], int]:
     """Return the results on the board by model and task, the others with the reason, and the protocol's version."""
     of_protocol = [(path, result) for path, result in found if result.protocol.name == protocol]
@@ -217,7 +216,7 @@ def _select(
     newest: dict[str, int] = {}
     for _, result in of_protocol:
         newest[result.task.name] = max(newest.get(result.task.name, 0), result.task.version)
-    rules = _rules(protocol, [r for _, r in of_protocol if r.protocol.version == version])
+    rules = _rules(card, [r for _, r in of_protocol if r.protocol.version == version])
     kept: dict[tuple[str, str], tuple[Path, Result]] = {}
     off: list[tuple[Result, str]] = []
     for path, result in sorted(of_protocol, key=lambda item: item[1].run.started):
@@ -232,15 +231,10 @@ def _select(
     return kept, off, version
 
 
-def _rules(protocol: str, results: Sequence[Result]) -> str | None:
-    """Return the hash of the protocol that the board shows: the built-in card's where results hold it, else the
-    newest's.
-    """
-    hashes = {result.protocol.sha256 for result in results}
-    if len(hashes) > 1 and protocol in names_of("protocol"):
-        built_in = find_protocol(protocol).sha256()
-        if built_in in hashes:
-            return built_in
+def _rules(card: Protocol | None, results: Sequence[Result]) -> str | None:
+    """Return the hash of the protocol that the board shows: the card's where results hold it, else the newest's."""
+    if card is not None and card.sha256() in {result.protocol.sha256 for result in results}:
+        return card.sha256()
     newest = max(results, key=lambda result: result.run.started, default=None)
     return None if newest is None else newest.protocol.sha256
 
@@ -307,13 +301,15 @@ def _cells(kept: Mapping[tuple[str, str], tuple[Path, Result]], tasks: Mapping[s
     return tuple(cells)
 
 
-def _draws(cells: Sequence[Cell], tasks: Sequence[BoardTask], protocol: str) -> dict[Method, dict[str, TaskDraws]]:
+def _draws(
+    cells: Sequence[Cell], tasks: Sequence[BoardTask], bootstrap: Bootstrap, card: Protocol | None
+) -> dict[Method, dict[str, TaskDraws]]:
     infos = {task.info.name: task.info for task in tasks}
     paths: dict[Method, dict[str, dict[str, Path]]] = {}
     for cell in cells:
         if cell.same_data:
             paths.setdefault(cell.method, {}).setdefault(cell.model, {})[cell.task] = cell.path
-    bootstrap, folds = bootstrap_of(protocol), _metric_of_folds(protocol)
+    folds = card.metric_of_folds() if card is not None else dict.fromkeys(METHODS, "pooled")
     return {method: draw_tasks(own, infos, method, bootstrap, folds[method]) for method, own in paths.items()}
 
 

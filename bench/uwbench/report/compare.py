@@ -10,7 +10,7 @@ import numpy as np
 from uwbench.bootstrap import generator, holm
 from uwbench.errors import UsageError
 from uwbench.registry import suggestion
-from uwbench.report.board import Board, Cell, bootstrap_of
+from uwbench.report.board import Board, Cell
 from uwbench.report.ties import TaskDraws, difference_interval, difference_terms, p_value
 from uwbench.score import AVERAGES, Entry, Method, combine
 
@@ -100,7 +100,7 @@ def compare_models(board: Board, first: str, second: str, method: Method) -> Com
         what = f"{board.label(one)} and {board.label(other)} share no task scored by {method} on the same data"
         raise UsageError(what, where="compare")
     draws = [_draws_of(board, method, a.task, one, other) for a, _ in shared]
-    rows = [_task_difference(a, b, found, board.protocol) for (a, b), found in zip(shared, draws, strict=True)]
+    rows = [_task_difference(a, b, found, board.bootstrap.level) for (a, b), found in zip(shared, draws, strict=True)]
     tested = [index for index, row in enumerate(rows) if row.p is not None]
     for index, p in zip(tested, holm([rows[index].p or 0.0 for index in tested]), strict=True):
         rows[index] = _corrected(rows[index], p)
@@ -121,14 +121,14 @@ def _draws_of(board: Board, method: Method, task: str, one: str, other: str) -> 
     return found if found is not None and {one, other} <= set(found.scores) else None
 
 
-def _task_difference(a: Cell, b: Cell, draws: TaskDraws | None, protocol: str) -> TaskDifference:
+def _task_difference(a: Cell, b: Cell, draws: TaskDraws | None, level: float) -> TaskDifference:
     first, second = a.score.main_score, b.score.main_score
     effect = 2 * float(np.arcsin(np.sqrt(first)) - np.arcsin(np.sqrt(second)))
     if draws is None:
         return TaskDifference(a.task, first, second, first - second, None, None, None, None, effect, None)
     values = draws.scores[a.model] - draws.scores[b.model]
     spread = [float(values.var())], [draws.n_clusters]
-    low, high = difference_interval(first - second, *spread, bootstrap_of(protocol).level)
+    low, high = difference_interval(first - second, *spread, level)
     p = p_value(first - second, *spread)
     return TaskDifference(a.task, first, second, first - second, low, high, p, None, effect, draws.n_clusters)
 
@@ -159,7 +159,7 @@ def _overall(
         ]
 
     one, other = entries([a for a, _ in shared]), entries([b for _, b in shared])
-    settings = bootstrap_of(board.protocol)
+    settings = board.bootstrap
     return tuple(_difference(name, one, other, draws, models, settings.level, settings.seed) for name in AVERAGES)
 
 

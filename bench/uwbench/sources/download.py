@@ -23,18 +23,24 @@ _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})  # answers after which
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long to try: `attempts` in a row without a byte gained, waits doubling from `first_s` up to `longest_s`."""
+    """How long to try: `attempts` in a row without a byte gained, waits doubling from `first_s` up to `longest_s`.
+
+    `tell` hears why a wait is made, before it.
+    """
 
     attempts: int = 8
     first_s: float = 1.0
     longest_s: float = 300.0
     timeout_s: float = 60.0
     sleep: Callable[[float], None] = time.sleep
+    tell: Callable[[str], None] = lambda _: None
 
-    def wait(self, attempt: int, asked_s: float | None) -> None:
+    def wait(self, attempt: int, url: str, error: _PassingError) -> None:
         """Sleep before attempt `attempt` + 1; what the server asks for counts, within bounds."""
         own = self.first_s * 2 ** (attempt - 1)
-        self.sleep(min(max(own, asked_s or 0.0), self.longest_s))
+        seconds = min(max(own, error.asked_s or 0.0), self.longest_s)
+        self.tell(f"{url} {error.what}; attempt {attempt + 1} of {self.attempts} in {seconds:.0f} s")
+        self.sleep(seconds)
 
 
 class _NoDowngrade(urllib.request.HTTPRedirectHandler):
@@ -200,7 +206,7 @@ def _retried(url: str, patience: Patience, work: Callable[[], Any]) -> Any:
                     where=url,
                     remedy="run the same command again later; it goes on where it stopped",
                 ) from error
-            patience.wait(attempt, error.asked_s)
+            patience.wait(attempt, url, error)
 
 
 def _retry_after(value: str | None) -> float | None:
