@@ -1,7 +1,9 @@
 """Probe and kNN time against scikit-learn and raw FAISS, measured in one run; tasks of true size on request.
 
     python benchmarks/probes.py                      ratios on an ESC-10-sized task
-    python benchmarks/probes.py --task voxceleb1     one task at its true size (several: repeat; --all)
+    python benchmarks/probes.py --products           the products that training spends its time in, by both kernels
+    python benchmarks/probes.py --task voxceleb1     one task at its true size (several: repeat)
+    python benchmarks/probes.py --all --record FILE  all 20, each in a process of its own; what FILE holds is not redone
 
 Embeddings are generated: classes with normal noise. Nothing here is a score of an encoder.
 """
@@ -9,19 +11,22 @@ Embeddings are generated: classes with normal noise. Nothing here is a score of 
 from __future__ import annotations
 
 import argparse
+import json
 import os
-import platform
 import resource
+import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from machine import best, print_machine, seconds
 from uwbench.card import Card, find_card, find_protocol
 from uwbench.clip import Event, Labels
+from uwbench.mapped import MappedRows
 from uwbench.probes.data import Frames, TaskData
 from uwbench.probes.knn import neighbours, unit_rows
 from uwbench.probes.run import run_probes
@@ -58,22 +63,47 @@ HOP_S = 0.02
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", action="append", default=[], choices=sorted({**SPLITS, **FOLDS, **FRAMES}))
+    parser.add_argument("--products", action="store_true", help="the products of training alone")
     parser.add_argument("--all", action="store_true", help="every task at its true size")
-    parser.add_argument("--frames-gb", type=float, default=4.0, help="frame tasks are cut to this many gigabytes")
+    parser.add_argument("--record", type=Path, help="a JSON line a task is added here; tasks that have one are kept")
+    parser.add_argument("--frames-gb", type=float, default=4.0, help="distinct frames of a frame task on the disk")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)  # a task in this process, as a JSON line
     options = parser.parse_args()
     _set_threads(options.threads)
-    _print_machine(options.threads)
+    if options.one:
+        with tempfile.TemporaryDirectory() as folder:
+            print(json.dumps(true_size(options.task[0], Path(folder), options.frames_gb)))
+        return
+    print_machine("torch", "faiss-cpu", "scikit-learn", "numpy", threads=options.threads)
     names = sorted({**SPLITS, **FOLDS, **FRAMES}) if options.all else options.task
-    if not names:
+    if options.products:
+        compare_products()
+    elif names:
+        true_sizes(names, options.record, options.threads, options.frames_gb)
+    else:
         compare_probe()
         compare_knn()
-    started = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        for name in names:
-            true_size(name, Path(folder), options.frames_gb)
-    if len(names) > 1:
-        print(f"{len(names)} tasks: {(time.perf_counter() - started) / 60:.1f} min")
+
+
+def true_sizes(names: Sequence[str], record: Path | None, threads: int, frames_gb: float) -> None:
+    """Run the tasks, each in a process of its own, so that its peak memory is its own."""
+    known = [json.loads(line) for line in record.read_text().splitlines()] if record and record.is_file() else []
+    done = {one["task"]: one for one in known}
+    for name in names:
+        if name not in done:
+            command = [sys.executable, __file__, "--one", "--task", name, "--threads", str(threads)]
+            made = subprocess.run([*command, "--frames-gb", str(frames_gb)], check=True, capture_output=True, text=True)
+            done[name] = json.loads(made.stdout)
+            if record is not None:
+                with record.open("a") as file:
+                    file.write(json.dumps(done[name]) + "\n")
+        one = done[name]
+        print(f"{name}: {one['clips']:,} clips, MLP {one['mlp']:.0f} s, kNN {one['knn']:.0f} s, ", end="")
+        print(f"peak {one['peak_gb']:.1f} GB, load {one['load']:.1f}", flush=True)
+    parts = [done[name] for name in names]
+    minutes = sum(one["mlp"] + one["knn"] for one in parts) / 60
+    print(f"{len(names)} tasks: {minutes:.1f} min, largest peak {max(one['peak_gb'] for one in parts):.1f} GB")
 
 
 def compare_probe() -> None:
@@ -114,6 +144,32 @@ def compare_probe() -> None:
     print(f"ratio {ours / theirs:.2f}")
 
 
+def compare_products(rounds: int = 5) -> None:
+    """The products of a step of the hidden layer, `(streams, points, batch, dim, width)`, in GFLOP/s."""
+    import torch
+
+    from uwbench.probes.products import multiply, products
+
+    def taken(left: torch.Tensor, right: torch.Tensor) -> None:
+        found = products(left, right)
+        for stream in range(len(left)):
+            for point in range(right.shape[1]):
+                found[stream, point]
+
+    for streams, points, batch, dim, width in ((1, 6, 64, DIM, 512), (25, 1, 64, DIM, 512), (5, 1, 277, 512, 1251)):
+        x, weights = torch.randn(streams, 1, batch, dim), torch.randn(streams, points, dim, width)
+        error, work = torch.randn(streams, points, batch, width), 2e-9 * streams * points * batch * dim * width
+        turned = x.transpose(-1, -2)
+        timed = {
+            "forward": lambda x=x, w=weights: multiply(x, w),
+            "by torch's matmul": lambda x=x, w=weights: x @ w,
+            "gradient": lambda x=turned, e=error: taken(x, e),
+            "gradient by torch's matmul": lambda x=turned, e=error: x @ e,
+        }
+        rates = ", ".join(f"{name} {work / best(run, rounds):.0f}" for name, run in timed.items())
+        print(f"{streams} x {points} products {batch} x {dim} x {width}, GFLOP/s: {rates}")
+
+
 def compare_knn(bank: int = 20_000, queries: int = 4_000, k: int = 20) -> None:
     """Our neighbours, with their exact order and ties, against raw FAISS and scikit-learn on the same vectors."""
     import faiss
@@ -138,16 +194,18 @@ def compare_knn(bank: int = 20_000, queries: int = 4_000, k: int = 20) -> None:
     print(f"ratio to FAISS {times['uwbench'] / times['raw FAISS']:.2f}")
 
 
-def true_size(name: str, folder: Path, frames_gb: float) -> None:
-    """Run both probes of one task on generated embeddings of its true size and print time and memory."""
+def true_size(name: str, folder: Path, frames_gb: float) -> dict[str, Any]:
+    """Run both probes of one task on generated embeddings of its true size; return seconds and peak memory.
+
+    The peak holds the embeddings too, and of frames what the system keeps of their file.
+    """
     protocol, card = find_protocol("uwbench-1"), find_card(name)
     data = _generate(name, card.model_copy(update={"vocabulary": None}), folder, frames_gb)
     taken = {}
     for method in ("mlp", "knn"):
         taken[method] = seconds(lambda method=method: run_probes(data, protocol, methods=[method]))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)
-    print(f"{name}: {len(data.ids):,} clips, MLP {taken['mlp']:.0f} s, kNN {taken['knn']:.0f} s, ", end="")
-    print(f"peak so far {peak:.1f} GiB with the generated embeddings", flush=True)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    return {"task": name, "clips": len(data.ids), **taken, "peak_gb": peak, "load": os.getloadavg()[1]}
 
 
 def _generate(name: str, card: Card, folder: Path, frames_gb: float) -> TaskData:
@@ -184,35 +242,36 @@ def made(
 
 
 def framed(card: Card, sizes: tuple[int, int, int, int, float], folder: Path, frames_gb: float) -> TaskData:
-    """Frames on disk, memory-mapped; clips are shortened where all would take more than `frames_gb`."""
+    """Frames on disk, memory-mapped, as the store's are. Where all would take more than `frames_gb`, clips share them:
+    the file holds the frames of the first few, which the next few clips repeat.
+    """
     *clips, classes, duration = sizes
-    n = sum(clips)
-    frames = min(round(duration / HOP_S), int(frames_gb * 1e9 / (2 * DIM * n)))
-    if frames < round(duration / HOP_S):
-        print(f"{card.name}: clips cut from {duration:.0f} s to {frames * HOP_S:.1f} s", file=sys.stderr)
+    n, frames = sum(clips), round(duration / HOP_S)
+    held = min(n, max(classes, int(frames_gb * 1e9 / (2 * DIM * frames))))
     rng = np.random.default_rng(0)
     path = folder / f"{card.name}.npy"
-    values = np.lib.format.open_memmap(path, "w+", np.float16, (n * frames, DIM))
+    values = np.lib.format.open_memmap(path, "w+", np.float16, (held * frames, DIM))
     means = rng.standard_normal((classes, DIM), dtype=np.float32)
-    labels: list[Labels] = []
-    for row in range(n):
-        onset, length = rng.uniform(0, frames * HOP_S * 0.7), frames * HOP_S * 0.3
+    events = []
+    for row in range(held):
+        onset, length = rng.uniform(0, duration * 0.7), duration * 0.3
+        first, last = int(onset / HOP_S), int((onset + length) / HOP_S)
         code = row % classes
-        block = rng.standard_normal((frames, DIM), dtype=np.float32)
-        block[int(onset / HOP_S) : int((onset + length) / HOP_S)] += means[code] / 5
-        values[row * frames : (row + 1) * frames] = block
-        labels.append((Event(onset, onset + length, f"c{code:04d}"),))
+        for start in range(0, frames, 4096):
+            stop = min(start + 4096, frames)
+            block = rng.standard_normal((stop - start, DIM), dtype=np.float32)
+            block[max(first - start, 0) : max(last - start, 0)] += means[code] / 5
+            values[row * frames + start : row * frames + stop] = block
+        events.append((Event(onset, onset + length, f"c{code:04d}"),))
+    del values
+    own = np.arange(n) % held
+    rows = MappedRows([np.load(path, mmap_mode="r")], np.zeros(n, np.int64), own * frames, np.full(n, frames))
+    labels: list[Labels] = [events[row] for row in own]
     splits = [part for part, size in zip(("train", "valid", "test"), clips, strict=True) for _ in range(size)]
-    held = Frames(np.load(path, mmap_mode="r"), np.arange(n + 1) * frames, HOP_S)
     ids = [f"clip-{row:07d}" for row in range(n)]
-    pooled, durations = np.zeros((n, 1, DIM), np.float32), np.full(n, frames * HOP_S)
-    return TaskData(card, ids, labels, splits, None, [None] * n, durations, ("last",), pooled, held)
-
-
-def seconds(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
+    pooled, durations = np.zeros((n, 1, DIM), np.float32), np.full(n, duration)
+    frames_held = Frames(rows, rows.offsets, HOP_S)
+    return TaskData(card, ids, labels, splits, None, [None] * n, durations, ("last",), pooled, frames_held)
 
 
 def _set_threads(threads: int) -> None:
@@ -221,16 +280,6 @@ def _set_threads(threads: int) -> None:
 
     torch.set_num_threads(threads)
     faiss.omp_set_num_threads(threads)
-
-
-def _print_machine(threads: int) -> None:
-    import faiss
-    import sklearn
-    import torch
-
-    print(f"{platform.machine()}, {os.cpu_count()} cores, {threads} threads, Python {platform.python_version()}")
-    versions = {"torch": torch.__version__, "faiss": faiss.__version__, "scikit-learn": sklearn.__version__}
-    print(", ".join(f"{name} {version}" for name, version in versions.items()) + f", numpy {np.__version__}")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from uwbench.probes.products import Products, multiply, products
 from uwbench.probes.splits import random_numbers
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _EPSILON = 1e-5  # of LayerNorm, as in torch
 _BETAS, _ADAM_EPSILON = (0.9, 0.999), 1e-8  # torch's defaults
+Slopes = dict[str, "torch.Tensor | Products"]  # gradients by name, then [stream, point]
 _EVAL_ITEMS = 8192  # rows put through the probes at once outside training
 
 
@@ -97,15 +99,13 @@ class Stack:
         self.problem, self.streams = problem, tuple(streams)
         self.width = streams[0].points[0].width
         shapes = _shapes(problem, self.width)
-        size = sum(math.prod(shape) for _, shape in shapes)
         points = len(streams[0].points)
         initial = np.stack([_initial(problem, self.width, stream) for stream in streams])
         weights = torch.from_numpy(initial).to(problem.device)
         self.weights = weights[:, None].expand(-1, points, -1).contiguous()
-        self.gradients, self.first, self.second = (torch.zeros_like(self.weights) for _ in range(3))
-        self.steps_done = torch.zeros(len(streams), points, device=problem.device)
+        self.first, self.second = (torch.zeros_like(self.weights) for _ in range(2))
+        self.steps_done = torch.zeros(len(streams), points, len(shapes), device=problem.device)
         self._shapes = shapes
-        self._size = size
 
     @property
     def points(self) -> int:
@@ -126,9 +126,6 @@ class Stack:
         self.weights, self.first, self.second, self.steps_done = (
             part[list(streams)] for part in (self.weights, self.first, self.second, self.steps_done)
         )
-        import torch
-
-        self.gradients = torch.zeros_like(self.weights)
 
     def logits(self, stream: int, rows: np.ndarray, weights: torch.Tensor | None = None) -> Iterator[torch.Tensor]:
         """Yield logits `(G, rows, classes)` of one stream's probes, a block of rows at a time, in order."""
@@ -251,13 +248,13 @@ def _forward(
         inputs = inputs * parameters["gamma"][:, :, None] + parameters["beta"][:, :, None]
     last, hidden, factor = inputs, None, None
     if "w1" in parameters:
-        hidden = (inputs @ parameters["w1"]).add_(parameters["b1"][:, :, None])
+        hidden = multiply(inputs, parameters["w1"]).add_(parameters["b1"][:, :, None])
         if problem.norm == "hidden":
             factor = _normalise(hidden)
         last = hidden.relu()
         if mask is not None:
             last *= mask
-    logits = (last @ parameters["w2"]).add_(parameters["b2"][:, :, None])
+    logits = multiply(last, parameters["w2"]).add_(parameters["b2"][:, :, None])
     return _Passed(logits, inputs, last, hidden, factor)
 
 
@@ -265,7 +262,6 @@ def _step(
     stack: Stack, epoch: int, step: int, orders: Sequence[np.ndarray], masks: Sequence[np.random.Generator]
 ) -> None:
     """One step of AdamW for every stream that has a batch left in this epoch."""
-    import torch
 
     problem = stack.problem
     rows = [_rows(stream, order, step) for stream, order in zip(stack.streams, orders, strict=True)]
@@ -274,12 +270,10 @@ def _step(
     parameters = stack.views(stack.weights)
     passed = _forward(problem, parameters, x, mask)
     error = _error(problem, passed.logits, rows)
-    into = stack.views(stack.gradients)
-    into["w2"].copy_(passed.last.transpose(-1, -2) @ error)
-    torch.sum(error, dim=2, out=into["b2"])
+    slopes: Slopes = {"w2": products(passed.last.transpose(-1, -2), error), "b2": error.sum(dim=2)}
     back = None
     if "w1" in parameters:
-        back = error @ parameters["w2"].transpose(-1, -2)
+        back = multiply(error, parameters["w2"].transpose(-1, -2))
         back *= passed.last > 0
         if mask is not None:
             back *= mask
@@ -287,34 +281,27 @@ def _step(
             along = (back * passed.hidden).mean(dim=-1, keepdim=True)
             back -= back.mean(dim=-1, keepdim=True)
             back.sub_(passed.hidden * along).mul_(passed.factor)
-        into["w1"].copy_(passed.inputs.transpose(-1, -2) @ back)
-        torch.sum(back, dim=2, out=into["b1"])
+        slopes |= {"w1": products(passed.inputs.transpose(-1, -2), back), "b1": back.sum(dim=2)}
     if "gamma" in parameters or "mix" in parameters:
-        below = (
-            error @ parameters["w2"].transpose(-1, -2) if back is None else back @ parameters["w1"].transpose(-1, -2)
-        )
-        _backward_inputs(parameters, into, x, below)
-    for index, stream in enumerate(stack.streams):
-        if len(rows[index]):
-            for at, point in enumerate(stream.points):
-                _adamw(stack, index, at, stream.rate(point, epoch, step, problem))
+        weights, above = (parameters["w2"], error) if back is None else (parameters["w1"], back)
+        slopes |= _slopes_of_inputs(parameters, x, multiply(above, weights.transpose(-1, -2)))
+    _adamw(stack, epoch, step, [index for index, part in enumerate(rows) if len(part)], slopes)
 
 
-def _backward_inputs(
-    parameters: dict[str, torch.Tensor], into: dict[str, torch.Tensor], x: torch.Tensor, error: torch.Tensor
-) -> None:
-    """Fill in the gradients of what lies before the first linear layer, given the `error` in its input."""
+def _slopes_of_inputs(parameters: dict[str, torch.Tensor], x: torch.Tensor, error: torch.Tensor) -> Slopes:
+    """Return the gradients of what lies before the first linear layer, given the `error` in its input."""
     import torch
 
+    slopes: Slopes = {}
     shares = parameters["mix"].softmax(dim=-1) if "mix" in parameters else None
     if "gamma" in parameters:
         mixed = x if shares is None else torch.einsum("sgl,sbld->sgbd", shares, x[:, 0])
-        torch.sum(error * mixed, dim=2, out=into["gamma"])
-        torch.sum(error, dim=2, out=into["beta"])
+        slopes = {"gamma": (error * mixed).sum(dim=2), "beta": error.sum(dim=2)}
         error = error * parameters["gamma"][:, :, None]
     if shares is not None:
         slope = torch.einsum("sgbd,sbld->sgl", error, x[:, 0])
-        into["mix"].copy_(shares * (slope - (shares * slope).sum(dim=-1, keepdim=True)))
+        slopes["mix"] = shares * (slope - (shares * slope).sum(dim=-1, keepdim=True))
+    return slopes
 
 
 def _dropout(stack: Stack, rows: Sequence[np.ndarray], rngs: Sequence[np.random.Generator]) -> torch.Tensor | None:
@@ -364,23 +351,29 @@ def _error(problem: Problem, logits: torch.Tensor, rows: Sequence[np.ndarray]) -
     return error.sub_(problem.positive_weight * positive).mul_(share / classes)
 
 
-def _adamw(stack: Stack, stream: int, point: int, rate: float) -> None:
-    """One step of AdamW (Loshchilov and Hutter 2019) for one probe: torch's fused kernel passes over memory once."""
+def _adamw(stack: Stack, epoch: int, step: int, live: Sequence[int], slopes: Slopes) -> None:
+    """A step of AdamW (Loshchilov and Hutter 2019) for the probes of the `live` streams, given all gradients.
+
+    torch's fused kernel passes over memory once.
+    """
     from torch.optim.adamw import adamw
 
-    adamw(
-        [stack.weights[stream, point]],
-        [stack.gradients[stream, point]],
-        [stack.first[stream, point]],
-        [stack.second[stream, point]],
-        [],
-        [stack.steps_done[stream, point]],
-        fused=True,
-        amsgrad=False,
-        beta1=_BETAS[0],
-        beta2=_BETAS[1],
-        lr=rate,
-        weight_decay=stack.streams[stream].points[point].weight_decay,
-        eps=_ADAM_EPSILON,
-        maximize=False,
-    )
+    weights, first, second = (stack.views(flat) for flat in (stack.weights, stack.first, stack.second))
+    for stream in live:
+        for at, point in enumerate(stack.streams[stream].points):
+            adamw(
+                [weights[name][stream, at] for name in weights],
+                [slopes[name][stream, at] for name in weights],
+                [first[name][stream, at] for name in weights],
+                [second[name][stream, at] for name in weights],
+                [],
+                list(stack.steps_done[stream, at]),
+                fused=True,
+                amsgrad=False,
+                beta1=_BETAS[0],
+                beta2=_BETAS[1],
+                lr=stack.streams[stream].rate(point, epoch, step, stack.problem),
+                weight_decay=point.weight_decay,
+                eps=_ADAM_EPSILON,
+                maximize=False,
+            )
