@@ -1,0 +1,267 @@
+"""One row format for all training data: a question about a clip, its answers, and where the clip's audio lies.
+
+A folder of training data holds tar shards and beside them index files, `*.rows.arrow`: Arrow IPC, uncompressed, so
+that opening maps them into memory and reading a row touches only that row. The audio of a row is a range of bytes in
+a shard of the same folder.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import count, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from uwbench.api import InputError, UsageError, digest, sha256_file, write_atomically
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SUFFIX = ".rows.arrow"
+ROWS_PER_FILE = 250_000
+FORMAT = b"uniwhisper rows 1"
+
+_META = b"format"
+# Few distinct values: held as codes into a dictionary.
+_NAMES = ("dataset", "split", "domain", "licence", "task", "slots", "shard")
+
+
+@dataclass(frozen=True, slots=True)
+class AudioRef:
+    """Where encoded audio lies: bytes `[offset, offset + size)` of the uncompressed tar `shard`, its member `member`.
+
+    In a row that was read, `shard` is a path; in a row to be written, the shard's name in the folder. `content` is
+    the hex sha256 of the samples that these bytes decode to (`shards.content_hash`): equal for equal sound, whatever
+    file it came from.
+    """
+
+    shard: str
+    member: str
+    offset: int
+    size: int
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One question about one clip.
+
+    `id` is `dataset/clip:task`, with `#2`, `#3`, ... added where a task asks more than once, and unique. `source` is
+    the publisher's id of the recording (a Freesound number, say) and `key` the benchmark's key of the clip that the
+    audio was made from (hex; the hash of its encoded bytes and of the stretch used, as in the benchmark's clip
+    tables); both None where not known. `task` names a template; `instruction` is None unless the data bring the
+    question, and is then drawn from the template, whose blanks `slots` fill. Of several `answers` one is drawn.
+    `duration_s` is the length of the audio in the shard in seconds.
+    """
+
+    id: str
+    dataset: str
+    split: str
+    clip: str
+    domain: str
+    licence: str
+    source: str | None
+    duration_s: float
+    audio: AudioRef
+    task: str
+    instruction: str | None
+    slots: dict[str, str]
+    answers: tuple[str, ...]
+    key: str | None = None
+
+
+class RowTable:
+    """The rows of one or more folders, in the order of the folders and of the files' names; mapped, not read.
+
+    `durations` is float64 seconds, `(rows,)`. `codes(name)` gives what a named column holds as numbers, `column(name)`
+    any column as Arrow has it.
+    """
+
+    def __init__(self, files: Sequence[tuple[Path, pa.Table]]) -> None:
+        self._files = tuple(files)
+        counts = [table.num_rows for _, table in files]
+        self._starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
+        self.durations: np.ndarray = self._numbers("duration_s", np.float64)
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, index: int) -> Row:
+        if not 0 <= index < len(self):
+            raise IndexError(f"row {index} of {len(self)}")
+        which = int(np.searchsorted(self._starts, index, side="right")) - 1
+        path, table = self._files[which]
+        return _from_columns(path.parent, table.slice(index - int(self._starts[which]), 1))
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The index files the rows come from."""
+        return tuple(path for path, _ in self._files)
+
+    def codes(self, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
+        """Return int32 codes `(rows,)` of a column and the sorted names that they number.
+
+        `name` is dataset, split, domain, licence, task or slots (as JSON); names of all folders are numbered together.
+        """
+        import pyarrow as pa
+
+        if name not in _NAMES or name == "shard":
+            raise UsageError(f"the rows have no column {name!r} of names")
+        found: list[tuple[np.ndarray, list[str]]] = []
+        for _, table in self._files:
+            for chunk in table.column(name).chunks:
+                assert isinstance(chunk, pa.DictionaryArray)
+                found.append((chunk.indices.to_numpy(zero_copy_only=False), chunk.dictionary.to_pylist()))
+        names = sorted({one for _, values in found for one in values})
+        number = {one: code for code, one in enumerate(names)}
+        parts = [np.asarray([number[v] for v in values], np.int32)[local] for local, values in found]
+        return (np.concatenate(parts) if parts else np.zeros(0, np.int32)), tuple(names)
+
+    @property
+    def clip_index(self) -> np.ndarray:
+        """Int64 `(rows,)`: a number from 0 for each stretch of audio; rows about the same audio share it."""
+        parts, total = [], 0
+        for first, last in zip(self._starts[:-1], self._starts[1:], strict=True):
+            shards = self._shards[first:last]
+            pairs = shards.astype(np.int64) << 48 | self._offsets[first:last]
+            found, inverse = np.unique(pairs, return_inverse=True)
+            parts.append(inverse.astype(np.int64) + total)
+            total += len(found)
+        return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
+    @property
+    def _shards(self) -> np.ndarray:
+        chunks = [chunk for _, table in self._files for chunk in table.column("shard").chunks]
+        parts = [chunk.indices.to_numpy(zero_copy_only=False) for chunk in chunks]
+        return np.concatenate(parts) if parts else np.zeros(0, np.int32)
+
+    @property
+    def _offsets(self) -> np.ndarray:
+        return self._numbers("offset", np.int64)
+
+    def _numbers(self, name: str, dtype: Any) -> np.ndarray:
+        parts = [table.column(name).to_numpy() for _, table in self._files]
+        return np.concatenate(parts).astype(dtype, copy=False) if parts else np.zeros(0, dtype)
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """Return a column: id, clip, source, key, content (both as 32 bytes), answers, ... ; see `Row`."""
+        import pyarrow as pa
+
+        chunks = [chunk for _, table in self._files for chunk in table.column(name).chunks]
+        return pa.chunked_array(chunks, type=None if chunks else _schema().field(name).type)
+
+    def sha256(self) -> str:
+        """Return the identity of the rows: what the index files hold, in order, wherever they lie."""
+        return digest([sha256_file(path) for path, _ in self._files])
+
+
+def open_rows(folders: Sequence[Path]) -> RowTable:
+    """Map the rows of folders of training data; raise InputError naming a folder without rows or a damaged file."""
+    import pyarrow as pa
+
+    files = []
+    for folder in folders:
+        paths = sorted(folder.glob(f"*{SUFFIX}"))
+        if not paths:
+            raise InputError(f"holds no rows (*{SUFFIX})", where=folder, remedy="make them: uniwhisper convert")
+        for path in paths:
+            try:
+                table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+            except (OSError, pa.ArrowException) as error:
+                raise InputError(f"cannot be read ({' '.join(str(error).split())})", where=path) from error
+            if (table.schema.metadata or {}).get(_META) != FORMAT or table.schema.names != _schema().names:
+                raise InputError("is not an index of rows of this version", where=path, remedy="convert again")
+            files.append((path, table))
+    return RowTable(files)
+
+
+def write_rows(folder: Path, rows: Iterable[Row], *, name: str = "data") -> list[Path]:
+    """Write rows as `<folder>/<name>-00000.rows.arrow`, ... of at most 250,000 rows; return the files.
+
+    The same rows give the same bytes. A file appears whole or not at all; rows are held one file at a time.
+    """
+    written = []
+    left = iter(rows)
+    for number in count():
+        part = list(islice(left, ROWS_PER_FILE))
+        if not part:
+            break
+        path = folder / f"{name}-{number:05d}{SUFFIX}"
+        write_atomically(path, encode_rows(part))
+        written.append(path)
+    return written
+
+
+def encode_rows(rows: Sequence[Row]) -> bytes:
+    """Return the bytes of an index file that holds `rows`."""
+    import pyarrow as pa
+
+    schema = _schema()
+    columns = {name: pa.array([_value(row, name) for row in rows], _plain(schema, name)) for name in schema.names}
+    arrays = [columns[name].dictionary_encode() if name in _NAMES else columns[name] for name in schema.names]
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, schema) as file:
+        file.write_table(pa.table(arrays, schema=schema))
+    return sink.getvalue().to_pybytes()
+
+
+def _schema() -> pa.Schema:
+    import pyarrow as pa
+
+    name = pa.dictionary(pa.int32(), pa.string())
+    fields = [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("dataset", name),
+        pa.field("split", name),
+        pa.field("clip", pa.string()),
+        pa.field("domain", name),
+        pa.field("licence", name),
+        pa.field("source", pa.string()),
+        pa.field("duration_s", pa.float64()),
+        pa.field("shard", name),
+        pa.field("member", pa.string()),
+        pa.field("offset", pa.int64()),
+        pa.field("size", pa.int64()),
+        pa.field("content", pa.binary(32)),
+        pa.field("task", name),
+        pa.field("instruction", pa.string()),
+        pa.field("slots", name),
+        pa.field("answers", pa.list_(pa.string())),
+        pa.field("key", pa.binary(32)),
+    ]
+    return pa.schema(fields, metadata={_META: FORMAT})
+
+
+def _plain(schema: pa.Schema, name: str) -> pa.DataType:
+    import pyarrow as pa
+
+    return pa.string() if name in _NAMES else schema.field(name).type
+
+
+def _value(row: Row, name: str) -> Any:
+    match name:
+        case "shard" | "member" | "offset" | "size":
+            return getattr(row.audio, name)
+        case "content":
+            return bytes.fromhex(row.audio.content)
+        case "key":
+            return None if row.key is None else bytes.fromhex(row.key)
+        case "slots":
+            return json.dumps(row.slots, sort_keys=True, ensure_ascii=False)
+        case "answers":
+            return list(row.answers)
+    return getattr(row, name)
+
+
+def _from_columns(folder: Path, one: pa.Table) -> Row:
+    found: dict[str, Any] = one.to_pylist()[0]
+    shard, member, offset, size, content = (
+        found.pop(name) for name in ("shard", "member", "offset", "size", "content")
+    )
+    audio = AudioRef(str(folder / shard), member, offset, size, content.hex())
+    slots, answers, key = json.loads(found.pop("slots")), tuple(found.pop("answers")), found.pop("key")
+    return Row(**found, audio=audio, slots=slots, answers=answers, key=None if key is None else key.hex())
