@@ -50,11 +50,12 @@ class AudioRef:
 class Row:
     """One question about one clip.
 
-    `id` is `dataset/clip:task`, with `#2`, `#3`, ... added where a task asks more than once, and unique. `source` is
-    the publisher's id of the recording (a Freesound number, say) and `key` the benchmark's key of the clip that the
-    audio was made from (hex; the hash of its encoded bytes and of the stretch used, as in the benchmark's clip
-    tables); both None where not known. `task` names a template; `instruction` is None unless the data bring the
-    question, and is then drawn from the template, whose blanks `slots` fill. Of several `answers` one is drawn.
+    `id` is `dataset/clip:task`, or `dataset/clip:task/form` where the task is asked in one of its template's forms
+    (slot `form`), with `#2`, `#3`, ... added to what would repeat; unique. `source` is the publisher's id of the
+    recording (a Freesound number, say) and `key` the benchmark's key of the clip that the audio was made from (hex; the
+    hash of its encoded bytes and of the stretch used, as in the benchmark's clip tables); both None where not known.
+    `task` names a template; `instruction` is None unless the data bring the question, and is then drawn from the
+    template, whose blanks `slots` fill. Of several `answers` one is drawn.
     `duration_s` is the length of the audio in the shard in seconds.
     """
 
@@ -161,21 +162,12 @@ class RowTable:
 
 def open_rows(folders: Sequence[Path]) -> RowTable:
     """Map the rows of folders of training data; raise InputError naming a folder without rows or a damaged file."""
-    import pyarrow as pa
-
-    files = []
+    files: list[tuple[Path, pa.Table]] = []
     for folder in folders:
         paths = sorted(folder.glob(f"*{SUFFIX}"))
         if not paths:
             raise InputError(f"holds no rows (*{SUFFIX})", where=folder, remedy="make them: uniwhisper convert")
-        for path in paths:
-            try:
-                table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-            except (OSError, pa.ArrowException) as error:
-                raise InputError(f"cannot be read ({' '.join(str(error).split())})", where=path) from error
-            if (table.schema.metadata or {}).get(_META) != FORMAT or table.schema.names != _schema().names:
-                raise InputError("is not an index of rows of this version", where=path, remedy="convert again")
-            files.append((path, table))
+        files += map(_open, paths)
     return RowTable(files)
 
 
@@ -196,17 +188,36 @@ def write_rows(folder: Path, rows: Iterable[Row], *, name: str = "data") -> list
     return written
 
 
-def encode_rows(rows: Sequence[Row]) -> bytes:
-    """Return the bytes of an index file that holds `rows`."""
+def encode_rows(rows: Sequence[Row], notes: dict[str, str] | None = None) -> bytes:
+    """Return the bytes of an index file that holds `rows`, with `notes` in its metadata."""
     import pyarrow as pa
 
     schema = _schema()
+    schema = schema.with_metadata({**(schema.metadata or {}), **(notes or {})})
     columns = {name: pa.array([_value(row, name) for row in rows], _plain(schema, name)) for name in schema.names}
     arrays = [columns[name].dictionary_encode() if name in _NAMES else columns[name] for name in schema.names]
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, schema) as file:
         file.write_table(pa.table(arrays, schema=schema))
     return sink.getvalue().to_pybytes()
+
+
+def read_notes(path: Path) -> dict[str, str]:
+    """Return the notes of an index file; raise InputError where it cannot be read."""
+    _, table = _open(path)
+    return {name.decode(): text.decode() for name, text in (table.schema.metadata or {}).items() if name != _META}
+
+
+def _open(path: Path) -> tuple[Path, pa.Table]:
+    import pyarrow as pa
+
+    try:
+        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"cannot be read ({' '.join(str(error).split())})", where=path) from error
+    if (table.schema.metadata or {}).get(_META) != FORMAT or table.schema.names != _schema().names:
+        raise InputError("is not an index of rows of this version", where=path, remedy="convert again")
+    return path, table
 
 
 def _schema() -> pa.Schema:

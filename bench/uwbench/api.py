@@ -29,8 +29,8 @@ from uwbench.errors import (
     UsageError,
     UwbenchError,
 )
-from uwbench.files import write_atomically
-from uwbench.fingerprint import digest, sha256_bytes, sha256_file
+from uwbench.files import write_atomically, write_in_place
+from uwbench.fingerprint import clip_key, digest, sha256_bytes, sha256_file
 from uwbench.options import Folders, Options
 from uwbench.registry import suggestion
 from uwbench.run import Report, Reporter, probe_cached, run
@@ -151,6 +151,7 @@ __all__ = [
     "StoreError",
     "UsageError",
     "UwbenchError",
+    "clip_key",
     "decode",
     "digest",
     "extract",
@@ -165,4 +166,5 @@ __all__ = [
     "sha256_file",
     "suggestion",
     "write_atomically",
+    "write_in_place",
 ]
