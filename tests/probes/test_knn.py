@@ -44,6 +44,20 @@ def test_all_equal_vectors_come_in_the_order_of_the_bank(engine: Literal["faiss"
     assert found.index.tolist() == [[0, 1, 2, 3, 4]] * 3
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_bank_of_several_blocks_is_searched_whole(engine: Literal["faiss", "torch"]) -> None:
+    """20,000 vectors of 200 dimensions: two blocks, whose products are worth oneDNN; ties lie in both."""
+    rng = np.random.default_rng(0)
+    bank = unit_rows(rng.normal(size=(20_000, 200)))
+    bank[[3, 17_000, 19_999]] = bank[9]
+    queries = unit_rows(np.concatenate([bank[9:10], rng.normal(size=(30, 200))]))
+    similarity, order = plain(bank, queries, 20)
+    found = neighbours(bank, queries, 20, engine=engine)
+    np.testing.assert_array_equal(found.index, order)
+    np.testing.assert_allclose(found.similarity, similarity, atol=2e-6)
+    assert found.index[0, :4].tolist() == [3, 9, 17_000, 19_999]
+
+
 def test_zero_vectors_stay_zero() -> None:
     assert unit_rows(np.zeros((2, 3))).tolist() == [[0, 0, 0]] * 2
 

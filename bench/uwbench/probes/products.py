@@ -62,6 +62,11 @@ class Products:
         return self.one(first, second.t(), None, "none", [], "")
 
 
+def has_one_dnn() -> bool:
+    """Return whether large products on the CPU go through oneDNN."""
+    return _one_dnn() is not None
+
+
 @cache
 def _one_dnn() -> Callable | None:
     """Return oneDNN's `x, weight (out, in), bias, ... -> x @ weight.T`, None where torch was built without it.
