@@ -25,12 +25,16 @@ _PREFIX = "step-"
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a run stands: steps done, steps skipped for gradients that were not finite, audio heard in seconds."""
+    """Where a run stands: steps done, steps skipped for gradients that were not finite, audio heard in seconds.
+
+    `data_digest` is the identity of rows and mixture: a run goes on with the same data only.
+    """
 
     step: int = 0
     skipped: int = 0
     audio_s: float = 0.0
     training_data: list[dict[str, Any]] | None = field(default=None)
+    data_digest: str | None = None
 
 
 def save(

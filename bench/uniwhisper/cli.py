@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from uniwhisper import cli_train
 from uwbench.api import UwbenchError
 
 
@@ -30,7 +31,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="The companion of uwbench: plan the training of a UniWhisper, and export encoders that uwbench loads.",
+    help="The companion of uwbench: train a UniWhisper, and export encoders that uwbench loads.",
 )
 
 
@@ -83,6 +84,9 @@ def export(
     from uniwhisper.export import export_encoder
 
     print(export_encoder(checkpoint, output, base=base, alpha=alpha, training_data=training_data))
+
+
+cli_train.add_to(app)
 
 
 def main() -> None:

@@ -140,7 +140,12 @@ def whisper_decoder_flops(encoder: Encoder, frames: float, tokens: float, answer
 
 
 class Data(Closed):
-    """The mixture: hours of audio, the mean clip, the mean text around it, and how often a clip is padded to 30 s."""
+    """What is heard: hours of audio, the mean clip, the mean text around it, and how often a clip is padded to 30 s.
+
+    `mixture` names the file of datasets. A clip is asked `qa_per_audio` questions at a time. Batches are filled from
+    `bins` of clips of about one length; `together` micro-batches in a row are of one bin, all of a step where it is
+    None.
+    """
 
     hours: float = Field(gt=0)
     clip_s: float = Field(gt=0, le=WINDOW_S)
@@ -148,6 +153,10 @@ class Data(Closed):
     answer_tokens: Count
     pad30_prob: Share
     epochs: float = Field(default=1, gt=0)
+    mixture: str | None = None
+    qa_per_audio: Count = 1
+    bins: Count = 16
+    together: Count | None = None
 
 
 class Hardware(Closed):
@@ -182,7 +191,7 @@ class Stages(Closed):
 
 
 class Run(Closed):
-    """How a run is carried out; batches are global, in seconds of audio."""
+    """How a run is carried out; batches are global, in seconds of audio with its padding."""
 
     seed: Annotated[int, Field(ge=0)] = 0
     batch_s: Rate = 3840.0

@@ -24,12 +24,18 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A clip, `(samples,)` float32 mono at 16 kHz of at most 30 s, and what is asked about it."""
+    """A clip, `(samples,)` float32 mono at 16 kHz of at most 30 s, and what is asked about it.
+
+    `pad30` asks for silence up to 30 s; `replaced` says that the clip stands in for one that could not be read.
+    """
 
     row: str
     dataset: str
     audio: np.ndarray
     questions: tuple[Question, ...]
+    domain: str = ""
+    pad30: bool = False
+    replaced: bool = False
 
 
 class Batches(Protocol):

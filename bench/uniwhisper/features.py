@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -30,7 +29,8 @@ class Batch:
     """A micro-batch: N clips, R rows (questions) of S tokens, of which A in all are answer and end tokens.
 
     `mel` (N, mels, frames); `tokens` (N,) audio tokens; `clip_of` (R,); `ids`, `is_audio`, `is_answer` (R, S);
-    `weights` (A,) of the loss, in the order of `ids[is_answer]`; `tasks` a row's task; `samples` a clip's own length.
+    `weights` (A,) of the loss, in the order of `ids[is_answer]`; `tasks` and `domains` of the rows; `samples` a clip's
+    own length; `replaced` clips stand in for others that could not be read.
     """
 
     mel: torch.Tensor
@@ -42,13 +42,16 @@ class Batch:
     weights: torch.Tensor
     tasks: tuple[str, ...]
     samples: tuple[int, ...]
+    domains: tuple[str, ...] = ()
+    replaced: int = 0
 
     def to(self, device: str) -> Batch:
         """Return the batch with its tensors on a device."""
-        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in {"tasks", "samples"}}
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _PLAIN}
         return replace(self, **{name: value.to(device, non_blocking=True) for name, value in tensors.items()})
 
 
+_PLAIN = {"tasks", "samples", "domains", "replaced"}
 Reduction = Literal["token", "sample", "sqrt_tokens"]
 _POWER = {"token": 0.0, "sample": -1.0, "sqrt_tokens": -0.5}
 
@@ -61,12 +64,9 @@ class Collator:
     mels: int
     stack: int
     reduction: Reduction = "token"
-    pad30_prob: float = 0.0
-    seed: int = 0
 
-    def __call__(self, examples: Sequence[Example], step: int = 0) -> Batch:
-        """Return the micro-batch of `examples`; whether it is padded to 30 s follows from seed, step and first row."""
-        pad30 = _uniform(self.seed, step, examples[0].row) < self.pad30_prob
+    def __call__(self, examples: Sequence[Example]) -> Batch:
+        """Return the micro-batch of `examples`, padded to 30 s where one of them asks for it."""
         rows, tasks, clips = [], [], []
         for index, example in enumerate(examples):
             count = audio_tokens(len(example.audio), self.stack)
@@ -74,7 +74,12 @@ class Collator:
                 rows.append(self.text.row(question, self._slots(count)))
                 tasks.append(question.task)
                 clips.append(index)
-        return self._batch([example.audio for example in examples], rows, clips, tuple(tasks), pad30=pad30)
+        audio, pad30 = [example.audio for example in examples], any(example.pad30 for example in examples)
+        return replace(
+            self._batch(audio, rows, clips, tuple(tasks), pad30=pad30),
+            domains=tuple(examples[clip].domain for clip in clips),
+            replaced=sum(example.replaced for example in examples),
+        )
 
     def prompts(self, audio: Sequence[Any], instructions: Sequence[str], *, pad30: bool = False) -> Batch:
         """Return a batch without answers: one instruction a clip."""
@@ -134,9 +139,3 @@ def log_mel(audio: Sequence[Any], mels: int, *, pad30: bool = False) -> torch.Te
         list(audio), sampling_rate=SAMPLE_RATE, padding="max_length", max_length=window, return_tensors="pt"
     )
     return found.input_features[..., : edge // _HOP].contiguous()
-
-
-def _uniform(*parts: object) -> float:
-    """Return a number in [0, 1) that follows from `parts` alone."""
-    seen = hashlib.sha256("\0".join(map(str, parts)).encode()).digest()
-    return int.from_bytes(seen[:8], "big") / 2**64

@@ -28,7 +28,7 @@ from uniwhisper.model import AudioModel
 from uniwhisper.optim import clip_to, gradient_norm, make_optimiser, schedule, set_rates
 from uniwhisper.parallel import World, full_state, load_full_state, wrap
 from uniwhisper.text import open_text
-from uwbench.api import UwbenchError
+from uwbench.api import InputError, UwbenchError
 
 _MOST_SKIPPED = 20  # in a row: the run has diverged
 
@@ -44,7 +44,7 @@ class StepData(torch.utils.data.Dataset[list[Batch]]):
 
     def __getitem__(self, step: int) -> list[Batch]:
         found = self.batches.micro_batches(step, self.rank, self.world)
-        return [self.collate(examples, step) for examples in found]
+        return [self.collate(examples) for examples in found]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +62,14 @@ def train(
     output: Path,
     *,
     training_data: list[dict[str, Any]] | None = None,
+    data_digest: str | None = None,
     until: int | None = None,
 ) -> Result:
     """Train to the end of the joint stage, or to step `until`, from the newest checkpoint in `output` if there is one.
 
     On SIGTERM the step is finished and saved. Steps whose gradient is not finite are skipped and counted; twenty in a
-    row raise UwbenchError. `training_data` (`{dataset, split, licence}` each) goes into the exported encoder.
+    row raise UwbenchError. `training_data` (`{dataset, split, licence}` each) goes into the exported encoder;
+    `data_digest` is the identity of what `batches` draws from: InputError where a checkpoint is of other data.
     """
     output.mkdir(parents=True, exist_ok=True)
     last = config.stages.bridge + config.stages.joint
@@ -75,7 +77,7 @@ def train(
         last = min(last, batches.steps)
     last = last if until is None else min(last, until)
     with World.joined() as world:
-        run = _Run(config, output, world, batches, training_data)
+        run = _Run(config, output, world, batches, Progress(training_data=training_data, data_digest=data_digest))
         log = Log(output, config, enabled=world.rank == 0, world=world.size)
         try:
             with _stop_flag() as stop:
@@ -93,23 +95,27 @@ class _Run:
         output: Path,
         world: World,
         batches: Batches,
-        training_data: list[dict[str, Any]] | None,
+        start: Progress,
     ) -> None:
         self.config, self.output, self.world = config, output, world
         found = checkpoint.checkpoints(output)
-        self.progress = Progress(training_data=training_data)
+        self.progress = start
         self.model: AudioModel = build_model(config)
         self._resume: Path | None = found[-1] if found else None
         if self._resume is not None:
             self.progress = checkpoint.read_progress(self._resume, config)
+            if self.progress.data_digest != start.data_digest:
+                raise InputError(
+                    "is of other rows or another mixture",
+                    where=self._resume,
+                    remedy="give the same ones or another --output folder",
+                )
             checkpoint.load_weights(self.model, self._resume)
         collate = Collator(
             text=open_text(config),
             mels=config.encoder.mels,
             stack=config.adapter.stack,
             reduction=config.optimiser.reduction,
-            pad30_prob=config.data.pad30_prob,
-            seed=config.run.seed,
         )
         self.data = StepData(batches, collate, world.rank, world.size)
         self.model.to(world.device)

@@ -1,0 +1,146 @@
+"""What a training run is made of, from folders and files: rows, mixture, plan, and what the checkpoint says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from uniwhisper.config import Config
+from uniwhisper.leakage import check_leaks
+from uniwhisper.mixture import Mixture, load_mixture, target_shares
+from uniwhisper.planner import Planner, Sizes
+from uniwhisper.reader import PlannedBatches
+from uniwhisper.rows import RowTable, open_rows
+from uniwhisper.units import TRAINED, Units, units_of
+from uwbench.api import UsageError, digest
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Batches with what identifies them: the list for the export, and the digest for resuming."""
+
+    batches: PlannedBatches
+    training_data: list[dict[str, Any]]
+    digest: str
+
+
+def sizes_of(config: Config) -> Sizes:
+    """Return the sizes of batches that a configuration asks for."""
+    run, data = config.run, config.data
+    return Sizes(run.batch_s, run.micro_batch_s, data.bins, data.together, data.qa_per_audio, data.pad30_prob)
+
+
+def mixture_of(config: Config, mixture: str | None) -> Mixture:
+    """Return the mixture that the command or else the configuration names; raise UsageError without one."""
+    name = mixture or config.data.mixture
+    if name is None:
+        raise UsageError("no mixture is named", where="data.mixture", remedy="give --mixture FILE")
+    return load_mixture(name)
+
+
+def prepare(
+    config: Config,
+    data: Sequence[Path],
+    *,
+    mixture: str | None = None,
+    test_data: Sequence[str] = (),
+    benchmark_data: Path | None = None,
+    drop_leaks: bool = False,
+) -> Prepared:
+    """Return the batches of a run over the rows in folders `data`.
+
+    Rows that are also in the `test_data` (see `leakage`) raise DataError, or are left out with `drop_leaks`.
+    """
+    table, found = open_rows(data), mixture_of(config, mixture)
+    without = check_leaks(table, test_data, found, data=benchmark_data, drop=drop_leaks) if test_data else None
+    units = units_of(table, without=without)
+    steps = config.stages.bridge + config.stages.joint
+    planner = Planner(units, found, sizes_of(config), steps=steps, seed=config.run.seed)
+    dropped = "" if without is None else digest([int(row) for row in without.nonzero()[0]])
+    identity = digest([table.sha256(), found.model_dump(mode="json"), dropped])
+    return Prepared(PlannedBatches(table, planner), training_list(table, found, units), identity)
+
+
+def training_list(table: RowTable, mixture: Mixture, units: Units) -> list[dict[str, Any]]:
+    """Return `{dataset, split, licence}` of what is trained on, with the benchmark's tasks that it is a part of."""
+    dataset, names = table.codes("dataset")
+    licence, licences = table.codes("licence")
+    own = {entry.name: entry for entry in mixture.datasets}
+    pairs = sorted(set(zip(dataset[units.rows].tolist(), licence[units.rows].tolist(), strict=True)))
+    found = set()
+    for code, terms in pairs:
+        if (entry := own.get(names[code])) is not None:
+            found |= {(name, licences[terms]) for name in (entry.name, *entry.overlaps)}
+    return [{"dataset": name, "split": TRAINED, "licence": terms} for name, terms in sorted(found)]
+
+
+@dataclass(frozen=True, slots=True)
+class MixRow:
+    """A dataset of a mixture in numbers; None where there are no rows."""
+
+    name: str
+    domain: str
+    hours: float
+    licence: str
+    available: str
+    at_hand: float | None
+    target: float | None
+    realised: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class MixReport:
+    """A mixture in numbers. `seconds` are of the audio that the plan's steps hear; None without rows."""
+
+    rows: tuple[MixRow, ...]
+    steps: int | None
+    seconds: float | None
+    strangers: tuple[str, ...]
+    too_long: int
+
+
+def describe_mixture(mixture: Mixture, data: Sequence[Path], config: Config | None, seed: int = 0) -> MixReport:
+    """Return a mixture's hours and target shares; with rows, what a plan over them gives each dataset.
+
+    The plan is of the configuration's steps and sizes, or else of one pass over what is at hand.
+    """
+    if not data:
+        hours = {entry.name: entry.hours for entry in mixture.datasets}
+        target = target_shares(mixture, hours, mixture.hours)
+        return MixReport(_mix_rows(mixture, {}, target, {}), None, None, (), 0)
+    units = units_of(open_rows(data))
+    hours = units.hours()
+    known = {entry.name for entry in mixture.datasets}
+    if config is None:
+        sizes = Sizes(batch_s=960.0, micro_batch_s=240.0, together=1)
+        heard = sum(value for name, value in hours.items() if name in known)
+        steps = max(1, round(heard * 3600 / sizes.batch_s))
+    else:
+        sizes, steps = sizes_of(config), config.stages.bridge + config.stages.joint
+    planner = Planner(units, mixture, sizes, steps=steps, seed=seed if config is None else config.run.seed)
+    seconds = planner.realised()
+    total = sum(seconds.values())
+    realised = {name: value / total for name, value in seconds.items()}
+    strangers = tuple(name for name, value in hours.items() if value and name not in known)
+    rows = _mix_rows(mixture, hours, planner.shares, realised)
+    return MixReport(rows, steps, total, strangers, units.too_long)
+
+
+def _mix_rows(
+    mixture: Mixture, hours: dict[str, float], target: dict[str, float], realised: dict[str, float]
+) -> tuple[MixRow, ...]:
+    return tuple(
+        MixRow(
+            name=entry.name,
+            domain=entry.domain,
+            hours=entry.hours,
+            licence=entry.licence,
+            available=entry.available,
+            at_hand=hours.get(entry.name),
+            target=target.get(entry.name),
+            realised=realised.get(entry.name),
+        )
+        for entry in mixture.datasets
+    )
