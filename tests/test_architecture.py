@@ -38,6 +38,7 @@ LAYERS = {
     "pool": 1,
     "sources": 1,
     "encoders": 1,
+    "contamination": 1,
     "forward": 2,
     "plan": 2,
     "extract": 3,

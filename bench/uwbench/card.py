@@ -232,7 +232,7 @@ class Protocol(_Closed):
         return {"mlp": self.mlp.metric_of_folds, "knn": self.knn.metric_of_folds}
 
 
-Model = TypeVar("Model", bound=_Closed)
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def tasks_folder() -> Path:
@@ -247,17 +247,17 @@ def tasks_folder() -> Path:
 
 def load_card(path: Path) -> Card:
     """Read a task card; raise InputError naming the file and each field at fault."""
-    return _load(path, Card)
+    return read_yaml(path, Card)
 
 
 def load_suite(path: Path) -> Suite:
     """Read a suite; raise InputError naming the file and each field at fault."""
-    return _load(path, Suite)
+    return read_yaml(path, Suite)
 
 
 def load_protocol(path: Path) -> Protocol:
     """Read a protocol; raise InputError naming the file and each field at fault."""
-    return _load(path, Protocol)
+    return read_yaml(path, Protocol)
 
 
 @lru_cache(maxsize=1)
@@ -358,7 +358,8 @@ class _Loader(yaml.SafeLoader):
 _LARGEST_CARD = 1 << 20  # bytes; the largest real one is a few kilobytes
 
 
-def _load(path: Path, model: type[Model]) -> Model:
+def read_yaml(path: Path, model: type[Model]) -> Model:
+    """Read a YAML file as `model`; raise InputError naming the file and each field at fault."""
     try:
         if path.stat().st_size > _LARGEST_CARD:
             raise InputError(f"larger than {_LARGEST_CARD:,} bytes, so it is no card", where=path)

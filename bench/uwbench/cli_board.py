@@ -58,11 +58,17 @@ def leaderboard(
         typer.Option("--audio", help="TASK=FOLDER: let the HTML page play the hardest clips from there."),
     ] = None,
     references: Annotated[bool, typer.Option(help="Show published rows beside the results.")] = True,
+    contaminated: Annotated[
+        str,
+        typer.Option("--contaminated", help="keep: mark scores of tasks that a model was trained on; drop: leave out."),
+    ] = "keep",
     as_json: Json = False,
 ) -> None:
     """Rank the models that have results: averages, intervals, ties, tasks."""
     chosen = _format(form, output, as_json)
-    board = _board(results, merge, suite, protocol, references=references)
+    if contaminated not in ("keep", "drop"):
+        raise UsageError(f"{contaminated!r} is not one of keep, drop", where="--contaminated")
+    board = _board(results, merge, suite, protocol, references=references, drop=contaminated == "drop")
     if chosen is None:
         from rich.console import Console
 
@@ -232,13 +238,25 @@ def print_report(report: Report, suite: str | None, *, as_json: bool) -> None:
 
 
 def _board(
-    results: Path | None, merge: list[Path] | None, suite: str | None, protocol: str, *, references: bool
+    results: Path | None,
+    merge: list[Path] | None,
+    suite: str | None,
+    protocol: str,
+    *,
+    references: bool,
+    drop: bool = False,
 ) -> Board:
     from uwbench import api
     from uwbench.report.board import build_board
 
     folder = api.folders(None, None, results).results
-    return build_board([folder, *(merge or [])], suite=_suite(suite), protocol=protocol, references=references)
+    return build_board(
+        [folder, *(merge or [])],
+        suite=_suite(suite),
+        protocol=protocol,
+        references=references,
+        contaminated="drop" if drop else "keep",
+    )
 
 
 def _suite(name: str | None) -> SuiteCard | None:

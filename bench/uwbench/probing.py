@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 
 from uwbench.card import Protocol
 from uwbench.clip_table import ClipTable
+from uwbench.contamination import judge
 from uwbench.device import pick_device
 from uwbench.errors import InputError, ProbeError, UwbenchError
 from uwbench.files import write_atomically
@@ -26,6 +28,7 @@ from uwbench.result import (
     Score,
     TaskInfo,
     predictions_path,
+    read_predictions,
     read_result,
     result_path,
     utc_now,
@@ -79,8 +82,13 @@ def probe_task(
         run=_run(started, {**(seconds or {}), "probe": time.perf_counter() - clock}, table, options, speed),
     )
     path = result_path(results, result)
+    flag = judge(table.card.name, store.record.name, store.record.training_data, folds=table.card.folds is not None)
+    result = result.model_copy(update={"contamination": flag})
     result, predictions = _keep_other_methods(path, result, outcome.predictions)
-    _write_predictions(predictions_path(path), predictions)
+    written = _predictions_bytes(predictions)
+    result = result.model_copy(update={"predictions_sha256": hashlib.sha256(written).hexdigest()})
+    # A cut between the two leaves a result that no longer knows its predictions, and a reader sees that.
+    write_atomically(predictions_path(path), written)
     return write_result(results, result), result
 
 
@@ -214,14 +222,13 @@ def _model_info(record: EncoderRecord, protocol: Protocol) -> ModelInfo:
 def _keep_other_methods(path: Path, result: Result, predictions: pa.Table) -> tuple[Result, pa.Table]:
     """Add what an earlier run scored by a method that this one did not, where all else about the number is the same."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     if not (path.is_file() and predictions_path(path).is_file()):
         return result, predictions
     try:
         before = read_result(path)
-        rows = pq.read_table(predictions_path(path))
-    except (InputError, OSError, pa.ArrowException):
+        rows = read_predictions(path)
+    except InputError:
         return result, predictions
     others = [method for method in before.scores if method not in result.scores]
     same = all(
@@ -251,10 +258,10 @@ def _run(
     )
 
 
-def _write_predictions(path: Path, predictions: pa.Table) -> None:
+def _predictions_bytes(predictions: pa.Table) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     sink = pa.BufferOutputStream()
     pq.write_table(predictions, sink, compression="zstd")
-    write_atomically(path, sink.getvalue())
+    return sink.getvalue().to_pybytes()

@@ -6,10 +6,12 @@ A task that failed leaves a file too. Do not change a field without raising SCHE
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -17,10 +19,14 @@ from uwbench.errors import InputError
 from uwbench.files import write_atomically
 from uwbench.fingerprint import SHORT
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 SCHEMA = 1
 
 Method = Literal["mlp", "knn"]
 Status = Literal["ok", "failed", "partial", "limited"]
+Flag = Literal["clean", "unknown", "same source", "trained on train", "trained on test"]
 
 
 class _Record(BaseModel):
@@ -101,6 +107,13 @@ class Failure(_Record):
     message: str
 
 
+class Contamination(_Record):
+    """What of the task the encoder was trained on, as far as is known, and why that is said."""
+
+    flag: Flag
+    because: tuple[str, ...] = ()
+
+
 class Result(_Record):
     schema_: int = Field(default=SCHEMA, alias="schema")
     status: Status
@@ -111,6 +124,8 @@ class Result(_Record):
     counts: Counts
     error: Failure | None
     run: Run
+    predictions_sha256: str | None = None  # of the file beside it; None where there is none, and in older files
+    contamination: Contamination | None = None  # as judged when the task was scored; None in older files and failures
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)
 
@@ -124,6 +139,25 @@ def result_path(results: Path, result: Result) -> Path:
 def predictions_path(path: Path) -> Path:
     """Return where the predictions of the result at `path` live."""
     return path.with_name(f"{path.stem}.predictions.parquet")
+
+
+def read_predictions(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Return the predictions beside the result at `path`; raise InputError where they cannot be read or are not those
+    that the result was made from (a run that was cut between the two files leaves such a pair).
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    beside = predictions_path(path)
+    try:
+        data = beside.read_bytes()
+        expected = json.loads(path.read_bytes()).get("predictions_sha256")
+        if expected is not None and hashlib.sha256(data).hexdigest() != expected:
+            remedy = "probe the task again; the cache keeps its embeddings"
+            raise InputError("are not the predictions of the result beside them", where=beside, remedy=remedy)
+        return pq.read_table(pa.BufferReader(data), columns=list(columns) if columns is not None else None)
+    except (OSError, ValueError, RecursionError, KeyError, pa.ArrowException) as error:
+        raise InputError(f"cannot be read ({' '.join(str(error).split())})", where=beside) from error
 
 
 def write_result(results: Path, result: Result) -> Path:

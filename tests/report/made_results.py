@@ -138,6 +138,7 @@ def make_result(
     labels: str | None = None,
     error: str = "the audio cannot be read",
     one_neighbour: float = 0.5,
+    training_data: tuple[dict[str, Any], ...] | None = None,
 ) -> Path:
     """Write one made-up result with its predictions; return its path."""
     from uwbench.bootstrap import read_items, seed_scores
@@ -187,6 +188,7 @@ def make_result(
             sample_rate=16000,
             hop_s=0.02,
             parameters=parameters,
+            training_data=training_data,
         ),
         protocol=ProtocolInfo(name=protocol[0], version=protocol[1], sha256="p" * 64),
         scores={} if status == "failed" else scores,

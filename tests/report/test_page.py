@@ -47,7 +47,7 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Board:
     make_board_results(results, {"good": 0.8, "fair": 0.65, "poor": 0.35}, titled)
     for task in TASKS:
         make_result(results, HOSTILE, task, 0.5, labels=MARKUP if task.name == "words" else None, parameters=2_000_000)
-    make_result(results, "half", TASKS[1], 0.6)
+    make_result(results, "half", TASKS[1], 0.6, training_data=({"dataset": "speakers", "split": "test"},))
     make_result(results, "broken", TASKS[0], 0.5, status="failed", error=f"cannot read {HOSTILE}")
     hostile = MadeTask("tags", classes=("<i>one</i>", "</script>two", "three"), n=60)
     for model, skill in (("good", 0.8), (HOSTILE, 0.5)):
@@ -102,6 +102,19 @@ def names(page: Page) -> list[str]:
 def go(page: Page, view: str) -> None:
     page.evaluate("view => { delete document.body.dataset.drawn; location.hash = view; }", view)
     page.wait_for_selector("body[data-drawn]")
+
+
+def test_a_score_of_a_task_that_was_trained_on_says_so_and_why(page: Page) -> None:
+    assert "1 task seen in training" in page.inner_text("tr[data-model=half]")
+    assert "trained on test" in str(page.get_attribute("tr[data-model=half] .seen", "title"))
+    go(page, "tasks=speakers")
+    row = page.inner_text("tr:has(a:text-is('half'))")
+    assert "trained on test" in row
+    assert "speakers (test)" in row
+    assert page.locator(".seen").count() == 1
+    legend = page.inner_text("section:has(h2:text-is('What models were trained on'))")
+    assert "clips that the task is scored on" in legend
+    assert "training data unknown" in page.inner_text("tr:has(a:text-is('good'))")
 
 
 def test_sorting_by_a_column_and_back(page: Page) -> None:

@@ -11,13 +11,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Literal
 
 from uwbench.card import Bootstrap, Protocol, Suite, find_protocol, find_suite, names_of
+from uwbench.contamination import SEEN, judge
 from uwbench.errors import UsageError
 from uwbench.fingerprint import SHORT
 from uwbench.report.references import Published, load_references
 from uwbench.report.ties import Standing, TaskDraws, draw_tasks, stand
-from uwbench.result import ModelInfo, Result, Run, Score, TaskInfo, find_results
+from uwbench.result import Contamination, ModelInfo, Result, Run, Score, TaskInfo, find_results
 from uwbench.score import AVERAGES, METHODS, Average, Entry, Method, average_entries
 
 AT_HAND = "at-hand"  # the suite of whatever tasks the results hold
@@ -57,6 +59,7 @@ class Cell:
     same_data: bool
     run: Run
     path: Path
+    contamination: Contamination
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +132,14 @@ def build_board(
     protocol: str = "uwbench-1",
     references: bool = True,
     ties: bool = True,
+    contaminated: Literal["keep", "drop"] = "keep",
 ) -> Board:
     """Collect the results under one or several folders into a board of `protocol`, a name or the path of its file.
 
     Without a suite, the board takes the smallest built-in suite that holds all the tasks found, else the tasks found as
     they are. Failed and limited results are listed and not scored. Of two results of the same model, task and data
-    (from several machines) the newer counts. Raises UsageError where a folder does not exist.
+    (from several machines) the newer counts. With `contaminated="drop"`, scores of tasks that the model is known to
+    have seen something of are listed and not shown. Raises UsageError where a folder does not exist.
     """
     folders = [results] if isinstance(results, Path) else list(results)
     found, problems = _collect(folders)
@@ -142,9 +147,13 @@ def build_board(
     name = rules.name if rules is not None else protocol
     kept, off, version = _select(found, name, rules)
     suite = suite or suite_of([result.task.name for _, result in kept.values()])
+    judged = {key: _contamination(result) for key, (_, result) in kept.items()}
+    if contaminated == "drop":
+        seen = [key for key, found in judged.items() if found.flag in SEEN]
+        off += [(kept.pop(key)[1], f"{judged[key].flag}: {'; '.join(judged[key].because)}") for key in seen]
     tasks = _tasks([result for _, result in kept.values()], suite)
     labels = _labels([result for _, result in found])
-    cells = _cells(kept, {task.info.name: task for task in tasks})
+    cells = _cells(kept, {task.info.name: task for task in tasks}, judged)
     bootstrap = rules.bootstrap if rules is not None else _BOOTSTRAP
     draws = _draws(cells, tasks, bootstrap, rules) if ties else {}
     rows = _rows(cells, tasks, suite, draws)
@@ -289,15 +298,27 @@ def _labels(results: Sequence[Result]) -> dict[str, str]:
     return labels
 
 
-def _cells(kept: Mapping[tuple[str, str], tuple[Path, Result]], tasks: Mapping[str, BoardTask]) -> tuple[Cell, ...]:
+def _contamination(result: Result) -> Contamination:
+    """Return the flag by what is known today, which may be more than when the task was scored."""
+    folds = any(score.per_fold for score in result.scores.values())
+    return judge(result.task.name, result.model.name, result.model.training_data, folds=folds)
+
+
+def _cells(
+    kept: Mapping[tuple[str, str], tuple[Path, Result]],
+    tasks: Mapping[str, BoardTask],
+    judged: Mapping[tuple[str, str], Contamination],
+) -> tuple[Cell, ...]:
     cells = []
     for (model, task), (path, result) in sorted(kept.items()):
         info = tasks[task].info
         same = _data_of(result) == (info.data_sha256, info.metric, info.weight, info.chance)
         for method in METHODS:
             if method in result.scores:
-                score = result.scores[method]
-                cells.append(Cell(model, task, method, score, result.task.n, result.status, same, result.run, path))
+                score, flag = result.scores[method], judged[(model, task)]
+                cells.append(
+                    Cell(model, task, method, score, result.task.n, result.status, same, result.run, path, flag)
+                )
     return tuple(cells)
 
 

@@ -8,7 +8,9 @@ import json
 import re
 from collections.abc import Sequence
 
+from uwbench.contamination import MEANINGS, SEEN
 from uwbench.report.board import Board, Row
+from uwbench.result import Flag
 from uwbench.score import AVERAGES, Method
 
 METHOD_NAMES: dict[Method, str] = {"mlp": "MLP probe", "knn": "kNN"}
@@ -23,6 +25,8 @@ NOTE = (
     "significantly better (paired bootstrap, Holm): models of one place are tied. An average over other tasks or other "
     "data than the rest carries no rank."
 )
+# What stands after a score whose task the model has seen something of.
+MARKS: dict[Flag, str] = {"same source": "†", "trained on train": "‡", "trained on test": "§"}
 CSV_FIELDS: tuple[str, ...] = (
     "model",
     "fingerprint",
@@ -43,6 +47,8 @@ CSV_FIELDS: tuple[str, ...] = (
     "metric",
     "status",
     "source",
+    "contamination",
+    "because",
 )
 
 
@@ -58,6 +64,8 @@ def render_json(board: Board) -> str:
             "score": cell.score.main_score,
             "low": None if cell.score.ci95 is None else cell.score.ci95[0],
             "high": None if cell.score.ci95 is None else cell.score.ci95[1],
+            "contamination": cell.contamination.flag,
+            "because": list(cell.contamination.because),
         }
         for cell in board.cells
     ]
@@ -104,6 +112,8 @@ def _score_rows(board: Board) -> list[dict[str, object]]:
             "n": cell.n,
             "metric": cell.score.metric,
             "status": cell.status if cell.same_data else f"{cell.status}, other data",
+            "contamination": cell.contamination.flag,
+            "because": "; ".join(cell.contamination.because),
         }
         for cell in board.cells
     ]
@@ -225,12 +235,31 @@ def _tasks_table(board: Board, method: Method) -> list[str]:
                 cells.append("–")
             else:
                 mark = "" if cell.same_data and cell.status == "ok" else "*"
+                mark += MARKS.get(cell.contamination.flag, "")
                 cells.append(_number(cell.score.main_score, cell.score.ci95) + mark)
         outside = "" if task.in_suite else " (outside the suite)"
         rows.append([_text(task.info.title) + outside, task.info.domain, task.info.metric, str(task.info.n), *cells])
     lines = _table(["Task", "Domain", "Metric", "n", *(_text(model.label) for model in board.models)], rows)
     if any(not cell.same_data or cell.status != "ok" for cell in board.cells if cell.method == method):
         lines += ["", "\\* scored without some clips, or on other data than the board's other models."]
+    for line in legend(board, method):
+        lines += ["", _text(line)]
+    return lines
+
+
+def legend(board: Board, method: Method) -> list[str]:
+    """Return what the marks of a table of task scores mean, those that occur, and whose training data is unknown."""
+    cells = [cell for cell in board.cells if cell.method == method]
+    flags = {cell.contamination.flag for cell in cells}
+    lines = [f"{MARKS[flag]} {flag}: {MEANINGS[flag]}." for flag in SEEN if flag in flags]
+    unknown = []
+    for model in board.models:
+        own = [cell for cell in cells if cell.model == model.key]
+        count = sum(cell.contamination.flag == "unknown" for cell in own)
+        if count:
+            unknown.append(model.label if count == len(own) else f"{model.label} ({count} of {len(own)} tasks)")
+    if unknown:
+        lines.append(f"Whether these were trained on the tasks' recordings is not known: {', '.join(unknown)}.")
     return lines
 
 

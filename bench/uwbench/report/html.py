@@ -14,6 +14,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from uwbench.contamination import MEANINGS
 from uwbench.report.board import Board, Cell
 from uwbench.report.charts import FIGURES, PALETTE, chart, chart_rows, confusion_chart, difference_chart
 from uwbench.report.compare import Comparison, compare_models
@@ -83,6 +84,7 @@ def page_data(board: Board, audio: Mapping[str, Path]) -> dict[str, Any]:
         "methods": [{"id": method, "name": METHOD_NAMES[method]} for method in board.methods],
         "averages": [{"id": name, "name": AVERAGE_NAMES[name], "formula": FORMULAS[name]} for name in AVERAGES],
         "scopes": _scopes(board),
+        "flags": [{"id": flag, "meaning": meaning} for flag, meaning in MEANINGS.items()],
         "palette": PALETTE,
         "models": [_model(board, key) for key in range(len(board.models))],
         "tasks": [
@@ -136,6 +138,8 @@ def _cell(cell: Cell) -> dict[str, Any]:
         "n": cell.n,
         "status": cell.status,
         "same": cell.same_data,
+        "flag": cell.contamination.flag,
+        "because": cell.contamination.because,
         "seeds": cell.score.per_seed,
         "folds": cell.score.per_fold,
         "raw": cell.score.raw,

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from uwbench.report.export import METHOD_NAMES
+from uwbench.report.export import MARKS, METHOD_NAMES, legend
 from uwbench.score import AVERAGES, METHODS, Average, Method, averages
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ def run_view(
         by_model.setdefault(result.model.fingerprint, []).append(result)
     for own in by_model.values():
         parts.append(run_table(own))
+        curves = layers_table(own)
+        parts += [] if curves is None else [curves]
     if any(result.scores for result in results):
         parts.append(run_averages(list(by_model.values()), suite))
     if paths:
@@ -86,6 +88,36 @@ def run_table(results: Sequence[Result]) -> Table:
     return table
 
 
+def layers_table(results: Sequence[Result]) -> Table | None:
+    """Return one model's layer curves under the MLP probe, a column a task; None where no layers were swept.
+
+    A layer's score is of the first seed. The best on validation, over all seeds, and a trained sum of all stand below.
+    """
+    from rich.text import Text
+
+    swept = {r.task.name: r.scores["mlp"] for r in results if "mlp" in r.scores and r.scores["mlp"].layers}
+    if not swept:
+        return None
+    table = _new_table(Text(f"{results[0].model.name}: layers, {METHOD_NAMES['mlp']}, one seed"))
+    table.add_column("Layer", overflow="fold")
+    for task in swept:
+        table.add_column(Text(task, overflow="fold"), justify="right")
+    for name in dict.fromkeys(layer for score in swept.values() for layer in score.layers or ()):
+        cells = [(score.layers or {}).get(name) for score in swept.values()]
+        table.add_row(Text(name), *("–" if value is None else f"{value:.3f}" for value in cells))
+    for name, row in (("best layer", "best on validation"), ("weighted layers", "weighted sum of all")):
+        if any(name in score.raw for score in swept.values()):
+            table.add_row(row, *(_further(score, name) for score in swept.values()))
+    return table
+
+
+def _further(score: Score, name: str) -> str:
+    if name not in score.raw:
+        return "–"
+    which = f" ({score.chosen['best_layer']})" if name == "best layer" and "best_layer" in score.chosen else ""
+    return f"{score.raw[name]:.3f}{which}"
+
+
 def run_averages(by_model: Sequence[Sequence[Result]], suite: Suite) -> Table:
     """Return the averages of each model's results over a suite, with the number of tasks each holds."""
     from rich.text import Text
@@ -115,6 +147,8 @@ def board_view(board: Board) -> RenderableType:
         parts.append(_board_averages(board, method))
     if board.models:
         parts.append(_board_tasks(board))
+        lines = [line for method in board.methods for line in legend(board, method)]
+        parts += [Text(line, style="dim") for line in dict.fromkeys(lines)]
     parts += [Text(f"off the board: {o.model}, {o.task} ({o.status}): {o.reason}", style="yellow") for o in board.off]
     parts += [Text(f"cannot be read: {problem}", style="bold red") for problem in board.problems]
     return Group(*parts)
@@ -144,7 +178,8 @@ def _board_tasks(board: Board) -> Table:
         cells = []
         for model in board.models:
             found = [board.cell(model.key, task.info.name, method) for method in board.methods]
-            cells.append(" / ".join("–" if cell is None else f"{cell.score.main_score:.3f}" for cell in found))
+            mark = next((MARKS.get(cell.contamination.flag, "") for cell in found if cell is not None), "")
+            cells.append(" / ".join("–" if cell is None else f"{cell.score.main_score:.3f}" for cell in found) + mark)
         table.add_row(Text(task.info.name), f"{task.info.n:,}", *cells)
     return table
 
@@ -165,7 +200,9 @@ def chosen_text(chosen: Mapping[str, Any], *, several_layers: bool = True) -> st
     )
 
 
-_HIDDEN = frozenset({"fold", "validation", "validation_clips", "validation_metric", "trained_on"})
+_HIDDEN = frozenset(
+    {"fold", "validation", "validation_clips", "validation_metric", "trained_on", "layers_on_validation"}
+)
 _SHORTER = {"learning_rate": "rate", "weight_decay": "decay"}
 
 

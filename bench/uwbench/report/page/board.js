@@ -17,7 +17,7 @@ function boardColumns() {
   const present = DOMAINS.filter((name) => DATA.scopes.some((scope) => scope.id === `domain:${name}`));
   return [
     { id: "rank", text: "#", class: "num", value: ({ row }) => row.rank ?? Infinity, show: ({ row }) => row.rank ?? "–" },
-    { id: "name", text: "Model", value: ({ model }) => model.label.toLowerCase(), show: ({ model, row }) => [modelName(model.key), row.held < row.of && h("span", { class: "chip half" }, `${row.held} of ${row.of} tasks`)], head: true },
+    { id: "name", text: "Model", value: ({ model }) => model.label.toLowerCase(), show: ({ model, row }) => [modelName(model.key), row.held < row.of && h("span", { class: "chip half" }, `${row.held} of ${row.of} tasks`), seenChip(model)], head: true },
     { id: "score", text: nameOf(DATA.averages, state.average), class: "num", value: ({ row }) => row.score, show: ({ row }) => h("span", { class: "value" }, fixed(row.score)), down: true },
     { id: "interval", text: "95 % interval", value: ({ row }) => (row.low === null ? undefined : row.high - row.low),
       show: ({ row }) => [bar(row.score, row.low, row.high), h("span", { class: "sub" }, range(row.low, row.high))] },
@@ -27,6 +27,14 @@ function boardColumns() {
     { id: "size", text: "Size", class: "num hide-s", value: ({ model }) => model.parameters ?? undefined, show: ({ model }) => millions(model.parameters) },
     { id: "speed", text: "Clips/s", class: "num hide-s", value: ({ model }) => model.speed?.clips_per_s, show: ({ model }) => number(model.speed?.clips_per_s), down: true },
   ];
+}
+
+// How many of the shown tasks a model has seen something of, and which; the model's page says why.
+function seenChip(model) {
+  const domain = state.scope.startsWith("domain:") ? state.scope.slice(7) : null;
+  const seen = DATA.tasks.filter((task) => !domain || task.domain === domain).map((task) => [task, cellOf(model.key, task.name, state.method)]).filter(([, cell]) => cell && SEEN.includes(cell.flag));
+  if (!seen.length) return null;
+  return h("span", { class: "chip seen", title: seen.map(([task, cell]) => `${task.title}: ${cell.flag} (${cell.because.join("; ")})`).join("\n") }, `${seen.length} ${seen.length === 1 ? "task" : "tasks"} seen in training`);
 }
 
 function place(row) {
@@ -74,6 +82,7 @@ function boardView() {
   parts.push(h("p", { class: "hint" },
     "Models in one tie group cannot be told apart: the group is 1 + the number of models that are significantly better (paired bootstrap over test items, Holm's correction, 5 %). ",
     "An average over other tasks, or on other data, than the rest has no rank."));
+  if (DATA.cells.some((cell) => SEEN.includes(cell.flag))) parts.push(flagLegend());
   if (DATA.off.length || DATA.problems.length) {
     const rows = DATA.off.map((item) => h("tr", {}, h("th", { scope: "row" }, item.model), h("td", {}, item.task), h("td", {}, h("span", { class: "chip" }, item.status)), h("td", {}, item.reason)));
     const heads = ["Model", "Task", "Status", "Reason"].map((text) => ({ text }));

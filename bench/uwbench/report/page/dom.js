@@ -51,6 +51,22 @@ function modelName(key) {
   return h("span", { class: "name" }, swatch, h("a", { href: `#model=${encodeURIComponent(key)}` }, model.label));
 }
 
+// What a model has seen of a task: a word and its reason, never a colour alone. Clean cells carry nothing.
+const SEEN = ["same source", "trained on train", "trained on test"];
+const flagMeaning = (flag) => DATA.flags.find((item) => item.id === flag).meaning;
+
+function flagChip(cell) {
+  if (cell.flag === "clean") return null;
+  return h("span", { class: `chip ${SEEN.includes(cell.flag) ? "seen" : ""}`, title: `${flagMeaning(cell.flag)}: ${cell.because.join("; ")}` }, cell.flag === "unknown" ? "training data unknown" : cell.flag);
+}
+
+function flagLegend() {
+  const present = DATA.flags.filter((item) => item.id !== "clean" && DATA.cells.some((cell) => cell.flag === item.id));
+  if (!present.length) return null;
+  return h("section", { class: "card" }, h("h2", {}, "What models were trained on"), h("p", {}, "Scores of tasks that a model has seen something of are marked. uwbench leaderboard --contaminated drop leaves them out."),
+    h("dl", { class: "facts broad" }, present.map((item) => h("div", {}, h("dt", {}, item.id), h("dd", {}, item.meaning)))));
+}
+
 function table(caption, heads, rows, options = {}) {
   const head = heads.map((item) => h("th", { scope: "col", class: item.class, "aria-sort": item.sort }, item.node || item.text));
   const whole = h("table", { class: options.class }, caption && h("caption", {}, caption), h("thead", {}, h("tr", {}, head)), h("tbody", {}, rows));

@@ -28,13 +28,14 @@ function tasksView([wanted]) {
   const cells = DATA.models.map((m) => cellOf(m.key, task.name, state.method)).filter(Boolean).sort((a, b) => b.score - a.score);
   const rows = cells.map((c) => h("tr", { class: c.same ? "" : "off" }, h("th", { scope: "row" }, modelName(c.model)), h("td", { class: "num" }, h("span", { class: "value" }, fixed(c.score))),
     h("td", {}, bar(c.score, c.low, c.high), h("span", { class: "sub" }, range(c.low, c.high))), h("td", { class: "num hide-s" }, c.n.toLocaleString("en")),
-    h("td", { class: "hide-s" }, c.chosen), h("td", {}, c.same ? (c.status === "ok" ? "" : h("span", { class: "chip" }, c.status)) : h("span", { class: "chip" }, "other data"))));
+    h("td", { class: "hide-s" }, c.chosen), h("td", {}, c.same ? (c.status === "ok" ? "" : h("span", { class: "chip" }, c.status)) : h("span", { class: "chip" }, "other data"), flagChip(c), SEEN.includes(c.flag) && h("span", { class: "sub" }, ` ${c.because.join("; ")}`))));
   const heads = [{ text: "Model" }, { text: task.metric, class: "num" }, { text: "95 % interval" }, { text: "n", class: "num hide-s" }, { text: "Chosen on validation data", class: "hide-s" }, { text: "Note" }];
   const facts = [["Domain", task.domain], ["Kind", task.kind], ["Metric", task.metric], ["Test items", task.n.toLocaleString("en")], ["Chance", fixed(task.chance)], ["Weight", number(task.weight)], ["Card version", task.version], ["In the suite", task.in_suite ? "yes" : "no"]];
   const heat = figure("heatmap");
   return [
     h("section", { class: "card" }, h("div", { class: "controls" }, choose), h("h2", {}, task.title), factList(facts)),
     h("section", { class: "card flush" }, table(`${task.title}: ${task.metric} of ${cells.length} models`, heads, rows)),
+    flagLegend(),
     draw("All tasks", "Scores of every model on every task; the same figures stand in the tables.", heat.spec, heat.rows),
   ];
 }
@@ -80,7 +81,7 @@ function taskDetail(model, task) {
   if (!cell) return h("p", { class: "sub" }, `${task.title}: no score`);
   const body = h("div", {});
   const fill = () => { if (!body.childElementCount) { body.append(...detailParts(model, task, cell)); drawAll(); } };
-  const head = h("summary", {}, task.title, " ", h("span", { class: "value" }, fixed(cell.score)), h("span", { class: "range" }, range(cell.low, cell.high)));
+  const head = h("summary", {}, task.title, " ", h("span", { class: "value" }, fixed(cell.score)), h("span", { class: "range" }, range(cell.low, cell.high)), " ", SEEN.includes(cell.flag) && flagChip(cell));
   return h("details", { "data-task": task.name, ontoggle: (event) => event.target.open && fill() }, head, body);
 }
 
@@ -89,7 +90,8 @@ function detailParts(model, task, cell) {
   const folds = Object.entries(cell.folds).map(([fold, value]) => `${fold}: ${fixed(value)}`).join(", ");
   const raw = Object.entries(cell.raw).map(([name, value]) => `${name}: ${number(value)}`).join(", ");
   const run = cell.run;
-  const facts = [["Metric", task.metric], ["Test items", cell.n.toLocaleString("en")], ["Chosen", cell.chosen], ["Seeds", cell.seeds.map((s) => fixed(s)).join(", ")], ["Folds", folds], ["Also measured", raw],
+  const seen = `${cell.flag}${cell.because.length ? `: ${cell.because.join("; ")}` : ""}`;
+  const facts = [["Metric", task.metric], ["Seen in training", seen], ["Test items", cell.n.toLocaleString("en")], ["Chosen", cell.chosen], ["Seeds", cell.seeds.map((s) => fixed(s)).join(", ")], ["Folds", folds], ["Also measured", raw],
     ["Seconds", Object.entries(run.seconds).map(([name, s]) => `${name} ${number(s)}`).join(", ")], ["Run", `${when(run.started)} on ${run.device}`], ["Versions", Object.entries(run.versions).map((pair) => pair.join(" ")).join(", ")],
     ["Commit", run.commit && `${run.commit.slice(0, 10)}${run.dirty ? " (with changes)" : ""}`], ["Data", task.data && h("code", {}, task.data.slice(0, 16))]];
   const parts = [factList(facts)];
@@ -205,7 +207,7 @@ function render(focus) {
   drawn.length = 0;
   $("nav").replaceChildren(...VIEWS.filter((item) => !item.hidden).map((item) => h("a", { href: `#${item.id}`, "aria-current": item === view ? "page" : null }, item.name)));
   $("controls").replaceChildren(...(view.controls && DATA.methods.length ? view.controls() : []));
-  $("view").replaceChildren(...view.show(argument));
+  $("view").replaceChildren(...view.show(argument).filter(Boolean));
   if (typeof focus === "string") document.querySelector(`[name="${focus}"]:checked, #${focus}`)?.focus();
   return drawAll();
 }
