@@ -8,7 +8,7 @@ a shard of the same folder.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
@@ -25,6 +25,7 @@ SUFFIX = ".rows.arrow"
 ROWS_PER_FILE = 250_000
 FORMAT = b"uniwhisper rows 1"
 
+_AT_ONCE = 4096  # rows turned into objects at a time
 _META = b"format"
 # Few distinct values: held as codes into a dictionary.
 _NAMES = ("dataset", "split", "domain", "licence", "task", "slots", "shard")
@@ -96,7 +97,14 @@ class RowTable:
             raise IndexError(f"row {index} of {len(self)}")
         which = int(np.searchsorted(self._starts, index, side="right")) - 1
         path, table = self._files[which]
-        return _from_columns(path.parent, table.slice(index - int(self._starts[which]), 1))
+        one = table.slice(index - int(self._starts[which]), 1)
+        return _from_columns(path.parent, one.to_pylist()[0])
+
+    def __iter__(self) -> Iterator[Row]:
+        for path, table in self._files:
+            for batch in table.to_batches(max_chunksize=_AT_ONCE):
+                for columns in batch.to_pylist():
+                    yield _from_columns(path.parent, columns)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -268,8 +276,7 @@ def _value(row: Row, name: str) -> Any:
     return getattr(row, name)
 
 
-def _from_columns(folder: Path, one: pa.Table) -> Row:
-    found: dict[str, Any] = one.to_pylist()[0]
+def _from_columns(folder: Path, found: dict[str, Any]) -> Row:
     shard, member, offset, size, content = (
         found.pop(name) for name in ("shard", "member", "offset", "size", "content")
     )

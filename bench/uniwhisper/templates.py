@@ -99,7 +99,7 @@ def draw(
     if bare and (not phrases or uniform(seed, epoch, row_id, "bare") < wording.bare_share):
         phrases = bare
     if not phrases:
-        wanted = sorted({blank for phrase in form.phrases for blank in _blanks(phrase)} - set(slots))
+        wanted = sorted(_blanks(form.phrases[0]) - set(slots))
         raise InputError(f"the task {task} needs {', '.join(wanted)}", where=row_id)
     text = phrases[pick(len(phrases), seed, epoch, row_id, "phrase")].format_map(slots)
     if options and uniform(seed, epoch, row_id, "options") < wording.options_prob:

@@ -38,6 +38,7 @@ from uwbench.run import Report, Reporter, probe_cached, run
 if TYPE_CHECKING:
     import numpy as np
 
+    from uwbench.card import Kind
     from uwbench.report.board import Board
     from uwbench.reproduce import Reproduction
     from uwbench.sources.dataset import Dataset
@@ -104,6 +105,29 @@ def open_task(task: str, *, data: Path | None = None, **options: Any) -> Dataset
     return open_task(task, data=data, **options)
 
 
+def find_manifest(source: str) -> Path | None:
+    """Return the manifest that `source` names or that lies in the folder it names; None where there is none."""
+    from uwbench.sources.table import MANIFEST_NAMES, MANIFEST_SUFFIXES
+
+    path = Path(source)
+    if path.suffix.lower() in MANIFEST_SUFFIXES:
+        return path
+    return next((path / name for name in MANIFEST_NAMES if (path / name).is_file()), None)
+
+
+def read_manifest(
+    path: Path, label: str, *, kind: Kind = "single-label", group: str | None = None, gaps: bool = False
+) -> tuple[Clip, ...]:
+    """Return the clips a manifest lists with the labels of one column, whichever splits there are.
+
+    `open_task` makes a task of a manifest and so asks for test clips; this does not. With `gaps`, an empty label is
+    `()`. Raises InputError naming file, line and column.
+    """
+    from uwbench.sources.table import Columns, read_manifest
+
+    return read_manifest(path, Columns(label, group, kind, gaps=gaps)).clips
+
+
 def decode(audio: Audio, rate: int, *, start_s: float | None = None, end_s: float | None = None) -> np.ndarray:
     """Return audio as float32 `(samples,)`, mono, at `rate` Hz (see `uwbench.audio.decode`)."""
     from uwbench.audio import decode
@@ -155,11 +179,13 @@ __all__ = [
     "decode",
     "digest",
     "extract",
+    "find_manifest",
     "folders",
     "leaderboard",
     "open_task",
     "probe",
     "read_bytes",
+    "read_manifest",
     "reproduce",
     "run",
     "sha256_bytes",

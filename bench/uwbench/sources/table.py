@@ -45,12 +45,16 @@ _Row = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Which columns hold what; `group` None: the column `group` where there is one."""
+    """Which columns hold what; `group` None: the column `group` where there is one.
+
+    With `gaps`, a clip whose label is empty has none, `()`; else that is an error.
+    """
 
     label: str = "label"
     group: str | None = None
     kind: Kind = "single-label"
     allow_outside: bool = False
+    gaps: bool = False
 
 
 def open_manifest(
@@ -296,7 +300,8 @@ def _clip(row: _Row, columns: Columns, place_column: str, path: Path, where: str
     else:
         fold = place
     try:
-        labels = parse_labels(row[columns.label], columns.kind)
+        gap = columns.gaps and row[columns.label] in (None, "", [])
+        labels = () if gap else parse_labels(row[columns.label], columns.kind)
     except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise fail(columns.label, f"{error}") from error
     group = cell(columns.group or "group") or None
