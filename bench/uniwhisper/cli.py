@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from uniwhisper import cli_train
+from uniwhisper import cli_data, cli_train
 from uwbench.api import UwbenchError
 
 
@@ -86,6 +86,7 @@ def export(
     print(export_encoder(checkpoint, output, base=base, alpha=alpha, training_data=training_data))
 
 
+cli_data.add_to(app)
 cli_train.add_to(app)
 
 
