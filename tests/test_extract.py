@@ -6,22 +6,24 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from torch.overrides import TorchFunctionMode
 
 from conftest import Command
 from spectrum_encoder import RATE, SpectrumEncoder, reference
 from uwbench.audio import chunks, decode, decode_windows
 from uwbench.card import Card
 from uwbench.clip import AudioArray, AudioFile, Clip
-from uwbench.encoders.base import Encoded
+from uwbench.encoders.base import Encoded, ModelSpec
+from uwbench.encoders.resolve import open_encoder
 from uwbench.errors import AudioError, DataError, EncoderError, UsageError
 from uwbench.extract import Extraction, cut_batches, extract
-from uwbench.forward import Settings
+from uwbench.forward import Forward, Settings
 from uwbench.plan import Plan, describe_encoder, layer_indices, look_at, make_plan, share_of
 
 SETTINGS = Settings("cpu", batch_seconds=4.0, workers=2)
@@ -201,6 +203,95 @@ def test_out_of_memory_halves_batches_and_changes_no_number(tmp_path: Path) -> N
     keys = plan.task.table.keys
     expected = plan.store.read_pooled(keys, task="tones")
     np.testing.assert_allclose(other.store.read_pooled(keys, task="tones"), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_size_that_fits_is_remembered_by_length_and_what_was_done_is_kept() -> None:
+    """Two seconds a window: 40 do not fit, 5 do. The next batch of that length starts there, others do not."""
+    tried: list[int] = []
+
+    class Watched(SpectrumEncoder):
+        def encode(self, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
+            tried.append(len(waveforms))
+            return super().encode(waveforms, lengths, layers)
+
+    encoder = Watched(most_windows=5)
+    encoder.load("cpu", "fp32")
+    forward = Forward(encoder, [0, 1], ("mean",), Settings("cpu", 1e6, 1), frames=False)
+    rng = np.random.default_rng(0)
+    long, short = (rng.standard_normal((40, seconds * RATE)).astype(np.float32) for seconds in (2, 1))
+    found = forward(list(long), ["clip"] * 40)
+    assert tried == [40, 20, 10, *[5] * 8]  # nothing is encoded twice
+    for window, samples in zip(found, long, strict=True):
+        np.testing.assert_allclose(window.pooled.mean, reference(samples), rtol=1e-4, atol=1e-4)
+    tried.clear()
+    forward(list(long), ["clip"] * 40)
+    assert tried == [5] * 8
+    tried.clear()
+    forward(list(short), ["clip"] * 40)
+    assert tried[0] == 40
+
+
+def test_out_of_memory_goes_down_to_the_chunks_of_one_clip_and_changes_no_number(tmp_path: Path) -> None:
+    clips = tones(6, longest=3.5)
+    plan, _ = run(clips, tmp_path / "large", SpectrumEncoder(context_s=1.0))
+    small = SpectrumEncoder(context_s=1.0, most_windows=1)
+    other, done = run(clips, tmp_path / "small", small)
+    assert done.encoded == 6
+    assert done.chunked >= 2
+    assert set(small.batches) == {1}
+    keys = plan.task.table.keys
+    expected = plan.store.read_pooled(keys, task="tones")
+    np.testing.assert_allclose(other.store.read_pooled(keys, task="tones"), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_memory_that_the_machine_does_not_have_is_backed_off_from_too(tmp_path: Path) -> None:
+    """On the CPU torch raises a RuntimeError, here a real one: more is asked for than addresses can name."""
+
+    class Greedy(SpectrumEncoder):
+        def encode(self, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
+            if len(waveforms) > 2:
+                torch.empty(1 << 60, dtype=torch.uint8)
+            return super().encode(waveforms, lengths, layers)
+
+    greedy = Greedy()
+    _, done = run(tones(9), tmp_path, greedy)
+    assert done.encoded == 9
+    assert max(greedy.batches) <= 2
+
+
+def test_another_error_of_the_encoder_is_not_taken_for_one_of_memory(tmp_path: Path) -> None:
+    class Broken(SpectrumEncoder):
+        def encode(self, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
+            raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(EncoderError, match=r"spectrum failed on a batch of \d+: RuntimeError: mat1"):
+        run(tones(4), tmp_path, Broken())
+
+
+@pytest.mark.parametrize("context", ["full", "trimmed"])
+def test_a_forward_is_launched_without_reading_anything_back(
+    whisper_tiny: Path, context: Literal["full", "trimmed"]
+) -> None:
+    """On torch's meta device nothing can be read back, so a launch that ends there never waits for a device.
+
+    Attention goes through scaled_dot_product_attention, in full context without a mask, as its flash kernel needs.
+    """
+    encoder = open_encoder(ModelSpec(str(whisper_tiny), context=context))
+    encoder.load("meta", "bf16")
+    masks: list[bool] = []
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func is torch.nn.functional.scaled_dot_product_attention:
+                masks.append(kwargs.get("attn_mask") is not None)
+            return func(*args, **(kwargs or {}))
+
+    layers = [0, len(encoder.info.layers) - 1]
+    poolings = ("mean", "mean-all", "std", "max", "first")
+    forward = Forward(encoder, layers, poolings, Settings("meta", 120.0, 1), frames=True)
+    with Watch():
+        forward.start([np.zeros(seconds * RATE, np.float32) for seconds in (1, 5, 2)], ["a", "b", "c"])
+    assert masks == [context == "trimmed"] * (len(encoder.info.layers) - 1)
 
 
 def test_one_window_that_does_not_fit_is_an_error_that_names_the_clip(tmp_path: Path) -> None:

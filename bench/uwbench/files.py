@@ -24,13 +24,15 @@ def write_atomically(path: Path, data: bytes | memoryview, *, locked: bool = Fal
         temporary = Path(name)
     with _appearing(path, temporary), temporary.open("wb") as file:
         file.write(data)
+    sync_folder(path.parent)
 
 
 @contextmanager
 def write_in_place(path: Path) -> Iterator[Path]:
-    """Give the name of a file to write; once the block ends, it is `path`, whole and durable.
+    """Give the name of a file to write; once the block ends, it is `path`, whole and its bytes durable.
 
-    The caller holds a lock on `path`. After an error, `path` is what it was.
+    Its name is durable once the caller has synced the folder, which serves many files at once. The caller holds a lock
+    on `path`. After an error, `path` is what it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
@@ -49,7 +51,6 @@ def _appearing(path: Path, temporary: Path) -> Iterator[None]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:

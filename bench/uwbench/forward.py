@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     import torch
 
 
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "STATUS_ALLOC_FAILED")
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """How to extract; none of it changes an embedding beyond float noise."""
@@ -56,8 +59,8 @@ class _Launched:
 class Forward:
     """Windows of samples to pooled statistics, in batches the device can hold.
 
-    A batch that runs out of memory is halved and tried again, down to one window; the size that worked is kept for
-    windows of that length.
+    A batch that runs out of memory is halved and tried again, down to one clip and then one window of it; the size that
+    worked is kept for windows of that length.
     """
 
     def __init__(
@@ -106,20 +109,22 @@ class Forward:
             yield group
 
     def _fit(self, windows: Sequence[np.ndarray], names: Sequence[str], group: list[int]) -> list[_Launched]:
-        import torch
-
         bucket = -int(-max(len(windows[index]) for index in group) // self.info.sample_rate)
         fits = min(self.fits.get(bucket, len(group)), len(group))
         if fits < len(group):
             return self._halves(windows, names, group, fits)
         try:
             return [self._launch([windows[index] for index in group], [names[index] for index in group], group)]
-        except (torch.OutOfMemoryError, MemoryError) as error:
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
             if len(group) == 1:
                 remedy = "use --context trimmed, --dtype bf16, a larger device, or --device cpu"
                 raise EncoderError("does not fit into memory alone", where=names[group[0]], remedy=remedy) from error
             fits = len(group) // 2
         if self.cuda:
+            import torch
+
             torch.cuda.empty_cache()
         self.fits[bucket] = fits
         return self._halves(windows, names, group, fits)
@@ -137,9 +142,9 @@ class Forward:
             waveforms, lengths = self._upload(windows)
             try:
                 encoded = self.encoder.encode(waveforms, lengths, self.layers)
-            except torch.OutOfMemoryError:
-                raise
             except (RuntimeError, ValueError, TypeError, LookupError) as error:
+                if out_of_memory(error):
+                    raise
                 what = f"{self.info.name} failed on a batch of {len(windows)}: {type(error).__name__}: {error}"
                 raise EncoderError(what, where=names[0]) from error
             frames, valid = encoded.frames, encoded.valid
@@ -203,6 +208,18 @@ class Forward:
                 remedy = f"try --dtype fp32; the clip decodes, so the fault is in {self.info.name}"
                 raise EncoderError("the encoder gave NaN or infinite values", where=name, remedy=remedy)
         return [Window(statistics, values) for statistics, values in zip(pooled, frames, strict=True)]
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that a device, or the machine, has not the memory that was asked for.
+
+    On the CPU, and from the libraries beneath CUDA's products and convolutions, torch raises a plain RuntimeError.
+    """
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
 
 
 def check_shape(frames: torch.Tensor, valid: torch.Tensor, shape: tuple[int, int, int], name: str) -> None:

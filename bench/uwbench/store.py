@@ -15,6 +15,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import threading
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -25,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from uwbench.errors import StoreError
-from uwbench.files import write_atomically
+from uwbench.files import sync_folder, write_atomically
 from uwbench.fingerprint import SHORT
 from uwbench.mapped import MappedRows, Spill
 from uwbench.part_files import (
@@ -111,6 +113,17 @@ class Damage:
     what: str
 
 
+class _Entering:
+    """The parts, by task, that threads wait to enter, and whose turn it is; a copy in another process has none."""
+
+    def __init__(self) -> None:
+        self.turn = threading.Lock()
+        self.waiting: dict[str, deque[tuple[Part, ...]]] = {}
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return _Entering, ()
+
+
 @dataclass(slots=True)
 class EncoderStore:
     """The vectors of one encoder."""
@@ -118,6 +131,7 @@ class EncoderStore:
     root: Path  # the cache
     record: EncoderRecord
     _opened: dict[Path, pa.Table] = field(default_factory=dict)
+    _entering: _Entering = field(default_factory=_Entering)
 
     @property
     def folder(self) -> Path:
@@ -190,13 +204,35 @@ class EncoderStore:
             part = replace(part, frames=path.name, frames_bytes=file.bytes, frames_xxh3_128=file.xxh3_128)
         if enter:
             self.enter(task, table, [part])
+        else:
+            sync_folder(folder)
         return part
 
     def enter(self, task: str, table: str, parts: Sequence[Part]) -> None:
-        """Enter parts that were written in the task's manifest, made for `table` if it is new."""
+        """Enter parts that were written in the task's manifest, made for `table` if it is new.
+
+        Parts that other threads wait to enter meanwhile go in together: the folder is synced and the manifest written
+        once for all of them.
+        """
+        own = tuple(parts)
+        waiting = self._entering.waiting.setdefault(task, deque())
+        waiting.append(own)
+        with self._entering.turn:
+            if not any(other is own for other in waiting):
+                return  # another thread's turn took them along
+            taken = [waiting.popleft() for _ in range(len(waiting))]
+            try:
+                self._enter(task, table, [part for others in taken for part in others])
+            except BaseException:
+                waiting.extend(others for others in taken if others is not own)  # those threads try for themselves
+                raise
+
+    def _enter(self, task: str, table: str, parts: Sequence[Part]) -> None:
         names = {part.name for part in parts}
         for name in names:
             self._opened.pop(self.folder / task / name, None)
+        if parts:  # else nothing was written, perhaps not even the folder
+            sync_folder(self.folder / task)
         with self._manifest_lock(task):
             manifest = self.manifest(task) or Manifest(task, self.record.fingerprint, table)
             others = [other for other in manifest.parts if other.name not in names]
@@ -255,6 +291,8 @@ class EncoderStore:
             return Located([], np.full(len(keys), -1), np.zeros(len(keys), np.int64))
         starts = np.cumsum([0, *(len(part) for part in found)])
         everything = pa.concat_arrays(found)
+        if wanted.equals(everything):  # clips of one length lie in the order of their table
+            return Located(tables, np.repeat(np.arange(len(found)), np.diff(starts)), _within(starts))
         flat = (
             pc.call_function("index_in", [wanted], pc.SetLookupOptions(everything))
             .fill_null(-1)
@@ -412,6 +450,11 @@ def read_encoder(path: Path) -> EncoderRecord:
         return EncoderRecord(**data)
     except (KeyError, TypeError) as error:
         raise StoreError(f"is damaged ({error})", where=path, remedy=_REMOVE) from error
+
+
+def _within(starts: np.ndarray) -> np.ndarray:
+    """Return the place of each row in its own part, for parts that begin at `starts`, the end of the last included."""
+    return np.arange(starts[-1]) - np.repeat(starts[:-1], np.diff(starts))
 
 
 def _require_whole(path: Path, what: str | None) -> None:
