@@ -125,8 +125,11 @@ def number(text: str) -> str:
 
 
 def speaker(text: str) -> str:
-    """Return a speaker's name or id as `speaker NAME`."""
-    return "speaker " + clean(text).removeprefix("speaker ").strip()
+    """Return a speaker's name or id as `speaker NAME`, nothing for none."""
+    words = clean(text).split()
+    while words and words[0] == "speaker":
+        words = words[1:]
+    return " ".join(["speaker", *words]) if words else ""
 
 
 def midi(text: str) -> str:

@@ -61,7 +61,7 @@ class PlannedBatches:
         raise DataError(
             "no clip that can stand in for an unreadable one can be read",
             where=name,
-            remedy="check the shards: uniwhisper validate",
+            remedy="check the shards: uniwhisper check",
         )
 
     def _read(self, drawn: Draw, *, replaced: bool) -> Example:

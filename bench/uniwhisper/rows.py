@@ -89,6 +89,10 @@ class RowTable:
         self._starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
         self.durations: np.ndarray = self._numbers("duration_s", np.float64)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Workers map the files themselves; the rows are never sent to them.
+        return _reopen, (self.files,)
+
     def __len__(self) -> int:
         return int(self._starts[-1])
 
@@ -166,6 +170,10 @@ class RowTable:
     def sha256(self) -> str:
         """Return the identity of the rows: what the index files hold, in order, wherever they lie."""
         return digest([sha256_file(path) for path, _ in self._files])
+
+
+def _reopen(paths: Sequence[Path]) -> RowTable:
+    return RowTable([_open(path) for path in paths])
 
 
 def open_rows(folders: Sequence[Path]) -> RowTable:
