@@ -64,7 +64,7 @@ def test_the_main_job_on_the_mini_suite(uwbench: Command, tmp_path: Path) -> Non
         assert uwbench("leaderboard", "-s", "mini", "--output", path).code == 0
         assert "logmel" in path.read_text()
     assert uwbench("compare", "logmel", "mfcc", "-s", "mini").code == 0
-    assert "borda" in uwbench("sensitivity", "-s", "mini").out
+    assert "Borda" in uwbench("sensitivity", "-s", "mini").out
     (row, _) = json.loads(uwbench("inflation", "-t", "mini_sound", "--seeds", 3, "--json").out)
     assert row["difference"] == pytest.approx(row["on_test"] - row["on_validation"])
     assert row["difference"] > -0.05

@@ -30,9 +30,12 @@ from uwbench.cli_options import (
 from uwbench.errors import UsageError
 
 if TYPE_CHECKING:
+    import numpy as np
     from rich.table import Table
 
     from uwbench.card import Card
+    from uwbench.encoders.base import EncoderInfo
+    from uwbench.encoders.conformance import Conformance
     from uwbench.sources.check import CheckReport
     from uwbench.sources.dataset import Dataset
 
@@ -68,11 +71,11 @@ def list_models(ctx: typer.Context, as_json: Json = False) -> None:
         table.add_row(
             entry.name,
             entry.family,
-            f"{entry.parameters / 1e6:.0f} M" if entry.parameters else "-",
+            "-" if entry.parameters is None else f"{entry.parameters / 1e6:.0f} M",
             f"{entry.sample_rate / 1000:g} kHz",
             f"{entry.context_s:g} s" if entry.context_s else "any",
-            f"{entry.hop_s * 1000:g} ms",
-            str(entry.layers),
+            f"{entry.hop_s * 1000:.4g} ms",
+            str(entry.layers or "-"),
             entry.licence,
             entry.training_data,
         )
@@ -80,19 +83,52 @@ def list_models(ctx: typer.Context, as_json: Json = False) -> None:
     print("Any Hugging Face id or folder of a known architecture, hear:MODULE and FILE.py:Class work too.")
 
 
-def show_model(name: Annotated[str, typer.Argument(help="A name of the catalogue.")], as_json: Json = False) -> None:
-    """Show one model of the catalogue in full."""
+def show_model(
+    name: Annotated[str, typer.Argument(help="A name of the catalogue, its hub id, or a folder with weights.")],
+    as_json: Json = False,
+) -> None:
+    """Show one model in full: facts, what it was trained on, and its contamination flag for every task."""
+    from uwbench.card import find_cards
+    from uwbench.contamination import FLAGS, judge, read_lineage, stated, training_of
     from uwbench.encoders.catalogue import CATALOGUE
     from uwbench.registry import suggestion
 
-    entries = {entry.name: entry for entry in CATALOGUE}
-    if name not in entries:
+    entries = {key: entry for entry in CATALOGUE for key in (entry.name, entry.hub_id) if key}
+    listed = None
+    if name in entries:
+        fields, name = asdict(entries[name]), entries[name].name
+    elif Path(name).expanduser().is_dir():
+        fields, listed = _folder_facts(name)
+        name = fields["name"]
+    else:
         raise UsageError(f"unknown model {name!r}", remedy=suggestion(name, entries))
-    _show(asdict(entries[name]), as_json)
+    training = stated(listed) if listed is not None else training_of(name, read_lineage())
+    if training is not None:
+        fields["trained_on"] = training.model_dump(mode="json", exclude={"names"}, exclude_none=True)
+    cards = find_cards()[0].values()
+    flags = {card.name: judge(card.name, name, listed, folds=card.folds is not None).flag for card in cards}
+    found = {flag: [task for task, own in flags.items() if own == flag] for flag in reversed(FLAGS)}
+    fields["contamination"] = {flag: tasks for flag, tasks in found.items() if tasks}
+    _show(fields, as_json)
+
+
+def _folder_facts(name: str) -> tuple[dict[str, Any], tuple[dict[str, Any], ...] | None]:
+    """Return what a folder of weights says of itself, and its own list of training data."""
+    from uwbench.encoders.base import ModelSpec
+    from uwbench.encoders.resolve import open_encoder
+
+    info = open_encoder(ModelSpec(name)).info
+    facts = ("name", "family", "parameters", "sample_rate", "context_s", "hop_s", "licence")
+    fields = {fact: getattr(info, fact) for fact in facts}
+    return {**fields, "layers": len(info.layers)}, info.training_data
 
 
 def check_model(
     model: Annotated[str, typer.Argument(help="A model, named as for -m.")],
+    task: Annotated[
+        str | None, typer.Option("-t", "--task", help="Take the audio of this card, manifest or folder.")
+    ] = None,
+    data: Data = None,
     weights: Weights = None,
     context: Context = "full",
     revision: Revision = None,
@@ -100,23 +136,58 @@ def check_model(
     trust_remote_code: RemoteCode = False,
     as_json: Json = False,
 ) -> None:
-    """Measure what an encoder promises: frame hop, independence of batch mates, determinism, speed."""
+    """Measure what an encoder promises: frame hop, independence of batch mates, determinism, speed.
+
+    On clips of a task's audio; without --task, on sounds that are computed on the spot.
+    """
     from uwbench.cli_options import model_specs
     from uwbench.device import pick_device
     from uwbench.encoders.conformance import check_encoder
     from uwbench.encoders.resolve import open_encoder
 
     encoder = open_encoder(model_specs([model], weights, context, revision, trust_remote_code)[0])
-    found = check_encoder(encoder, device=pick_device(device))
+    clips, audio = _clips_of(task, data, encoder.info.sample_rate)
+    found = check_encoder(encoder, clips=clips, device=pick_device(device))
     if as_json:
-        print_json(found.to_json())
+        print_json({**found.to_json(), "audio": audio})
     else:
-        for name, value in found.to_json().items():
-            if name != "problems":
-                print(f"{name:<18} {value}")
-        for problem in found.problems:
-            print(f"problem: {problem}")
+        _print_conformance(found, encoder.info, audio)
     raise typer.Exit(1 if found.problems else 0)
+
+
+def _clips_of(task: str | None, data: Path | None, rate: int) -> tuple[list[np.ndarray], str]:
+    """Return four clips out of a task, spread over it, and where they come from in words."""
+    from uwbench import api
+
+    dataset = api.open_task(task or "mini_sound", data=api.folders(None, data, None).data)
+    clips = [dataset.clips[len(dataset.clips) * index // 4] for index in range(min(4, len(dataset.clips)))]
+    if not clips:
+        raise UsageError("holds no clip", where=f"--task {task}")
+    decoded = [api.decode(clip.audio, rate, start_s=clip.start_s, end_s=clip.end_s) for clip in clips]
+    if task is None:
+        return decoded, f"{len(clips)} generated sounds of mini_sound; give --task for real audio"
+    return decoded, f"{len(clips)} clips of {dataset.card.name} ({dataset.source})"
+
+
+def _print_conformance(found: Conformance, info: EncoderInfo, audio: str) -> None:
+    from uwbench.encoders.conformance import BATCH_TOLERANCE
+
+    how = {"padded": "padded to the longest", "equal-length": "with mates of its length", "single": "one by one"}
+    rows = {
+        "model": found.model,
+        "audio": audio,
+        "layers": f"{len(info.layers)} of {info.dim} values",
+        "hop": f"{found.hop_seconds * 1000:.4g} ms ({info.hop_s * 1000:.4g} ms declared)",
+        "batch deviation": f"{found.batch_deviation:.2g} ({how[info.batching]}; at most {BATCH_TOLERANCE:g})",
+        "deterministic": "yes" if found.deterministic else "no",
+        "clips a second": f"{found.clips_per_second:.3g}, of 1 to 4.3 s each",
+    }
+    for name, value in rows.items():
+        print(f"{name:<16} {value}")
+    for problem in found.problems:
+        print(f"problem: {problem}")
+    if not found.problems:
+        print("no problem found")
 
 
 def list_tasks(

@@ -1,6 +1,8 @@
 """The models known by name: what `uwbench models` lists.
 
-Parameters are those of the encoder alone. Facts are from the cards and papers; what they do not say is "unknown".
+Parameters are those of the encoder alone, counted in transformers' model of the published configuration. Facts are from
+the cards and papers; what they do not say is "unknown". What is known of training data, dataset by dataset, is in
+`tasks/lineage/models.yaml`.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ _UNISPEECH = "of microsoft/UniSpeech"
 _WEB = "680k h of labelled web audio (not public)"
 _WEB_ENGLISH = "the English part of 680k h of labelled web audio (not public)"
 _WEB_V3 = "1M h weakly and 4M h pseudo-labelled web audio (not public)"
+_MOONSHINE = "about 200k h of speech, in part not public"
 _WIDTHS = {4: 384, 6: 512, 12: 768, 24: 1024, 32: 1280}  # encoder layers -> width
 
 
@@ -41,9 +44,9 @@ def _distil(size: str, layers: int, mels: int, data: str) -> CatalogueEntry:
 
 
 def _waveform(
-    name: str, family: str, owner: str, layers: int, licence: str, data: str, *, hop_s: float = 0.02
+    name: str, family: str, owner: str, layers: int, licence: str, data: str, size: int, *, hop_s: float = 0.02
 ) -> CatalogueEntry:
-    return CatalogueEntry(name, family, f"{owner}/{name}", None, 16_000, None, hop_s, layers + 1, licence, data)
+    return CatalogueEntry(name, family, f"{owner}/{name}", size, 16_000, None, hop_s, layers + 1, licence, data)
 
 
 CATALOGUE: tuple[CatalogueEntry, ...] = (
@@ -66,26 +69,46 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
     _distil("medium.en", 24, 80, _WEB_ENGLISH),
     _distil("large-v2", 32, 80, _WEB),
     _distil("large-v3", 32, 128, _WEB_V3),
-    _waveform("wav2vec2-base", "wav2vec2", "facebook", 12, "Apache-2.0", _LIBRISPEECH),
-    _waveform("wav2vec2-large-lv60", "wav2vec2", "facebook", 24, "Apache-2.0", _LIBRI_LIGHT),
-    _waveform("wav2vec2-xls-r-300m", "wav2vec2", "facebook", 24, "Apache-2.0", "436k h of speech in 128 languages"),
-    _waveform("hubert-base-ls960", "hubert", "facebook", 12, "Apache-2.0", _LIBRISPEECH),
-    _waveform("hubert-large-ll60k", "hubert", "facebook", 24, "Apache-2.0", _LIBRI_LIGHT),
-    _waveform("wavlm-base", "wavlm", "microsoft", 12, _UNISPEECH, _LIBRISPEECH),
-    _waveform("wavlm-base-plus", "wavlm", "microsoft", 12, _UNISPEECH, _WAVLM),
-    _waveform("wavlm-large", "wavlm", "microsoft", 24, _UNISPEECH, _WAVLM),
-    _waveform("data2vec-audio-base", "data2vec-audio", "facebook", 12, "Apache-2.0", _LIBRISPEECH),
-    _waveform("unispeech-sat-base", "unispeech-sat", "microsoft", 12, _UNISPEECH, _LIBRISPEECH),
-    _waveform("wav2vec2-conformer-rel-pos-large", "wav2vec2-conformer", "facebook", 24, "Apache-2.0", _LIBRISPEECH),
-    _waveform("w2v-bert-2.0", "wav2vec2-bert", "facebook", 24, "MIT", "4.5M h of unlabelled speech (not public)"),
-    _waveform("moonshine-tiny", "moonshine", "UsefulSensors", 6, "MIT", _UNKNOWN, hop_s=0.024),
-    _waveform("moonshine-base", "moonshine", "UsefulSensors", 8, "MIT", _UNKNOWN, hop_s=0.024),
-    _waveform("parakeet-ctc-1.1b", "parakeet", "nvidia", 42, "CC BY 4.0", "64k h of English speech", hop_s=0.08),
+    _waveform("wav2vec2-base", "wav2vec2", "facebook", 12, "Apache-2.0", _LIBRISPEECH, 94_370_944),
+    _waveform("wav2vec2-large-lv60", "wav2vec2", "facebook", 24, "Apache-2.0", _LIBRI_LIGHT, 315_437_696),
+    _waveform(
+        "wav2vec2-xls-r-300m",
+        "wav2vec2",
+        "facebook",
+        24,
+        "Apache-2.0",
+        "436k h of speech in 128 languages",
+        315_437_696,
+    ),
+    _waveform("hubert-base-ls960", "hubert", "facebook", 12, "Apache-2.0", _LIBRISPEECH, 94_370_944),
+    _waveform("hubert-large-ll60k", "hubert", "facebook", 24, "Apache-2.0", _LIBRI_LIGHT, 315_437_696),
+    _waveform("wavlm-base", "wavlm", "microsoft", 12, _UNISPEECH, _LIBRISPEECH, 94_381_168),
+    _waveform("wavlm-base-plus", "wavlm", "microsoft", 12, _UNISPEECH, _WAVLM, 94_381_168),
+    _waveform("wavlm-large", "wavlm", "microsoft", 24, _UNISPEECH, _WAVLM, 315_452_096),
+    _waveform("data2vec-audio-base", "data2vec-audio", "facebook", 12, "Apache-2.0", _LIBRISPEECH, 93_163_520),
+    _waveform("unispeech-sat-base", "unispeech-sat", "microsoft", 12, _UNISPEECH, _LIBRISPEECH, 94_370_944),
+    _waveform(
+        "wav2vec2-conformer-rel-pos-large",
+        "wav2vec2-conformer",
+        "facebook",
+        24,
+        "Apache-2.0",
+        _LIBRISPEECH,
+        618_558_080,
+    ),
+    _waveform(
+        "w2v-bert-2.0", "wav2vec2-bert", "facebook", 24, "MIT", "4.5M h of unlabelled speech (not public)", 580_492_096
+    ),
+    _waveform("moonshine-tiny", "moonshine", "UsefulSensors", 6, "MIT", _MOONSHINE, 7_681_248, hop_s=0.024),
+    _waveform("moonshine-base", "moonshine", "UsefulSensors", 8, "MIT", _MOONSHINE, 20_153_120, hop_s=0.024),
+    _waveform(
+        "parakeet-ctc-1.1b", "parakeet", "nvidia", 42, "CC BY 4.0", "64k h of English speech", 1_061_489_664, hop_s=0.08
+    ),
     CatalogueEntry(
         "ast-audioset",
         "audio-spectrogram-transformer",
         "MIT/ast-finetuned-audioset-10-10-0.4593",
-        None,
+        86_187_264,
         16_000,
         10.24,
         0.1,
@@ -97,7 +120,7 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
         "clap-htsat-unfused",
         "clap",
         "laion/clap-htsat-unfused",
-        None,
+        27_534_488,
         48_000,
         10.0,
         0.3125,
@@ -115,7 +138,7 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
         0.04,
         33,
         "Apache-2.0",
-        _UNKNOWN,
+        "Whisper large-v3's, and audio that is not named",
     ),
     CatalogueEntry(
         "audio-flamingo-3",
@@ -127,17 +150,26 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
         0.04,
         33,
         "NVIDIA, non-commercial",
-        _UNKNOWN,
+        "Whisper large-v3's, AudioSkills-XL, LongAudio-XL, AF-Chat",
     ),
     CatalogueEntry(
-        "encodec-24khz", "encodec", "facebook/encodec_24khz", None, 24_000, None, 320 / 24_000, 1, _UNKNOWN, _UNKNOWN
+        "encodec-24khz",
+        "encodec",
+        "facebook/encodec_24khz",
+        7_425_792,
+        24_000,
+        None,
+        320 / 24_000,
+        1,
+        _UNKNOWN,
+        "DNS challenge, Common Voice, AudioSet, FSD50K, Jamendo, and music that is not public",
     ),
-    # The last two bring their own code: --trust-remote-code.
+    # The last two bring their own code: --trust-remote-code. Their sizes are those that their papers state.
     CatalogueEntry(
         "mert-95m",
         "remote code",
         "m-a-p/MERT-v1-95M",
-        None,
+        95_000_000,
         24_000,
         None,
         320 / 24_000,
@@ -149,7 +181,7 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
         "dasheng-base",
         "remote code",
         "mispeech/dasheng-base",
-        None,
+        86_000_000,
         16_000,
         None,
         0.04,

@@ -1,0 +1,115 @@
+"""`uwbench models`: the list, one in full, and the check on a task's audio."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from uwbench.encoders.catalogue import CATALOGUE
+
+Command = Callable[..., Any]
+BROKEN = """
+import torch
+
+
+class TenNotTwenty(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.sampling_rate, self.output_dim, self.hop_size_in_ms = 16000, 4, 10
+
+    def forward(self, audio):
+        return audio[:, : audio.shape[1] // 320 * 320].unflatten(1, (-1, 320))[..., :4]
+"""
+
+
+def test_the_check_takes_a_tasks_audio_and_says_which(uwbench: Command, whisper_tiny: Path, shared_data: Path) -> None:
+    manifest = str(shared_data / "esc10" / "manifest.csv")
+    done = uwbench("models", "check", str(whisper_tiny), "--context", "trimmed", "-t", manifest)
+    assert done.code == 0, done.err
+    assert "4 clips of esc10 (manifest " in done.out
+    assert "20 ms (20 ms declared)" in done.out
+    assert "no problem found" in done.out
+    found = json.loads(uwbench("models", "check", str(whisper_tiny), "-t", manifest, "--json").out)
+    wanted = {"model", "hop_seconds", "batch_deviation", "deterministic", "clips_per_second", "problems", "audio"}
+    assert set(found) == wanted
+    assert found["hop_seconds"] == pytest.approx(0.02)
+    assert found["deterministic"] is True
+    assert found["problems"] == []
+    assert found["batch_deviation"] < 1e-4
+
+
+def test_without_a_task_the_audio_is_generated_and_that_is_said(uwbench: Command) -> None:
+    done = uwbench("models", "check", "logmel")
+    assert done.code == 0
+    assert "4 generated sounds of mini_sound; give --task for real audio" in done.out
+
+
+def test_what_breaks_the_contract_is_exit_code_1_and_what_is_not_there_2(uwbench: Command, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(BROKEN)
+    done = uwbench("models", "check", f"{tmp_path}/own.py:TenNotTwenty")
+    assert done.code == 1
+    assert "problem: declares a frame each 10 ms and gives one each 19.98 ms" in done.out
+    assert uwbench("models", "check", "whisper-tny").code == 2
+    done = uwbench("models", "check", "logmel", "-t", "esc50")
+    assert done.code != 0
+    assert "esc50" in done.err
+
+
+def test_one_model_in_full_with_its_flags(uwbench: Command, tmp_path: Path) -> None:
+    found = json.loads(uwbench("models", "show", "wav2vec2-base", "--json").out)
+    assert found["hub_id"] == "facebook/wav2vec2-base"
+    assert found["trained_on"]["data"] == [{"dataset": "librispeech", "split": "train"}]
+    assert found["contamination"]["trained on train"] == ["librispeech_asr", "librispeech_mf"]
+    assert "libricount" in found["contamination"]["same source"]
+    assert json.loads(uwbench("models", "show", "facebook/wav2vec2-base", "--json").out) == found
+    assert uwbench("models", "show", "wav2vec2-bas").code == 2
+
+    folder = tmp_path / "mine"
+    from transformers import EncodecConfig, EncodecModel
+
+    EncodecModel(EncodecConfig(num_filters=4, hidden_size=16, codebook_size=8, codebook_dim=16)).save_pretrained(folder)
+    (folder / "training_data.json").write_text('[{"dataset": "FSD50K", "split": "dev"}]')
+    found = json.loads(uwbench("models", "show", str(folder), "--json").out)
+    assert found["contamination"]["trained on train"] == ["fsd50k"]
+    assert "esc50" in found["contamination"]["same source"]
+    assert "ravdess" in found["contamination"]["clean"]
+
+
+def test_the_list_says_size_rate_context_hop_layers_licence_and_data(uwbench: Command) -> None:
+    found = json.loads(uwbench("models", "--json").out)
+    assert [entry["name"] for entry in found] == [entry.name for entry in CATALOGUE]
+    for entry in found:
+        if entry["name"] != "uniwhisper":
+            assert entry["parameters"] is not None
+            assert entry["layers"] > 0
+            assert entry["training_data"]
+        assert entry["sample_rate"] > 0
+        assert entry["hop_s"] > 0
+        assert entry["licence"]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("wav2vec2-base", "Wav2Vec2"),
+        ("hubert-base-ls960", "Hubert"),
+        ("wavlm-base", "WavLM"),
+        ("data2vec-audio-base", "Data2VecAudio"),
+        ("unispeech-sat-base", "UniSpeechSat"),
+        ("w2v-bert-2.0", "Wav2Vec2Bert"),
+        ("ast-audioset", "AST"),
+    ],
+)
+def test_sizes_are_those_of_transformers_models(name: str, kind: str) -> None:
+    import transformers
+
+    with torch.device("meta"):
+        model = getattr(transformers, f"{kind}Model")(getattr(transformers, f"{kind}Config")())
+    # A mask of training alone is left out, as in the weights that are read.
+    count = sum(value.numel() for key, value in model.named_parameters() if not key.endswith("masked_spec_embed"))
+    assert next(entry for entry in CATALOGUE if entry.name == name).parameters == count
