@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 KEY_BYTES = 32
 _CHECK = "run uwbench cache verify, then extract again"
 _DAMAGED = "does not match its checksum"
-_BLOCK = 1 << 18  # bytes read and hashed at a time: what a second-level cache holds beside other things
+_BLOCK = 1 << 19  # bytes read and hashed at a time: what a second-level cache holds beside other things
 _ON_ITS_WAY = 4 << 20  # bytes written before the disk is set to work on them
 
 
@@ -97,7 +97,10 @@ def _write(path: Path, table: pa.Table) -> Expected:
 
 
 class _HashedFile:
-    """A file, as Arrow writes to it, that hashes what it is given a block at a time, and has the disk begin with it."""
+    """A file, as Arrow writes to it, that hashes what it is given a block at a time, and has the disk begin with it.
+
+    Blocks are large, as a file that was written in small ones is held, and read, in small pages.
+    """
 
     closed = False
 
@@ -108,8 +111,8 @@ class _HashedFile:
 
     def write(self, data: Any) -> int:
         given = memoryview(data).cast("B")
-        for start in range(0, len(given), _BLOCK):
-            block = given[start : start + _BLOCK]
+        for start in range(0, len(given), _ON_ITS_WAY):
+            block = given[start : start + _ON_ITS_WAY]
             self.hash.update(block)
             self.bytes += len(block)
             while block:

@@ -315,12 +315,15 @@ class EncoderStore:
         out = np.empty((len(keys), len(self.record.layers), self.record.dim), np.float32)
         expected = self._expected({path for path, _ in located.parts})
 
-        def copy(index: int) -> tuple[Path, str | None]:
-            path, places = located.parts[index][0], np.flatnonzero(located.part == index)
+        order = np.argsort(located.part, kind="stable")
+        used, starts = np.unique(located.part[order], return_index=True)
+
+        def copy(index: int, places: np.ndarray) -> tuple[Path, str | None]:
+            path = located.parts[index][0]
             return path, read_vectors(path, expected[path], pooling, located.row[places], out, places)
 
         with ThreadPoolExecutor(_READERS) as pool:
-            for path, what in pool.map(copy, np.unique(located.part).tolist()):
+            for path, what in pool.map(copy, used.tolist(), np.split(order, starts[1:])):
                 _require_whole(path, what)
         return out
 
