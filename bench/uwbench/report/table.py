@@ -63,7 +63,7 @@ def run_table(results: Sequence[Result]) -> Table:
     """Return one model's table: task, n, MLP with interval, kNN, what was chosen, seconds; what failed comes last."""
     from rich.text import Text
 
-    table = _new_table(Text(results[0].model.name))
+    table = _new_table(Text(_model_text(results[0])))
     table.add_column("Task", overflow="fold")
     table.add_column("n", justify="right")
     for method in METHODS:
@@ -98,8 +98,10 @@ def layers_table(results: Sequence[Result]) -> Table | None:
     swept = {r.task.name: r.scores["mlp"] for r in results if "mlp" in r.scores and r.scores["mlp"].layers}
     if not swept:
         return None
-    table = _new_table(Text(f"{results[0].model.name}: layers, {METHOD_NAMES['mlp']}, one seed"))
-    table.add_column("Layer", overflow="fold")
+    title = f"{_model_text(results[0])}: layers, {METHOD_NAMES['mlp']}, one seed"
+    table = _new_table(Text(title))
+    # As wide as the title, which would be broken over a narrow table.
+    table.add_column("Layer", overflow="fold", min_width=min(60, len(title) - 14 * len(swept)))
     for task in swept:
         table.add_column(Text(task, overflow="fold"), justify="right")
     for name in dict.fromkeys(layer for score in swept.values() for layer in score.layers or ()):
@@ -109,6 +111,12 @@ def layers_table(results: Sequence[Result]) -> Table | None:
         if any(name in score.raw for score in swept.values()):
             table.add_row(row, *(_further(score, name) for score in swept.values()))
     return table
+
+
+def _model_text(result: Result) -> str:
+    """Return a model's name, with its context where that is not what it was trained with."""
+    model = result.model
+    return f"{model.name} (trimmed)" if model.context == "trimmed" else model.name
 
 
 def _further(score: Score, name: str) -> str:
@@ -129,7 +137,7 @@ def run_averages(by_model: Sequence[Sequence[Result]], suite: Suite) -> Table:
             found = averages(scored, suite, method)
             if found:
                 cells = [_average_text(found[name]) for name in AVERAGES]
-                table.add_row(Text(own[0].model.name), SHORT_NAMES[method], *cells, _held(found["weighted"]))
+                table.add_row(Text(_model_text(own[0])), SHORT_NAMES[method], *cells, _held(found["weighted"]))
     return table
 
 
@@ -191,8 +199,9 @@ def chosen_text(chosen: Mapping[str, Any], *, several_layers: bool = True) -> st
     choice.
     """
     hidden = _HIDDEN if several_layers else _HIDDEN | {"layer"}
-    shown = {name: value for name, value in chosen.items() if name not in hidden and not _folds_of(value)}
-    folds = [fold for value in chosen.values() for fold in _folds_of(value)]
+    kept = {name: value for name, value in chosen.items() if name not in hidden}
+    shown = {name: value for name, value in kept.items() if not _folds_of(value)}
+    folds = [fold for value in kept.values() for fold in _folds_of(value)]
     for name in dict.fromkeys(name for fold in folds for name in fold if name not in hidden):
         shown[name] = [fold[name] for fold in folds if name in fold]
     return ", ".join(
