@@ -149,6 +149,7 @@ def plan_conversion(request: Request) -> Conversion:
             unasked += 1
             continue
         items.append(_item(source, source.clips[index], asked))
+    _require_askable(items)
     if not items:
         raise UsageError(
             "leaves no clip to convert", where=source.where, remedy="look at --split, --fold and --exclude"
