@@ -200,13 +200,16 @@ def normalise(
 ) -> tuple[str, ...]:
     """Return the answers, each of which is right, that a clip's labels give; none where they give no usable one.
 
-    `names` spells labels, `languages` codes. Raises InputError where the labels are not of this kind.
+    `names` spells labels, `languages` codes. Events that are asked as `labels` are their labels. Raises InputError
+    where the labels are not of this kind.
     """
     if kind == "events":
         timed = [one for one in labels if isinstance(one, Event)]
         if isinstance(labels, str) or len(timed) < len(labels):
             raise InputError("has texts where events are needed")
         return _usable([events(timed, names)])
+    if kind == "labels" and not isinstance(labels, str):
+        return _usable([join_labels((one if isinstance(one, str) else one.label for one in labels), names)])
     texts = [labels] if isinstance(labels, str) else [one for one in labels if isinstance(one, str)]
     if not isinstance(labels, str) and len(texts) < len(labels):
         raise InputError("has events where texts are needed")

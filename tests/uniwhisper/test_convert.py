@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 import soundfile
 
+from miniatures import write_miniature
 from uniwhisper.cli import main
-from uniwhisper.convert import Request, convert, plan_conversion, read_classes
+from uniwhisper.convert import Request, convert, count_tasks, plan_conversion, read_classes
 from uniwhisper.rows import Row, open_rows
 from uniwhisper.shards import read_audio
-from uwbench.api import AudioFile, InputError, UsageError, decode
+from uwbench.api import AudioFile, InputError, UsageError, decode, open_task
 
 Run = Callable[..., "tuple[int, str, str]"]
 
@@ -221,6 +222,48 @@ def test_a_card_brings_its_labels_licence_and_splits(tmp_path: Path) -> None:
     }
     with pytest.raises(UsageError, match="give --label"):
         plan_conversion(Request("mini_speech"))
+
+
+# What a card's clips are asked, and answers that its miniature has; the cards of the benchmark that have training data.
+OF_CARDS = {
+    "asvspoof2015": ("spoof", {"genuine", "spoof"}),
+    "clotho": ("caption", {'Something number 0 sounds, said 0 times, "loudly".'}),
+    "cremad": ("emotion", {"angry", "happy"}),
+    "desed": ("tagging", {"dog; speech"}),
+    "esc50": ("sound_cls", {"dog", "helicopter"}),
+    "fluentspeechcommands": ("intent", {"Change language"}),
+    "fma_small": ("genre", {"hip-hop", "folk"}),
+    "fsd50k": ("tagging", {"bark; dog; animal"}),
+    "fsdkaggle2018": ("sound_cls", {"gunshot or gunfire", "hi-hat"}),
+    "gtzan": ("genre", {"hip-hop", "blues"}),
+    "libricount": ("spk_count", {"0"}),
+    "librispeech_asr": ("asr", {"zero"}),
+    "librispeech_mf": ("gender", {"male", "female"}),
+    "nsynth": ("instrument/family", {"bass", "guitar"}),
+    "ravdess": ("emotion", {"neutral", "angry"}),
+    "speechcommands_v1": ("keyword", {"bed", "zero"}),
+    "urbansound8k": ("sound_cls", {"car horn", "gun shot"}),
+    "vocalsound": ("vocal_sound", {"throat clearing", "cough"}),
+    "voxceleb1": ("speaker_id", {"speaker id10001"}),
+    "voxlingua33": ("lid", {"Ukrainian"}),
+}
+
+
+@pytest.mark.parametrize("card", OF_CARDS)
+def test_the_training_parts_of_public_datasets_are_asked_as_is_known(
+    card: str, shared_data: Path, tmp_path: Path
+) -> None:
+    write_miniature(card, "publisher", tmp_path / "data" / card, shared_data)
+    clips = open_task(card, data=tmp_path / "data").clips
+    folds = sorted({clip.fold for clip in clips if clip.fold})[:-1]
+    planned = plan_conversion(Request(card, data=tmp_path / "data", folds=tuple(folds)))
+    trained = [clip for clip in clips if (clip.fold in folds if folds else clip.split == "train")]
+    assert [item.clip for item in planned.items] == [clip.id for clip in trained]
+    task, answers = OF_CARDS[card]
+    assert {name for name, _, _ in count_tasks(planned.items)} == {task}
+    assert answers <= {text for item in planned.items for one in item.asked for text in one.answers}
+    if task in planned.classes and task != "tagging":
+        assert len(planned.classes[task]) == len({clip.labels for clip in clips})
 
 
 KILLED = """
