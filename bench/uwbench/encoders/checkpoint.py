@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _IGNORED = frozenset({"_name_or_path", "transformers_version"})
 _TEXTS = ["*.json", "*.md"]
 _SAFETENSORS = ["model.safetensors", "model-*-of-*.safetensors"]
+_AGAIN = "fetch the folder again"
 _PICKLES = ["pytorch_model.bin", "pytorch_model-*-of-*.bin"]
 
 
@@ -79,16 +80,24 @@ def weight_files(folder: ModelFolder) -> list[Path]:
         index = read_json(folder.path / f"{stem}.{suffix}.index.json")
         whole = folder.path / f"{stem}.{suffix}"
         if index is not None:
-            files = [folder.path / name for name in sorted(set(index["weight_map"].values()))]
+            files = [folder.path / name for name in _listed(folder.path / f"{stem}.{suffix}.index.json", index)]
             missing = [file.name for file in files if not file.is_file()]
             if missing:
-                remedy = "fetch the folder again"
-                raise EncoderError(f"lacks the weights file {missing[0]}", where=folder.path, remedy=remedy)
+                raise EncoderError(f"lacks the weights file {missing[0]}", where=folder.path, remedy=_AGAIN)
             return files
         if whole.is_file():
             return [whole]
     remedy = "put model.safetensors there, as save_pretrained writes it"
     raise EncoderError("holds no weights", where=folder.path, remedy=remedy)
+
+
+def _listed(path: Path, index: Any) -> list[str]:
+    """Return the names of the files that an index lists; raise InputError where it lists none or leaves its folder."""
+    names = index.get("weight_map") if isinstance(index, dict) else None
+    found = sorted({str(name) for name in names.values()}) if isinstance(names, dict) else []
+    if not found or any(Path(name).name != name for name in found):
+        raise InputError("lists no files of its folder under weight_map", where=path, remedy=_AGAIN)
+    return found
 
 
 def identity_of(folder: ModelFolder, *texts: str, files: Sequence[Path] | None = None) -> dict[str, Any]:
@@ -168,14 +177,31 @@ def count_parameters(folder: ModelFolder, prefixes: Sequence[str]) -> int | None
     for file in weight_files(folder):
         if file.suffix != ".safetensors":
             return None
-        with file.open("rb") as opened:
-            header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
-        sizes.update({name: math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__"})
+        sizes.update({name: math.prod(entry["shape"]) for name, entry in _header(file).items()})
     for prefix in prefixes:
         found = [size for name, size in sizes.items() if name.startswith(prefix)]
         if found:
             return sum(found)
     return None
+
+
+def _header(file: Path) -> dict[str, Any]:
+    """Return the tensors that a safetensors file declares; raise EncoderError where it is cut short or damaged.
+
+    https://huggingface.co/docs/safetensors: eight bytes of length, JSON, then the data that its offsets span.
+    """
+    try:
+        with file.open("rb") as opened:
+            length = int.from_bytes(opened.read(8), "little")
+            header = json.loads(opened.read(length))
+        tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
+        ends = 8 + length + max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
+    except (OSError, ValueError, AttributeError, TypeError, LookupError, OverflowError, MemoryError) as error:
+        raise EncoderError("is no whole safetensors file", where=file, remedy=_AGAIN) from error
+    held = file.stat().st_size
+    if held != ends:
+        raise EncoderError(f"holds {held:,} bytes where its header says {ends:,}", where=file, remedy=_AGAIN)
+    return tensors
 
 
 def torch_dtype(name: str) -> torch.dtype:
@@ -200,7 +226,7 @@ def _names(file: Path) -> list[str]:
             with safe_open(file, framework="np") as stored:
                 return list(stored.keys())
         except (SafetensorError, OSError) as error:
-            raise EncoderError(f"is damaged ({error})", where=file, remedy="fetch it again") from error
+            raise EncoderError(f"is damaged ({error})", where=file, remedy=_AGAIN) from error
     return list(_unpickled(file))
 
 
@@ -225,3 +251,5 @@ def _unpickled(file: Path) -> dict[str, torch.Tensor]:
     except pickle.UnpicklingError as error:
         remedy = "convert it to safetensors"
         raise EncoderError("holds more than tensors and is not loaded", where=file, remedy=remedy) from error
+    except (EOFError, RuntimeError, OSError, ValueError, LookupError) as error:
+        raise EncoderError(f"is damaged ({' '.join(str(error).split())})", where=file, remedy=_AGAIN) from error

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,18 @@ from uwbench.fingerprint import sha256_file
 if TYPE_CHECKING:
     import torch
 
+# What a user's own code may raise while it is imported or its class made.
+_OF_USERS = (
+    ArithmeticError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    NameError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 _XARES = ("sampling_rate", "output_dim", "hop_size_in_ms")
 
 
@@ -36,7 +50,8 @@ def open_file(spec: ModelSpec) -> Encoder:
     wanted = [
         p for p in inspect.signature(kind).parameters.values() if p.default is p.empty and p.kind < p.VAR_POSITIONAL
     ]
-    made: Any = kind(spec) if wanted else kind()
+    with _names_the_line(path):
+        made: Any = kind(spec) if wanted else kind()
     source = {"source": sha256_file(path)}
     if isinstance(getattr(made, "info", None), EncoderInfo):
         return _Adopted(made, replace(made.info, identity={**made.info.identity, **source}))
@@ -123,9 +138,21 @@ def _module(path: Path) -> Any:
     sys.modules[made.name] = module  # dataclasses and pickles look their module up
     sys.path.insert(0, str(path.resolve().parent))
     try:
-        made.loader.exec_module(module)
-    except ImportError as error:
-        raise UsageError(f"cannot be imported ({error})", where=path) from error
+        with _names_the_line(path):
+            made.loader.exec_module(module)
     finally:
         sys.path.remove(str(path.resolve().parent))
     return module
+
+
+@contextmanager
+def _names_the_line(path: Path) -> Iterator[None]:
+    """Turn what a user's file raises into an error with the line of that file."""
+    try:
+        yield
+    except SyntaxError as error:
+        raise UsageError(f"cannot be imported ({error.msg})", where=f"{path}:{error.lineno}") from error
+    except _OF_USERS as error:
+        own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        where = ":".join([str(path), *(str(frame.lineno) for frame in own[-1:])])
+        raise UsageError(f"stops with {type(error).__name__}: {' '.join(str(error).split())}", where=where) from error

@@ -66,6 +66,8 @@ def load_pretrained(
 
     `keys` maps names in the checkpoint (regular expressions) to the model's. Pickles load with `weights_only=True`.
     """
+    import pickle
+
     import torch
 
     try:
@@ -80,8 +82,11 @@ def load_pretrained(
                 local_files_only=True,
                 output_loading_info=True,
             )
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
-        raise EncoderError(f"cannot be loaded ({error})", where=folder.path) from error
+    except pickle.UnpicklingError as error:
+        what, remedy = "the weights hold more than tensors and are not loaded", "convert them to safetensors"
+        raise EncoderError(what, where=folder.path, remedy=remedy) from error
+    except (OSError, ValueError, RuntimeError, ImportError, LookupError) as error:
+        raise EncoderError(f"cannot be loaded ({type(error).__name__}: {error})", where=folder.path) from error
     # Used in training alone.
     missing = sorted(key for key in report["missing_keys"] if not key.endswith("masked_spec_embed"))
     if missing or report["mismatched_keys"]:

@@ -50,7 +50,7 @@ def run_view(
         parts.append(run_table(own))
         curves = layers_table(own)
         parts += [] if curves is None else [curves]
-    if any(result.scores for result in results):
+    if any(result.scores and result.status in ("ok", "partial") for result in results):
         parts.append(run_averages(list(by_model.values()), suite))
     if paths:
         parts.append(Text("Results: " + ", ".join(sorted({str(path) for path in paths}))))
