@@ -23,7 +23,7 @@ import numpy as np
 from machine import best, print_machine, seconds
 from uwbench.encoders.base import EncoderInfo
 from uwbench.plan import describe_encoder
-from uwbench.store import EncoderStore, PooledRows, open_encoders
+from uwbench.store import EncoderStore, Part, PooledRows, open_encoders
 
 PART = 4096  # rows, the largest part that is planned
 WRITERS = 4  # a part is synced to the disk while others are written, as several processes of an extraction do
@@ -151,6 +151,14 @@ def opening(folder: Path, keys: list[bytes]) -> None:
     def one() -> None:
         the_store(folder / "store", open_encoders(folder / "store")[0][0].record.dim).read_pooled(keys[:1], task="task")
 
+    for count in (244, 24_414):  # a million and a hundred million clips
+        store = the_store(folder / f"manifest-{count}", 1280)
+        (store.folder / "task").mkdir(parents=True)
+        parts = [Part(f"pooled-{i:05d}.arrow", PART, 20_000_000 + i, f"{i:032x}") for i in range(count)]
+        store.enter("task", "table", parts)
+        entered = best(lambda store=store, parts=parts: store.enter("task", "table", parts[:1]), 5)
+        size = (store.folder / "task" / "manifest.json").stat().st_size
+        print(f"enter a part in a manifest of {count:,} parts ({size / 1e6:.2f} MB): {1000 * entered:.1f} ms")
     print(f"open, with the manifest of {-(-len(keys) // PART)} parts: {1000 * best(listed, 5):.1f} ms; ", end="")
     print(f"open and read one vector, its part checked: {1000 * seconds(one):.0f} ms")
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -115,8 +115,9 @@ class _Driver:
             for _ in range(min(self._places("GPU" if cuda else "CPU"), len(self.plan.parts))):
                 self._hire(kind)
             while self.left or any(part is not None for _, part in self.busy.values()):
-                finished, _ = self.ray.wait(list(self.busy), num_returns=1)
-                self._take(finished[0], kind)
+                self.ray.wait(list(self.busy), num_returns=1)
+                finished, _ = self.ray.wait(list(self.busy), num_returns=len(self.busy), timeout=0)
+                self._take_all(finished, kind)
         finally:
             for worker, _ in self.busy.values():
                 self.ray.kill(worker)
@@ -139,8 +140,22 @@ class _Driver:
         worker = kind.remote(self.job)
         self.busy[worker.ready.remote()] = (worker, None)
 
-    def _take(self, call: Any, kind: Any) -> None:
-        """Enter what a worker wrote and give it its next part; put the part of a lost one back."""
+    def _take_all(self, calls: Sequence[Any], kind: Any) -> None:
+        """Take what some calls gave, and enter it in one manifest, whose rewriting is what a driver spends time on."""
+        done: list[tuple[_Done, PlannedPart]] = []
+        try:
+            for call in calls:
+                done.extend(self._take(call, kind))
+        finally:
+            if done:
+                parts = [part for one, _ in done for part in one.parts]
+                self.plan.store.enter(self.plan.task.card.name, self.plan.table_name, parts)
+        for one, part in done:
+            self.found.append(one.extraction)
+            self.progress(len(part.rows), one.extraction.audio_s)
+
+    def _take(self, call: Any, kind: Any) -> list[tuple[_Done, PlannedPart]]:
+        """Return what a worker wrote, if anything, and give it its next part; put the part of a lost one back."""
         worker, part = self.busy.pop(call)
         try:
             done: _Done | None = self.ray.get(call)
@@ -154,17 +169,15 @@ class _Driver:
             if part is not None:
                 self.left.append(part)
             self._hire(kind)  # waits for a place, if there is none now, while the others go on
-            return
+            return []
         if done is not None:
             self.lost = 0
-            self.plan.store.enter(self.plan.task.card.name, self.plan.table_name, done.parts)
-            self.found.append(done.extraction)
-            self.progress(len(part.rows) if part else 0, done.extraction.audio_s)
         if self.left:
             following = self.left.popleft()
             self.busy[worker.work.remote(part_of(self.plan, following))] = (worker, following)
         else:
             self.ray.kill(worker)
+        return [] if done is None or part is None else [(done, part)]
 
 
 def part_of(plan: Plan, part: PlannedPart) -> Plan:

@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -391,9 +391,8 @@ class EncoderStore:
         return self._lock(f"{task}.manifest")
 
     def _write_manifest(self, manifest: Manifest) -> None:
-        data = {"schema": SCHEMA, **asdict(manifest)}
         path = self.folder / manifest.task / "manifest.json"
-        write_atomically(path, (json.dumps(data, indent=1, sort_keys=True) + "\n").encode(), locked=True)
+        write_atomically(path, _manifest_text(manifest).encode(), locked=True)
 
     def _open(self, path: Path) -> pa.Table:
         if path not in self._opened:
@@ -453,6 +452,14 @@ def read_encoder(path: Path) -> EncoderRecord:
         return EncoderRecord(**data)
     except (KeyError, TypeError) as error:
         raise StoreError(f"is damaged ({error})", where=path, remedy=_REMOVE) from error
+
+
+def _manifest_text(manifest: Manifest) -> str:
+    """Return a manifest as JSON, a line a part: json's own indenting takes five times as long for 24,000 parts."""
+    encoder, names = json.JSONEncoder(sort_keys=True), [one.name for one in fields(Part)]
+    parts = ",\n".join(encoder.encode({name: getattr(part, name) for name in names}) for part in manifest.parts)
+    head = {"fingerprint": manifest.fingerprint, "schema": SCHEMA, "table": manifest.table, "task": manifest.task}
+    return encoder.encode(head)[:-1] + f', "parts": [\n{parts}\n]}}\n'
 
 
 def _within(starts: np.ndarray) -> np.ndarray:
