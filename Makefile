@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO := build/demo
 
-.PHONY: demo test lint types docs clean install install-dev
+.PHONY: demo test bench lint types docs clean install install-dev
 
 # A stamp a set of requirements: an unchanged pyproject installs nothing again.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -29,6 +29,15 @@ demo: install
 
 test: install-dev
 	$(BIN)/python -m pytest
+
+# Speed and memory, some minutes on a machine that does nothing else; benchmarks/README.md says what each shows.
+bench: install
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/store.py --quick
+	$(BIN)/python benchmarks/memory.py --quick
+	$(BIN)/python benchmarks/extraction.py --quick
+	$(BIN)/python benchmarks/probes.py
+	$(BIN)/python benchmarks/paper.py
 
 lint: install-dev
 	$(BIN)/ruff check .
