@@ -58,6 +58,10 @@ def convert(
         str | None,
         typer.Option("--recording", help="The publisher's id of a clip: `group`, or a pattern with one group."),
     ] = None,
+    ontology: Annotated[
+        Path | None,
+        typer.Option("--ontology", help="AudioSet's ontology.json, by which lists lose what other labels imply."),
+    ] = None,
     allow_test: Annotated[bool, typer.Option("--allow-test", help="Take test clips too.")] = False,
     shard_mb: Annotated[float, typer.Option("--shard-mb", help="Megabytes of a shard.")] = 1000.0,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Threads that decode.")] = 2,
@@ -80,6 +84,7 @@ def convert(
         licence=licence,
         recording=recording,
         allow_test=allow_test,
+        ontology=ontology,
     )
     if shard_mb <= 0:
         raise UsageError(f"{shard_mb} is no size", where="--shard-mb")

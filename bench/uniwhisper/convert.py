@@ -16,6 +16,7 @@ from typing import Literal
 
 from uniwhisper.answers import CLOSED_KINDS, SEPARATOR, AnswerKind, normalise
 from uniwhisper.facts import Facts, facts_of, language_names
+from uniwhisper.ontology import Ancestors, most_specific, read_ancestors
 from uniwhisper.shards import SHARD_BYTES, Asked, Item, Packed, write_shards
 from uniwhisper.templates import draw, find_form
 from uwbench.api import (
@@ -51,6 +52,7 @@ class Request:
     and `test`, or every fold, is refused without `allow_test`. `exclude` are lines `COLUMN=LABEL`, as in the source or
     in words, whose clips are left out altogether. `slots` are lines `TASK.SLOT=TEXT` or `TASK.SLOT=@COLUMN`. `name`,
     `domain`, `licence` and `recording` (the publisher's ids, as `Facts.source`) replace what the card or the facts say.
+    By an `ontology` file (see `ontology.read_ancestors`), labels lose those that others of the same clip imply.
     """
 
     source: str
@@ -65,6 +67,7 @@ class Request:
     licence: str | None = None
     recording: str | None = None
     allow_test: bool = False
+    ontology: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +136,8 @@ def plan_conversion(request: Request) -> Conversion:
     taken = _taken(source, request)
     shut = _excluded(source, request.exclude)
     slots = [_parse_slot(line, source, questions) for line in request.slots]
-    answers = {question: _answers(source, question) for question in dict.fromkeys(questions)}
+    ancestors = read_ancestors(request.ontology) if request.ontology is not None else {}
+    answers = {question: _answers(source, question, ancestors) for question in dict.fromkeys(questions)}
     items, unasked = [], 0
     for index in taken:
         if index in shut:
@@ -311,11 +315,13 @@ def _excluded(source: _Source, lines: Sequence[str]) -> set[int]:
     return shut
 
 
-def _answers(source: _Source, question: _Question) -> list[tuple[str, ...]]:
+def _answers(source: _Source, question: _Question, ancestors: Ancestors) -> list[tuple[str, ...]]:
     """Return the answers to a question, clip by clip; none where the labels give none."""
     labels = source.column(question.column, question.kind)
     if question.kind in ("caption", "text"):
         labels = tuple(_listed(one) for one in labels)
+    if question.kind == "labels" and ancestors:
+        labels = tuple(_specific(one, ancestors) for one in labels)
     texts = [one for one in labels if isinstance(one, str)]
     # A set written in capitals throughout says nothing about case.
     lower = question.kind == "transcript" and not any(one.islower() for text in texts for one in text)
@@ -333,6 +339,12 @@ def _answers(source: _Source, question: _Question) -> list[tuple[str, ...]]:
                 remedy=error.remedy,
             ) from error
     return found
+
+
+def _specific(labels: Labels, ancestors: Ancestors) -> Labels:
+    if isinstance(labels, str):
+        return labels
+    return most_specific([one if isinstance(one, str) else one.label for one in labels], ancestors)
 
 
 def _listed(labels: Labels) -> Labels:

@@ -10,6 +10,7 @@ from pathlib import Path
 from uniwhisper.answers import SEPARATOR, clean, is_corrupt
 from uniwhisper.convert import read_classes
 from uniwhisper.examples import SAMPLE_RATE
+from uniwhisper.facts import language_names
 from uniwhisper.rows import Row, RowTable, open_rows
 from uniwhisper.shards import read_audio
 from uniwhisper.templates import draw, find_form
@@ -61,6 +62,7 @@ def validate(
         for dataset, questions in read_classes(folder).items():
             for question, answers in questions.items():
                 classes.setdefault((dataset, question), set()).update(answers)
+    of_kinds = {"language": set(language_names().values()), "gender": {"female", "male"}}
     permitted = (*read_wording("licences")["allowed"], *allow)
     ids: set[str] = set()
     heard: set[tuple[str, int]] = set()
@@ -71,7 +73,7 @@ def validate(
         checks["answers"].note(row.id, _answer_fault(row))
         checks["answer length"].note(row.id, _length_fault(row, tokens))
         checks["licences"].note(row.id, _licence_fault(row.licence, permitted))
-        closed = classes.get((row.dataset, _question_name(row)))
+        closed = classes.get((row.dataset, _question_name(row))) or of_kinds.get(_kind(row) or "")
         if closed is not None:
             checks["closed sets"].note(row.id, _class_fault(row, closed))
         place = (row.audio.shard, row.audio.offset)
@@ -150,7 +152,7 @@ def _licence_fault(licence: str, permitted: Sequence[str]) -> str | None:
 def _class_fault(row: Row, closed: set[str]) -> str | None:
     given = {one for text in row.answers for one in (text.split(SEPARATOR) if _kind(row) == "labels" else [text])}
     outside = sorted(given - closed)
-    return f"{outside[0]!r} is not one of the {len(closed)} answers of its dataset" if outside else None
+    return f"{outside[0]!r} is not one of the {len(closed)} possible answers" if outside else None
 
 
 def _header_fault(row: Row) -> str | None:

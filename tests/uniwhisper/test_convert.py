@@ -20,6 +20,7 @@ import soundfile
 from miniatures import write_miniature
 from uniwhisper.cli import main
 from uniwhisper.convert import Request, convert, count_tasks, plan_conversion, read_classes
+from uniwhisper.ontology import read_ancestors
 from uniwhisper.rows import Row, open_rows
 from uniwhisper.shards import read_audio
 from uwbench.api import AudioFile, InputError, UsageError, decode, open_task
@@ -212,6 +213,33 @@ def test_captions_tags_and_events_come_from_lists(tmp_path: Path) -> None:
         ("dog; rain on surface",),
         ("0.5-1.0 dog",),
     ]
+
+
+def test_labels_that_others_imply_are_left_out_by_an_ontology(tmp_path: Path) -> None:
+    entries = [
+        {"id": "/a", "name": "Animal", "child_ids": ["/p"]},
+        {"id": "/p", "name": "Domestic animals, pets", "child_ids": ["/d"]},
+        {"id": "/d", "name": "Dog", "child_ids": ["/b"]},
+        {"id": "/b", "name": "Bark", "child_ids": []},
+        {"id": "/r", "name": "Rain", "child_ids": []},
+    ]
+    ontology = tmp_path / "ontology.json"
+    ontology.write_text(json.dumps(entries))
+    labels = ["Bark;Dog;Domestic_animals_and_pets;Animal;Rain", "Animal;Dog", "Animal", "Unheard_of;Rain"]
+    path = manifest(tmp_path / "mine", [{"label": text} for text in labels])
+    request = Request(str(path), ask=("label:tagging",), licence="CC0", ontology=ontology)
+    found = [item.asked[0].answers for item in plan_conversion(request).items]
+    assert found == [("bark; rain",), ("dog",), ("animal",), ("unheard of; rain",)]
+    ontology.write_text('[{"id": "/a"}]')
+    with pytest.raises(InputError, match="is no ontology"):
+        plan_conversion(request)
+
+
+def test_an_ontology_in_which_a_name_is_above_itself_is_refused(tmp_path: Path) -> None:
+    ontology = tmp_path / "ontology.json"
+    ontology.write_text(json.dumps([{"id": a, "name": a, "child_ids": [b]} for a, b in ("ab", "bc", "ca")]))
+    with pytest.raises(InputError, match="is above itself"):
+        read_ancestors(ontology)
 
 
 def test_a_card_brings_its_labels_licence_and_splits(tmp_path: Path) -> None:
