@@ -279,6 +279,8 @@ CASES = (
     _waveform_case("wavlm", "WavLM", batching="padded", normalise=True, **_PRE_NORM),
     _waveform_case("unispeech-sat", "UniSpeechSat", batching="equal-length", normalise=True),
     _waveform_case("unispeech-sat", "UniSpeechSat", batching="padded", normalise=True, **_PRE_NORM),
+    _waveform_case("unispeech", "UniSpeech", batching="equal-length", normalise=True),
+    _waveform_case("unispeech", "UniSpeech", batching="padded", normalise=True, **_PRE_NORM),
     _waveform_case("data2vec-audio", "Data2VecAudio", batching="equal-length", normalise=True, conv_pos_kernel_size=5),
     _waveform_case("wav2vec2-conformer", "Wav2Vec2Conformer", batching="equal-length", normalise=True),
     Case("moonshine", _make_moonshine, _direct_moonshine, 384 / 16_000, "equal-length"),

@@ -80,6 +80,8 @@ class _Runner:
 
     def states(self, model: Any, waveform: torch.Tensor) -> tuple[Sequence[torch.Tensor], torch.Tensor]:
         """Return the hidden states and the output, each `(1, frames, dim)`, of one clip `(1, samples)`."""
+        import inspect
+
         import torch
 
         inputs: dict[str, Any] = {"input_values": waveform}
@@ -89,16 +91,19 @@ class _Runner:
         inputs = {
             name: value.to(device, model.dtype if value.is_floating_point() else None) for name, value in inputs.items()
         }
+        taken = inspect.signature(model.forward).parameters.values()
+        asked = {p.name for p in taken} >= {"output_hidden_states"} or any(p.kind == p.VAR_KEYWORD for p in taken)
         with torch.inference_mode():
-            output = model(**inputs, output_hidden_states=True)
-        last = output.last_hidden_state
-        states = getattr(output, "hidden_states", None) or (last,)
-        if last.ndim != 3 or any(state.shape != last.shape for state in states):
-            remedy = "wrap it: docs/adding-an-encoder.md"
-            raise EncoderError(
-                "does not give frames of one shape in every layer", where=self._folder.name, remedy=remedy
-            )
-        return states, last
+            output = model(**inputs, **({"output_hidden_states": True} if asked else {}))
+        last, states = getattr(output, "last_hidden_state", None), getattr(output, "hidden_states", None)
+        if last is None and isinstance(states, torch.Tensor):
+            last, states = states, None  # Dasheng calls its output so
+        if last is None or last.ndim != 3:
+            what, remedy = "gives no frames as last_hidden_state", "wrap it: docs/adding-an-encoder.md"
+            raise EncoderError(what, where=self._folder.name, remedy=remedy)
+        # Layers of another rate or width than the output's (SEW, Swin) cannot stand beside it.
+        alike = states is not None and all(state.shape == last.shape for state in states)
+        return (states if alike and states else (last,)), last
 
     def __call__(self, model: Any, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
         import torch
