@@ -1,8 +1,8 @@
 """Tar shards of training audio: `KEY.flac` (16 kHz, mono, 16 bit) and `KEY.json`, with an index of rows beside each.
 
 The tars are plain, so that `tarfile`, webdataset and whatever else knows that form read them, and a row's audio is one
-range of bytes. The same clips give the same bytes. A shard's tar appears first and its index after it, both whole or not at
-all: packing that was stopped goes on after the last index, and ends with the bytes it would have had.
+range of bytes. The same clips give the same bytes. A shard's tar appears first and its index after it, both whole or
+not at all: packing that was stopped goes on after the last index, and ends with the bytes it would have had.
 """
 
 from __future__ import annotations
