@@ -46,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
-    few, many, hours = (50, 500, 1 / 3) if options.quick else (200, 4000, 3.0)
+    few, many, hours = (300, 600, 1 / 3) if options.quick else (500, 8000, 3.0)
     print_machine("torch", "numpy", "pyarrow")
     print(f"a clip in the table and the plan of a task: {bytes_a_clip():.0f} bytes")
     with tempfile.TemporaryDirectory() as folder:
@@ -56,8 +56,18 @@ def main() -> None:
         long = audio_files(None, scratch, 1, seconds=3600 * hours, kind="wav")
         size = long[0].stat().st_size / 1e6
         base = show("the model and one batch of 120 s", one_batch, model)
-        show(f"extraction of {few:,} clips of 1 s, trimmed", encode, model, short[:few], scratch / "few", base=base)
-        show(f"extraction of {many:,} clips of 1 s, trimmed", encode, model, short, scratch / "many", base=base)
+        # Batches of 8 s, as those of 120 s are full only where a part has 120 clips, from 7,700 clips on.
+        one = show(
+            f"extraction of {few:,} clips of 1 s, batches of 8 s",
+            encode,
+            model,
+            short[:few],
+            scratch / "few",
+            CARD,
+            8.0,
+        )
+        name = f"extraction of {many:,} clips of 1 s, batches of 8 s"
+        show(name, encode, model, short, scratch / "many", CARD, 8.0, base=one, what=f"those of {few:,}")
         cache = scratch / "long"
         name = f"extraction of one clip of {60 * hours:.0f} min, WAV of {size:,.0f} MB, with its frames"
         show(name, encode, model, long, cache, FRAME_CARD, base=base)
@@ -65,14 +75,20 @@ def main() -> None:
         show(f"reading its {frames:,.0f} MB of frames in batches of 100,000", read_frames, cache)
 
 
-def show(name: str, work: Callable[..., None], *words: Any, base: tuple[float, float] | None = None) -> tuple:
+def show(
+    name: str,
+    work: Callable[..., None],
+    *words: Any,
+    base: tuple[float, float] | None = None,
+    what: str = "the model and a batch",
+) -> tuple:
     """Run `work` in a fresh process; print and return its peaks in MB."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
         whole, anonymous = pool.apply(measured, (work, words))
     line = f"{name}: {whole:,.0f} MB resident, {anonymous:,.0f} MB anonymous"
     if base is not None:
-        line += f"; {whole - base[0]:+,.0f} and {anonymous - base[1]:+,.0f} MB above the model and a batch"
+        line += f"; {whole - base[0]:+,.0f} and {anonymous - base[1]:+,.0f} MB above {what}"
     print(line, flush=True)
     return whole, anonymous
 
@@ -145,10 +161,10 @@ def bytes_a_clip(count: int = 100_000) -> float:
     return taken / len(task.clips)
 
 
-def encode(model: Path, files: list[Path], cache: Path, card: Card = CARD) -> None:
+def encode(model: Path, files: list[Path], cache: Path, card: Card = CARD, batch_s: float | None = None) -> None:
     encoder = loaded(model)
     plan = make_plan(look(files, cache, card), describe_encoder(encoder.info), cache)
-    done = extract(plan, encoder, settings_for("cpu", None, None), no_progress)
+    done = extract(plan, encoder, settings_for("cpu", batch_s, None), no_progress)
     assert done.encoded == len(files)
 
 

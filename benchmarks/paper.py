@@ -9,6 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
+from probes import FOLDS, FRAMES, HOP_S, SPLITS
+from uwbench.card import MlpSettings, Protocol, Xares, find_card, find_protocol
+from uwbench.probes.search import epochs_for, grid_points
+
 # Whisper large-v3's encoder: 32 layers, 1,280 wide, 1,500 positions, 128 mel bands, 30 s.
 LAYERS, WIDTH, POSITIONS, MELS = 32, 1280, 1500, 128
 H100_BF16 = 989e12  # FLOP/s dense, SXM data sheet
@@ -20,14 +26,16 @@ CLIP_S = 10.0  # of the clips that are counted below
 DECODE_5S = 0.011  # Ogg at 44.1 kHz to 16 kHz, soxr VHQ
 
 ROW_BYTES = 4 * WIDTH * 2 + 32 + 8  # two poolings in float32, a key, two counts
-ENTRY_BYTES = 230  # of manifest.json, a part
+ENTRY_BYTES = 173  # of manifest.json, a part: benchmarks/store.py
 PART_ROWS = 4096
 PLAN_BYTES = 800  # of a clip in memory, in its table and the plan: benchmarks/memory.py
 LOCATE_S = 0.25e-6  # to look up where a key is stored, of 300,000
-PART_S = 0.01  # to enter a part in the manifest: a rewrite and two syncs
+ENTER_S, ENTRY_S = 2e-3, 8e-6  # to enter parts: a rewrite and two syncs, and for each part there: benchmarks/store.py
 HASH_RATE = 2e9  # bytes a second of sha256 and a core, with the processor's instructions
 SENT_BYTES = 250  # of a clip, pickled for a worker
 KERNELS, LAUNCH_S = 15, 5e-6  # of a layer, and the host's time for one
+STEP_KERNELS, PROBE_KERNELS = 40, 6  # of a training step for all probes together, and for each: its optimiser
+GPU_FP32 = 20e12  # FLOP/s of float32 products of these sizes; assumed
 FRAME_RATE = 50  # frames a second
 
 
@@ -100,8 +108,9 @@ def workers() -> None:
     """Print how one driver keeps up with many workers, each an H100 at 35 %."""
     rate = UTILISATION[0] * H100_BF16 / window_flop()
     part_s = PART_ROWS / rate
-    print(f"one H100 makes a part of {PART_ROWS:,} clips in {part_s:.0f} s; entering one takes {1000 * PART_S:.0f} ms,")
-    print(f"so one driver keeps {part_s / PART_S:,.0f} workers busy; a lost worker costs {part_s:.0f} s of one GPU")
+    print(f"one H100 makes a part of {PART_ROWS:,} clips in {part_s:.0f} s, which is what a lost worker costs;")
+    print("entering all parts that are there takes ", end="")
+    print(", ".join(f"{time_of(ENTER_S + ENTRY_S * scale.clips / PART_ROWS)} at {scale.name}" for scale in SCALES))
     for number in (8, 256, 4096):
         nodes = "  ".join(f"{scale.name} {time_of(scale.clips / rate / number)}" for scale in SCALES)
         print(f"  {number:>5,} workers: {nodes}; they write {size(number * rate * ROW_BYTES)}/s and decode on", end="")
@@ -118,14 +127,72 @@ def workers() -> None:
 
 
 def probes() -> None:
-    """Print what the final training of the largest task asks of a GPU: VoxCeleb1, 138,361 clips x 1,251 classes."""
-    clips, classes, hidden, epochs, seeds = 138_361, 1251, 512, 6, 5
-    step = 6 * (WIDTH * hidden + hidden * classes)  # forward and both gradients
-    flop = step * clips * epochs * seeds
-    print(f"VoxCeleb1's final seeds: {flop / 1e12:.0f} TFLOP in float32, {flop / 20e12:.0f} s at 20 TFLOP/s of a GPU")
-    bank, queries = 289_205, 4_096
-    flop = 2 * bank * queries * WIDTH
-    print(f"NSynth's kNN: {flop / 1e12:.1f} TFLOP, {flop / 20e12:.2f} s; its bank takes {size(bank * WIDTH * 4)}")
+    """Print what the probes of each task ask of a GPU: products, and launches of kernels."""
+    protocol, total = find_protocol("uwbench-1"), np.zeros(3)
+    for name in sorted({**SPLITS, **FOLDS, **FRAMES}):
+        flop, steps, probe_steps = training(name, protocol.mlp)
+        flop += searching(name, protocol)
+        total += (flop, steps, probe_steps)
+        if name in ("nsynth", "urbansound8k", "voxceleb1"):
+            print(f"{name}: {told(flop, steps, probe_steps)}")
+    print(f"all 20 tasks: {told(*total)}")
+    rate = 150e9
+    print(f"    at {rate / 1e9:.0f} GFLOP/s: {total[0] / rate / 60:.0f} min")
+    bank = SPLITS["nsynth"][0]
+    print(f"NSynth's bank of neighbours takes {size(bank * WIDTH * 4)}")
+
+
+def told(flop: float, steps: float, probe_steps: float) -> str:
+    launched = LAUNCH_S * (STEP_KERNELS * steps + PROBE_KERNELS * probe_steps)
+    words = f"{flop / 1e12:.0f} TFLOP in float32, {time_of(flop / GPU_FP32)} at {GPU_FP32 / 1e12:.0f} TFLOP/s of a GPU"
+    return f"{words}; {steps:,.0f} steps, {time_of(launched)} to launch them"
+
+
+def folds_of(name: str) -> tuple[int, int, int, int, int]:
+    """Return folds, and of each the items that train, validate and are tested, and the classes."""
+    if name in FRAMES:
+        train, valid, test, classes, seconds = FRAMES[name]
+        frames = round(seconds / HOP_S)
+        return 1, train * frames, (valid or train // 5) * frames, test * frames, classes
+    if name in SPLITS:
+        train, valid, test, classes = SPLITS[name]
+        return 1, train, valid or train // 5, test, classes
+    (clips, classes), folds = FOLDS[name], len(find_card(name).folds or ())
+    train = clips * (folds - 1) // folds
+    return folds, train, train // 5, clips - train, classes
+
+
+def training(name: str, settings: MlpSettings) -> tuple[float, float, float]:
+    """Return FLOP, steps, and steps times probes of the grid and the final seeds, all with the hidden layer."""
+    folds, train, valid, test, classes = folds_of(name)
+    hidden, points, seeds = max(settings.widths), len(grid_points(settings)) // 2, len(settings.seeds)
+    forward = 2 * (WIDTH * hidden + hidden * classes)
+    step = forward + 2 * WIDTH * hidden + 4 * hidden * classes  # the gradient of the input is not needed
+    limit, final = settings.grid_clips, train
+    if name in FRAMES:
+        limit, final = settings.grid_frames, min(train, settings.train_frames or train)
+    limit = limit or train
+    flop = steps = probe_steps = 0.0
+    thinned = min(valid, limit)
+    for items, probes, judged in (
+        (min(train, limit), points, thinned),
+        (final, seeds, thinned if name in FRAMES else valid),
+    ):
+        epochs = epochs_for(settings, Xares(), items)
+        batch = 64 if settings.batch == "card" else settings.batch
+        an_epoch = min(-(-items // batch), settings.epoch_steps or items)
+        flop += folds * probes * epochs * (items * step + judged * forward)
+        steps += epochs * an_epoch
+        probe_steps += folds * probes * epochs * an_epoch
+    return flop + folds * seeds * test * forward, steps, probe_steps
+
+
+def searching(name: str, protocol: Protocol) -> float:
+    """Return the FLOP of kNN, as it is and standardised."""
+    folds, bank, _, queries, _ = folds_of(name)
+    if name in FRAMES:
+        bank, queries = min(bank, protocol.knn.bank_frames or bank), min(queries, protocol.knn.query_frames or queries)
+    return 2.0 * folds * bank * queries * WIDTH * (1 + protocol.knn.standardised_too)
 
 
 def size(count: float) -> str:
