@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from conftest import missing
+from uwbench.encoders import resolve
 from uwbench.encoders.base import ModelSpec
 from uwbench.encoders.conformance import check_encoder
 from uwbench.encoders.mel import slaney_filters
@@ -76,17 +78,57 @@ def clip(samples: int) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(samples).normal(0, 0.1, (1, samples)).astype(np.float32))
 
 
-def test_the_example_of_the_guide_keeps_the_contract(tmp_path: Path) -> None:
+def block_of_the_guide(word: str) -> str:
     blocks = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 1
-    (tmp_path / "my_encoder.py").write_text(blocks[0])
+    (block,) = (block for block in blocks if word in block)
+    return block
+
+
+def test_the_family_of_the_guide_is_one_short_file_and_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import SEWConfig, SEWModel, Wav2Vec2FeatureExtractor
+
+    source = block_of_the_guide("def open_sew")
+    assert len(source.splitlines()) < 80
+    (tmp_path / "sew_family.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert '    "sew": "uwbench.encoders.sew:open_sew",' in GUIDE.read_text(encoding="utf-8")
+    families = {**resolve.FAMILIES.builtin, "sew": "sew_family:open_sew"}
+    monkeypatch.setattr(resolve, "FAMILIES", replace(resolve.FAMILIES, builtin=families))
+
+    folder = tmp_path / "sew-small"
+    torch.manual_seed(0)
+    positions = {"num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4}
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+    SEWModel(SEWConfig(conv_dim=(16,) * 13, **sizes, **positions)).save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
+    encoder = open_encoder(ModelSpec(str(folder)))
+    assert encoder.info.family == "sew"
+    found = check_encoder(encoder)
+    assert found.problems == ()
+    assert found.hop_seconds == pytest.approx(0.02, rel=0.02)
+    for length in (1, 20_011):
+        samples = torch.nn.functional.pad(clip(length), (0, max(0, round(encoder.info.min_s * 16_000) - length)))
+        inputs = Wav2Vec2FeatureExtractor.from_pretrained(folder)(samples[0].numpy(), sampling_rate=16_000)
+        with torch.inference_mode():
+            got = encoder.encode(samples, torch.tensor([length]), [0])
+            values = torch.from_numpy(np.stack(inputs["input_values"]))
+            expected = SEWModel.from_pretrained(folder).eval()(values).last_hidden_state
+        assert got.valid.tolist() == [expected.shape[1]]
+        torch.testing.assert_close(got.frames[:, 0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_example_of_the_guide_keeps_the_contract(tmp_path: Path) -> None:
+    block = block_of_the_guide("class BandEnergies")
+    (tmp_path / "my_encoder.py").write_text(block)
     encoder = open_encoder(ModelSpec(f"{tmp_path}/my_encoder.py:BandEnergies"))
     found = check_encoder(encoder)
     assert found.problems == ()
     assert found.hop_seconds == pytest.approx(0.02)
     assert found.deterministic
 
-    (tmp_path / "my_encoder.py").write_text(blocks[0] + "# another word\n")
+    (tmp_path / "my_encoder.py").write_text(block + "# another word\n")
     changed = open_encoder(ModelSpec(f"{tmp_path}/my_encoder.py:BandEnergies"))
     assert changed.info.identity != encoder.info.identity
 
