@@ -31,7 +31,7 @@ from uwbench.api import (
     write_atomically,
 )
 
-CLASSES_FILE = "classes.json"
+CLASSES = ".classes.json"
 
 _ManifestKind = Literal["single-label", "multi-label", "frame-multi-label", "transcription"]
 _MANIFEST_KINDS: dict[AnswerKind, _ManifestKind] = {
@@ -172,7 +172,7 @@ def convert(
 ) -> tuple[Conversion, Packed]:
     """Write the training data of a request to `output`, going on where it was stopped; see `shards.write_shards`.
 
-    Beside the shards, `classes.json` holds the closed set of answers of each question, over all splits.
+    Beside the shards, `<dataset>.classes.json` holds the closed set of answers of each question, over all splits.
     """
     planned = plan_conversion(request)
 
@@ -183,24 +183,24 @@ def convert(
     packed = write_shards(
         output, planned.items, shard_bytes=shard_bytes, name=planned.dataset, workers=workers, progress=tell
     )
-    _write_classes(output / CLASSES_FILE, planned)
+    _write_classes(output, planned)
     return planned, packed
 
 
 def read_classes(folder: Path) -> dict[str, dict[str, list[str]]]:
-    """Return the closed sets of a folder, `{dataset: {question: answers}}`; raise InputError where it is damaged."""
-    path = folder / CLASSES_FILE
-    if not path.is_file():
-        return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot be read ({error})", where=path) from error
+    """Return the closed sets of a folder, `{dataset: {question: answers}}`; raise InputError where one is damaged."""
+    found = {}
+    for path in sorted(folder.glob(f"*{CLASSES}")):
+        try:
+            found[path.name.removesuffix(CLASSES)] = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot be read ({error})", where=path) from error
+    return found
 
 
-def _write_classes(path: Path, planned: Conversion) -> None:
-    known = {**read_classes(path.parent), planned.dataset: {name: list(all_) for name, all_ in planned.classes.items()}}
-    write_atomically(path, (json.dumps(known, ensure_ascii=False, indent=2, sort_keys=True) + "\n").encode())
+def _write_classes(folder: Path, planned: Conversion) -> None:
+    text = json.dumps(planned.classes, ensure_ascii=False, indent=2, sort_keys=True) + "\n"
+    write_atomically(folder / f"{planned.dataset}{CLASSES}", text.encode())
 
 
 def _open(request: Request) -> _Source:

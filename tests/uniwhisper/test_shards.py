@@ -12,6 +12,7 @@ import tarfile
 from dataclasses import replace
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pytest
 import soundfile
@@ -208,6 +209,12 @@ def test_a_folder_of_other_clips_is_refused(items: list[Item], tmp_path: Path) -
     assert contents(tmp_path) == before
     write_shards(tmp_path, items[1:3], name="more")
     assert len(open_rows([tmp_path])) == 8
+
+
+def test_a_folder_that_another_process_packs_into_is_refused(items: list[Item], tmp_path: Path) -> None:
+    with filelock.FileLock(tmp_path / ".data.lock"), pytest.raises(UsageError, match="another process"):
+        write_shards(tmp_path, items[:1])
+    write_shards(tmp_path, items[:1])
 
 
 def test_stretches_questions_of_one_task_and_forms_have_ids_of_their_own(tmp_path: Path) -> None:

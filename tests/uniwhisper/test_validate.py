@@ -32,7 +32,7 @@ def item(number: int, split: str = "train", seed: int | None = None) -> Item:
 def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "data"
     write_shards(folder, [item(number) for number in range(6)])
-    (folder / "classes.json").write_text(json.dumps({"tunes": {"genre": ["jazz", "rock"]}}))
+    (folder / "tunes.classes.json").write_text(json.dumps({"genre": ["jazz", "rock"]}))
     return folder
 
 
