@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from conftest import ROOT
 from report.made_results import TASKS, make_result
 from uwbench.card import find_cards
 from uwbench.contamination import FLAGS, MEANINGS, SEEN, judge, read_lineage, training_of
@@ -177,3 +179,11 @@ def test_dropped_cells_are_listed_and_an_average_over_fewer_tasks_carries_no_ran
     assert fair is not None
     assert (len(good.average.tasks), good.average.of, good.rank) == (1, 3, None)
     assert (len(fair.average.tasks), fair.rank) == (3, 1)
+
+
+def test_what_the_companion_may_train_on_has_a_lineage() -> None:
+    lineage = read_lineage()
+    mixtures = sorted((ROOT / "bench" / "uniwhisper" / "mixtures").glob("*.yaml"))
+    names = [row["name"] for path in mixtures for row in yaml.safe_load(path.read_text()).get("datasets", [])]
+    assert len(names) > 30
+    assert [name for name in names if lineage.find(name) is None] == []

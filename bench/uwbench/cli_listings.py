@@ -101,7 +101,7 @@ def show_model(
         fields, listed = _folder_facts(name)
         name = fields["name"]
     else:
-        raise UsageError(f"unknown model {name!r}", remedy=suggestion(name, entries))
+        raise UsageError(f"unknown model {name!r}", remedy=suggestion(name, {entry.name for entry in CATALOGUE}))
     training = stated(listed) if listed is not None else training_of(name, read_lineage())
     if training is not None:
         fields["trained_on"] = training.model_dump(mode="json", exclude={"names"}, exclude_none=True)

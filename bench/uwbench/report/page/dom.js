@@ -63,7 +63,7 @@ function flagChip(cell) {
 function flagLegend() {
   const present = DATA.flags.filter((item) => item.id !== "clean" && DATA.cells.some((cell) => cell.flag === item.id));
   if (!present.length) return null;
-  return h("section", { class: "card" }, h("h2", {}, "What models were trained on"), h("p", {}, "Scores of tasks that a model has seen something of are marked. uwbench leaderboard --contaminated drop leaves them out."),
+  return h("section", { class: "card" }, h("h2", {}, "What models were trained on"), h("p", {}, "Scores of tasks that a model has seen something of are marked. ", h("code", {}, "uwbench leaderboard --contaminated drop"), " leaves them out."),
     h("dl", { class: "facts broad" }, present.map((item) => h("div", {}, h("dt", {}, item.id), h("dd", {}, item.meaning)))));
 }
 
