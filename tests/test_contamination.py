@@ -5,13 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 import yaml
 
-from conftest import ROOT
+from conftest import ROOT, Command
 from report.made_results import TASKS, make_result
 from uwbench.card import find_cards
 from uwbench.contamination import FLAGS, MEANINGS, SEEN, judge, read_lineage, training_of
@@ -179,6 +182,38 @@ def test_dropped_cells_are_listed_and_an_average_over_fewer_tasks_carries_no_ran
     assert fair is not None
     assert (len(good.average.tasks), good.average.of, good.rank) == (1, 3, None)
     assert (len(fair.average.tasks), fair.rank) == (3, 1)
+
+
+def test_a_run_writes_the_flag_and_the_board_can_leave_the_score_out(uwbench: Command, tmp_path: Path) -> None:
+    guide = (ROOT / "docs" / "adding-an-encoder.md").read_text(encoding="utf-8")
+    (source,) = (b for b in re.findall(r"```python\n(.*?)```", guide, re.DOTALL) if "class BandEnergies" in b)
+    stated = 'training_data=({"dataset": "Beeps", "split": "train"},),'
+    (tmp_path / "own.py").write_text(source.replace("context_s=None,", f"context_s=None, {stated}"))
+    rng = np.random.default_rng(0)
+    rows = ["path,label,split"]
+    for index in range(24):
+        tone = np.sin(2 * np.pi * (400 if index % 2 else 2000) * np.arange(4000) / 16_000)
+        soundfile.write(tmp_path / f"{index}.wav", 0.3 * tone + 0.05 * rng.standard_normal(4000), 16_000)
+        rows.append(f"{index}.wav,{index % 2},{('train', 'train', 'valid', 'test')[index // 2 % 4]}")
+    (tmp_path / "manifest.csv").write_text("\n".join(rows) + "\n")
+    for model in (f"{tmp_path}/own.py:BandEnergies", "logmel"):
+        done = uwbench("run", "-m", model, "-t", tmp_path / "manifest.csv", "--name", "beeps")
+        assert done.code == 0, done.err
+    flags = {}
+    for path in (tmp_path / "results").rglob("beeps.json"):
+        written = json.loads(path.read_text())
+        flags[written["model"]["name"]] = written["contamination"]
+    assert flags["band-energies"] == {"flag": "trained on train", "because": ["Beeps (train)"]}
+    assert flags["logmel"] == {"flag": "clean", "because": []}
+
+    kept = json.loads(uwbench("leaderboard", "--json").out)["scores"]
+    assert {(one["model"], one["contamination"]) for one in kept} == {
+        ("band-energies", "trained on train"),
+        ("logmel", "clean"),
+    }
+    dropped = json.loads(uwbench("leaderboard", "--json", "--contaminated", "drop").out)["scores"]
+    assert {one["model"] for one in dropped} == {"logmel"}
+    assert uwbench("leaderboard", "--contaminated", "maybe").code == 2
 
 
 def test_what_the_companion_may_train_on_has_a_lineage() -> None:
