@@ -35,6 +35,7 @@ from uwbench.part_files import (
     Expected,
     PooledRows,
     damage,
+    fetch_keys,
     open_part,
     read_vectors,
     write_frames,
@@ -275,7 +276,6 @@ class EncoderStore:
         import pyarrow.compute as pc
 
         tables: list[tuple[Path, Path | None]] = []
-        found: list[pa.Array] = []
         for task in [first, *(name for name in self.tasks() if name != first)]:
             manifest = self.manifest(task)
             for part in manifest.parts if manifest else ():
@@ -285,7 +285,9 @@ class EncoderStore:
                 if not path.is_file():
                     continue
                 tables.append((path, self.folder / task / part.frames if part.frames else None))
-                found.append(self._open(path).column("key").combine_chunks())
+                if path not in self._opened:
+                    fetch_keys(path, part.rows)
+        found = [self._open(path).column("key").combine_chunks() for path, _ in tables]
         wanted = pa.array(keys, pa.binary(KEY_BYTES))
         if not found:
             return Located([], np.full(len(keys), -1), np.zeros(len(keys), np.int64))
