@@ -9,6 +9,7 @@ import sys
 import types
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -99,9 +100,15 @@ def test_the_family_of_the_guide_is_one_short_file_and_one_line(
 
     folder = tmp_path / "sew-small"
     torch.manual_seed(0)
-    positions = {"num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4}
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
-    SEWModel(SEWConfig(conv_dim=(16,) * 13, **sizes, **positions)).save_pretrained(folder)
+    sizes: dict[str, Any] = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+        "num_conv_pos_embeddings": 16,
+        "num_conv_pos_embedding_groups": 4,
+    }
+    SEWModel(SEWConfig(conv_dim=(16,) * 13, **sizes)).save_pretrained(folder)
     Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
     encoder = open_encoder(ModelSpec(str(folder)))
     assert encoder.info.family == "sew"

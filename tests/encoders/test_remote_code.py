@@ -7,6 +7,7 @@ HuBERT at 24 kHz; a feature extractor of its own and an output without `last_hid
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,10 @@ def own_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import transformers.dynamic_module_utils
 
     monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    # An earlier test's folder stays on the path, and its package among the modules.
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if Path(entry).name != "modules"])
+    for name in [name for name in sys.modules if name.partition(".")[0] == "transformers_modules"]:
+        monkeypatch.delitem(sys.modules, name)
 
 
 @pytest.fixture

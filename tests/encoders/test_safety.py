@@ -151,3 +151,11 @@ def test_a_file_of_the_users_that_stops_names_the_line(tmp_path: Path, source: s
     path.write_text(source)
     with pytest.raises((UsageError, EncoderError), match=message):
         open_encoder(ModelSpec(f"{path}:Own"))
+
+
+def test_a_hear_module_that_stops_names_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = "get_timestamp_embeddings = get_scene_embeddings = None\n"
+    (tmp_path / "stopping_module.py").write_text(f"{names}def load_model():\n    return {{}}['weights']\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(UsageError, match=r"stopping_module\.py:3: stops with KeyError: 'weights'"):
+        open_encoder(ModelSpec("hear:stopping_module"))

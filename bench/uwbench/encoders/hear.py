@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from uwbench.encoders.base import Encoded, Encoder, EncoderInfo, ModelSpec
 from uwbench.encoders.checkpoint import torch_dtype
-from uwbench.encoders.own import hash_weights
+from uwbench.encoders.own import hash_weights, names_the_line
 from uwbench.errors import EncoderError, UsageError
 from uwbench.fingerprint import sha256_file
 
@@ -36,7 +36,8 @@ def open_hear(spec: ModelSpec) -> Encoder:
     lacking = [part for part in _API if not hasattr(module, part)]
     if lacking:
         raise UsageError(f"is no HEAR module: it lacks {', '.join(lacking)}", where=f"-m {spec.name}")
-    return HearEncoder(module, spec)
+    with names_the_line(Path(str(module.__file__))):
+        return HearEncoder(module, spec)
 
 
 class HearEncoder:

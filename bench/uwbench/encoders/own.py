@@ -50,7 +50,7 @@ def open_file(spec: ModelSpec) -> Encoder:
     wanted = [
         p for p in inspect.signature(kind).parameters.values() if p.default is p.empty and p.kind < p.VAR_POSITIONAL
     ]
-    with _names_the_line(path):
+    with names_the_line(path):
         made: Any = kind(spec) if wanted else kind()
     source = {"source": sha256_file(path)}
     if isinstance(getattr(made, "info", None), EncoderInfo):
@@ -138,7 +138,7 @@ def _module(path: Path) -> Any:
     sys.modules[made.name] = module  # dataclasses and pickles look their module up
     sys.path.insert(0, str(path.resolve().parent))
     try:
-        with _names_the_line(path):
+        with names_the_line(path):
             made.loader.exec_module(module)
     finally:
         sys.path.remove(str(path.resolve().parent))
@@ -146,8 +146,8 @@ def _module(path: Path) -> Any:
 
 
 @contextmanager
-def _names_the_line(path: Path) -> Iterator[None]:
-    """Turn what a user's file raises into an error with the line of that file."""
+def names_the_line(path: Path) -> Iterator[None]:
+    """Turn what code that is not ours raises while it is loaded into a UsageError with the line of its file."""
     try:
         yield
     except SyntaxError as error:
