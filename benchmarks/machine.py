@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -38,3 +39,24 @@ def seconds(work: Callable[[], object]) -> float:
 def best(work: Callable[[], object], rounds: int) -> float:
     """Return the shortest of some runs of `work`: what others do on the machine only adds."""
     return min(seconds(work) for _ in range(rounds))
+
+
+def peak_anonymous(work: Callable[[], object], every_s: float = 0.01) -> int:
+    """Return the most bytes of memory during `work` that belong to no file: the system cannot take them back."""
+    stop = threading.Event()
+    peak = [0]
+
+    def watch() -> None:
+        while not stop.wait(every_s):
+            for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+                if line.startswith("RssAnon:"):
+                    peak[0] = max(peak[0], 1024 * int(line.split()[1]))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        work()
+    finally:
+        stop.set()
+        thread.join()
+    return peak[0]

@@ -14,7 +14,6 @@ import json
 import multiprocessing
 import resource
 import tempfile
-import threading
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from machine import print_machine
+from machine import peak_anonymous, print_machine
 from made import CARD, audio_files, look, no_progress, random_whisper
 from uwbench.card import Card
 from uwbench.clip import AudioFile, Clip
@@ -39,7 +38,6 @@ FRAME_CARD = Card.model_validate(
     {**json.loads(CARD.model_dump_json(exclude_defaults=True)), "kind": "frame-multi-label"}
     | {"metric": "segment-f1-micro", "segment_s": 1.0}
 )
-EVERY_S = 0.01
 
 
 def main() -> None:
@@ -94,28 +92,8 @@ def show(
 
 
 def measured(work: Callable[..., None], words: tuple[Any, ...]) -> tuple[float, float]:
-    stop = threading.Event()
-    peak = [0.0]
-
-    def watch() -> None:
-        while not stop.wait(EVERY_S):
-            peak[0] = max(peak[0], anonymous_mb())
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        work(*words)
-    finally:
-        stop.set()
-        thread.join()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3, peak[0]
-
-
-def anonymous_mb() -> float:
-    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) / 1e3
-    return 0.0
+    anonymous = peak_anonymous(lambda: work(*words))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3, anonymous / 1e6
 
 
 def loaded(model: Path) -> Any:

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from machine import best, print_machine, seconds
+from machine import best, peak_anonymous, print_machine, seconds
 from uwbench.card import Card, find_card, find_protocol
 from uwbench.clip import Event, Labels
 from uwbench.mapped import MappedRows
@@ -100,10 +100,14 @@ def true_sizes(names: Sequence[str], record: Path | None, threads: int, frames_g
                     file.write(json.dumps(done[name]) + "\n")
         one = done[name]
         print(f"{name}: {one['clips']:,} clips, MLP {one['mlp']:.0f} s, kNN {one['knn']:.0f} s, ", end="")
-        print(f"peak {one['peak_gb']:.1f} GB, load {one['load']:.1f}", flush=True)
+        print(
+            f"peak {one['peak_gb']:.1f} GB, {one['anonymous_gb']:.1f} of it anonymous, load {one['load']:.1f}",
+            flush=True,
+        )
     parts = [done[name] for name in names]
     minutes = sum(one["mlp"] + one["knn"] for one in parts) / 60
-    print(f"{len(names)} tasks: {minutes:.1f} min, largest peak {max(one['peak_gb'] for one in parts):.1f} GB")
+    peak = max(one["anonymous_gb"] for one in parts)
+    print(f"{len(names)} tasks: {minutes:.1f} min, largest peak {peak:.1f} GB anonymous")
 
 
 def compare_probe() -> None:
@@ -197,15 +201,26 @@ def compare_knn(bank: int = 20_000, queries: int = 4_000, k: int = 20) -> None:
 def true_size(name: str, folder: Path, frames_gb: float) -> dict[str, Any]:
     """Run both probes of one task on generated embeddings of its true size; return seconds and peak memory.
 
-    The peak holds the embeddings too, and of frames what the system keeps of their file.
+    The peaks hold the embeddings too; the first of them also what the system keeps in memory of the file of frames.
     """
     protocol, card = find_protocol("uwbench-1"), find_card(name)
     data = _generate(name, card.model_copy(update={"vocabulary": None}), folder, frames_gb)
-    taken = {}
-    for method in ("mlp", "knn"):
-        taken[method] = seconds(lambda method=method: run_probes(data, protocol, methods=[method]))
+    taken: dict[str, float] = {}
+
+    def both() -> None:
+        for method in ("mlp", "knn"):
+            taken[method] = seconds(lambda method=method: run_probes(data, protocol, methods=[method]))
+
+    anonymous = peak_anonymous(both, every_s=0.1) / 1e9
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-    return {"task": name, "clips": len(data.ids), **taken, "peak_gb": peak, "load": os.getloadavg()[1]}
+    return {
+        "task": name,
+        "clips": len(data.ids),
+        **taken,
+        "peak_gb": peak,
+        "anonymous_gb": anonymous,
+        "load": os.getloadavg()[1],
+    }
 
 
 def _generate(name: str, card: Card, folder: Path, frames_gb: float) -> TaskData:

@@ -244,7 +244,7 @@ def _knn_fold(
             np.multiply(part, scale, out=part)
     bank = knn.xares_bank(bank) if settings.similarity == "xares" else knn.unit_rows(bank, out=bank)
     decimals = 9 if settings.similarity == "xares" else 6  # X-ARES's similarities shrink with the bank
-    found = knn.neighbours(bank, knn.unit_rows(queries), max(ks), device=task.device, decimals=decimals)
+    found = knn.neighbours(bank, knn.unit_rows(queries, out=queries), max(ks), device=task.device, decimals=decimals)
     targets = kind.targets(items)
     out = {}
     for k in ks:
