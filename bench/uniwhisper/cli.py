@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from uniwhisper import cli_data, cli_train
+from uniwhisper import cli_data, cli_experiment, cli_train
 from uwbench.api import UwbenchError
 
 
@@ -88,6 +88,7 @@ def export(
 
 cli_data.add_to(app)
 cli_train.add_to(app)
+cli_experiment.add_to(app)
 
 
 def main() -> None:

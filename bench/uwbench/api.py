@@ -40,7 +40,9 @@ if TYPE_CHECKING:
 
     from uwbench.card import Kind
     from uwbench.report.board import Board
+    from uwbench.report.compare import Comparison
     from uwbench.reproduce import Reproduction
+    from uwbench.score import Method
     from uwbench.sources.dataset import Dataset
 
 
@@ -89,6 +91,26 @@ def leaderboard(results: Path, *, suite: str | None = None, protocol: str = "uwb
     from uwbench.report.board import build_board
 
     return build_board(results, suite=find_suite(suite) if suite else None, protocol=protocol)
+
+
+def compare(
+    results: Path,
+    first: str,
+    second: str,
+    *,
+    method: Method = "mlp",
+    tasks: Sequence[str] = (),
+    protocol: str = "uwbench-1",
+) -> Comparison:
+    """Compare two models of a results folder, by label, name or fingerprint, on the same clips.
+
+    `tasks` are those averaged over; without them, the tasks at hand. Raises UsageError where the models share none.
+    """
+    from uwbench.report.board import build_board, suite_of
+    from uwbench.report.compare import compare_models
+
+    suite = suite_of(tasks) if tasks else None
+    return compare_models(build_board(results, suite=suite, protocol=protocol), first, second, method)
 
 
 def reproduce(result: Path, *, folders: Folders, options: Options | None = None) -> Reproduction:
@@ -176,6 +198,7 @@ __all__ = [
     "UsageError",
     "UwbenchError",
     "clip_key",
+    "compare",
     "decode",
     "digest",
     "extract",

@@ -1,0 +1,117 @@
+"""Ablations: arms that change one thing of a configuration, listed with what they change, and trained."""
+
+from __future__ import annotations
+
+import importlib.resources
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from uniwhisper.config import Closed, Config, load_config, overlaid
+from uwbench.api import InputError, UsageError, suggestion
+
+
+class _File(Closed):
+    title: str
+    change: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """A named overlay of a configuration."""
+
+    name: str
+    title: str
+    change: dict[str, Any]
+
+
+def arms() -> list[Arm]:
+    """Return the arms that come with the package."""
+    files = [path for path in importlib.resources.files("uniwhisper.ablations").iterdir() if _is_yaml(path.name)]
+    return [
+        _parse(path.name.removesuffix(".yaml"), path.read_text(encoding="utf-8"))
+        for path in sorted(files, key=lambda path: path.name)
+    ]
+
+
+def find_arm(name: str) -> Arm:
+    """Return an arm by its name or from a YAML file; raise UsageError with suggestions, or InputError."""
+    if _is_yaml(name):
+        try:
+            return _parse(Path(name).stem, Path(name).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"cannot be read ({' '.join(str(error).split())})", where=name) from error
+    known = {arm.name: arm for arm in arms()}
+    if name not in known:
+        raise UsageError(f"unknown arm {name!r}", remedy=suggestion(name, list(known)))
+    return known[name]
+
+
+def changes(arm: Arm, config: str, base: Mapping[str, Any] | None = None) -> dict[str, tuple[Any, Any]]:
+    """Return each key that differs between a configuration (after `base`) and the same with the arm: before, after."""
+    before = _leaves(load_config(config, base).model_dump(mode="json"))
+    after = _leaves(_with(arm, config, base).model_dump(mode="json"))
+    return {key: (before[key], after[key]) for key in before if before[key] != after[key]}
+
+
+def run_arm(
+    arm: Arm,
+    config: str,
+    data: Sequence[Path],
+    output: Path,
+    *,
+    base: Mapping[str, Any] | None = None,
+    mixture: str | None = None,
+    allow_several: bool = False,
+) -> Path:
+    """Train an arm on folders of rows, going on with what `output` holds, and return its last checkpoint.
+
+    Raises UsageError for an arm that changes nothing here, or more than one key without `allow_several`: what two
+    changes do together says nothing of either.
+    """
+    from uniwhisper.prepare import prepare
+    from uniwhisper.train import train
+
+    found = changes(arm, config, base)
+    if not found:
+        raise UsageError(f"changes nothing of {config}", where=arm.name)
+    if len(found) > 1 and not allow_several:
+        remedy = "make an arm of each, or give --allow-several"
+        raise UsageError(f"changes {len(found)} things: {', '.join(found)}", where=arm.name, remedy=remedy)
+    settings = _with(arm, config, base)
+    prepared = prepare(settings, data, mixture=mixture)
+    result = train(
+        settings, prepared.batches, output, training_data=prepared.training_data, data_digest=prepared.digest
+    )
+    return result.checkpoint
+
+
+def _with(arm: Arm, config: str, base: Mapping[str, Any] | None) -> Config:
+    return load_config(config, overlaid(base or {}, arm.change))
+
+
+def _is_yaml(name: str) -> bool:
+    return name.endswith((".yaml", ".yml"))
+
+
+def _parse(name: str, text: str) -> Arm:
+    try:
+        found = _File.model_validate(yaml.safe_load(text))
+    except (yaml.YAMLError, ValidationError) as error:
+        what = f"is no arm of `title` and `change` ({' '.join(str(error).split())})"
+        raise InputError(what, where=name) from error
+    return Arm(name, found.title, found.change)
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found |= _leaves(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found

@@ -1,0 +1,1 @@
+"""The arms of the ablations: a title and one change each."""

@@ -1,0 +1,144 @@
+"""The commands `evaluate`, `ablate` and `experiment`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from uniwhisper.cli_train import overlay_of
+from uwbench.api import UsageError
+
+Encoder = Annotated[Path, typer.Option("--encoder", help="The original encoder: a folder of Whisper weights.")]
+Changes = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, as in run.batch_s=24; repeats.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add this module's commands to the command line."""
+    for command in (evaluate, experiment):
+        app.command()(command)
+    ablations = typer.Typer(no_args_is_help=True, help="One change of the recipe at a time.")
+    ablations.command("list")(ablate_list)
+    ablations.command("run")(ablate_run)
+    app.add_typer(ablations, name="ablate")
+
+
+def evaluate(
+    trained: Annotated[Path, typer.Argument(help="An export, a checkpoint, or the folder of a training run.")],
+    encoder: Encoder,
+    output: Annotated[Path, typer.Option("--output", help="Where export, embeddings and results go.")],
+    task: Annotated[list[str] | None, typer.Option("-t", "--task", help="A benchmark task; repeats.")] = None,
+    suite: Annotated[str | None, typer.Option("--suite", help="A suite of tasks, as in mini.")] = None,
+    data: Annotated[Path | None, typer.Option("--data", help="The tasks' data.", envvar="UWBENCH_DATA")] = None,
+    context: Annotated[
+        str, typer.Option("--context", help="full: 30 s, as Whisper hears; trimmed: the clip's own length.")
+    ] = "full",
+    as_json: AsJson = False,
+) -> None:
+    """Run the benchmark on what was trained with the original beside it, and print the differences."""
+    from uniwhisper import evaluate as module
+    from uwbench.api import Folders
+
+    if not task and suite is None:
+        raise UsageError("names no tasks", where="evaluate", remedy="give -t TASK or --suite NAME")
+    chosen: Literal["full", "trimmed"] = "trimmed" if context == "trimmed" else "full"
+    if context != chosen:
+        raise UsageError(f"{context!r} is not full or trimmed", where="--context")
+    found = module.evaluate(
+        module.encoder_of(trained, output / "encoder"),
+        encoder,
+        task or (),
+        folders=Folders(output / "cache", data, output / "results"),
+        suite=suite,
+        context=chosen,
+    )
+    if as_json:
+        print(json.dumps([asdict(row) for row in found.differences], indent=2))
+        return
+    print("\n".join(module.table(found.differences)))
+
+
+def experiment(
+    data: Annotated[Path, typer.Option("--data", help="The folder that holds fsdd, esc10 and philharmonia.")],
+    encoder: Encoder,
+    output: Annotated[Path, typer.Option("--output", help="The folder to work in; goes on with what it holds.")],
+    config: Annotated[str, typer.Option("--config", help="The training configuration.")] = "cpu-mini",
+    settings: Changes = None,
+    turn: Annotated[
+        list[str] | None, typer.Option("--turn", help="A set to hold out, or none; repeats. Default: each, then none.")
+    ] = None,
+    arm: Annotated[list[str] | None, typer.Option("--arm", help="lm or whisper; repeats. Default: both.")] = None,
+    clips: Annotated[int, typer.Option("--clips", min=1, help="The most clips of a split that are scored.")] = 600,
+    alpha: Annotated[float, typer.Option("--alpha", help="The share of the trained weights in the export.")] = 1.0,
+    write_doc: Annotated[
+        Path | None, typer.Option("--write-doc", help="Write the tables into this page, between its two marks.")
+    ] = None,
+) -> None:
+    """Train with one set held out, in turns, by two arms, and score original and trained encoders on all three."""
+    from uniwhisper.experiment import ARMS, TURNS, Settings, report, run_experiment
+    from uniwhisper.experiment_page import write_tables
+
+    found = run_experiment(
+        data,
+        encoder,
+        output,
+        Settings(
+            config,
+            overlay_of(settings or ()),
+            tuple(turn or TURNS),
+            tuple(arm or ARMS),
+            clips,
+            alpha,
+        ),
+        say=lambda text: print(text, file=sys.stderr, flush=True),
+    )
+    lines = report(found)
+    print("\n".join(lines))
+    if write_doc is not None:
+        shown = ["--data", "../shared/data", "--encoder", "whisper-tiny.en", "--output", "experiment"]
+        words = ["experiment", *shown, *(word for pair in settings or () for word in ("--set", pair))]
+        words += [word for name in turn or () for word in ("--turn", name)]
+        words += [word for name in arm or () for word in ("--arm", name)]
+        words += ["--clips", str(clips), "--alpha", f"{alpha:g}"]
+        write_tables(write_doc, f"uniwhisper {shlex.join(words)}", lines)
+
+
+def ablate_list(
+    config: Annotated[str, typer.Option("--config", help="The configuration that the arms change.")] = "full",
+    as_json: AsJson = False,
+) -> None:
+    """Print each arm with what it changes."""
+    from uniwhisper.ablate import arms, changes
+
+    found = {arm.name: changes(arm, config) for arm in arms()}
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    for arm in arms():
+        print(f"{arm.name:<20} {arm.title}")
+        for key, (before, after) in found[arm.name].items():
+            print(f"{'':<20}   {key}: {json.dumps(before)} -> {json.dumps(after)}")
+
+
+def ablate_run(
+    arm: Annotated[str, typer.Argument(help="An arm's name (see `ablate list`) or a YAML overlay.")],
+    output: Annotated[Path, typer.Option("--output", help="The folder of checkpoints and logs.")],
+    data: Annotated[list[Path], typer.Option("--data", help="A folder of training rows and shards; repeats.")],
+    config: Annotated[str, typer.Option("--config", help="The configuration that the arm changes.")] = "full",
+    mixture: Annotated[str | None, typer.Option("--mixture", help="A mixture's name or file.")] = None,
+    encoder: Annotated[str | None, typer.Option("--encoder", help="The Whisper weights to start from.")] = None,
+    lm: Annotated[str | None, typer.Option("--lm", help="The language model to start from.")] = None,
+    settings: Changes = None,
+    allow_several: Annotated[bool, typer.Option("--allow-several", help="Let an arm change several things.")] = False,
+) -> None:
+    """Train one arm; `--set` changes the base of all arms."""
+    from uniwhisper.ablate import find_arm, run_arm
+
+    base = overlay_of(settings or (), encoder=encoder, lm=lm)
+    print(run_arm(find_arm(arm), config, data, output, base=base, mixture=mixture, allow_several=allow_several))
