@@ -1,7 +1,8 @@
 """Checkpoints that resume exactly: written beside and renamed, loaded strictly, the last few kept.
 
 `step-0000100/` holds `model.safetensors` (fp32: encoder.*, adapter.*, lm.*), `optimizer.pt`, `trainer.json` and
-`encoder/`, the folder that uwbench loads. No random state is kept: nothing in a step draws from a generator.
+`encoder/`, the folder that uwbench loads, with averaged weights also `encoder-ema/`. No random state is kept: nothing
+in a step draws from a generator.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import nn
 
 from uniwhisper.config import Config
 from uniwhisper.export import write_encoder
+from uniwhisper.model import own_state
 from uwbench.api import InputError, digest, sha256_file
 
 _PREFIX = "step-"
@@ -44,19 +46,24 @@ def save(
     model_state: dict[str, torch.Tensor],
     optimiser_state: dict[str, Any],
     encoder: Any,
+    averaged: dict[str, torch.Tensor] | None = None,
 ) -> Path:
-    """Write a checkpoint and return its folder; what was there before stays until it is complete."""
+    """Write a checkpoint and return its folder; what was there before stays until it is complete.
+
+    `model_state` has tied tensors once; `averaged` is the state of the encoder of averaged weights.
+    """
     from safetensors.torch import save_file
 
     folder = output / f"{_PREFIX}{progress.step:07d}"
     partial = output / f".{folder.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    save_file(untied(model_state), partial / "model.safetensors")
+    weights = {name: value.detach().cpu().contiguous() for name, value in model_state.items()}
+    save_file(weights, partial / "model.safetensors")
     torch.save(optimiser_state, partial / "optimizer.pt")
-    prefix = "encoder."
-    weights = {name.removeprefix(prefix): value for name, value in model_state.items() if name.startswith(prefix)}
-    write_encoder(encoder, partial / "encoder", weights=weights)
+    for name, state in (("encoder", encoder_state(weights)), ("encoder-ema", averaged)):
+        if state is not None:
+            write_encoder(encoder, partial / name, weights=state)
     card = {
         "alpha": 1.0,
         "checkpoint": [sha256_file(partial / "model.safetensors")],
@@ -66,7 +73,8 @@ def save(
         "stack": config.adapter.stack,
         "step": progress.step,
     }
-    _write_json(partial / "encoder" / "uniwhisper.json", card)
+    for path in partial.glob("encoder*"):
+        _write_json(path / "uniwhisper.json", {**card, "ema": config.run.ema if path.name == "encoder-ema" else None})
     trainer = {"progress": asdict(progress), "config": config.model_dump(mode="json"), "config_digest": of(config)}
     _write_json(partial / "trainer.json", trainer)
     shutil.rmtree(folder, ignore_errors=True)
@@ -104,7 +112,7 @@ def load_weights(model: nn.Module, folder: Path) -> None:
     from safetensors.torch import load_file
 
     state = load_file(folder / "model.safetensors")
-    own = untied(model.state_dict())
+    own = own_state(model)
     if {k: v.shape for k, v in state.items()} != {k: v.shape for k, v in own.items()}:
         different = sorted(set(state) ^ set(own)) or [k for k in own if own[k].shape != state[k].shape]
         raise InputError(f"does not fit the model: {', '.join(different[:5])}", where=folder)
@@ -116,22 +124,24 @@ def load_optimiser(folder: Path) -> dict[str, Any]:
     return torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True)
 
 
-def untied(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return a state with tensors that share memory once, contiguous and on the CPU."""
-    seen: set[tuple[int, torch.Size]] = set()
-    kept = {}
-    for name, value in state.items():
-        key = (value.data_ptr(), value.shape)
-        if key not in seen or value.is_meta:
-            seen.add(key)
-            kept[name] = value.detach().cpu().contiguous()
-    return kept
+def encoder_state(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the encoder's part of a model's state under the encoder's own names."""
+    prefix = "encoder."
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+def load_average(folder: Path) -> dict[str, torch.Tensor] | None:
+    """Return the averaged encoder of a checkpoint; None where it has none."""
+    from safetensors.torch import load_file
+
+    path = folder / "encoder-ema" / "model.safetensors"
+    return load_file(path) if path.is_file() else None
 
 
 def of(config: Config) -> str:
-    """Return the digest of what a run's result depends on: not the workers, nor how often it is saved or logged."""
+    """Return the digest of what a run's result depends on: not the workers, nor how often it saves, logs or looks."""
     values = config.model_dump(mode="json")
-    for name in ("workers", "save_every", "keep", "log_every"):
+    for name in ("workers", "save_every", "keep", "log_every", "monitor_every", "monitor_clips"):
         del values["run"][name]
     del values["hardware"]
     return digest(values)

@@ -76,6 +76,7 @@ def export(
     output: Annotated[Path, typer.Option("--output", help="The folder to write.")],
     base: Annotated[Path | None, typer.Option("--base", help="The original weights, to interpolate with.")] = None,
     alpha: Annotated[float, typer.Option("--alpha", help="The share of the trained weights.")] = 1.0,
+    ema: Annotated[bool, typer.Option("--ema", help="Export the run's averaged weights.")] = False,
     training_data: Annotated[
         Path | None, typer.Option("--training-data", help="YAML list of {dataset, split, licence}.")
     ] = None,
@@ -83,7 +84,7 @@ def export(
     """Write the encoder of a checkpoint as a folder for `uwbench -m uniwhisper --weights FOLDER`."""
     from uniwhisper.export import export_encoder
 
-    print(export_encoder(checkpoint, output, base=base, alpha=alpha, training_data=training_data))
+    print(export_encoder(checkpoint, output, base=base, alpha=alpha, training_data=training_data, ema=ema))
 
 
 cli_data.add_to(app)

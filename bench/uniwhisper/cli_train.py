@@ -76,6 +76,9 @@ def train(
     test_data: TestData = None,
     benchmark_data: BenchmarkData = None,
     drop_leaks: Annotated[bool, typer.Option("--drop-leaks", help="Leave out rows of test clips.")] = False,
+    held_out: Annotated[
+        list[Path] | None, typer.Option("--held-out", help="A folder of rows to look at during training; repeats.")
+    ] = None,
 ) -> None:
     """Train a UniWhisper, or go on with one. Under torchrun or accelerate launch every process runs this."""
     from uniwhisper.config import load_config
@@ -92,6 +95,7 @@ def train(
         test_data=test_data or (),
         benchmark_data=benchmark_data,
         drop_leaks=drop_leaks,
+        held_out=held_out or (),
     )
     result = run(
         found,
@@ -99,6 +103,7 @@ def train(
         output,
         training_data=prepared.training_data,
         data_digest=prepared.digest,
+        held_out=prepared.held_out,
         until=until,
     )
     print(result.checkpoint)
@@ -135,13 +140,17 @@ def mix_table(mixture: Mixture, report: MixReport) -> list[str]:
     head = f"{'dataset':<22} {'domain':<15} {'hours':>9} {'target':>7}"
     lines = [head + (f" {'at hand':>9} {'plan':>7}" if planned else "") + "  available  licence"]
 
+    sure = {entry.name: (entry.hours_verified, entry.licence_verified) for entry in mixture.datasets}
+
     def cells(hours: float, at_hand: float | None, target: float | None, realised: float | None) -> str:
         shown = f"{_hours(hours):>9} {_share(target):>7}"
         return shown + (f" {_hours(at_hand):>9} {_share(realised):>7}" if planned else "")
 
     for row in report.rows:
         numbers = cells(row.hours, row.at_hand, row.target, row.realised)
-        lines.append(f"{row.name:<22} {row.domain:<15} {numbers}  {row.available:<10} {row.licence}")
+        read_hours, read_licence = ("" if yes else " (unverified)" for yes in sure[row.name])
+        about = f"hours{read_hours}; {row.licence}{read_licence}" if read_hours else f"{row.licence}{read_licence}"
+        lines.append(f"{row.name:<22} {row.domain:<15} {numbers}  {row.available:<10} {about}")
     lines.append("")
     sums = [
         by_domain(mixture, {row.name: getattr(row, field) or 0.0 for row in report.rows})

@@ -17,6 +17,7 @@ FRAMES_PER_S = 50  # Whisper's encoder: one frame each 20 ms
 _WHISPER_VOCABULARY = 51_866  # Large-v3's; the others differ by two rows at most
 _WHISPER_TEXT = 448  # positions of Whisper's decoder
 
+Stage = Literal["bridge", "joint"]
 Count = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0)]
@@ -70,7 +71,11 @@ class Adapter(Closed):
 
     def flops(self, encoder: Encoder, lm: LanguageModel, frames: float) -> float:
         """Return the FLOPs of a forward over `frames` encoder frames."""
-        return 2 * (self.stack * encoder.dim * lm.dim + lm.dim**2) * frames / self.stack
+        return self.first_flops(encoder, lm, frames) + 2 * lm.dim**2 * frames / self.stack
+
+    def first_flops(self, encoder: Encoder, lm: LanguageModel, frames: float) -> float:
+        """Return the FLOPs of the first linear layer, whose backward towards a frozen encoder is not computed."""
+        return 2 * self.stack * encoder.dim * lm.dim * frames / self.stack
 
 
 class Lora(Closed):
@@ -191,7 +196,11 @@ class Stages(Closed):
 
 
 class Run(Closed):
-    """How a run is carried out; batches are global, in seconds of audio with its padding."""
+    """How a run is carried out; batches are global, in seconds of audio with its padding.
+
+    `ema` is the decay of averaged encoder weights, kept from the joint stage on and exported by choice. Every
+    `monitor_every` steps the model is looked at with `monitor_clips` held-out clips.
+    """
 
     seed: Annotated[int, Field(ge=0)] = 0
     batch_s: Rate = 3840.0
@@ -203,6 +212,9 @@ class Run(Closed):
     save_every: Count = 1000
     keep: Count = 3
     log_every: Count = 20
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    monitor_every: Count | None = None
+    monitor_clips: Count = 32
 
 
 class Config(Closed):

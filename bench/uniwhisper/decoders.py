@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
 from uniwhisper.adapter import Adapter
-from uniwhisper.config import Config, LanguageModel
+from uniwhisper.config import Config, LanguageModel, Stage
 from uniwhisper.config import Encoder as EncoderConfig
 from uniwhisper.model import AudioModel, UniWhisper, WhisperArm
 from uwbench.api import EncoderError, InputError
 
-Stage = Literal["bridge", "joint"]
 _STILL: dict[str, Any] = {  # no randomness in the forward
     "dropout": 0.0,
     "attention_dropout": 0.0,
@@ -86,6 +85,11 @@ def _load_whisper(config: EncoderConfig) -> Any:
     if shape != wanted:
         raise InputError(f"has the shape {shape}, the configuration says {wanted}", where=config.init)
     return whisper
+
+
+def load_encoder(config: Config) -> Any:
+    """Return the encoder that a run begins with, in fp32."""
+    return _load_whisper(config.encoder).encoder
 
 
 def _lm_config(config: LanguageModel) -> Any:

@@ -16,15 +16,21 @@ _USES = ("train", "test", "all")
 
 
 def export_encoder(
-    checkpoint: Path, output: Path, *, base: Path | None = None, alpha: float = 1.0, training_data: Path | None = None
+    checkpoint: Path,
+    output: Path,
+    *,
+    base: Path | None = None,
+    alpha: float = 1.0,
+    training_data: Path | None = None,
+    ema: bool = False,
 ) -> Path:
     """Write the encoder of a training checkpoint or a Whisper folder to `output` and return that.
 
     With `base`, the weights are `(1 - alpha) * base + alpha * checkpoint` (WiSE-FT, Wortsman et al. 2022), which
     gives back speech that training took. `training_data` is a YAML list of `{dataset, split, licence}`, the basis of
     the board's contamination flags; without it the list that the training run recorded is taken, and where there is
-    none the export says that it is unknown. Raises UsageError or InputError
-    for what cannot be, and never overwrites a folder that holds something.
+    none the export says that it is unknown. With `ema` the averaged weights of the run are exported. Raises UsageError
+    or InputError for what cannot be, and never overwrites a folder that holds something.
     """
     if not 0 <= alpha <= 1:
         raise UsageError(f"{alpha} is not between 0 and 1", where="--alpha")
@@ -32,7 +38,9 @@ def export_encoder(
         raise UsageError("needs the weights to interpolate with", where="--alpha", remedy="give --base FOLDER")
     if output.exists() and any(output.iterdir()):
         raise UsageError("is not empty", where=output, remedy="export into a new folder")
-    trained = checkpoint / "encoder"
+    trained = checkpoint / ("encoder-ema" if ema else "encoder")
+    if ema and not trained.is_dir():
+        raise UsageError("has no averaged weights", where=checkpoint, remedy="train with run.ema")
     source, recorded = (trained, _card(trained)) if (trained / "config.json").is_file() else (checkpoint, {})
     data = recorded.get("training_data") if training_data is None else read_training_data(training_data)
     encoder = _load(source)

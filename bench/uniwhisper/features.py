@@ -29,8 +29,8 @@ class Batch:
     """A micro-batch: N clips, R rows (questions) of S tokens, of which A in all are answer and end tokens.
 
     `mel` (N, mels, frames); `tokens` (N,) audio tokens; `clip_of` (R,); `ids`, `is_audio`, `is_answer` (R, S);
-    `weights` (A,) of the loss, in the order of `ids[is_answer]`; `tasks` and `domains` of the rows; `samples` a clip's
-    own length; `replaced` clips stand in for others that could not be read.
+    `weights` (A,) of the loss, in the order of `ids[is_answer]`; `tasks`, `domains` and `lengths` (tokens) of the
+    rows; `samples` a clip's own length; `replaced` clips stand in for others that could not be read.
     """
 
     mel: torch.Tensor
@@ -42,6 +42,7 @@ class Batch:
     weights: torch.Tensor
     tasks: tuple[str, ...]
     samples: tuple[int, ...]
+    lengths: tuple[int, ...]
     domains: tuple[str, ...] = ()
     replaced: int = 0
 
@@ -51,7 +52,7 @@ class Batch:
         return replace(self, **{name: value.to(device, non_blocking=True) for name, value in tensors.items()})
 
 
-_PLAIN = {"tasks", "samples", "domains", "replaced"}
+_PLAIN = {"tasks", "samples", "lengths", "domains", "replaced"}
 Reduction = Literal["token", "sample", "sqrt_tokens"]
 _POWER = {"token": 0.0, "sample": -1.0, "sqrt_tokens": -0.5}
 
@@ -116,6 +117,7 @@ class Collator:
             weights=torch.tensor(weights, dtype=torch.float32),
             tasks=tasks,
             samples=tuple(len(clip) for clip in audio),
+            lengths=tuple(len(row.ids) for row in rows),
         )
 
 

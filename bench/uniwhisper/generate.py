@@ -35,10 +35,9 @@ def answer(
     model.eval()
     device = next(model.parameters()).device
     batch = Collator(text, mels, stack).prompts(audio, instructions).to(str(device))
-    prompts = [text.prompt(i, int(a)) for i, a in zip(instructions, batch.is_audio.sum(dim=1).tolist(), strict=True)]
-    lengths = [len(prompt.ids) for prompt in prompts]
-    said: list[list[int]] = [[] for _ in prompts]
-    open_rows = set(range(len(prompts)))
+    lengths = batch.lengths
+    said: list[list[int]] = [[] for _ in lengths]
+    open_rows = set(range(len(lengths)))
     with torch.no_grad():
         frames = model.encode(batch.mel)
         for count in range(longest):

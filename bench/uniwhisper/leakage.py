@@ -174,9 +174,10 @@ def _matches(column: pa.ChunkedArray, known: dict) -> Iterator[tuple[int, str]]:
     if not known:
         return
     values = pa.array(list(known), type=column.type)
-    places = pyarrow.compute.index_in(column, value_set=values)
+    options = pyarrow.compute.SetLookupOptions(values, skip_nulls=True)
+    places = pyarrow.compute.call_function("index_in", [column], options)
     clips = list(known.values())
-    for row in np.flatnonzero(pyarrow.compute.is_valid(places).to_numpy()).tolist():
+    for row in np.flatnonzero(places.is_valid().to_numpy()).tolist():
         yield row, clips[places[row].as_py()]
 
 

@@ -4,61 +4,125 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import resource
 import sys
 import time
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from uniwhisper.config import Config
+from uniwhisper.config import Config, Stage
 from uniwhisper.examples import SAMPLE_RATE
 from uniwhisper.features import FRAME, Batch
-from uniwhisper.plan import train_flops
+from uniwhisper.plan import audio_flops, text_flops
+
+Sums = dict[str, tuple[float, int]]  # of losses and their tokens, by name
 
 
 @dataclass
 class Tally:
-    """Sums since the last line, of one rank."""
+    """Sums since the last line, of one rank or of all."""
 
     loss: float = 0.0
     weight: float = 0.0
-    tasks: dict[str, list[float]] = field(default_factory=lambda: defaultdict(lambda: [0.0, 0.0]))
+    tasks: Sums = field(default_factory=dict)
+    domains: Sums = field(default_factory=dict)
     audio_s: float = 0.0
     padded_s: float = 0.0
     tokens: int = 0
     padded_tokens: int = 0
     answers: int = 0
+    replaced: int = 0
     flops: float = 0.0
+    done_flops: float = 0.0
 
-    def add(self, batch: Batch, losses: Any, config: Config) -> None:
+    def add(self, batch: Batch, losses: Any, config: Config, stage: Stage) -> None:
         """Take in a micro-batch and the losses of its answer tokens."""
         seen = losses.detach().float()
         self.loss += float((seen * batch.weights).sum())
         self.weight += float(batch.weights.sum())
         lengths = batch.is_answer.sum(dim=1).tolist()
-        for task, part in zip(batch.tasks, seen.split(lengths), strict=True):
-            self.tasks[task][0] += float(part.sum())
-            self.tasks[task][1] += len(part)
-        heard = sum(batch.samples) / SAMPLE_RATE
-        self.audio_s += heard
+        parts = [float(part.sum()) for part in seen.split(lengths)]
+        for sums, names in ((self.tasks, batch.tasks), (self.domains, batch.domains)):
+            for name, part, tokens in zip(names, parts, lengths, strict=True):
+                _count(sums, name, part, tokens)
+        self.audio_s += sum(batch.samples) / SAMPLE_RATE
         self.padded_s += batch.mel.shape[0] * batch.mel.shape[2] / 100
         self.padded_tokens += batch.ids.numel()
-        used = batch.is_answer.int().flip(1).cumsum(1).flip(1) > 0  # up to a row's last answer token
-        self.tokens += int(used.sum())
+        self.tokens += sum(batch.lengths)
         self.answers += sum(lengths)
-        self.flops += _useful_flops(batch, text=int((used & ~batch.is_audio & ~batch.is_answer).sum()), config=config)
+        self.replaced += batch.replaced
+        self.flops += useful_flops(batch, config, stage)
+        self.done_flops += done_flops(batch, config, stage)
+
+    @staticmethod
+    def merged(tallies: Iterable[Tally]) -> Tally:
+        """Return the sums over ranks."""
+        total = Tally()
+        for tally in tallies:
+            for item in fields(Tally):
+                value = getattr(tally, item.name)
+                if isinstance(value, dict):
+                    for name, (part, tokens) in value.items():
+                        _count(getattr(total, item.name), name, part, tokens)
+                else:
+                    setattr(total, item.name, getattr(total, item.name) + value)
+        return total
 
 
-def _useful_flops(batch: Batch, *, text: int, config: Config) -> float:
-    """Return a joint step's FLOPs without padding: each clip once through the encoder, each row through the rest."""
-    rows = len(batch.tasks)
-    per_row = text / rows, float(batch.is_answer.sum()) / rows
+def _count(sums: Sums, name: str, part: float, tokens: int) -> None:
+    before = sums.get(name, (0.0, 0))
+    sums[name] = (before[0] + part, before[1] + tokens)
+
+
+def useful_flops(batch: Batch, config: Config, stage: Stage) -> float:
+    """Return a micro-batch's FLOPs without padding: each clip once through the encoder, each row through the rest."""
     frames = [samples / FRAME for samples in batch.samples]
-    asked = [frames[clip] for clip in batch.clip_of.tolist()]
-    whole = sum(train_flops(config, n, n, *per_row) for n in asked)
-    return whole - 3 * (sum(map(config.encoder.flops, asked)) - sum(map(config.encoder.flops, frames)))
+    audio = sum(audio_flops(config, heard, stage) for heard in frames)
+    return audio + sum(
+        text_flops(config, frames[clip], frames[clip], text, answers, stage) for clip, text, answers in _rows(batch)
+    )
+
+
+def done_flops(batch: Batch, config: Config, stage: Stage) -> float:
+    """Return the FLOPs that are done: every clip and row as long as the longest, and what is computed again."""
+    again = config.run.checkpointing
+    frames = batch.mel.shape[2] / 2
+    audio = batch.mel.shape[0] * audio_flops(config, frames, stage, again=again)
+    places = batch.ids.shape[1] - batch.is_audio.sum(dim=1).max().item()
+    return audio + sum(
+        text_flops(
+            config,
+            frames,
+            int(batch.tokens.max()) * config.adapter.stack,
+            places - answers,
+            answers,
+            stage,
+            again=again,
+        )
+        for _, _, answers in _rows(batch)
+    )
+
+
+def _rows(batch: Batch) -> list[tuple[int, int, int]]:
+    """Return each row's clip, tokens of prompt text, and tokens of answer."""
+    audio, answers = batch.is_audio.sum(dim=1).tolist(), batch.is_answer.sum(dim=1).tolist()
+    clips = batch.clip_of.tolist()
+    return [
+        (clip, length - heard - said, said)
+        for clip, length, heard, said in zip(clips, batch.lengths, audio, answers, strict=True)
+    ]
+
+
+def peak_gb(device: str) -> float:
+    """Return the most memory that this process has held: of the GPU, or of the machine where there is none."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 class Log:
@@ -80,43 +144,71 @@ class Log:
         """Count time that the step waited for data."""
         self._waited += seconds
 
-    def write(self, step: int, stage: str, tally: Tally, norm: float, rates: Sequence[float], skipped: int) -> None:
-        """Write one line for the steps since the last; the rates of speed are this rank's times the world."""
+    def write(
+        self,
+        step: int,
+        stage: str,
+        tally: Tally,
+        norm: float,
+        norms: Mapping[str, float],
+        rates: Sequence[float],
+        skipped: int,
+        device: str,
+    ) -> None:
+        """Write one line for the steps since the last; `tally` is of all ranks, the wait for data is rank 0's."""
         now = time.monotonic()
         took = max(now - self._since, 1e-9)
-        peak = self._config.hardware.peak_tflops * 1e12
+        peak = self._config.hardware.peak_tflops * 1e12 * self._world
         line = {
             "step": step,
             "stage": stage,
             "loss": tally.loss / max(tally.weight, 1e-9),
-            "loss_by_task": {task: total / n for task, (total, n) in sorted(tally.tasks.items())},
+            "loss_by_task": {name: total / n for name, (total, n) in sorted(tally.tasks.items())},
+            "loss_by_domain": {name: total / n for name, (total, n) in sorted(tally.domains.items()) if name},
             "grad_norm": norm,
+            "grad_norm_by_part": dict(norms),
             "lr": max(rates),
             "skipped": skipped,
-            "audio_s_per_s": tally.audio_s * self._world / took,
-            "answers_per_s": tally.answers * self._world / took,
+            "replaced": tally.replaced,
+            "audio_s_per_s": tally.audio_s / took,
+            "answers_per_s": tally.answers / took,
             "padded_audio": 1 - tally.audio_s / max(tally.padded_s, 1e-9),
             "padded_tokens": 1 - tally.tokens / max(tally.padded_tokens, 1),
             "data_wait": self._waited / took,
             "mfu": tally.flops / took / peak,
+            "hfu": tally.done_flops / took / peak,
+            "peak_gb": peak_gb(device),
         }
         self._since, self._waited = now, 0.0
+        replaced = f"  replaced {tally.replaced}" if tally.replaced else ""
+        self._say(
+            line,
+            f"step {step:>7} {stage:<6} loss {line['loss']:.4f}  norm {norm:.2f}  lr {line['lr']:.1e}  "
+            f"{line['audio_s_per_s']:.0f} audio-s/s  padding {line['padded_audio']:.0%}  mfu {line['mfu']:.1%}"
+            f"{replaced}",
+        )
+
+    def look(self, step: int, found: Mapping[str, Any]) -> None:
+        """Write a line of what the monitor found; the time it took is not the training's."""
+        self._since = time.monotonic()
+        self._waited = 0.0
+        parts = [
+            f"{name} {', '.join(f'{k} {v:.2f}' for k, v in value.items())}"
+            for name, value in found.items()
+            if isinstance(value, dict)
+        ]
+        plain = [f"{name} {value:.4f}" for name, value in found.items() if isinstance(value, float)]
+        self._say({"step": step, "monitor": dict(found)}, f"step {step:>7} monitor  {'  '.join([*parts, *plain])}")
+
+    def _say(self, line: dict[str, Any], text: str) -> None:
         if self._file is None:
             return
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
-        print(
-            f"step {step:>7} {stage:<6} loss {line['loss']:.4f}  norm {norm:.2f}  lr {line['lr']:.1e}  "
-            f"{line['audio_s_per_s']:.0f} audio-s/s  padding {line['padded_audio']:.0%}  mfu {line['mfu']:.1%}",
-            file=sys.stderr,
-            flush=True,
-        )
+        print(text, file=sys.stderr, flush=True)
         if self._board is not None:
-            for name, value in line.items():
-                if isinstance(value, float):
-                    self._board.add_scalar(name, value, step)
-            for task, value in line["loss_by_task"].items():
-                self._board.add_scalar(f"loss/{task}", value, step)
+            for name, value in _scalars(line):
+                self._board.add_scalar(name, value, line["step"])
 
     def close(self) -> None:
         """Finish the files."""
@@ -124,3 +216,12 @@ class Log:
             self._file.close()
         if self._board is not None:
             self._board.close()
+
+
+def _scalars(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, float]]:
+    """Yield the numbers of a nested record under their path."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _scalars(value, f"{prefix}{name}/")
+        elif isinstance(value, float):
+            yield f"{prefix}{name}", value

@@ -13,6 +13,13 @@ from uniwhisper.features import Batch
 from uwbench.api import EncoderError
 
 
+def own_state(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return a model's state with a tensor that several names share under its first name only."""
+    own = {name for name, _ in model.named_parameters()}
+    tied = {name for name, _ in model.named_parameters(remove_duplicate=False)} - own
+    return {name: value for name, value in model.state_dict().items() if name not in tied}
+
+
 class AudioModel(nn.Module):
     """An encoder of Whisper's shape and what answers from it."""
 

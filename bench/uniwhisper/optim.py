@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from uniwhisper.config import Config
-from uniwhisper.decoders import Stage
+from uniwhisper.config import Config, Stage
 from uniwhisper.model import AudioModel
 
 
@@ -71,6 +70,13 @@ def gradient_norm(model: nn.Module) -> torch.Tensor:
     """Return the norm over all gradients, the same on every rank also where they are sharded."""
     norm: Any = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
     return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+
+
+def part_norms(model: nn.Module) -> dict[str, float]:
+    """Return the norm of the gradients of encoder, adapter and lm; of parts that learn only."""
+    parts = {name: gradient_norm(part) for name, part in model.named_children()}
+    learns = {name for name, part in model.named_children() if any(p.grad is not None for p in part.parameters())}
+    return {name: float(norm) for name, norm in parts.items() if name in learns}
 
 
 def clip_to(model: nn.Module, norm: torch.Tensor, largest: float) -> None:

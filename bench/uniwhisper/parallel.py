@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from uniwhisper.config import Config
-from uniwhisper.model import AudioModel, UniWhisper
+from uniwhisper.model import AudioModel, UniWhisper, own_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,14 @@ class World:
     def any(self, value: bool) -> bool:
         """Return whether it is so on any rank."""
         return self.sum(float(value)) > 0
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return every rank's value, in the order of ranks."""
+        if self.size == 1:
+            return [value]
+        found: list[Any] = [None] * self.size
+        torch.distributed.all_gather_object(found, value)
+        return found
 
     def wait(self) -> None:
         """Wait for every rank."""
@@ -105,11 +113,14 @@ def wrap(model: AudioModel, config: Config, world: World) -> Any:
         return model
     if config.run.parallel == "ddp":
         return nn.parallel.DistributedDataParallel(model)
-    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
     for layer in _layers(model):
         fully_shard(layer)
-    return fully_shard(model)
+    sharded = fully_shard(model)
+    for name in ("encode", "logits"):  # called on their own by greedy answers
+        register_fsdp_forward_method(model, name)
+    return sharded
 
 
 def _layers(model: AudioModel) -> list[nn.Module]:
@@ -119,13 +130,12 @@ def _layers(model: AudioModel) -> list[nn.Module]:
 
 def full_state(model: nn.Module) -> dict[str, torch.Tensor]:
     """Return the model's whole state, tied parameters once; every rank must call."""
-    own = {name for name, _ in model.named_parameters()}
-    tied = {name for name, _ in model.named_parameters(remove_duplicate=False)} - own
-    gathered = {}
-    for name, value in model.state_dict().items():
-        if name not in tied:
-            gathered[name] = value.full_tensor() if hasattr(value, "full_tensor") else value
-    return gathered
+    return {name: whole(value) for name, value in own_state(model).items()}
+
+
+def whole(value: Any) -> torch.Tensor:
+    """Return a tensor that may be sharded in full; every rank must call."""
+    return value.full_tensor() if hasattr(value, "full_tensor") else value
 
 
 def load_full_state(model: nn.Module, state: dict[str, torch.Tensor]) -> None:

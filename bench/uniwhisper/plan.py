@@ -12,6 +12,7 @@ from uniwhisper.config import (
     WINDOW_S,
     Closed,
     Config,
+    Stage,
     whisper_decoder_flops,
     whisper_decoder_parameters,
 )
@@ -80,17 +81,38 @@ def count_parameters(config: Config) -> tuple[int, int, int, int]:
     return encoder, adapter, lm + added, trained
 
 
-def train_flops(config: Config, frames: float, heard: float, prompt: float, answer: float) -> float:
-    """Return the FLOPs of forward and backward over a clip of `heard` frames, padded to `frames` for the encoder.
+def train_flops(
+    config: Config, frames: float, heard: float, prompt: float, answer: float, *, stage: Stage = "joint"
+) -> float:
+    """Return the FLOPs of forward and backward over a clip of `heard` frames, padded to `frames` for the encoder."""
+    return audio_flops(config, frames, stage) + text_flops(config, frames, heard, prompt, answer, stage)
+
+
+def audio_flops(config: Config, frames: float, stage: Stage, *, again: bool = False) -> float:
+    """Return the FLOPs of encoder and adapter over `frames`, forward and backward; a frozen encoder has no backward.
+
+    With `again`, the forward of what learns is computed a second time, as checkpointing does.
+    """
+    learns = stage == "joint" and config.encoder.train == "full"
+    found = config.encoder.flops(frames) * ((4 if again else 3) if learns else 1)
+    if config.lm.kind != "whisper":
+        found += 3 * config.adapter.flops(config.encoder, config.lm, frames)
+        found -= 0 if learns else config.adapter.first_flops(config.encoder, config.lm, frames)
+    return found
+
+
+def text_flops(
+    config: Config, frames: float, heard: float, prompt: float, answer: float, stage: Stage, *, again: bool = False
+) -> float:
+    """Return the FLOPs of the decoder over one row, forward and backward.
 
     Tokens of padding are dropped before the language model; Whisper's decoder sees them. A frozen decoder still passes
     gradients through.
     """
-    audio = config.encoder.flops(frames)
-    if config.lm.kind != "whisper":
-        audio += config.adapter.flops(config.encoder, config.lm, frames)
+    new = config.lm.kind in {"random-qwen3", "whisper"}
+    learns = config.lm.train == "full" and (stage == "joint" or new)
     seen = frames if config.lm.kind == "whisper" else heard
-    return 3 * audio + (3 if config.lm.train == "full" else 2) * _text_flops(config, seen, prompt, answer)
+    return ((3 if learns else 2) + again) * _text_flops(config, seen, prompt, answer)
 
 
 def _text_flops(config: Config, frames: float, prompt: float, answer: float) -> float:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from uniwhisper.config import Config
+from uniwhisper.held_out import HeldOut, hold_out
 from uniwhisper.leakage import check_leaks
 from uniwhisper.mixture import Mixture, load_mixture, target_shares
 from uniwhisper.planner import Planner, Sizes
@@ -19,11 +20,12 @@ from uwbench.api import UsageError, digest
 
 @dataclass(frozen=True)
 class Prepared:
-    """Batches with what identifies them: the list for the export, and the digest for resuming."""
+    """Batches with what identifies them: the list for the export, and the digest for resuming; and held-out clips."""
 
     batches: PlannedBatches
     training_data: list[dict[str, Any]]
     digest: str
+    held_out: HeldOut | None
 
 
 def sizes_of(config: Config) -> Sizes:
@@ -48,8 +50,11 @@ def prepare(
     test_data: Sequence[str] = (),
     benchmark_data: Path | None = None,
     drop_leaks: bool = False,
+    held_out: Sequence[Path] = (),
 ) -> Prepared:
-    """Return the batches of a run over the rows in folders `data`.
+    """Return the batches of a run over the rows of split `train` in folders `data`.
+
+    What the configuration's monitor looks at are rows of the folders `held_out`, or else of `data`'s other splits.
 
     Rows that are also in the `test_data` (see `leakage`) raise DataError, or are left out with `drop_leaks`.
     """
@@ -60,7 +65,11 @@ def prepare(
     planner = Planner(units, found, sizes_of(config), steps=steps, seed=config.run.seed)
     dropped = "" if without is None else digest([int(row) for row in without.nonzero()[0]])
     identity = digest([table.sha256(), found.model_dump(mode="json"), dropped])
-    return Prepared(PlannedBatches(table, planner), training_list(table, found, units), identity)
+    kept = None
+    if config.run.monitor_every is not None:
+        other = open_rows(held_out) if held_out else table
+        kept = hold_out(other, config.run.monitor_clips, all_splits=bool(held_out))
+    return Prepared(PlannedBatches(table, planner), training_list(table, found, units), identity, kept)
 
 
 def training_list(table: RowTable, mixture: Mixture, units: Units) -> list[dict[str, Any]]:

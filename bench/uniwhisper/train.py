@@ -19,13 +19,16 @@ import torch
 
 from uniwhisper import checkpoint
 from uniwhisper.checkpoint import Progress
-from uniwhisper.config import Config
-from uniwhisper.decoders import Stage, build_model, set_stage
+from uniwhisper.config import Config, Stage
+from uniwhisper.decoders import build_model, set_stage
+from uniwhisper.ema import Average
 from uniwhisper.examples import SAMPLE_RATE, Batches
 from uniwhisper.features import Batch, Collator
+from uniwhisper.held_out import HeldOut
 from uniwhisper.log import Log, Tally
 from uniwhisper.model import AudioModel
-from uniwhisper.optim import clip_to, gradient_norm, make_optimiser, schedule, set_rates
+from uniwhisper.monitor import Monitor
+from uniwhisper.optim import clip_to, gradient_norm, make_optimiser, part_norms, schedule, set_rates
 from uniwhisper.parallel import World, full_state, load_full_state, wrap
 from uniwhisper.text import open_text
 from uwbench.api import InputError, UwbenchError
@@ -63,6 +66,7 @@ def train(
     *,
     training_data: list[dict[str, Any]] | None = None,
     data_digest: str | None = None,
+    held_out: HeldOut | None = None,
     until: int | None = None,
 ) -> Result:
     """Train to the end of the joint stage, or to step `until`, from the newest checkpoint in `output` if there is one.
@@ -70,6 +74,7 @@ def train(
     On SIGTERM the step is finished and saved. Steps whose gradient is not finite are skipped and counted; twenty in a
     row raise UwbenchError. `training_data` (`{dataset, split, licence}` each) goes into the exported encoder;
     `data_digest` is the identity of what `batches` draws from: InputError where a checkpoint is of other data.
+    With `held_out` clips the model is looked at every `monitor_every` steps.
     """
     output.mkdir(parents=True, exist_ok=True)
     last = config.stages.bridge + config.stages.joint
@@ -77,7 +82,9 @@ def train(
         last = min(last, batches.steps)
     last = last if until is None else min(last, until)
     with World.joined() as world:
-        run = _Run(config, output, world, batches, Progress(training_data=training_data, data_digest=data_digest))
+        run = _Run(
+            config, output, world, batches, Progress(training_data=training_data, data_digest=data_digest), held_out
+        )
         log = Log(output, config, enabled=world.rank == 0, world=world.size)
         try:
             with _stop_flag() as stop:
@@ -96,6 +103,7 @@ class _Run:
         world: World,
         batches: Batches,
         start: Progress,
+        held_out: HeldOut | None,
     ) -> None:
         self.config, self.output, self.world = config, output, world
         found = checkpoint.checkpoints(output)
@@ -122,7 +130,11 @@ class _Run:
         self._stage: Stage | None = None
         self._wrapped: Any = None
         self.optimiser: Any = None
+        self._average: Average | None = None
+        self._norms: dict[str, float] = {}
         self._in_a_row = 0
+        looks = config.run.monitor_every is not None and held_out is not None and held_out.examples
+        self._monitor = Monitor(config, held_out, world.device) if looks and held_out else None
 
     def steps(self, last: int, log: Log, stop: list[bool]) -> Result:
         """Run to step `last` and return what came out."""
@@ -133,12 +145,17 @@ class _Run:
             before = time.monotonic()
             found = [batch.to(self.world.device) for batch in next(loader)]
             log.waited(time.monotonic() - before)
-            norm = self._step(found, tally)
+            norm = self._step(found, tally, last)
             step = self.progress.step
             if step % self.config.run.log_every == 0 or step == last:
                 rates = [group["lr"] for group in self.optimiser.param_groups]
-                log.write(step, str(self._stage), tally, norm, rates, self.progress.skipped)
+                whole = Tally.merged(self.world.gather(tally))
+                log.write(
+                    step, str(self._stage), whole, norm, self._norms, rates, self.progress.skipped, self.world.device
+                )
                 tally = Tally()
+            if self._monitor is not None and step % (self.config.run.monitor_every or 1) == 0:
+                log.look(step, self._monitor.look(self.model))
             if step % self.config.run.save_every == 0:
                 saved = self._save()
         if saved is None or not saved.name.endswith(f"{self.progress.step:07d}"):
@@ -168,13 +185,16 @@ class _Run:
         set_stage(self.model, self.config, stage)
         self._wrapped = wrap(self.model, self.config, self.world)
         self.optimiser = make_optimiser(self.model, self.config, stage)
+        if stage == "joint" and self.config.run.ema is not None:
+            kept = checkpoint.load_average(self._resume) if first and self._resume is not None else None
+            self._average = Average(self.model.encoder, self.config.run.ema, kept)
         if first and self._resume is not None and not self._starts_stage():
             self.world.load_optimiser(self.model, self.optimiser, checkpoint.load_optimiser(self._resume))
 
     def _starts_stage(self) -> bool:
         return self.progress.step in {0, self.config.stages.bridge}
 
-    def _step(self, found: list[Batch], tally: Tally) -> float:
+    def _step(self, found: list[Batch], tally: Tally, last: int) -> float:
         config, settings = self.config, self.config.optimiser
         total = self.world.sum(sum(float(batch.weights.sum()) for batch in found))
         for index, batch in enumerate(found):
@@ -182,10 +202,12 @@ class _Run:
                 losses = self._wrapped(batch)
                 # Ranks' gradients are averaged: times their number, that is the sum over the global step.
                 ((losses * batch.weights).sum() * (self.world.size / total)).backward()
-            tally.add(batch, losses, config)
+            tally.add(batch, losses, config, self._stage or "joint")
         norm = gradient_norm(self.model)
         finite = bool(torch.isfinite(norm))
         step = self.progress.step
+        if (step + 1) % config.run.log_every == 0 or step + 1 == last:
+            self._norms = part_norms(self.model)
         start, steps = (
             (0, config.stages.bridge) if self._stage == "bridge" else (config.stages.bridge, config.stages.joint)
         )
@@ -193,6 +215,8 @@ class _Run:
         if finite:
             clip_to(self.model, norm, settings.clip)
             self.optimiser.step()
+            if self._average is not None:
+                self._average.update()
         self.optimiser.zero_grad(set_to_none=True)
         self._in_a_row = 0 if finite else self._in_a_row + 1
         heard = self.world.sum(sum(sum(batch.samples) for batch in found) / SAMPLE_RATE)
@@ -218,9 +242,12 @@ class _Run:
     def _save(self) -> Path:
         weights = full_state(self.model)
         optimiser = self.world.optimiser_state(self.model, self.optimiser)
+        averaged = None if self._average is None else self._average.state()
         folder = self.output / f"step-{self.progress.step:07d}"
         if self.world.rank == 0:
-            folder = checkpoint.save(self.output, self.progress, self.config, weights, optimiser, self.model.encoder)
+            folder = checkpoint.save(
+                self.output, self.progress, self.config, weights, optimiser, self.model.encoder, averaged
+            )
         self.world.wait()
         return folder
 

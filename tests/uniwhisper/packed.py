@@ -13,7 +13,8 @@ ASKED = {
     "esc10": ("sound", "CC BY 3.0", {"sound_cls": "label"}),
     "philharmonia": ("music", "CC BY-SA 3.0", {"instrument": "instrument"}),
 }
-NAMES = dict(zip("0123456789", "zero one two three four five six seven eight nine".split(), strict=True))
+WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+NAMES = dict(zip("0123456789", WORDS, strict=True))
 
 
 def items(data: Path, dataset: str, count: int, split: str = "train") -> list[Item]:
