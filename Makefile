@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO := build/demo
 
-.PHONY: demo test bench lint types docs clean install install-dev
+.PHONY: demo test bench faults lint types docs clean install install-dev
 
 # A stamp a set of requirements: an unchanged pyproject installs nothing again.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -38,6 +38,10 @@ bench: install
 	$(BIN)/python benchmarks/extraction.py --quick
 	$(BIN)/python benchmarks/probes.py
 	$(BIN)/python benchmarks/paper.py
+
+# Kills, full disks, damage, crowds: each ends as an undisturbed run or in a clear error; docs/faults.md explains.
+faults: install
+	$(BIN)/python tests/faults/run_faults.py
 
 lint: install-dev
 	$(BIN)/ruff check .

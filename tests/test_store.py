@@ -113,9 +113,11 @@ def test_a_folder_is_synced_before_its_manifest_names_a_part(tmp_path: Path, mon
 
     if not Path("/proc/self/fd").is_dir():
         pytest.skip("the names of open files are not to be had on this system")
+    store = opened(tmp_path)
+    write(store, 0)  # the folders are there from now on
     monkeypatch.setattr(os, "fsync", named)
     monkeypatch.setattr(Path, "replace", renamed)
-    write(opened(tmp_path), 0)
+    write(store, 1)
     assert events == ["sync pooled", "name pooled", "sync folder", "sync manifest", "name manifest", "sync folder"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
 from collections.abc import Iterator
@@ -49,7 +50,7 @@ from uwbench.cli_options import (
     model_specs,
     split_names,
 )
-from uwbench.errors import UsageError, UwbenchError
+from uwbench.errors import UsageError, UwbenchError, disk_error
 
 if TYPE_CHECKING:
     from uwbench.options import Folders, Options
@@ -77,6 +78,11 @@ class Group(TyperGroup):
             return super().invoke(ctx)
         except UwbenchError as error:
             _fail(str(error), error.exit_code)
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # nobody reads any more; typer leaves without a word
+                raise
+            failure = disk_error(error)
+            _fail(str(failure), failure.exit_code)
         except KeyboardInterrupt:
             from uwbench.console import interrupted
 

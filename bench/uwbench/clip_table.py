@@ -7,6 +7,7 @@ as vectors are found by key.
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -114,7 +115,12 @@ def write_table(root: Path, table: ClipTable) -> str:
     pq.write_table(data, sink, compression="zstd")
     content = sink.getvalue().to_pybytes()
     if not path.is_file() or path.read_bytes() != content:
-        write_atomically(path, content)
+        try:
+            write_atomically(path, content)
+        except OSError as error:
+            # A read-only cache that holds the same clips, listed for another source: what is scored is in memory.
+            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM) or not path.is_file():
+                raise
     return name
 
 

@@ -36,6 +36,17 @@ def _rebuild(kind: type[UwbenchError], what: str, where: str | None, remedy: str
     return kind(what, where=where, remedy=remedy)
 
 
+def disk_error(error: OSError) -> UwbenchError:
+    """Return what the system's refusal of a file means to a user: a full disk, a read-only folder, a broken drive.
+
+    An OSError that comes from no system call is raised as it is: libraries use the type for errors of their own.
+    """
+    if error.errno is None:
+        raise error
+    remedy = "what was finished is kept; run the same command again once the disk takes it"
+    return UwbenchError(error.strerror or str(error), where=error.filename, remedy=remedy)
+
+
 class UsageError(UwbenchError):
     """The command or call cannot be carried out as given: an unknown name, options that contradict each other."""
 

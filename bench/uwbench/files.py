@@ -15,7 +15,7 @@ def write_atomically(path: Path, data: bytes | memoryview, *, locked: bool = Fal
     With `locked`, the caller holds a lock on `path`: the temporary file then has one name, so that what a killed writer
     left is overwritten by the next.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     if locked:
         temporary = path.with_name(f".{path.name}.tmp")
     else:
@@ -34,7 +34,7 @@ def write_in_place(path: Path) -> Iterator[Path]:
     Its name is durable once the caller has synced the folder, which serves many files at once. The caller holds a lock
     on `path`. After an error, `path` is what it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.tmp")
     with _appearing(path, temporary):
         yield temporary
@@ -48,9 +48,22 @@ def _appearing(path: Path, temporary: Path) -> Iterator[None]:
             os.fsync(file.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # a full disk does not say for which file
         temporary.unlink(missing_ok=True)
         raise
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, whose names are durable: one lost in a power cut takes its files along."""
+    missing = []
+    while not folder.is_dir():
+        missing.append(folder)
+        folder = folder.parent
+    for one in reversed(missing):
+        one.mkdir(exist_ok=True)
+        sync_folder(one.parent)
 
 
 def sync_folder(folder: Path) -> None:

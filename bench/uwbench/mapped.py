@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from uwbench.files import make_folder
+
 
 class MappedRows:
     """Rows `(total, dim)` of `n` clips end to end, clip i's lying in `parts[part[i]]` from row `start[i]` on.
@@ -69,7 +71,7 @@ class Spill:
     """
 
     def __init__(self, path: Path, dim: int) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         self.path, self.dim = path, dim
         self.counts: list[int] = []
         self._open_rows = 0

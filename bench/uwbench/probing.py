@@ -107,8 +107,9 @@ def write_failure(
         run=_run(utc_now(), {}, table, options, None),
     )
     path = result_path(results, result)
+    written = write_result(results, result)  # first: a disk that takes no more keeps the score that was there
     predictions_path(path).unlink(missing_ok=True)
-    return write_result(results, result), result
+    return written, result
 
 
 def load_task_data(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from uwbench.device import pick_device
-from uwbench.errors import DataError, StoreError, UsageError, UwbenchError
+from uwbench.errors import DataError, StoreError, UsageError, UwbenchError, disk_error
 from uwbench.options import Folders, Options
 
 if TYPE_CHECKING:
@@ -134,6 +134,8 @@ def probe_cached(
                 report.results.append(result)
             except UwbenchError as error:
                 report.failures.append(f"{store.record.name}, {name}: {error}")
+            except OSError as error:
+                report.failures.append(f"{store.record.name}, {name}: {disk_error(error)}")
             say.finished()
     return report
 
@@ -253,6 +255,10 @@ def _run_model(
                 )
                 report.results.append(done)
                 say.finished()
+        except OSError as error:
+            # No failed result: the disk may not take it, and a score that is there is still true.
+            say.finished()
+            report.failures.append(f"{name}, {task}: {disk_error(error)}")
         except UwbenchError as error:
             say.finished()
             report.failures.append(f"{name}, {task}: {error}")

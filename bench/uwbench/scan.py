@@ -139,5 +139,5 @@ def _save(memory: Path, seen: dict[tuple[str, int, int], _Seen]) -> None:
     pq.write_table(pa.table(columns), sink, compression="zstd")
     try:
         write_atomically(memory, sink.getvalue())
-    except PermissionError:  # a read-only cache: the next run hashes again
+    except OSError:  # a read-only cache, or a full disk: the next run hashes again
         return

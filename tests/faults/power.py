@@ -1,0 +1,261 @@
+"""The power is cut after each call to the disk in turn, and the disk keeps no more than it promised.
+
+A model of such a disk: a file's bytes are kept as they were at its last sync, before that they are none or zeros; a
+name (of a file made or renamed, of a folder) is kept once its folder was synced, before that it may or may not be. From
+the calls of one undisturbed command, every state in which the power may be cut is laid out as files, and read.
+"""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import pickle
+import random
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from kills import only_task
+from layer import watch
+from world import Tally, Verdict, World, compare, contents, expect
+
+ZEROS = bytes(4096)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call: `kind`, `path` and, for a rename, `to`, relative to the watched folder; a sync holds the file's bytes.
+
+    A call of the kind `promised` is none: by then the program has said that what `contents` then held is done.
+    """
+
+    kind: str
+    path: str
+    to: str = ""
+    data: bytes | None = None
+    promise: dict[str, str] = field(default_factory=dict)
+
+
+def power_cut_extract(world: World, tries: int) -> Tally:
+    """Cut the power after each call of an extraction (`tries` of them, where it is not zero)."""
+    tally = Tally("power cut after each call of extract")
+    for make in (world.extract, world.extract_frames):
+        place = world.new("cut")
+        place.mkdir()
+        calls = record(world, make(place / "cache"), place)
+        expected = only_task(contents(world.cache), make(place))
+        for state, promised in states(calls, world.random, tries // 2):
+            folder = lay_out(world.new("state"), state)
+            tally.add(_read_cache(folder / "cache", expected, promised))
+            if tally.tried % 40 == 0:
+                words = make(folder / "cache")
+                tally.add(world.finish(words) + compare(expected, contents(folder / "cache")))
+            shutil.rmtree(folder)
+    return tally
+
+
+def power_cut_probe(world: World, tries: int) -> Tally:
+    """Cut the power after each call of a probe: a result is there with its predictions or not at all."""
+    tally = Tally("power cut after each call of probe")
+    expected = contents(world.results)
+    place = world.new("cut")
+    place.mkdir()
+    calls = record(world, world.probe(world.cache, place / "results"), place)
+    for state, promised in states(calls, world.random, tries):
+        folder = lay_out(world.new("state"), state)
+        tally.add(_read_results(folder / "results", expected, promised))
+        shutil.rmtree(folder)
+    return tally
+
+
+def record(world: World, words: Sequence[str], place: Path) -> list[Call]:
+    """Run a command and return its calls in `place`, and its promises: each part that was entered, each result."""
+    calls: list[Call] = []
+    log = world.new("calls")
+
+    def relative(path: str) -> str:
+        return str(PurePosixPath(path).relative_to(place)) if path else ""
+
+    def after(kind: str, path: str, to: str) -> None:
+        is_file = kind == "fsync" and Path(path).is_file()
+        data = Path(path).read_bytes() if is_file else None
+        calls.append(Call("sync" if kind == "fsync" and not is_file else kind, relative(path), relative(to), data))
+
+    def promise() -> None:
+        calls.append(Call("promised", "", promise=_promises(place)))
+
+    def before() -> None:
+        import uwbench.probing
+        from uwbench.store import EncoderStore
+
+        enter, write = EncoderStore.enter, uwbench.probing.write_result
+
+        def enter_and_promise(self: EncoderStore, *args, **named) -> None:
+            enter(self, *args, **named)
+            promise()
+
+        def write_and_promise(*args, **named) -> Path:
+            path = write(*args, **named)
+            promise()
+            return path
+
+        EncoderStore.enter = enter_and_promise
+        uwbench.probing.write_result = write_and_promise
+        watch(place, lambda *_: None, after)
+        atexit.register(lambda: log.write_bytes(pickle.dumps(calls)))
+
+    ended = world.run(words, before=before)
+    if ended.code != 0:
+        raise RuntimeError(f"{words[0]} failed while its calls were recorded: {ended.err}")
+    found: list[Call] = pickle.loads(log.read_bytes())
+    if not any(call.promise for call in found):
+        raise RuntimeError(f"{words[0]} promised nothing: the recording no longer sees where work is done")
+    return found
+
+
+def _promises(place: Path) -> dict[str, str]:
+    """Return what a program that stops now has done: parts that a manifest names, results and predictions."""
+    return {
+        name: digest
+        for name, digest in contents(place).items()
+        if name.endswith((".arrow", "encoder.json", ".predictions.parquet"))
+        or (name.startswith("results/") and name.endswith(".json"))
+    }
+
+
+State = dict[str, bytes | None]  # path -> bytes; None is a folder
+
+
+def states(calls: Sequence[Call], chance: random.Random, tries: int) -> Iterable[tuple[State, dict[str, str]]]:
+    """Yield what the disk may hold after each call, in three ways, with what was promised by then.
+
+    The ways: nothing that was not synced, all names, and names by chance with zeros for bytes.
+    """
+    disk = Disk()
+    step = max(1, len(calls) // tries) if tries else 1
+    promised: dict[str, str] = {}
+    for number, call in enumerate(calls):
+        disk.apply(call)
+        promised = call.promise if call.kind == "promised" else promised
+        if number % step == 0 or number == len(calls) - 1:
+            yield disk.after_a_cut(lambda count: 0, b""), promised
+            yield disk.after_a_cut(lambda count: count, b""), promised
+            yield disk.after_a_cut(lambda count: chance.randint(0, count), ZEROS), promised
+
+
+class Disk:
+    """Names and bytes, those that are certain and those that wait for a sync."""
+
+    def __init__(self) -> None:
+        self._ids = itertools.count()
+        self._now: dict[str, int] = {}  # path -> inode, as the program sees it
+        self._kept: dict[str, int] = {}  # path -> inode, as the disk surely holds it
+        self._waiting: dict[str, list[tuple[str, int | None]]] = {}  # folder -> names set or, with None, removed
+        self._bytes: dict[int, bytes] = {}  # inode -> bytes at the last sync
+        self._folders: set[int] = set()
+
+    def apply(self, call: Call) -> None:
+        """Take one call."""
+        match call.kind:
+            case "mkdir" | "create":
+                inode = self._now.get(call.path)
+                if inode is None or call.kind == "mkdir":
+                    inode = next(self._ids)
+                    self._name(call.path, inode)
+                else:
+                    self._bytes.pop(inode, None)  # emptied
+                if call.kind == "mkdir":
+                    self._folders.add(inode)
+            case "fsync":
+                assert call.data is not None
+                self._bytes[self._now[call.path]] = call.data
+            case "sync":
+                self._kept = self._with_names(self._kept, call.path, len(self._waiting.get(call.path, ())))
+                self._waiting.pop(call.path, None)
+            case "rename":
+                self._name(call.to, self._now[call.path])
+                self._name(call.path, None)
+            case "unlink":
+                self._name(call.path, None)
+
+    def after_a_cut(self, how_many, unsynced: bytes) -> State:
+        """Return the files that are left: of each folder's waiting names `how_many(count)`, the earliest."""
+        names = self._kept
+        for folder, waiting in self._waiting.items():
+            names = self._with_names(names, folder, how_many(len(waiting)))
+        found: State = {}
+        for path, inode in sorted(names.items()):  # a folder before what is in it
+            parent = str(PurePosixPath(path).parent)
+            if parent == "." or (parent in found and found[parent] is None):
+                found[path] = None if inode in self._folders else self._bytes.get(inode, unsynced)
+        return found
+
+    def _name(self, path: str, inode: int | None) -> None:
+        self._waiting.setdefault(str(PurePosixPath(path).parent), []).append((path, inode))
+        if inode is None:
+            self._now.pop(path, None)
+        else:
+            self._now[path] = inode
+
+    def _with_names(self, names: dict[str, int], folder: str, count: int) -> dict[str, int]:
+        found = dict(names)
+        for path, inode in self._waiting.get(folder, [])[:count]:
+            if inode is None:
+                found.pop(path, None)
+            else:
+                found[path] = inode
+        return found
+
+
+def lay_out(folder: Path, state: State) -> Path:
+    """Write a state as files."""
+    folder.mkdir()
+    for path, data in state.items():
+        if data is None:
+            (folder / path).mkdir()
+        else:
+            (folder / path).write_bytes(data)
+    return folder
+
+
+def _read_cache(cache: Path, expected: dict[str, str], promised: dict[str, str]) -> Verdict:
+    """Read a cache as the program does: nothing is damaged, all is as expected, what was promised is there."""
+    from uwbench.errors import StoreError
+    from uwbench.store import open_encoders
+    from uwbench.upkeep import verify
+
+    _, damaged, problems = verify(cache)
+    wrong = [str(one) for one in problems] + [f"{one.path.name} {one.what}" for one in damaged]
+    seen = set()
+    stores, _ = open_encoders(cache)
+    try:
+        for store in stores:
+            for task in store.tasks():
+                manifest = store.manifest(task)
+                for part in manifest.parts if manifest else ():
+                    seen |= {f"{store.folder.name}/{task}/{name}" for name in part.files()}
+    except StoreError as error:
+        wrong.append(str(error))
+    found = contents(cache)
+    wrong += [f"{name} is visible and differs" for name in seen if found.get(name) != expected[name]]
+    done = {name.removeprefix("cache/") for name in promised if name.endswith(".arrow")}
+    return Verdict(tuple(sorted(done - seen)), tuple(wrong))
+
+
+def _read_results(results: Path, expected: dict[str, str], promised: dict[str, str]) -> Verdict:
+    """Read results as the board does."""
+    from uwbench.errors import InputError
+    from uwbench.result import find_results, read_predictions
+
+    found, problems = find_results(results)
+    verdict = Verdict(wrong=tuple(problems))
+    for path, result in found:
+        try:
+            read_predictions(path)
+        except InputError as error:
+            verdict += expect(False, f"{result.task.name}: {error}")
+    there = contents(results)
+    wrong = tuple(name for name, digest in there.items() if expected.get(name) != digest)
+    lost = tuple(name for name in promised if name.removeprefix("results/") not in there)
+    return verdict + Verdict(lost, wrong)

@@ -1,0 +1,125 @@
+"""Do to uwbench what happens over a weekend, and print a table: fault, times tried, lost, wrong.
+
+    python tests/faults/run_faults.py                    all of it, some minutes
+    python tests/faults/run_faults.py --quick            a few tries each
+    python tests/faults/run_faults.py --only disk        the faults whose name has a word
+
+After each fault the same command runs again; what is then not as after an undisturbed run counts. Lost is finished work
+that is gone or had to be made again, wrong is whatever differs, an error without a clear line, or a score from damaged
+data. The exit code is 1 where either is not zero.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from world import Tally, World
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+Fault = tuple[Callable[["World", int], "Tally"], int, int]  # what to do; how often, and how often with --quick
+
+
+def main() -> None:
+    """Run the faults and print the table."""
+    given = _arguments()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before the first import of torch: a forked child has one thread
+    os.environ.update(HF_HUB_OFFLINE="1", COLUMNS="200")
+    sys.path[:0] = [str(HERE), str(ROOT / "bench")]
+    from world import World
+
+    work = Path(tempfile.mkdtemp(prefix="uwbench-faults-"))
+    try:
+        world = World(work, given.data, given.seed)
+        lines = []
+        for fault, tries, few in faults():
+            if given.only and given.only not in fault.__name__:
+                continue
+            started = time.monotonic()
+            tally = fault(world, few if given.quick else tries)
+            lines.append(tally)
+            seconds = time.monotonic() - started
+            print(f"{tally.fault}: {seconds:.0f} s", *sorted(set(tally.notes))[:12], sep="\n  ", file=sys.stderr)
+            for folder in work.glob("*-[0-9]*"):
+                shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    if given.json:
+        print(json.dumps([{"fault": t.fault, "tried": t.tried, "lost": t.lost, "wrong": t.wrong} for t in lines]))
+    else:
+        print(table([(t.fault, t.tried, t.lost, t.wrong) for t in lines]))
+    raise SystemExit(any(t.lost or t.wrong for t in lines))
+
+
+def faults() -> list[Fault]:
+    """Return every fault, how often it is tried, and how often with --quick."""
+    import crowd
+    import damage
+    import disk
+    import kills
+    import power
+
+    return [
+        (kills.kill_extract, 50, 4),
+        (kills.kill_probe, 50, 2),
+        (kills.kill_report, 50, 3),
+        (kills.stop_extract, 20, 2),
+        (kills.stop_probe, 10, 2),
+        (power.power_cut_extract, 0, 40),
+        (power.power_cut_probe, 0, 10),
+        (disk.full_disk_extract, 0, 6),
+        (disk.full_disk_probe, 0, 3),
+        (disk.full_disk_leaderboard, 0, 2),
+        (disk.full_small_disk, 24, 2),
+        (disk.read_only_cache, 4, 1),
+        (damage.part_truncated, 12, 2),
+        (damage.part_flipped, 24, 2),
+        (damage.part_of_another_version, 6, 1),
+        (damage.clip_changed, 6, 2),
+        (damage.clock_set_back, 4, 2),
+        (damage.cache_moved, 4, 2),
+        (crowd.same_task_by_two, 6, 1),
+        (crowd.same_task_by_eight, 3, 1),
+        (crowd.different_tasks_by_eight, 3, 1),
+        (crowd.decoder_dies, 8, 2),
+    ]
+
+
+def table(rows: list[tuple[str, int, int, int]]) -> str:
+    """Return the table as Markdown."""
+    head = ("fault", "times tried", "lost", "wrong")
+    cells = [head, *(tuple(str(cell) for cell in row) for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(4)]
+    lines = [
+        f"| {row[0]:<{widths[0]}} | " + " | ".join(f"{row[i]:>{widths[i]}}" for i in (1, 2, 3)) + " |" for row in cells
+    ]
+    rule = f"| {'-' * widths[0]} | " + " | ".join("-" * (widths[i] - 1) + ":" for i in (1, 2, 3)) + " |"
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a few tries each")
+    parser.add_argument("--only", metavar="WORD", help="the faults whose function's name has this word")
+    parser.add_argument("--seed", type=int, default=0, help="of the random moments and places")
+    parser.add_argument("--json", action="store_true", help="the table as JSON")
+    shared = Path(os.environ.get("UWBENCH_SHARED", ROOT.parent / "shared"))
+    parser.add_argument("--data", type=Path, default=shared / "data", help="the folder that holds fsdd")
+    given = parser.parse_args()
+    if not (given.data / "fsdd" / "manifest.csv").is_file():
+        parser.error(f"{given.data}/fsdd/manifest.csv is missing: give the folder of real audio with --data")
+    return given
+
+
+if __name__ == "__main__":
+    main()
