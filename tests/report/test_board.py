@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import shutil
@@ -15,12 +16,12 @@ import yaml
 
 from report.made_results import TASKS, MadeTask, make_board_results, make_result
 from uwbench.card import Suite, find_protocol, find_suite
-from uwbench.errors import UsageError
+from uwbench.errors import InputError, UsageError
 from uwbench.report.board import Board, build_board, suite_of
 from uwbench.report.compare import compare_models
 from uwbench.report.export import render_csv, render_json, render_markdown
 from uwbench.report.references import load_references
-from uwbench.result import find_results, predictions_path
+from uwbench.result import find_results, predictions_path, read_predictions, read_result, write_result
 from uwbench.score import averages
 
 MODELS = {"good": 0.8, "fair": 0.65, "poor": 0.4}
@@ -164,6 +165,23 @@ def test_without_predictions_scores_stay_and_ties_go(folder: Path, tmp_path: Pat
     bare = build_board(results)
     assert render_json(bare) == render_json(board)
     assert all(row.standing is None for row in bare.rows)
+
+
+def test_predictions_of_another_run_than_the_result_are_not_used(tmp_path: Path) -> None:
+    first, second = (make_result(tmp_path, model, TASKS[0], 0.7) for model in ("one", "two"))
+    for path in (first, second):
+        result = read_result(path)
+        digest = hashlib.sha256(predictions_path(path).read_bytes()).hexdigest()
+        write_result(tmp_path, result.model_copy(update={"predictions_sha256": digest}))
+    assert set(build_board(tmp_path).draws["mlp"]["words"].scores) == {
+        cell.model for cell in build_board(tmp_path).cells
+    }
+    shutil.copy(predictions_path(first), predictions_path(second))  # as a run cut between its two files leaves it
+    board = build_board(tmp_path)
+    assert len(board.cells) == 4
+    assert {model.split("/")[0] for model in board.draws["mlp"]["words"].scores} == {"one"}
+    with pytest.raises(InputError, match="not the predictions of the result"):
+        read_predictions(second)
 
 
 def test_json_has_the_fields_that_programs_read(board: Board, folder: Path) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from uwbench.errors import InputError
-from uwbench.result import predictions_path
+from uwbench.result import read_predictions
 from uwbench.score import Method
 
 if TYPE_CHECKING:
@@ -58,12 +58,9 @@ def read_detail(result: Path, method: Method, kind: str) -> Detail | None:
     """Return the errors in the predictions beside a result file; None where they cannot be read."""
     import pyarrow as pa
     import pyarrow.compute as pc
-    import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(
-            predictions_path(result), columns=["method", "seed", "id", "truth", "prediction", "counts"]
-        )
+        table = read_predictions(result, ["method", "seed", "id", "truth", "prediction", "counts"])
         table = table.filter(pc.field("method") == method)
         if kind not in ("single-label", "multi-label"):
             return _from_counts(table, kind) if table.num_rows else None
@@ -71,7 +68,7 @@ def read_detail(result: Path, method: Method, kind: str) -> Detail | None:
             {"id": row["id"], "truth": json.loads(row["truth"]), "prediction": json.loads(row["prediction"])}
             for row in table.select(["id", "truth", "prediction"]).to_pylist()
         ]
-    except (OSError, KeyError, ValueError, TypeError, pa.ArrowException, InputError):
+    except (KeyError, ValueError, TypeError, pa.ArrowException, InputError):
         return None
     if not rows:
         return None

@@ -14,7 +14,7 @@ import numpy as np
 from uwbench.bootstrap import generator, holm, paired_replicates, read_items, resamples_for, shared_items, t_quantile
 from uwbench.card import Bootstrap
 from uwbench.errors import InputError
-from uwbench.result import TaskInfo, predictions_path
+from uwbench.result import TaskInfo, read_predictions
 from uwbench.score import Entry, Method, average_shares, combine
 
 SIGNIFICANCE = 0.05
@@ -64,16 +64,13 @@ def draw_tasks(
 def _draw_task(
     paths: Mapping[str, Path], info: TaskInfo, method: Method, bootstrap: Bootstrap, of_folds: str
 ) -> TaskDraws | None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     names = ["method", "seed", "fold", "id", "group", "truth", "prediction"]
     names += {"map": ["scores"], "accuracy": [], "macro-f1": []}.get(info.metric, ["counts"])
     read = {}
     for model, path in paths.items():
         try:
-            read[model] = read_items(pq.read_table(predictions_path(path), columns=names), method, info.metric)
-        except (OSError, KeyError, pa.ArrowException, InputError):
+            read[model] = read_items(read_predictions(path, names), method, info.metric)
+        except (KeyError, InputError):
             continue  # without predictions a model is on the board and in no tie group
     try:
         items = shared_items(list(read.values()))
