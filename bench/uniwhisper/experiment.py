@@ -117,6 +117,9 @@ def _turn(turn: str, arm: str, encoder: Path, output: Path, settings: Settings, 
         training_data=prepared.training_data,
         data_digest=prepared.digest,
     )
+    if result.progress.step < config.stages.bridge + config.stages.joint:
+        remedy = "give the same command again to go on"
+        raise UwbenchError(f"told to stop at step {result.progress.step}", where=f"{turn}, {arm}", remedy=remedy)
     folder = output / "encoders" / f"{turn}-{arm}"
     if settings.alpha == 1:
         folder = encoder_of(result.checkpoint, folder)

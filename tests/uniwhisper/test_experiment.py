@@ -1,0 +1,145 @@
+"""The miniature experiment on a handful of real clips: its stages, that it goes on after a kill, its page."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from uniwhisper.checkpoint import checkpoints
+from uniwhisper.experiment import Settings, report, run_experiment
+from uniwhisper.experiment_page import BEGIN, END, write_tables
+from uniwhisper.rows import open_rows
+from uniwhisper.train import train
+from uwbench.api import InputError, UsageError, UwbenchError
+
+LM = {"dim": 32, "layers": 2, "ffn": 64, "heads": 2, "kv_heads": 1, "head_dim": 16}
+OVERLAY = {
+    "lm": LM,
+    "data": {"bins": 1},
+    "stages": {"bridge": 1, "joint": 3},
+    "run": {"batch_s": 24, "micro_batch_s": 24, "save_every": 100, "keep": 1},
+    "optimiser": {"warmup_steps": 1},
+}
+SETTINGS = Settings(overlay=OVERLAY, turns=("fsdd",), arms=("lm",), clips=12)
+
+
+@pytest.fixture(scope="module")
+def data(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two clips of each of some labels and splits of the three sets, under their own names."""
+    folder = tmp_path_factory.mktemp("data")
+    for name, column, split in (
+        ("fsdd", "digit", "split"),
+        ("esc10", "label", "fold"),
+        ("philharmonia", "label", "split"),
+    ):
+        with (shared_data / name / "manifest.csv").open(encoding="utf-8", newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row.get("dynamic", "forte") in ("forte", "piano")]
+        rows.sort(key=lambda row: row.get("dynamic", ""))
+        labels = sorted({row[column] for row in rows})[:3]
+        kept: list[dict[str, str]] = []
+        for label in labels:
+            for part in sorted({row[split] for row in rows}):
+                own = [row for row in rows if (row[column], row[split]) == (label, part)]
+                kept += [own[0], own[-1]] if len(own) > 1 else own
+        (folder / name).mkdir()
+        with (folder / name / "manifest.csv").open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+            writer.writeheader()
+            writer.writerows(kept)
+        for row in kept:
+            target = folder / name / row["path"]
+            target.parent.mkdir(exist_ok=True)
+            shutil.copyfile(shared_data / name / row["path"], target)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def done(data: Path, whisper_tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("experiment")
+    run_experiment(data, whisper_tiny, output, SETTINGS, say=lambda text: None)
+    return output
+
+
+def test_a_turn_scores_what_it_held_out_and_what_it_heard(data: Path, whisper_tiny: Path, done: Path) -> None:
+    said: list[str] = []
+    (scores,) = run_experiment(data, whisper_tiny, done, SETTINGS, say=said.append)
+    assert not [text for text in said if text.startswith("held out")]  # the second call trains nothing
+    assert (scores.turn, scores.arm, scores.steps) == ("fsdd", "lm", 4)
+    names = {scope: {row.name for row in rows} for scope, rows in scores.scopes.items()}
+    assert names["held out"] >= {"fsdd_digit", "fsdd_speaker"}
+    assert not {name for name in names["trained on"] if name.startswith("fsdd")}
+    assert {"esc10_label", "philharmonia_instrument"} <= names["trained on"] <= names["all"]
+    lines = report([scores])
+    assert sum(line.startswith("| fsdd | lm | 4 |") and "| held out |" in line for line in lines) == 2
+    assert any("fsdd_digit (held out)" in line for line in lines)
+
+
+def test_no_scored_test_clip_is_trained_on(data: Path, done: Path) -> None:
+    heard = {path.stem for path in (data / "esc10" / "audio").iterdir() if path.name.startswith("5-")}
+    with (done / "tasks" / "esc10_label" / "manifest.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert {Path(row["path"]).stem for row in rows if row["split"] == "test"} <= heard
+    clips = [row.clip for row in open_rows([done / "rows" / "esc10"])]
+    assert clips
+    assert not [clip for clip in clips if Path(clip).name.startswith("5-")]
+    for name in ("fsdd", "philharmonia"):
+        with (data / name / "manifest.csv").open(encoding="utf-8", newline="") as file:
+            tests = {Path(row["path"]).stem for row in csv.DictReader(file) if row["split"] == "test"}
+        assert tests
+        assert not tests & {Path(row.clip).stem for row in open_rows([done / "rows" / name])}
+
+
+def test_a_killed_experiment_goes_on_from_its_checkpoint_to_the_same_scores(
+    data: Path, whisper_tiny: Path, done: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "again"
+    shutil.copytree(done, output)
+    before = (output / "fsdd-lm.json").read_bytes()
+    (output / "fsdd-lm.json").unlink()
+    shutil.rmtree(output / "encoders")
+    (kept,) = checkpoints(output / "runs" / "fsdd-lm")
+    at = (kept / "model.safetensors").stat().st_mtime_ns
+    run_experiment(data, whisper_tiny, output, SETTINGS, say=lambda text: None)
+    assert (output / "fsdd-lm.json").read_bytes() == before
+    assert (kept / "model.safetensors").stat().st_mtime_ns == at
+
+
+def test_a_training_that_was_told_to_stop_is_not_scored_and_goes_on(
+    data: Path, whisper_tiny: Path, done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "stopped"
+    shutil.copytree(done, output)
+    for folder in ("runs", "encoders"):
+        shutil.rmtree(output / folder)
+    before = (output / "fsdd-lm.json").read_bytes()
+    (output / "fsdd-lm.json").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr("uniwhisper.train.train", partial(train, until=2))
+        with pytest.raises(UwbenchError, match="told to stop at step 2"):
+            run_experiment(data, whisper_tiny, output, SETTINGS, say=lambda text: None)
+    assert not (output / "fsdd-lm.json").exists()
+    assert not (output / "encoders").exists()
+    run_experiment(data, whisper_tiny, output, SETTINGS, say=lambda text: None)
+    assert (output / "fsdd-lm.json").read_bytes() == before
+
+
+def test_other_settings_in_the_same_folder_are_refused(data: Path, whisper_tiny: Path, done: Path) -> None:
+    with pytest.raises(UsageError, match="another clips"):
+        run_experiment(data, whisper_tiny, done, Settings(overlay=OVERLAY, clips=5), say=lambda text: None)
+    with pytest.raises(UsageError, match="gtzan"):
+        run_experiment(data, whisper_tiny, done, Settings(turns=("gtzan",)), say=lambda text: None)
+
+
+def test_tables_go_between_the_marks_of_a_page(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    for _ in range(2):
+        write_tables(page, "uniwhisper experiment", ["| a |"])
+    assert page.read_text() == f"before\n{BEGIN}\n\n    uniwhisper experiment\n\n| a |\n\n{END}\nafter\n"
+    page.write_text("no marks\n")
+    with pytest.raises(InputError, match="marks"):
+        write_tables(page, "uniwhisper experiment", [])
