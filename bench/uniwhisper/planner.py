@@ -157,7 +157,9 @@ class Planner:
         # seconds * per_second + deviations * sqrt(seconds * square) = room, solved for seconds
         b = _DEVIATIONS * math.sqrt(square)
         root = (-b + math.sqrt(b * b + 4 * per_second * room)) / (2 * per_second)
-        return {code: count * root**2 for code, count in counts.items()}
+        # A clip a micro-batch at least, also where a run is a few steps and each stretch is rounded down.
+        least = (self._groups * self.sizes.in_a_row + len(counts)) / sum(counts.values())
+        return {code: count * max(root**2, least) for code, count in counts.items()}
 
     def _stretch(self, code: int, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Return units and visits of the `number`-th stretch of a dataset's stream."""
