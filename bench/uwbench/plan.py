@@ -205,6 +205,10 @@ def make_plan(task: Task, record: EncoderRecord, cache: Path, *, force: bool = F
         reason = f"{damage.path.name} {damage.what}"
         store.drop_part(name, part)
     table = task.table
+    # Read before the clips are looked up: a part that another process enters in between must not be taken for an older
+    # one of other clips, and made again under another name.
+    manifest = store.manifest(name)
+    taken = {part.name for part in manifest.parts} if manifest else set()
     if force:
         needed = set(range(len(table.keys)))
         reason = "--force"
@@ -212,7 +216,7 @@ def make_plan(task: Task, record: EncoderRecord, cache: Path, *, force: bool = F
         located = store.locate(table.keys, first=name, frames=frames)
         needed = {row for row, part in enumerate(located.part) if part < 0}
     cached = len(table.keys) - len(needed)
-    parts = _cut(table, needed, store, name, force=force)
+    parts = _cut(table, needed, store, set() if force else taken)
     return Plan(task, write_table(cache, table), store, parts, frames, cached, reason if parts else "")
 
 
@@ -222,14 +226,12 @@ def share_of(plan: Plan, index: int, count: int) -> Plan:
     return replace(plan, parts=kept)
 
 
-def _cut(table: ClipTable, needed: set[int], store: EncoderStore, task: str, *, force: bool) -> tuple[PlannedPart, ...]:
+def _cut(table: ClipTable, needed: set[int], store: EncoderStore, taken: set[str]) -> tuple[PlannedPart, ...]:
     """Order all clips by length, number them in parts, and keep what is needed of each, a key once."""
     order = sorted(range(len(table.keys)), key=lambda row: (table.durations_s[row], table.keys[row]))
     record = store.record
     row_bytes = 4 * len(record.layers) * record.dim * len(record.poolings)
     size = min(_MOST, max(_FEWEST, math.ceil(len(order) / _PARTS)), max(1, _PART_BYTES // row_bytes))
-    manifest = store.manifest(task)
-    taken = {part.name: part for part in manifest.parts} if manifest else {}
     parts, planned = [], set()
     for number, first in enumerate(range(0, len(order), size)):
         rows = []
@@ -240,7 +242,7 @@ def _cut(table: ClipTable, needed: set[int], store: EncoderStore, task: str, *, 
         if not rows:
             continue
         name = f"{number:05d}"
-        if f"pooled-{name}.arrow" in taken and not force:
+        if f"pooled-{name}.arrow" in taken:
             # The part's first generation stays valid for the clips that did not change.
             name += "-" + digest([table.keys[row].hex() for row in rows])[:8]
         parts.append(PlannedPart(name, tuple(rows)))

@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from power import Call, states
 from run_faults import table
 from world import Ended, Tally, Verdict, compare, contents
+
+from uwbench import api
+from uwbench.store import EncoderStore, Located
 
 HERE = Path(__file__).parent
 FAULTS = 22
@@ -107,3 +111,24 @@ def test_the_model_of_the_disk_sees_a_sync_that_is_left_out(left_out: str) -> No
         assert b"" in ever
     else:
         assert None in after
+
+
+def test_parts_that_come_while_a_plan_is_made_are_not_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def extract(name: str) -> None:
+        api.extract([api.ModelSpec("logmel")], ["mini_speech"], folders=api.folders(tmp_path / name))
+
+    extract("alone")
+    locate, calls = EncoderStore.locate, iter(range(1 << 30))
+
+    def located_before_another_wrote(store: EncoderStore, *args: Any, **named: Any) -> Located:
+        found = locate(store, *args, **named)
+        if next(calls) == 0:
+            extract("shared")
+        return found
+
+    monkeypatch.setattr(EncoderStore, "locate", located_before_another_wrote)
+    extract("shared")
+    assert next(calls) > 1
+    assert compare(contents(tmp_path / "alone"), contents(tmp_path / "shared")) == Verdict()
