@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
+_STOPS = (signal.SIGINT, signal.SIGTERM)
 LIMIT_S = 120.0  # a command that takes longer hangs
 A_SPLIT = {"train": 10, "valid": 4, "test": 4}  # clips a digit
 
@@ -204,9 +205,12 @@ class World:
         for name in ("out", "err"):
             log.with_suffix(f".{name}").touch()  # there also for a child that is killed before its first step
         started = time.monotonic()
+        # What libraries do in a forked child swallows an interruption; there is no such moment in a program of its own.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
         pid = os.fork()
         if pid == 0:
             _be_the_command(words, log, before, cwd or self.folder)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
         return Child(pid, log, started)
 
     def run(self, words: Sequence[str], before: Callable[[], None] | None = None, cwd: Path | None = None) -> Ended:
@@ -289,6 +293,7 @@ def _be_the_command(words: Sequence[str], log: Path, before: Callable[[], None] 
 
     code = 99
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
         for number, name in ((1, "out"), (2, "err")):
             handle = os.open(log.with_suffix(f".{name}"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(handle, number)
