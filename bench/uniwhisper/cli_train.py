@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -106,7 +107,8 @@ def train(
         held_out=prepared.held_out,
         until=until,
     )
-    print(result.checkpoint)
+    if os.environ.get("RANK", "0") == "0":
+        print(result.checkpoint)
 
 
 def mix(
