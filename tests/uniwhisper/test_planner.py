@@ -27,8 +27,9 @@ def clips(counts: list[int], *, seed: int = 0, mean: float = 4.0, questions: int
     seconds = (rng.gamma(4, mean / 4, len(dataset)) * (1 + dataset)).clip(0.1, 45)
     clip = np.arange(len(dataset))
     order = rng.permutation(len(dataset) * questions)
-    rows = [np.tile(values, questions)[order] for values in (clip, dataset, seconds)]
-    return group(*rows, tuple(f"d{i}" for i in range(len(counts))), np.ones(len(order), bool))
+    clip, dataset, seconds = (np.tile(values, questions)[order] for values in (clip, dataset, seconds))
+    names = tuple(f"d{i}" for i in range(len(counts)))
+    return group(clip, dataset, seconds, names, np.ones(len(order), bool))
 
 
 def mixture(count: int, epochs: float = 100_000) -> Mixture:
