@@ -137,3 +137,89 @@ def test_importing_the_package_imports_none_of_its_modules() -> None:
     program = "import sys, uwbench; print([name for name in sys.modules if name.startswith('uwbench.')])"
     done = python(program)
     assert done.stdout.strip() == "[]"
+
+
+# The companion: its data side is below its model, and both below training; each module imports lower ones only.
+COMPANION_LAYERS = {
+    "config": 0,
+    "draws": 0,
+    "examples": 0,
+    "ontology": 0,
+    "export": 0,
+    "wording": 0,
+    "answers": 1,
+    "facts": 1,
+    "mixture": 1,
+    "rows": 1,
+    "adapter": 1,
+    "plan": 1,
+    "text": 1,
+    "shards": 2,
+    "templates": 2,
+    "units": 2,
+    "features": 2,
+    "convert": 3,
+    "leakage": 3,
+    "planner": 3,
+    "model": 3,
+    "reader": 4,
+    "validate": 4,
+    "decoders": 4,
+    "generate": 4,
+    "optim": 4,
+    "parallel": 4,
+    "checkpoint": 4,
+    "log": 4,
+    "held_out": 5,
+    "ema": 5,
+    "prepare": 6,
+    "monitor": 6,
+    "train": 7,
+    "evaluate": 8,
+    "ablate": 8,
+    "experiment": 9,
+    "experiment_page": 10,
+    "cli_data": 11,
+    "cli_train": 11,
+    "cli_experiment": 12,
+    "cli": 13,
+}
+COMPANION = PACKAGE.parent / "uniwhisper"
+
+
+def _from_package(path: Path, package: str) -> set[str]:
+    """Return the modules of a package that a file imports anywhere."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{a.name}" for a in node.names} if node.module == package else {node.module}
+    return {name.split(".")[1] for name in found if name.startswith(f"{package}.")}
+
+
+def test_the_companion_imports_downward_and_the_public_functions_only() -> None:
+    seen = set()
+    for path in sorted(COMPANION.rglob("*.py")):
+        name = path.relative_to(COMPANION).parts[0].removesuffix(".py")
+        assert _from_package(path, "uwbench") <= {"api"}, f"{path} imports more of uwbench than its api"
+        if name in {"__init__", "configs", "mixtures", "ablations"}:  # files of data
+            continue
+        seen.add(name)
+        for other in _from_package(path, "uniwhisper") - {name}:
+            assert COMPANION_LAYERS[name] > COMPANION_LAYERS[other], f"{path} imports {other}"
+    assert seen == set(COMPANION_LAYERS)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["mix", "candidate-38k"], ["plan", "full"]], ids=" ".join)
+def test_the_companions_light_commands_load_no_model(words: list[str]) -> None:
+    program = (
+        "import sys\n"
+        "from uniwhisper.cli import main\n"
+        f"sys.argv = ['uniwhisper', *{words!r}]\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'faiss', 'sklearn'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = python(program)
+    assert done.returncode == 0, done.stderr
