@@ -23,6 +23,7 @@ from uwbench.errors import AudioError
 PREPROCESSING_VERSION = 1
 
 _BLOCK = 1 << 16  # frames decoded at a time
+_LEAST_RATE, _MOST_RATE = 1_000, 1_000_000  # Hz; a header beyond them lies, and would make gigabytes of a few bytes
 _QUALITY = {"soxr_vhq": "VHQ", "soxr_hq": "HQ"}
 
 
@@ -142,11 +143,18 @@ def _open(audio: Audio, data: bytes | None) -> Any:
     if data is not None:
         if not data:
             raise AudioError("is an empty file", where=str(audio))
-        return soundfile.SoundFile(io.BytesIO(data))
+        return _plausible(soundfile.SoundFile(io.BytesIO(data)), audio)
     assert isinstance(audio, AudioFile)
     if audio.path.stat().st_size == 0:
         raise AudioError("is an empty file", where=str(audio))
-    return soundfile.SoundFile(audio.path)
+    return _plausible(soundfile.SoundFile(audio.path), audio)
+
+
+def _plausible(file: Any, audio: Audio) -> Any:
+    if not _LEAST_RATE <= file.samplerate <= _MOST_RATE:
+        file.close()
+        raise AudioError(f"says that its rate is {file.samplerate} Hz, which no recording has", where=str(audio))
+    return file
 
 
 def _stretch(start_s: float | None, end_s: float | None, rate: int) -> tuple[int, int | None]:
