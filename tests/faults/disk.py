@@ -18,11 +18,14 @@ _NO_LIMIT = 1 << 40
 
 
 def full_disk_extract(world: World, tries: int) -> Tally:
-    """No room from the n-th write of an extraction on, for every n (`tries` of them, where it is not zero)."""
+    """No room from the n-th write of an extraction on: for every n of the one with frames, which writes both kinds of
+    parts, and for some of the one without (for `tries` in all, where it is not zero).
+    """
     tally = Tally("disk full at each write of extract")
     for make in (world.extract, world.extract_frames):
         count = _count(world, make(world.new("cache")), lambda words: Path(words[words.index("--cache") + 1]))
-        for number in _spread(count, tries // 2):
+        some = tries // 2 or (0 if make == world.extract_frames else 40)
+        for number in _spread(count, some):
             cache = world.new("cache")
             words = make(cache)
             ended = _run_full(world, words, cache, number)

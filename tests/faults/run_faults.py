@@ -49,7 +49,8 @@ def main() -> None:
             tally = fault(world, few if given.quick else tries)
             lines.append(tally)
             seconds = time.monotonic() - started
-            print(f"{tally.fault}: {seconds:.0f} s", *sorted(set(tally.notes))[:12], sep="\n  ", file=sys.stderr)
+            line = f"{tally.fault}: {tally.tried} tried, {tally.lost} lost, {tally.wrong} wrong, {seconds:.0f} s"
+            print(line, *sorted(set(tally.notes))[:12], sep="\n  ", file=sys.stderr, flush=True)
             for folder in work.glob("*-[0-9]*"):
                 shutil.rmtree(folder, ignore_errors=True)
     finally:
