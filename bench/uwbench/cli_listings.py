@@ -66,7 +66,8 @@ def list_models(ctx: typer.Context, as_json: Json = False) -> None:
     if as_json:
         print_json([asdict(entry) for entry in CATALOGUE])
         return
-    table = _table("model", "family", "parameters", "rate", "context", "hop", "layers", "licence", "trained on")
+    table = _table("model", "family", "size", "rate", "context", "hop", "layers", "licence", "trained on")
+    table.columns[-1].max_width = 40
     for entry in CATALOGUE:
         table.add_row(
             entry.name,
@@ -449,9 +450,12 @@ def _table(*columns: str) -> Table:
 
 
 def _print(table: Table) -> None:
+    """Print a table as wide as it is: folded into a narrow terminal, names come in pieces that nobody can copy."""
     from rich.console import Console
 
-    Console(highlight=False, markup=False).print(table)
+    console = Console(highlight=False, markup=False)
+    console.width = max(console.width, console.measure(table, options=console.options.update(width=1000)).maximum)
+    console.print(table)
 
 
 def _print_problems(problems: list[str]) -> None:
