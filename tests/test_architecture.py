@@ -21,6 +21,7 @@ LAYERS = {
     "registry": 0,
     "fingerprint": 0,
     "files": 0,
+    "yaml_text": 0,
     "card": 0,
     "audio": 0,
     "metrics": 0,

@@ -127,7 +127,7 @@ def test_a_node_killed_half_way_changes_no_byte(tmp_path: Path, noises: list[Cli
     plan = plan_in(tmp_path / "many", noises, spec)
     done = extract_on_ray(plan, spec, SETTINGS, "fp32", progress)
     assert 0 < killed[0] < len(plan.parts) - 1
-    assert len(log.read_text().split()) > needed  # the part of the lost worker was begun twice
+    assert len(log.read_text().split()) >= needed  # more, but for a worker that was lost between two parts
     assert hashes(tmp_path / "one") == hashes(tmp_path / "many")
     assert sum(seen) == 400
     assert (done.encoded, done.chunked) == (alone.encoded, alone.chunked) == (399, 0)

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from uniwhisper.config import Closed, Config, load_config, overlaid
-from uwbench.api import InputError, UsageError, suggestion
+from uwbench.api import InputError, UsageError, parse_yaml, read_yaml_file, suggestion
 
 
 class _File(Closed):
@@ -33,7 +32,7 @@ def arms() -> list[Arm]:
     """Return the arms that come with the package."""
     files = [path for path in importlib.resources.files("uniwhisper.ablations").iterdir() if _is_yaml(path.name)]
     return [
-        _parse(path.name.removesuffix(".yaml"), path.read_text(encoding="utf-8"))
+        _arm(path.name.removesuffix(".yaml"), parse_yaml(path.read_text(encoding="utf-8"), path.name), path.name)
         for path in sorted(files, key=lambda path: path.name)
     ]
 
@@ -41,10 +40,7 @@ def arms() -> list[Arm]:
 def find_arm(name: str) -> Arm:
     """Return an arm by its name or from a YAML file; raise UsageError with suggestions, or InputError."""
     if _is_yaml(name):
-        try:
-            return _parse(Path(name).stem, Path(name).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"cannot be read ({' '.join(str(error).split())})", where=name) from error
+        return _arm(Path(name).stem, read_yaml_file(Path(name)), name)
     known = {arm.name: arm for arm in arms()}
     if name not in known:
         raise UsageError(f"unknown arm {name!r}", remedy=suggestion(name, list(known)))
@@ -98,12 +94,12 @@ def _is_yaml(name: str) -> bool:
     return name.endswith((".yaml", ".yml"))
 
 
-def _parse(name: str, text: str) -> Arm:
+def _arm(name: str, values: Any, where: str) -> Arm:
     try:
-        found = _File.model_validate(yaml.safe_load(text))
-    except (yaml.YAMLError, ValidationError) as error:
+        found = _File.model_validate(values)
+    except ValidationError as error:
         what = f"is no arm of `title` and `change` ({' '.join(str(error).split())})"
-        raise InputError(what, where=name) from error
+        raise InputError(what, where=where) from error
     return Arm(name, found.title, found.change)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from uwbench.api import UsageError
+from uwbench.api import InputError, UsageError, parse_yaml
 
 if TYPE_CHECKING:
     from uniwhisper.mixture import Mixture
@@ -39,8 +39,6 @@ def add_to(app: typer.Typer) -> None:
 
 def overlay_of(pairs: Sequence[str], *, encoder: str | None = None, lm: str | None = None) -> dict[str, Any]:
     """Return the overlay of a configuration that options ask for; raise UsageError naming one that is malformed."""
-    import yaml
-
     overlay: dict[str, Any] = {}
     named = [("encoder.init", encoder), ("lm.init", lm)]
     for pair in pairs:
@@ -48,8 +46,8 @@ def overlay_of(pairs: Sequence[str], *, encoder: str | None = None, lm: str | No
         if not equals or not all(key.split(".")):
             raise UsageError(f"{pair!r} is not KEY=VALUE", where="--set")
         try:
-            named.append((key, yaml.safe_load(text)))
-        except yaml.YAMLError as error:
+            named.append((key, parse_yaml(text, f"--set {key}")))
+        except InputError as error:
             raise UsageError(f"{text!r} is not a value", where=f"--set {key}") from error
     for key, value in named:
         *sections, last = key.split(".")

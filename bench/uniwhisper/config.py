@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from uwbench.api import InputError, UsageError, suggestion
+from uwbench.api import InputError, UsageError, parse_yaml, read_yaml_file, suggestion
 
 WINDOW_S = 30.0
 FRAMES_PER_S = 50  # Whisper's encoder: one frame each 20 ms
@@ -243,17 +242,11 @@ def load_config(name: str, overlay: Mapping[str, Any] | None = None) -> Config:
     """
     if name in shipped_configs():
         text = (importlib.resources.files("uniwhisper.configs") / f"{name}.yaml").read_text(encoding="utf-8")
+        read = parse_yaml(text, name)
     elif name.endswith((".yaml", ".yml")):
-        try:
-            text = Path(name).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"cannot be read ({' '.join(str(error).split())})", where=name) from error
+        read = read_yaml_file(Path(name))
     else:
         raise UsageError(f"unknown configuration {name!r}", remedy=suggestion(name, shipped_configs()))
-    try:
-        read = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"is not valid YAML ({' '.join(str(error).split())})", where=name) from error
     return parse_config(overlaid(read, overlay) if overlay and isinstance(read, dict) else read, where=name)
 
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from uwbench.api import EncoderError, InputError, UsageError, sha256_file
+from uwbench.api import EncoderError, InputError, UsageError, read_yaml_file, sha256_file
 
 if TYPE_CHECKING:
     import torch
@@ -60,12 +60,7 @@ def export_encoder(
 
 def read_training_data(path: Path) -> list[dict[str, Any]]:
     """Return a list of what an encoder was trained on; raise InputError naming the entry that is not of the form."""
-    import yaml
-
-    try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot be read ({' '.join(str(error).split())})", where=path) from error
+    entries = read_yaml_file(path)
     if not isinstance(entries, list) or not entries:
         raise InputError("is no list of {dataset, split, licence}", where=path)
     for number, entry in enumerate(entries, start=1):

@@ -12,11 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from uniwhisper.config import Closed, Share
-from uwbench.api import InputError, UsageError, suggestion
+from uwbench.api import InputError, UsageError, parse_yaml, read_yaml_file, suggestion
 
 Domain = Literal["speech", "paralinguistic", "sound", "music"]
 DOMAINS: tuple[Domain, ...] = get_args(Domain)
@@ -119,16 +118,10 @@ def load_mixture(name: str) -> Mixture:
     if name in shipped_mixtures():
         text = (importlib.resources.files("uniwhisper.mixtures") / f"{name}.yaml").read_text(encoding="utf-8")
     elif name.endswith((".yaml", ".yml")):
-        try:
-            text = Path(name).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"cannot be read ({' '.join(str(error).split())})", where=name) from error
+        return parse_mixture(read_yaml_file(Path(name)), where=name)
     else:
         raise UsageError(f"unknown mixture {name!r}", remedy=suggestion(name, shipped_mixtures()))
-    try:
-        return parse_mixture(yaml.safe_load(text), where=name)
-    except yaml.YAMLError as error:
-        raise InputError(f"is not valid YAML ({' '.join(str(error).split())})", where=name) from error
+    return parse_mixture(parse_yaml(text, name), where=name)
 
 
 def parse_mixture(values: Any, *, where: str | None = None) -> Mixture:

@@ -34,6 +34,7 @@ from uwbench.fingerprint import clip_key, digest, sha256_bytes, sha256_file
 from uwbench.options import Folders, Options
 from uwbench.registry import suggestion
 from uwbench.run import Report, Reporter, probe_cached, run
+from uwbench.yaml_text import parse_yaml, read_yaml_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -206,9 +207,11 @@ __all__ = [
     "folders",
     "leaderboard",
     "open_task",
+    "parse_yaml",
     "probe",
     "read_bytes",
     "read_manifest",
+    "read_yaml_file",
     "reproduce",
     "run",
     "sha256_bytes",

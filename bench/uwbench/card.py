@@ -14,14 +14,14 @@ import re
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from uwbench.errors import InputError, UsageError
 from uwbench.fingerprint import digest
 from uwbench.registry import suggestion
+from uwbench.yaml_text import read_yaml_file
 
 Domain = Literal["speech", "sound", "music"]
 Kind = Literal["single-label", "multi-label", "frame-multi-label", "retrieval", "transcription"]
@@ -339,37 +339,9 @@ def _find(name: str, what: Literal["suite", "protocol"], load: Callable[[Path], 
     return load(path)
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice and aliases, which can blow up to any size."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases are not allowed")
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.YAMLError(f"{key!r} is given twice")
-        return super().construct_mapping(node, deep)
-
-
-_LARGEST_CARD = 1 << 20  # bytes; the largest real one is a few kilobytes
-
-
 def read_yaml(path: Path, model: type[Model]) -> Model:
     """Read a YAML file as `model`; raise InputError naming the file and each field at fault."""
-    try:
-        if path.stat().st_size > _LARGEST_CARD:
-            raise InputError(f"larger than {_LARGEST_CARD:,} bytes, so it is no card", where=path)
-        data = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", where=path) from error
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise InputError(
-            f"is not valid YAML: {' '.join(str(error).split()) or 'nested too deeply'}", where=path
-        ) from error
+    data = read_yaml_file(path)
     if not isinstance(data, dict):
         raise InputError("holds no fields", where=path)
     try:

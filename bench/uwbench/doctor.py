@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import io
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,7 +15,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from uwbench.options import Folders
 
-_NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "gpfs", "beegfs", "ceph", "fuse.sshfs", "9p"}
+_NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "gpfs", "beegfs", "ceph", "9p", "afs"} | {
+    "virtiofs",
+    "wekafs",
+    *(f"fuse.{name}" for name in ("sshfs", "s3fs", "gcsfuse", "glusterfs", "rclone")),
+}
+_MOUNTS = Path("/proc/mounts")
+# What a broken build raises on import: a library that is missing is an OSError, a module of the same name lacks names.
+_BROKEN = (ImportError, OSError, AttributeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,23 +53,21 @@ def examine(folders: Folders) -> list[Finding]:
 def _torch() -> Iterator[Finding]:
     try:
         import torch
-    except ImportError as error:
-        yield Finding("torch", False, f"cannot be imported: {error}", "pip install torch")
+
+        version = torch.__version__
+    except _BROKEN as error:
+        yield Finding("torch", False, f"cannot be imported: {error}", "pip install --force-reinstall torch")
         return
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     if devices:
-        yield Finding("torch", True, f"{torch.__version__} with {', '.join(devices)}")
+        yield Finding("torch", True, f"{version} with {', '.join(devices)}")
     elif Path("/proc/driver/nvidia/version").exists() and torch.version.cuda is None:
         remedy = "install a CUDA build: https://pytorch.org/get-started/locally"
-        yield Finding(
-            "torch", False, f"{torch.__version__} is a CPU build, and this machine has an NVIDIA driver", remedy
-        )
+        yield Finding("torch", False, f"{version} is a CPU build, and this machine has an NVIDIA driver", remedy)
     elif Path("/proc/driver/nvidia/version").exists():
-        yield Finding(
-            "torch", False, f"{torch.__version__} sees no GPU, and this machine has an NVIDIA driver", "see nvidia-smi"
-        )
+        yield Finding("torch", False, f"{version} sees no GPU, and this machine has an NVIDIA driver", "see nvidia-smi")
     else:
-        yield Finding("torch", True, f"{torch.__version__} on the CPU, {torch.get_num_threads()} threads")
+        yield Finding("torch", True, f"{version} on the CPU, {torch.get_num_threads()} threads")
 
 
 def _faiss() -> Iterator[Finding]:
@@ -78,16 +84,23 @@ def _faiss() -> Iterator[Finding]:
         return
     try:
         import faiss
-    except ImportError as error:
-        yield Finding("faiss", False, f"cannot be imported: {error}", "pip install faiss-cpu")
+
+        version = faiss.__version__
+    except _BROKEN as error:
+        yield Finding("faiss", False, f"cannot be imported: {error}", "pip install --force-reinstall faiss-cpu")
         return
-    yield Finding("faiss", True, f"{faiss.__version__} ({', '.join(builds) or 'unknown build'})")
+    yield Finding("faiss", True, f"{version} ({', '.join(builds) or 'unknown build'})")
 
 
 def _codecs() -> Iterator[Finding]:
     import numpy as np
-    import soundfile
 
+    try:
+        import soundfile
+    except _BROKEN as error:
+        remedy = "pip install --force-reinstall soundfile, whose wheels carry libsndfile"
+        yield Finding("audio", False, f"soundfile cannot be imported: {error}", remedy)
+        return
     broken = []
     for name, subtype in (("WAV", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("MP3", "MPEG_LAYER_III")):
         try:
@@ -107,7 +120,7 @@ def _codecs() -> Iterator[Finding]:
 
 def _threads() -> Iterator[Finding]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         value = os.environ.get(variable, "")
         if value.isdigit() and int(value) > cores:
             yield Finding("threads", False, f"{variable}={value} on {cores} cores", f"export {variable}={cores}")
@@ -179,13 +192,13 @@ def _hub() -> Iterator[Finding]:
 
 def _file_system(path: Path) -> str | None:
     """Return the type of the file system that holds `path`, from the longest matching mount point."""
-    mounts = Path("/proc/mounts")
-    if not mounts.is_file():
+    if not _MOUNTS.is_file():
         return None
     best, kind = "", None
     resolved = str(path.resolve())
-    for line in mounts.read_text().splitlines():
+    for line in _MOUNTS.read_text().splitlines():
         _, point, name, *_ = line.split()
+        point = re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), point)  # \040 is a space
         inside = resolved == point or resolved.startswith(point.rstrip("/") + "/")
         if inside and len(point) >= len(best):
             best, kind = point, name
@@ -193,10 +206,35 @@ def _file_system(path: Path) -> str | None:
 
 
 def _available_memory() -> int | None:
+    """Return the bytes that this process may still take: the machine's, or less where a control group says so."""
+    found = [left for left in (_machine_memory(), group_memory()) if left is not None]
+    return min(found, default=None)
+
+
+def _machine_memory() -> int | None:
     info = Path("/proc/meminfo")
     if not info.is_file():
         return None
     for line in info.read_text().splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
+    return None
+
+
+def group_memory(root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Return what the control group (a container, a batch job) leaves of its limit, by version 2's or 1's files.
+
+    Files that the system holds in memory and could let go of do not count as taken.
+    """
+    for limit, used, stat in (
+        ("memory.max", "memory.current", "memory.stat"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
+    ):
+        try:
+            most, now = (root / limit).read_text().strip(), (root / used).read_text().strip()
+            held = dict(line.split(maxsplit=1) for line in (root / stat).read_text().splitlines())
+        except (OSError, ValueError):
+            continue
+        if most.isdigit() and now.isdigit():
+            return max(0, int(most) - int(now) + int(held.get("inactive_file", 0)))
     return None

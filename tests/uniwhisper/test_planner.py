@@ -93,11 +93,11 @@ def test_every_clip_is_heard_before_any_is_heard_twice_more(counts: list[int]) -
     times = np.zeros(len(plan.units), int)
     for unit, _ in heard:
         times[unit] += 1
-    # The last round may stop within a pass; all others are whole.
+    # The last round may stop within a pass, and a round may leave out draws that fill no step: one more time apart.
     for code in range(len(counts)):
         own = times[plan.units.first[code] : plan.units.first[code + 1]]
         assert own.min() >= 1
-        assert own.max() - own.min() <= 1 + plan.round_steps * own.mean() / 640
+        assert own.max() - own.min() <= 2 + plan.round_steps * own.mean() / 640
 
 
 def test_shares_are_those_of_the_mixture() -> None:

@@ -5,18 +5,13 @@ from __future__ import annotations
 import importlib.resources
 from typing import Any
 
-import yaml
-
-from uwbench.api import InputError
+from uwbench.api import InputError, parse_yaml
 
 
 def read_wording(name: str) -> dict[str, Any]:
     """Return a file of this folder; raise InputError where it is not a YAML mapping."""
     text = (importlib.resources.files(__name__) / f"{name}.yaml").read_text(encoding="utf-8")
-    try:
-        read = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"is not valid YAML ({' '.join(str(error).split())})", where=f"{name}.yaml") from error
+    read = parse_yaml(text, f"{name}.yaml")
     if not isinstance(read, dict):
         raise InputError("is not a mapping", where=f"{name}.yaml")
     return read

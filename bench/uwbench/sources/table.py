@@ -283,7 +283,7 @@ def _clip(row: _Row, columns: Columns, place_column: str, path: Path, where: str
         raise InputError(
             f"{where}, column 'path': {name!r} lies outside the manifest's folder",
             where=path,
-            remedy="move the audio below the manifest, or allow paths outside it",
+            remedy="move the audio below the manifest, or allow such paths and links with --allow-outside",
         )
     start, end = _seconds(cell("start")), _seconds(cell("end"))
     for column, value in (("start", start), ("end", end)):
@@ -357,12 +357,18 @@ def _seconds(text: str) -> float | None:
 
 
 def _inside(name: str, manifest: Path, allow_outside: bool) -> Path | None:
-    """Return the path of `name` below the manifest's folder, None where it leads outside and that is not allowed."""
+    """Return the path of `name` below the manifest's folder, None where it leads outside and that is not allowed.
+
+    Links are followed: what comes with a dataset could point at any file.
+    """
     inner = os.path.normpath(name)
     outside = PurePosixPath(name).is_absolute() or Path(inner).is_absolute() or os.pardir in Path(inner).parts
     if outside and not allow_outside:
         return None
-    return manifest.parent / name
+    file = manifest.parent / name
+    if not allow_outside and not file.resolve().is_relative_to(manifest.parent.resolve()):
+        return None
+    return file
 
 
 def _refuse_two_labels(clips: list[Clip], lines: list[str], path: Path, columns: Columns) -> None:
