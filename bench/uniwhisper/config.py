@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.resources
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -26,6 +26,19 @@ class Closed(BaseModel):
     """A frozen section that refuses unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Section = TypeVar("Section", bound=Closed)
+
+
+def validated(kind: type[Section], values: Any, where: str | None) -> Section:
+    """Return plain values as a section; raise InputError naming the file `where` and the first field that is wrong."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        found = error.errors(include_url=False)[0]
+        field = ".".join(map(str, found["loc"]))
+        raise InputError(f"{field or 'the file'}: {found['msg']}", where=where) from error
 
 
 class Encoder(Closed):
@@ -252,12 +265,7 @@ def load_config(name: str, overlay: Mapping[str, Any] | None = None) -> Config:
 
 def parse_config(values: Any, *, where: str | None = None) -> Config:
     """Return the configuration that plain values describe; raise InputError naming the first field that is wrong."""
-    try:
-        return Config.model_validate(values)
-    except ValidationError as error:
-        found = error.errors(include_url=False)[0]
-        field = ".".join(map(str, found["loc"]))
-        raise InputError(f"{field or 'the file'}: {found['msg']}", where=where) from error
+    return validated(Config, values, where)
 
 
 def overlaid(values: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:

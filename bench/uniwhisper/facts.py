@@ -6,11 +6,10 @@ import re
 from functools import lru_cache
 from typing import Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from uniwhisper.config import Closed
+from uniwhisper.config import Closed, validated
 from uniwhisper.wording import read_wording
-from uwbench.api import InputError
 
 
 class Facts(Closed):
@@ -46,12 +45,7 @@ class Facts(Closed):
 @lru_cache(maxsize=1)
 def _known() -> dict[str, Facts]:
     read: dict[str, Any] = read_wording("datasets")
-    try:
-        return {name: Facts.model_validate(fields) for name, fields in read.items()}
-    except ValidationError as error:
-        found = error.errors(include_url=False)[0]
-        where = ".".join(map(str, found["loc"]))
-        raise InputError(f"{where}: {found['msg']}", where="wording/datasets.yaml") from error
+    return {name: validated(Facts, fields, "wording/datasets.yaml") for name, fields in read.items()}
 
 
 def facts_of(dataset: str) -> Facts:

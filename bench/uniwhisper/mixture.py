@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from uniwhisper.config import Closed, Share
+from uniwhisper.config import Closed, Share, validated
 from uwbench.api import InputError, UsageError, parse_yaml, read_yaml_file, suggestion
 
 Domain = Literal["speech", "paralinguistic", "sound", "music"]
@@ -131,12 +131,7 @@ def parse_mixture(values: Any, *, where: str | None = None) -> Mixture:
     """
     if isinstance(values, Mapping) and "base" in values:
         values = _derived(values, where)
-    try:
-        return Mixture.model_validate(values)
-    except ValidationError as error:
-        found = error.errors(include_url=False)[0]
-        field = ".".join(map(str, found["loc"]))
-        raise InputError(f"{field or 'the file'}: {found['msg']}", where=where) from error
+    return validated(Mixture, values, where)
 
 
 def _derived(values: Mapping[str, Any], where: str | None) -> dict[str, Any]:

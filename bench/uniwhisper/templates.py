@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from uniwhisper.answers import AnswerKind, draw_answer
-from uniwhisper.config import Closed
+from uniwhisper.config import Closed, validated
 from uniwhisper.draws import pick, uniform
 from uniwhisper.examples import Question
 from uniwhisper.rows import Row
@@ -58,12 +58,7 @@ DEFAULT_WORDING = Wording()
 def templates() -> dict[str, Template]:
     """Return the templates by task."""
     read: dict[str, Any] = read_wording("templates")
-    try:
-        return {task: Template.model_validate(fields) for task, fields in read.items()}
-    except ValidationError as error:
-        found = error.errors(include_url=False)[0]
-        where = ".".join(map(str, found["loc"]))
-        raise InputError(f"{where}: {found['msg']}", where="wording/templates.yaml") from error
+    return {task: validated(Template, fields, "wording/templates.yaml") for task, fields in read.items()}
 
 
 def find_form(task: str, form: str | None = None) -> Form:
