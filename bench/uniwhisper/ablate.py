@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from uniwhisper.config import Closed, Config, load_config, overlaid
+from uniwhisper.config import Closed, Config, leaves, load_config, overlaid
 from uwbench.api import InputError, UsageError, parse_yaml, read_yaml_file, suggestion
 
 
@@ -49,8 +49,8 @@ def find_arm(name: str) -> Arm:
 
 def changes(arm: Arm, config: str, base: Mapping[str, Any] | None = None) -> dict[str, tuple[Any, Any]]:
     """Return each key that differs between a configuration (after `base`) and the same with the arm: before, after."""
-    before = _leaves(load_config(config, base).model_dump(mode="json"))
-    after = _leaves(_with(arm, config, base).model_dump(mode="json"))
+    before = leaves(load_config(config, base))
+    after = leaves(_with(arm, config, base))
     return {key: (before[key], after[key]) for key in before if before[key] != after[key]}
 
 
@@ -81,7 +81,12 @@ def run_arm(
     settings = _with(arm, config, base)
     prepared = prepare(settings, data, mixture=mixture)
     result = train(
-        settings, prepared.batches, output, training_data=prepared.training_data, data_digest=prepared.digest
+        settings,
+        prepared.batches,
+        output,
+        training_data=prepared.training_data,
+        data_digest=prepared.digest,
+        held_out=prepared.held_out,
     )
     return result.checkpoint
 
@@ -101,13 +106,3 @@ def _arm(name: str, values: Any, where: str) -> Arm:
         what = f"is no arm of `title` and `change` ({' '.join(str(error).split())})"
         raise InputError(what, where=where) from error
     return Arm(name, found.title, found.change)
-
-
-def _leaves(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            found |= _leaves(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found

@@ -9,16 +9,17 @@ from torch import nn
 class Adapter(nn.Module):
     """Stacks frames and maps them: LayerNorm, linear, GELU, linear, RMSNorm; holds the marks around the audio.
 
-    With a stack of 4 the encoder's 50 Hz become 12.5 Hz. `scale` is the root mean square of the language model's
-    embeddings, which audio tokens then start at. The marks live here, so the language model stays the stock one.
+    Without `deep`, the first linear layer is the only one. With a stack of 4 the encoder's 50 Hz become 12.5 Hz.
+    `scale` is the root mean square of the language model's embeddings, which audio tokens then start at. The marks live
+    here, so the language model stays the stock one.
     """
 
-    def __init__(self, width: int, dim: int, stack: int, scale: float) -> None:
+    def __init__(self, width: int, dim: int, stack: int, scale: float, *, deep: bool = True) -> None:
         super().__init__()
         self.stack = stack
         self.norm_in = nn.LayerNorm(stack * width)
         self.up = nn.Linear(stack * width, dim)
-        self.down = nn.Linear(dim, dim)
+        self.down = nn.Linear(dim, dim) if deep else None
         self.norm_out = nn.RMSNorm(dim, eps=1e-6)
         self.bos = nn.Parameter(torch.empty(dim))
         self.eos = nn.Parameter(torch.empty(dim))
@@ -32,7 +33,10 @@ class Adapter(nn.Module):
         clips, count, width = frames.shape
         frames = nn.functional.pad(frames, (0, 0, 0, -count % self.stack))
         stacked = self.norm_in(frames.reshape(clips, -1, self.stack * width))
-        return self.norm_out(self.down(nn.functional.gelu(self.up(stacked))))
+        mapped = self.up(stacked)
+        if self.down is not None:
+            mapped = self.down(nn.functional.gelu(mapped))
+        return self.norm_out(mapped)
 
     def spans(self, frames: torch.Tensor, tokens: torch.Tensor) -> list[torch.Tensor]:
         """Return what stands for each clip, `(tokens + 2, dim)`: its own tokens between the marks, no padding."""

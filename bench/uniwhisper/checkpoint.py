@@ -17,12 +17,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from uniwhisper.config import Config
+from uniwhisper.config import Config, leaves, parse_config
 from uniwhisper.export import write_encoder
 from uniwhisper.model import own_state
-from uwbench.api import InputError, digest, sha256_file
+from uwbench.api import InputError, sha256_file
 
 _PREFIX = "step-"
+_FREE = {f"run.{name}" for name in ("workers", "save_every", "keep", "log_every", "monitor_every", "monitor_clips")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ def save(
     }
     for path in partial.glob("encoder*"):
         _write_json(path / "uniwhisper.json", {**card, "ema": config.run.ema if path.name == "encoder-ema" else None})
-    trainer = {"progress": asdict(progress), "config": config.model_dump(mode="json"), "config_digest": of(config)}
+    trainer = {"progress": asdict(progress), "config": config.model_dump(mode="json")}
     _write_json(partial / "trainer.json", trainer)
     shutil.rmtree(folder, ignore_errors=True)
     partial.replace(folder)
@@ -90,11 +91,13 @@ def checkpoints(output: Path) -> list[Path]:
 
 
 def read_progress(folder: Path, config: Config | None = None) -> Progress:
-    """Return where a checkpoint stands; with `config`, raise InputError if it is not of that configuration."""
+    """Return where a checkpoint stands; with `config`, raise InputError naming what differs if it is of another."""
     record = read_record(folder)
-    if config is not None and record["config_digest"] != of(config):
+    if config is not None and (found := _differences(record, config, folder)):
         raise InputError(
-            "is of another configuration", where=folder, remedy="give the same one or another --output folder"
+            f"is of another configuration: {'; '.join(found)}",
+            where=folder,
+            remedy="give the same one or another --output folder",
         )
     return Progress(**record["progress"])
 
@@ -138,13 +141,18 @@ def load_average(folder: Path) -> dict[str, torch.Tensor] | None:
     return load_file(path) if path.is_file() else None
 
 
-def of(config: Config) -> str:
-    """Return the digest of what a run's result depends on: not the workers, nor how often it saves, logs or looks."""
-    values = config.model_dump(mode="json")
-    for name in ("workers", "save_every", "keep", "log_every", "monitor_every", "monitor_clips"):
-        del values["run"][name]
-    del values["hardware"]
-    return digest(values)
+def _differences(record: dict[str, Any], config: Config, folder: Path) -> list[str]:
+    """Return where a checkpoint's configuration differs in what a run's result depends on.
+
+    Not in the workers, nor in how often a run saves, logs or looks. A key that is newer than the checkpoint had its
+    default's effect then.
+    """
+    before, now = leaves(parse_config(record["config"], where=str(folder / "trainer.json"))), leaves(config)
+    return [
+        f"{key} was {json.dumps(before[key])} and is {json.dumps(now[key])}"
+        for key in now
+        if before[key] != now[key] and key not in _FREE and not key.startswith("hardware.")
+    ]
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.resources
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -17,6 +17,8 @@ _WHISPER_VOCABULARY = 51_866  # Large-v3's; the others differ by two rows at mos
 _WHISPER_TEXT = 448  # positions of Whisper's decoder
 
 Stage = Literal["bridge", "joint"]
+Domain = Literal["speech", "paralinguistic", "sound", "music"]
+DOMAINS: tuple[Domain, ...] = get_args(Domain)
 Count = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0)]
@@ -71,19 +73,25 @@ class Encoder(Closed):
 
 
 class Adapter(Closed):
-    """LayerNorm, two linear layers with GELU between, RMSNorm, over `stack` frames at a time; and two learned marks."""
+    """LayerNorm, linear layers, RMSNorm, over `stack` frames at a time; and two learned marks.
+
+    `mlp` has two layers with GELU between, `linear` the first of them alone.
+    """
 
     stack: Literal[1, 2, 4, 8]
+    kind: Literal["mlp", "linear"] = "mlp"
     lr: Rate = 2e-4
 
     def parameters(self, encoder: Encoder, lm: LanguageModel) -> int:
         """Return all parameters."""
         wide = self.stack * encoder.dim
-        return 2 * wide + wide * lm.dim + lm.dim + lm.dim**2 + lm.dim + lm.dim + 2 * lm.dim
+        second = lm.dim**2 + lm.dim if self.kind == "mlp" else 0
+        return 2 * wide + wide * lm.dim + lm.dim + second + lm.dim + 2 * lm.dim
 
     def flops(self, encoder: Encoder, lm: LanguageModel, frames: float) -> float:
         """Return the FLOPs of a forward over `frames` encoder frames."""
-        return self.first_flops(encoder, lm, frames) + 2 * lm.dim**2 * frames / self.stack
+        second = 2 * lm.dim**2 * frames / self.stack if self.kind == "mlp" else 0.0
+        return self.first_flops(encoder, lm, frames) + second
 
     def first_flops(self, encoder: Encoder, lm: LanguageModel, frames: float) -> float:
         """Return the FLOPs of the first linear layer, whose backward towards a frozen encoder is not computed."""
@@ -156,12 +164,29 @@ def whisper_decoder_flops(encoder: Encoder, frames: float, tokens: float, answer
     return 2 * (text + keys) + attention + 2 * _WHISPER_VOCABULARY * encoder.dim * answers
 
 
+class Wording(Closed):
+    """How a task is asked.
+
+    `varied` draws from the task's phrases, of which only the first `phrases` are used (None: all), and in `bare_share`
+    of the draws from its bare lines; `canonical` asks the first phrase and nothing else, `tag` the first bare line.
+    With `options_prob`, that share of the draws ends with the possible answers where a dataset has at most fifty of
+    them, which moves work from the encoder to the language model: off unless that is what is studied.
+    """
+
+    instructions: Literal["varied", "canonical", "tag"] = "varied"
+    phrases: Count | None = None
+    bare_share: Share = 0.2
+    options_prob: Share = 0.0
+
+
 class Data(Closed):
     """What is heard: hours of audio, the mean clip, the mean text around it, and how often a clip is padded to 30 s.
 
-    `mixture` names the file of datasets. A clip is asked `qa_per_audio` questions at a time. Batches are filled from
-    `bins` of clips of about one length; `together` micro-batches in a row are of one bin, all of a step where it is
-    None.
+    `mixture` names the file of datasets. With `speech_share`, that is the share of audio-seconds of its domain speech;
+    the other domains keep their proportions, and no replay beyond it is asked for. `without_domains` are not heard, and
+    of all questions only those of `tasks` are asked, where any are named; a clip without one is not heard either.
+    A clip is asked `qa_per_audio` questions at a time, in the way that `wording` says. Batches are filled from `bins`
+    of clips of about one length; `together` micro-batches in a row are of one bin, all of a step where it is None.
     """
 
     hours: float = Field(gt=0)
@@ -171,6 +196,10 @@ class Data(Closed):
     pad30_prob: Share
     epochs: float = Field(default=1, gt=0)
     mixture: str | None = None
+    speech_share: Share | None = None
+    without_domains: tuple[Domain, ...] = ()
+    tasks: tuple[str, ...] = ()
+    wording: Wording = Wording()
     qa_per_audio: Count = 1
     bins: Count = 16
     together: Count | None = None
@@ -275,3 +304,18 @@ def overlaid(values: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str,
         inner = result.get(key)
         result[key] = overlaid(inner, value) if isinstance(value, Mapping) and isinstance(inner, Mapping) else value
     return result
+
+
+def leaves(config: Config) -> dict[str, Any]:
+    """Return every value of a configuration under its key, as in `run.batch_s`."""
+    return _leaves(config.model_dump(mode="json"), "")
+
+
+def _leaves(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found |= _leaves(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found

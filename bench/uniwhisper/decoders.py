@@ -67,7 +67,8 @@ def build_empty(config: Config) -> AudioModel:
 
 
 def _joined(config: Config, encoder: nn.Module, lm: Any, scale: float) -> UniWhisper:
-    return UniWhisper(encoder, Adapter(config.encoder.dim, config.lm.dim, config.adapter.stack, scale), lm)
+    deep = config.adapter.kind == "mlp"
+    return UniWhisper(encoder, Adapter(config.encoder.dim, config.lm.dim, config.adapter.stack, scale, deep=deep), lm)
 
 
 def _load_whisper(config: EncoderConfig) -> Any:

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from uniwhisper.config import Wording
 from uniwhisper.draws import mixed, seed_of
 from uniwhisper.examples import Example, Question
 from uniwhisper.reader import heard
 from uniwhisper.rows import Row, RowTable
-from uniwhisper.templates import ask
+from uniwhisper.templates import DEFAULT_WORDING, ask
 from uniwhisper.units import TRAINED, WHOLE_TASKS
 from uwbench.api import AudioError
 
@@ -26,8 +27,10 @@ class HeldOut:
         return [example.questions[0] for example in self.examples]
 
 
-def hold_out(table: RowTable, count: int, *, all_splits: bool = False) -> HeldOut:
+def hold_out(table: RowTable, count: int, *, all_splits: bool = False, wording: Wording = DEFAULT_WORDING) -> HeldOut:
     """Return `count` rows of other splits than `train` (of any with `all_splits`), the tasks in turn, by hash.
+
+    They are asked as `wording` says, but for the possible answers, which are not listed.
 
     Rows of more than 30 s that must be whole, and those that cannot be read, are left out.
     """
@@ -45,7 +48,7 @@ def hold_out(table: RowTable, count: int, *, all_splits: bool = False) -> HeldOu
         if len(found) == count:
             break
         try:
-            found.append(_example(table[row]))
+            found.append(_example(table[row], wording))
         except AudioError:
             continue
     return HeldOut(tuple(found))
@@ -55,6 +58,6 @@ def _pairs(dataset: np.ndarray, task: np.ndarray) -> list[tuple[int, int]]:
     return sorted(set(zip(dataset.tolist(), task.tolist(), strict=True)))
 
 
-def _example(row: Row) -> Example:
+def _example(row: Row, wording: Wording) -> Example:
     audio = heard(row, 0, 0, whole=row.task in WHOLE_TASKS)
-    return Example(row.id, row.dataset, audio, (ask(row, 0, 0),), row.domain)
+    return Example(row.id, row.dataset, audio, (ask(row, 0, 0, wording=wording),), row.domain)

@@ -10,15 +10,13 @@ from __future__ import annotations
 import importlib.resources
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from uniwhisper.config import Closed, Share, validated
+from uniwhisper.config import DOMAINS, Closed, Data, Domain, Share, validated
 from uwbench.api import InputError, UsageError, parse_yaml, read_yaml_file, suggestion
 
-Domain = Literal["speech", "paralinguistic", "sound", "music"]
-DOMAINS: tuple[Domain, ...] = get_args(Domain)
 _TOLERANCE = 1e-9
 
 
@@ -148,6 +146,31 @@ def _derived(values: Mapping[str, Any], where: str | None) -> dict[str, Any]:
     kept = [entry for entry in base["datasets"] if entry["name"] not in without]
     own = {key: value for key, value in values.items() if key not in {"base", "without"}}
     return {**base, **own, "datasets": kept}
+
+
+def changed(mixture: Mixture, data: Data, hours: Mapping[str, float]) -> Mixture:
+    """Return a mixture as a configuration's `speech_share` and `without_domains` change it, given the `hours` at hand.
+
+    Raises UsageError where no dataset is left.
+    """
+    out = {*data.without_domains, *(("speech",) if data.speech_share == 0 else ())}
+    if out:
+        kept = tuple(entry for entry in mixture.datasets if entry.domain not in out)
+        if not kept:
+            raise UsageError("leaves no dataset", where="data.without_domains")
+        mixture = mixture.model_copy(update={"datasets": kept})
+    if not data.speech_share:
+        return mixture
+    own = mixture.domains.model_dump()
+    there = {entry.domain for entry in mixture.datasets if hours.get(entry.name, 0.0) > 0}
+    if "speech" not in there:
+        raise UsageError("no dataset of speech is at hand", where="data.speech_share")
+    others = sum(own[domain] for domain in there if domain != "speech")
+    if others == 0 and data.speech_share < 1:
+        raise UsageError("there is nothing but speech to hear", where="data.speech_share")
+    shares = {domain: own[domain] / others * (1 - data.speech_share) if others else 0.0 for domain in own}
+    domains = DomainShares(**(shares | {"speech": data.speech_share}))
+    return mixture.model_copy(update={"domains": domains, "replay": Replay(share=0.0)})
 
 
 def target_shares(mixture: Mixture, hours: Mapping[str, float], budget: float) -> dict[str, float]:

@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from uniwhisper.config import Config
+from uniwhisper.convert import read_classes
 from uniwhisper.held_out import HeldOut, hold_out
 from uniwhisper.leakage import check_leaks
-from uniwhisper.mixture import Mixture, load_mixture, target_shares
+from uniwhisper.mixture import Mixture, changed, load_mixture, target_shares
 from uniwhisper.planner import Planner, Sizes
-from uniwhisper.reader import PlannedBatches
+from uniwhisper.reader import Options, PlannedBatches
 from uniwhisper.rows import RowTable, open_rows
+from uniwhisper.templates import templates
 from uniwhisper.units import TRAINED, Units, units_of
-from uwbench.api import UsageError, digest
+from uwbench.api import UsageError, digest, suggestion
+
+_MOST_OPTIONS = 50  # possible answers that an instruction may list
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,24 @@ def mixture_of(config: Config, mixture: str | None) -> Mixture:
     return load_mixture(name)
 
 
+def _asked(config: Config) -> tuple[str, ...]:
+    """Return the tasks that alone are asked, none where all are; raise UsageError for one that no template knows."""
+    for task in config.data.tasks:
+        if task not in templates():
+            raise UsageError(f"no task {task!r}", where="data.tasks", remedy=suggestion(task, templates()))
+    return config.data.tasks
+
+
+def options_of(folders: Sequence[Path]) -> Options:
+    """Return the possible answers to each question of the folders' datasets, where they are few enough to be listed."""
+    found: dict[tuple[str, str], set[str]] = {}
+    for folder in folders:
+        for dataset, questions in read_classes(folder).items():
+            for question, answers in questions.items():
+                found.setdefault((dataset, question), set()).update(answers)
+    return {key: tuple(sorted(answers)) for key, answers in found.items() if len(answers) <= _MOST_OPTIONS}
+
+
 def prepare(
     config: Config,
     data: Sequence[Path],
@@ -60,7 +82,8 @@ def prepare(
     """
     table, found = open_rows(data), mixture_of(config, mixture)
     without = check_leaks(table, test_data, found, data=benchmark_data, drop=drop_leaks) if test_data else None
-    units = units_of(table, without=without)
+    units = units_of(table, without=without, tasks=_asked(config))
+    found = changed(found, config.data, units.hours())
     steps = config.stages.bridge + config.stages.joint
     planner = Planner(units, found, sizes_of(config), steps=steps, seed=config.run.seed)
     dropped = "" if without is None else digest([int(row) for row in without.nonzero()[0]])
@@ -68,8 +91,10 @@ def prepare(
     kept = None
     if config.run.monitor_every is not None:
         other = open_rows(held_out) if held_out else table
-        kept = hold_out(other, config.run.monitor_clips, all_splits=bool(held_out))
-    return Prepared(PlannedBatches(table, planner), training_list(table, found, units), identity, kept)
+        kept = hold_out(other, config.run.monitor_clips, all_splits=bool(held_out), wording=config.data.wording)
+    options = options_of(data) if config.data.wording.options_prob else {}
+    batches = PlannedBatches(table, planner, config.data.wording, options)
+    return Prepared(batches, training_list(table, found, units), identity, kept)
 
 
 def training_list(table: RowTable, mixture: Mixture, units: Units) -> list[dict[str, Any]]:
@@ -113,14 +138,18 @@ class MixReport:
 def describe_mixture(mixture: Mixture, data: Sequence[Path], config: Config | None, seed: int = 0) -> MixReport:
     """Return a mixture's hours and target shares; with rows, what a plan over them gives each dataset.
 
-    The plan is of the configuration's steps and sizes, or else of one pass over what is at hand.
+    The plan is of the configuration's steps and sizes, or else of one pass over what is at hand; the mixture is as the
+    configuration's `data` changes it.
     """
     if not data:
         hours = {entry.name: entry.hours for entry in mixture.datasets}
+        mixture = mixture if config is None else changed(mixture, config.data, hours)
+        hours = {entry.name: hours[entry.name] for entry in mixture.datasets}
         target = target_shares(mixture, hours, mixture.hours)
         return MixReport(_mix_rows(mixture, {}, target, {}), None, None, (), 0)
-    units = units_of(open_rows(data))
+    units = units_of(open_rows(data), tasks=() if config is None else _asked(config))
     hours = units.hours()
+    mixture = mixture if config is None else changed(mixture, config.data, hours)
     known = {entry.name for entry in mixture.datasets}
     if config is None:
         sizes = Sizes(batch_s=960.0, micro_batch_s=240.0, together=1)

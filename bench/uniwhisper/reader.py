@@ -7,31 +7,39 @@ and the log counts it.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from uniwhisper.config import Wording
 from uniwhisper.draws import uniform
-from uniwhisper.examples import MAX_SAMPLES, SAMPLE_RATE, Example
+from uniwhisper.examples import MAX_SAMPLES, SAMPLE_RATE, Example, Question
 from uniwhisper.planner import Draw, Planner
 from uniwhisper.rows import Row, RowTable
 from uniwhisper.shards import read_audio
-from uniwhisper.templates import ask
+from uniwhisper.templates import DEFAULT_WORDING, ask
 from uniwhisper.units import WHOLE_TASKS
 from uwbench.api import AudioError, DataError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
 
+Options = Mapping[tuple[str, str], Sequence[str]]
 _MOST_STAND_INS = 100
 _SLACK_S = 0.1  # by which audio may be longer than its row says
 
 
 @dataclass(frozen=True)
 class PlannedBatches:
-    """`examples.Batches` of a plan over a table of rows."""
+    """`examples.Batches` of a plan over a table of rows, whose questions are asked as `wording` says.
+
+    `options` are the possible answers to a question by dataset and `Row.question`, for wording that lists them.
+    """
 
     table: RowTable
     planner: Planner
+    wording: Wording = DEFAULT_WORDING
+    options: Options = field(default_factory=dict)
 
     @property
     def steps(self) -> int:
@@ -71,11 +79,15 @@ class PlannedBatches:
             row=rows[0].id,
             dataset=rows[0].dataset,
             audio=heard(rows[0], seed, drawn.visit, whole=any(row.task in WHOLE_TASKS for row in rows)),
-            questions=tuple(ask(row, seed, drawn.visit) for row in rows),
+            questions=tuple(self._ask(row, drawn.visit) for row in rows),
             domain=rows[0].domain,
             pad30=drawn.pad30,
             replaced=replaced,
         )
+
+    def _ask(self, row: Row, visit: int) -> Question:
+        options = self.options.get((row.dataset, row.question), ())
+        return ask(row, self.planner.seed, visit, wording=self.wording, options=options)
 
 
 def heard(row: Row, seed: int, visit: int, *, whole: bool) -> np.ndarray:

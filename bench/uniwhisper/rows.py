@@ -75,6 +75,12 @@ class Row:
     answers: tuple[str, ...]
     key: str | None = None
 
+    @property
+    def question(self) -> str:
+        """What is asked: the task, with its form as `task/form` where it has one."""
+        form = self.slots.get("form")
+        return self.task if form is None else f"{self.task}/{form}"
+
 
 class RowTable:
     """The rows of one or more folders, in the order of the folders and of the files' names; mapped, not read.

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import string
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from pydantic import Field
 
 from uniwhisper.answers import AnswerKind, draw_answer
-from uniwhisper.config import Closed, validated
+from uniwhisper.config import Closed, Wording, validated
 from uniwhisper.draws import pick, uniform
 from uniwhisper.examples import Question
 from uniwhisper.rows import Row
@@ -35,20 +34,6 @@ class Template(Form):
     """A task: its question, and other questions of the same task by name."""
 
     forms: dict[str, Form] = Field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Wording:
-    """How instructions vary.
-
-    `bare_share` of the draws is a bare task line; only the first `phrases` phrases are used (None: all; 1: the
-    canonical one). With `options_prob` above 0, that share of the draws of a row whose possible answers are known ends
-    with them, which moves the work from the encoder to the language model: off unless that is what is studied.
-    """
-
-    bare_share: float = 0.2
-    phrases: int | None = None
-    options_prob: float = 0.0
 
 
 DEFAULT_WORDING = Wording()
@@ -85,17 +70,20 @@ def draw(
 ) -> str:
     """Return an instruction for a task, its blanks filled from `slots`; pure in its arguments.
 
-    The slot `form` names another question of the task. Raises UsageError for an unknown task or form, InputError where
-    every phrase has a blank that `slots` do not fill.
+    The slot `form` names another question of the task; `options` are the possible answers. Raises UsageError for an
+    unknown task or form, InputError where every phrase has a blank that `slots` do not fill.
     """
     form = find_form(task, slots.get("form"))
     phrases = _fillable(form.phrases[: wording.phrases], slots)
     bare = _fillable(form.bare, slots)
-    if bare and (not phrases or uniform(seed, epoch, row_id, "bare") < wording.bare_share):
+    share = {"varied": wording.bare_share, "canonical": 0.0, "tag": 1.0}[wording.instructions]
+    if bare and (not phrases or uniform(seed, epoch, row_id, "bare") < share):
         phrases = bare
     if not phrases:
         wanted = sorted(_blanks(form.phrases[0]) - set(slots))
         raise InputError(f"the task {task} needs {', '.join(wanted)}", where=row_id)
+    if wording.instructions != "varied":
+        phrases = phrases[:1]
     text = phrases[pick(len(phrases), seed, epoch, row_id, "phrase")].format_map(slots)
     if options and uniform(seed, epoch, row_id, "options") < wording.options_prob:
         text += f" Options: {', '.join(options)}."

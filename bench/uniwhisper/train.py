@@ -9,8 +9,8 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -196,12 +196,7 @@ class _Run:
 
     def _step(self, found: list[Batch], tally: Tally, last: int) -> float:
         config, settings = self.config, self.config.optimiser
-        total = self.world.sum(sum(float(batch.weights.sum()) for batch in found))
-        for index, batch in enumerate(found):
-            with self.world.accumulating(self._wrapped, index < len(found) - 1), self._autocast():
-                losses = self._wrapped(batch)
-                # Ranks' gradients are averaged: times their number, that is the sum over the global step.
-                ((losses * batch.weights).sum() * (self.world.size / total)).backward()
+        for batch, losses in zip(found, gradients(self._wrapped, found, config, self.world), strict=True):
             tally.add(batch, losses, config, self._stage or "joint")
         norm = gradient_norm(self.model)
         finite = bool(torch.isfinite(norm))
@@ -234,11 +229,6 @@ class _Run:
             )
         return float(norm)
 
-    def _autocast(self) -> Any:
-        if self.config.run.precision == "bf16":
-            return torch.autocast(self.world.device.split(":")[0], torch.bfloat16)
-        return nullcontext()
-
     def _save(self) -> Path:
         weights = full_state(self.model)
         optimiser = self.world.optimiser_state(self.model, self.optimiser)
@@ -250,6 +240,29 @@ class _Run:
             )
         self.world.wait()
         return folder
+
+
+def gradients(wrapped: Any, found: Sequence[Batch], config: Config, world: World) -> list[torch.Tensor]:
+    """Add the gradients of a global step to the model's, from this rank's micro-batches, and return their losses.
+
+    Each token's loss counts by its weight over that of the whole step, on all ranks: however a step is cut and dealt
+    out, its gradient is the same sum, up to the order in which floating point adds it. `wrapped` is `wrap`'s result.
+    """
+    total = world.sum(sum(float(batch.weights.sum()) for batch in found))
+    every = []
+    for index, batch in enumerate(found):
+        with world.accumulating(wrapped, index < len(found) - 1), _autocast(config, world):
+            losses = wrapped(batch)
+            # Ranks' gradients are averaged: times their number, that is the sum over the global step.
+            ((losses * batch.weights).sum() * (world.size / total)).backward()
+        every.append(losses.detach())
+    return every
+
+
+def _autocast(config: Config, world: World) -> AbstractContextManager[Any]:
+    if config.run.precision == "bf16":
+        return torch.autocast(world.device.split(":")[0], torch.bfloat16)
+    return nullcontext()
 
 
 @contextmanager

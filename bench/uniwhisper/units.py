@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -50,15 +51,24 @@ class Units:
 
 
 def units_of(
-    table: RowTable, *, splits: frozenset[str] = frozenset({TRAINED}), without: np.ndarray | None = None
+    table: RowTable,
+    *,
+    splits: frozenset[str] = frozenset({TRAINED}),
+    without: np.ndarray | None = None,
+    tasks: Sequence[str] = (),
 ) -> Units:
-    """Return the units of a table's rows of `splits`; `without` (rows,) marks rows that are not to be used."""
+    """Return the units of a table's rows of `splits`; `without` (rows,) marks rows that are not to be used.
+
+    Where `tasks` are named, only their rows are used.
+    """
     dataset, names = table.codes("dataset")
     split, split_names = table.codes("split")
     task, task_names = table.codes("task")
     used = np.isin(split, [code for code, name in enumerate(split_names) if name in splits])
     if without is not None:
         used &= ~without
+    if tasks:
+        used &= np.isin(task, [code for code, name in enumerate(task_names) if name in tasks])
     whole = np.isin(task, [code for code, name in enumerate(task_names) if name in WHOLE_TASKS])
     too_long = used & whole & (table.durations > LONGEST_S)
     used &= ~too_long

@@ -73,7 +73,7 @@ def validate(
         checks["answers"].note(row.id, _answer_fault(row))
         checks["answer length"].note(row.id, _length_fault(row, tokens))
         checks["licences"].note(row.id, _licence_fault(row.licence, permitted))
-        closed = classes.get((row.dataset, _question_name(row))) or of_kinds.get(_kind(row) or "")
+        closed = classes.get((row.dataset, row.question)) or of_kinds.get(_kind(row) or "")
         if closed is not None:
             checks["closed sets"].note(row.id, _class_fault(row, closed))
         place = (row.audio.shard, row.audio.offset)
@@ -94,11 +94,6 @@ _NAMES = (
     "audio",
     "one split an audio",
 )
-
-
-def _question_name(row: Row) -> str:
-    form = row.slots.get("form")
-    return row.task if form is None else f"{row.task}/{form}"
 
 
 def _question_fault(row: Row) -> str | None:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uniwhisper.mixture import DOMAINS, Mixture, by_domain, fill, load_mixture, parse_mixture, target_shares
+from uniwhisper.config import DOMAINS, Data, Domain
+from uniwhisper.mixture import Mixture, by_domain, changed, fill, load_mixture, parse_mixture, target_shares
 from uwbench.api import InputError, UsageError
 
 
@@ -91,6 +92,38 @@ def test_speech_is_replayed() -> None:
         entry("a", "speech"), entry("b", "sound"), domains={"speech": 0.2, "sound": 0.8}, replay={"share": 0.5}
     )
     assert target_shares(found, {"a": 9.0, "b": 9.0}, 10.0) == pytest.approx({"a": 0.5, "b": 0.5})
+
+
+def shares_of_domains(**values: Any) -> list[float]:
+    data = Data(hours=1, clip_s=1, prompt_tokens=1, answer_tokens=1, pad30_prob=0, **values)
+    candidate = load_mixture("candidate-38k")
+    hours = {one.name: one.hours for one in candidate.datasets}
+    found = changed(candidate, data, hours)
+    return list(by_domain(found, target_shares(found, hours, 10_000)).values())
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.45, 0.6])
+def test_the_share_of_speech_is_what_the_key_says_and_the_others_keep_their_proportions(share: float) -> None:
+    others = [(1 - share) * value / 0.55 for value in (0.15, 0.22, 0.18)]
+    assert shares_of_domains(speech_share=share) == pytest.approx([share, *others])
+
+
+@pytest.mark.parametrize("left_out", DOMAINS)
+def test_a_domain_is_left_out(left_out: Domain) -> None:
+    found = dict(zip(DOMAINS, shares_of_domains(without_domains=(left_out,)), strict=True))
+    default: dict[Domain, float] = dict(zip(DOMAINS, (0.45, 0.15, 0.22, 0.18), strict=True))
+    rest = 1 - default.pop(left_out)
+    assert found.pop(left_out) == 0
+    assert found == pytest.approx({name: value / rest for name, value in default.items()})
+
+
+def test_domains_that_leave_nothing_are_refused() -> None:
+    with pytest.raises(UsageError, match="leaves no dataset"):
+        shares_of_domains(without_domains=DOMAINS)
+    with pytest.raises(UsageError, match="nothing but speech"):
+        shares_of_domains(speech_share=0.5, without_domains=("paralinguistic", "sound", "music"))
+    with pytest.raises(UsageError, match="no dataset of speech"):
+        shares_of_domains(speech_share=0.5, without_domains=("speech",))
 
 
 @given(st.lists(st.tuples(st.floats(0.01, 100), st.floats(0.01, 1)), min_size=1, max_size=12), st.floats(0.01, 1))

@@ -219,6 +219,14 @@ def test_the_whole_model_has_the_planned_parameters(name: str, billions: float) 
     assert sum(parts) == pytest.approx(billions * 1e9, rel=1e-3)
 
 
+def test_the_shallow_adapter_has_the_planned_parameters_and_learns(whisper_tiny: Path, examples: list[Example]) -> None:
+    config = mini(whisper_tiny, adapter={"kind": "linear"})
+    model: Any = build_model(config)
+    assert sum(p.numel() for p in model.adapter.parameters()) == count_parameters(config)[1]
+    model(collator(config)([replace(examples[0], audio=examples[0].audio[:8_000])])).sum().backward()
+    assert all(p.grad.abs().sum() > 0 for p in model.adapter.parameters())
+
+
 def test_the_whisper_arm_has_the_planned_parameters() -> None:
     config = load_config("full", {"lm": {"kind": "whisper"}})
     model = build_empty(config)

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from uniwhisper.config import Wording
 from uniwhisper.rows import AudioRef, Row
-from uniwhisper.templates import Form, Wording, ask, draw, find_form, templates
+from uniwhisper.templates import Form, ask, draw, find_form, templates
 from uniwhisper.wording import read_wording
 from uwbench.api import InputError, UsageError
 
@@ -101,6 +102,13 @@ def test_fewer_phrases_bare_lines_only_and_options_by_request() -> None:
     assert {draw("genre", {}, 0, n, "row", wording=canonical) for n in range(50)} == {"What genre is this music?"}
     bare = Wording(bare_share=1.0)
     assert {draw("genre", {}, 0, n, "row", wording=bare) for n in range(50)} == set(find_form("genre").bare)
+    one = Wording(instructions="canonical")
+    assert {draw("genre", {}, 0, n, "row", wording=one) for n in range(50)} == {"What genre is this music?"}
+    tag = Wording(instructions="tag", phrases=3)
+    assert {draw("genre", {}, 0, n, "row", wording=tag) for n in range(50)} == {find_form("genre").bare[0]}
+    # A task without bare lines is asked in its canonical phrase; a blank that nothing fills takes the next line.
+    assert draw("qa", {"question": "Who laughs?"}, 0, 0, "row", wording=tag) == "Who laughs?"
+    assert draw("asr", {}, 0, 0, "row", wording=tag) == "ASR."
     kinds = ("jazz", "rock")
     assert not any("jazz" in draw("genre", {}, 0, n, "row", options=kinds) for n in range(100))
     half = [draw("genre", {}, 0, n, "row", wording=Wording(options_prob=0.5), options=kinds) for n in range(1000)]
