@@ -54,6 +54,8 @@ def plan(
     if as_json:
         print(json.dumps({**found.model_dump(), "parameters": found.parameters}, indent=2, sort_keys=True))
         return
+    gpus = f"{settings.hardware.gpus} GPU" + ("" if settings.hardware.gpus == 1 else "s")
+    wall = f"{found.wall_hours:,.1f} h on {gpus}"
     rows = [
         ("encoder", f"{found.encoder_parameters / 1e6:,.1f} M parameters"),
         ("adapter", f"{found.adapter_parameters / 1e6:,.2f} M parameters"),
@@ -63,7 +65,7 @@ def plan(
         ("LM forward", f"{found.forward_30s_lm_flops / 1e12:.3f} TFLOP for 30 s with its text"),
         ("training", f"{found.train_flops_per_hour / 1e15:.3f} PFLOP an hour of audio"),
         ("model states", f"{found.state_gb:.1f} GiB without activations"),
-        ("time", f"{found.gpu_hours:,.0f} GPU-hours, {found.wall_hours:,.1f} h on {settings.hardware.gpus} GPUs"),
+        ("time", f"{found.gpu_hours:,.{0 if found.gpu_hours >= 10 else 1}f} GPU-hours, {wall}"),
         ("assumed", f"{settings.hardware.mfu:.0%} of {settings.hardware.peak_tflops:g} TFLOP/s"),
     ]
     for name, text in rows:

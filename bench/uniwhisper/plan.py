@@ -21,7 +21,7 @@ _STATE_BYTES = 16  # fp32 weight, gradient and AdamW's two moments, per trained 
 
 
 class Plan(Closed):
-    """The cost of a run. FLOPs are of one audio-hour of training unless they say forward."""
+    """The cost of a run. FLOPs are of one audio-hour of training unless they say forward, with one question a clip."""
 
     encoder_parameters: int
     adapter_parameters: int

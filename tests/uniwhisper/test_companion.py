@@ -14,7 +14,7 @@ from transformers import WhisperModel
 from uniwhisper.cli import main
 from uniwhisper.config import load_config
 from uniwhisper.export import export_encoder, read_training_data
-from uniwhisper.plan import make_plan
+from uniwhisper.plan import make_plan, train_flops
 from uwbench.api import InputError, ModelSpec, UsageError
 from uwbench.encoders.resolve import open_encoder
 
@@ -36,6 +36,36 @@ def test_clips_of_their_own_length_cost_about_a_petaflop_an_hour() -> None:
     assert make_plan(config.model_copy(update={"data": padded})).train_flops_per_hour == pytest.approx(
         2.69e15, rel=0.01
     )
+
+
+@pytest.mark.parametrize(
+    ("peak", "mfu", "seconds", "hours"),
+    [(989, 0.3, 3.3, 35), (989, 0.4, 2.5, 26), (312, 0.3, 10.4, 110), (312, 0.4, 7.8, 82)],
+)
+def test_hours_and_memory_of_the_full_run_are_the_recipes(peak: float, mfu: float, seconds: float, hours: int) -> None:
+    overlay = {"data": {"pad30_prob": 0.0}, "hardware": {"gpus": 1, "peak_tflops": peak, "mfu": mfu}}
+    plan = make_plan(load_config("full", overlay))
+    assert plan.train_flops_per_hour == pytest.approx(0.97e15, rel=0.02)
+    assert plan.gpu_hours == plan.wall_hours == pytest.approx(hours, rel=0.02)
+    assert plan.gpu_hours * 3600 / 38_118 == pytest.approx(seconds, abs=0.1)
+    assert plan.state_gb == pytest.approx(18.5, rel=0.005)
+
+
+def test_what_a_bridge_step_computes_is_the_plans_arithmetic() -> None:
+    config = load_config("full", {"run": {"checkpointing": False}})
+    encoder, lm = config.encoder.flops(1500), config.lm.flops(375 + 60 + 40, 40)
+    first, second = 2 * 4 * 1280 * 1024 * 375, 2 * 1024 * 1024 * 375
+    # The encoder stands still: one forward, and no gradient passes below the adapter's first layer. The language model
+    # stands still too, but the adapter's gradient passes through it.
+    bridge = encoder + 2 * first + 3 * second + 2 * lm
+    assert train_flops(config, 1500, 1500, 60, 40, stage="bridge") == pytest.approx(bridge, rel=1e-12)
+    joint = 3 * (encoder + first + second + lm)
+    assert train_flops(config, 1500, 1500, 60, 40, stage="joint") == pytest.approx(joint, rel=1e-12)
+    assert bridge / joint == pytest.approx(3.19 / 8.21, rel=0.01)  # TFLOP
+    new = load_config("full", {"lm": {"kind": "random-qwen3"}})  # learns from the first step on
+    assert train_flops(new, 1500, 1500, 60, 40, stage="bridge") == pytest.approx(bridge + lm, rel=1e-12)
+    frozen = load_config("full", {"encoder": {"train": "frozen"}, "lm": {"train": "frozen"}})
+    assert train_flops(frozen, 1500, 1500, 60, 40, stage="joint") == pytest.approx(bridge, rel=1e-12)
 
 
 def test_the_encoder_count_is_the_models_own(whisper_tiny: Path) -> None:

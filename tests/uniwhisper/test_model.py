@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import WhisperModel
 
-from uniwhisper.config import Config, load_config
+from uniwhisper.config import Config, Stage, load_config
 from uniwhisper.decoders import build_empty, build_model, set_stage
 from uniwhisper.examples import Example, Question
 from uniwhisper.features import Collator, audio_tokens, log_mel
+from uniwhisper.log import Tally, done_flops, useful_flops
 from uniwhisper.model import AudioModel, UniWhisper
 from uniwhisper.plan import count_parameters
 from uniwhisper.text import open_text
@@ -246,3 +247,30 @@ def test_bad_input_is_named(whisper_tiny: Path, config: Config) -> None:
         build_model(mini(whisper_tiny, encoder={"init": str(whisper_tiny), "layers": 3}))
     with pytest.raises(UsageError):
         load_config("cpu-mni")
+
+
+@pytest.mark.parametrize("stage", ["bridge", "joint"])
+def test_the_logged_flops_are_those_of_the_batch_in_its_stage(
+    whisper_tiny: Path, examples: list[Example], stage: Stage
+) -> None:
+    config = mini(whisper_tiny, lm={"kind": "qwen3"})
+    clips = [replace(examples[0], audio=examples[0].audio[:seconds]) for seconds in (32_000, 64_000)]
+    batch = collator(config)(clips)
+    expected, done = 0.0, 0.0
+    rows = batch.is_answer.sum(dim=1).tolist()
+    for index, example in enumerate(clips):
+        frames = len(example.audio) / 320
+        learns = 3 if stage == "joint" else 1
+        expected += learns * config.encoder.flops(frames)
+        done += learns * config.encoder.flops(200)  # both clips as long as the longer
+        first = config.adapter.first_flops(config.encoder, config.lm, frames)
+        expected += 3 * config.adapter.flops(config.encoder, config.lm, frames) - (first if stage == "bridge" else 0)
+        for row in (2 * index, 2 * index + 1):
+            said = rows[row]
+            text = batch.lengths[row] - said - int(batch.is_audio[row].sum())
+            expected += (3 if stage == "joint" else 2) * config.lm.flops(frames / 4 + text + said, said)
+    assert useful_flops(batch, config, stage) == pytest.approx(expected, rel=1e-9)
+    assert done_flops(batch, config, stage) > max(expected, done)
+    tally = Tally()
+    tally.add(batch, torch.zeros(int(batch.is_answer.sum())), config, stage)
+    assert (tally.flops, tally.done_flops) == (useful_flops(batch, config, stage), done_flops(batch, config, stage))

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import WhisperModel
 
 from uniwhisper import checkpoint
 from uniwhisper.cli import main
@@ -156,6 +157,36 @@ def test_torchrun_of_two_is_one(data: Path, whisper_tiny: Path, whole: Path, tmp
     for first, second in zip(lines(whole), lines(output), strict=True):
         assert first["loss"] == pytest.approx(second["loss"], rel=1e-12)
         assert first["loss_by_task"] == pytest.approx(second["loss_by_task"], rel=1e-12)
+
+
+@pytest.mark.slow
+def test_a_sharded_model_is_looked_at_averaged_and_resumed_as_a_whole_one(
+    data: Path, whisper_tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"run__monitor_every": 2, "run__monitor_clips": 8, "run__ema": 0.75, "run__parallel": "fsdp2"}
+    run(monkeypatch, words(data, whisper_tiny, tmp_path / "whole", **asked))
+    for until in ("5", "8"):  # the second goes on with sharded averages
+        line = [*words(data, whisper_tiny, tmp_path / "sharded", **asked), "--until", until]
+        done = spawn(line, ranks=2)
+        _, errors = done.communicate()
+        assert done.returncode == 0, errors[-3000:]
+    one, two = ([x["monitor"] for x in lines(tmp_path / name) if "monitor" in x] for name in ("whole", "sharded"))
+    assert len(one) == len(two) == 4
+    for first, second in zip(one, two, strict=True):
+        assert second["cosine"] == pytest.approx(first["cosine"], abs=1e-4)
+        assert second["knn"].keys() == first["knn"].keys()
+        for task, value in first["knn"].items():
+            assert second["knn"][task] == pytest.approx(value, abs=0.26)  # one clip of four may be near two others
+        assert second["exact"].keys() == first["exact"].keys()
+    start = WhisperModel.from_pretrained(whisper_tiny).encoder.state_dict()
+    for name in ("encoder-ema", "encoder"):
+        path = Path("step-0000008", name, "model.safetensors")
+        whole, sharded = (load_file(tmp_path / folder / path) for folder in ("whole", "sharded"))
+        assert set(whole) == set(sharded)
+        moved = max(float((value - start[key]).abs().max()) for key, value in whole.items())
+        assert moved > 0
+        for key, value in whole.items():
+            assert float((sharded[key] - value).abs().max()) < 0.02 * moved, key
 
 
 def test_other_rows_do_not_go_on(
