@@ -178,6 +178,8 @@ COMPANION_LAYERS = {
     "train": 7,
     "evaluate": 8,
     "ablate": 8,
+    "experiment_tasks": 8,
+    "experiment_speech": 8,
     "experiment": 9,
     "experiment_page": 10,
     "cli_data": 11,

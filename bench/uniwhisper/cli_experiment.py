@@ -71,41 +71,52 @@ def experiment(
     config: Annotated[str, typer.Option("--config", help="The training configuration.")] = "cpu-mini",
     settings: Changes = None,
     turn: Annotated[
-        list[str] | None, typer.Option("--turn", help="A set to hold out, or none; repeats. Default: each, then none.")
+        list[str] | None,
+        typer.Option("--turn", help="What to hold out: a set, a task (as in fsdd_speaker), or none; repeats."),
     ] = None,
-    arm: Annotated[list[str] | None, typer.Option("--arm", help="lm or whisper; repeats. Default: both.")] = None,
+    arm: Annotated[list[str] | None, typer.Option("--arm", help="lm or whisper; repeats.")] = None,
     clips: Annotated[int, typer.Option("--clips", min=1, help="The most clips of a split that are scored.")] = 600,
     alpha: Annotated[float, typer.Option("--alpha", help="The share of the trained weights in the export.")] = 1.0,
+    split: Annotated[
+        str, typer.Option("--split", help="The clips that are scored: test, or valid to choose settings on.")
+    ] = "test",
     write_doc: Annotated[
         Path | None, typer.Option("--write-doc", help="Write the tables into this page, between its two marks.")
     ] = None,
 ) -> None:
-    """Train with one set held out, in turns, by two arms, and score original and trained encoders on all three."""
-    from uniwhisper.experiment import ARMS, TURNS, Settings, report, run_experiment
-    from uniwhisper.experiment_page import write_tables
+    """Train with a set or a kind of label held out, in turns, by two arms; score original and trained encoders.
 
+    Without --turn and --arm: each set, two kinds of labels and nothing held out with a language model, and two of
+    these with Whisper's decoder.
+    """
+    from uniwhisper.experiment import ARMS, DEFAULT_RUNS, Settings, run_experiment
+    from uniwhisper.experiment_page import report, write_tables
+
+    chosen: Literal["test", "valid"] = "valid" if split == "valid" else "test"
+    if split != chosen:
+        raise UsageError(f"{split!r} is not test or valid", where="--split")
+    runs = DEFAULT_RUNS
+    if turn or arm:
+        turns = turn or list(dict.fromkeys(name for name, _ in DEFAULT_RUNS))
+        runs = tuple((name, own) for name in turns for own in arm or ARMS)
     found = run_experiment(
         data,
         encoder,
         output,
-        Settings(
-            config,
-            overlay_of(settings or ()),
-            tuple(turn or TURNS),
-            tuple(arm or ARMS),
-            clips,
-            alpha,
-        ),
+        Settings(config, overlay_of(settings or ()), runs, clips, alpha=alpha, split=chosen),
         say=lambda text: print(text, file=sys.stderr, flush=True),
     )
     lines = report(found)
     print("\n".join(lines))
     if write_doc is not None:
-        shown = ["--data", "../shared/data", "--encoder", "whisper-tiny.en", "--output", "experiment"]
-        words = ["experiment", *shown, *(word for pair in settings or () for word in ("--set", pair))]
-        words += [word for name in turn or () for word in ("--turn", name)]
-        words += [word for name in arm or () for word in ("--arm", name)]
-        words += ["--clips", str(clips), "--alpha", f"{alpha:g}"]
+        words = ["experiment"]
+        for name, path in (("--data", data), ("--encoder", encoder), ("--output", output)):
+            words += [name, path.name if path.is_absolute() else str(path)]  # a page names no folder of one machine
+        given = {"--config": config, "--clips": str(clips), "--alpha": f"{alpha:g}", "--split": split}
+        usual = {"--config": "cpu-mini", "--clips": "600", "--alpha": "1", "--split": "test"}
+        words += [word for name, value in given.items() if value != usual[name] for word in (name, value)]
+        for name, values in (("--set", settings), ("--turn", turn), ("--arm", arm)):
+            words += [word for value in values or () for word in (name, value)]
         write_tables(write_doc, f"uniwhisper {shlex.join(words)}", lines)
 
 

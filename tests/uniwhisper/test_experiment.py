@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 
 from uniwhisper.checkpoint import checkpoints
-from uniwhisper.experiment import Settings, report, run_experiment
-from uniwhisper.experiment_page import BEGIN, END, write_tables
+from uniwhisper.evaluate import Difference
+from uniwhisper.experiment import Outcome, Scores, Settings, run_experiment
+from uniwhisper.experiment_page import BEGIN, END, report, write_tables
+from uniwhisper.experiment_speech import Heard, heard_digits
+from uniwhisper.experiment_tasks import refuse_leaks, write_rows, write_tasks
 from uniwhisper.rows import open_rows
 from uniwhisper.train import train
 from uwbench.api import InputError, UsageError, UwbenchError
@@ -24,7 +27,7 @@ OVERLAY = {
     "run": {"batch_s": 24, "micro_batch_s": 24, "save_every": 100, "keep": 1},
     "optimiser": {"warmup_steps": 1},
 }
-SETTINGS = Settings(overlay=OVERLAY, turns=("fsdd",), arms=("lm",), clips=12)
+SETTINGS = Settings(overlay=OVERLAY, runs=(("fsdd", "lm"),), clips=12, spoken=2)
 
 
 @pytest.fixture(scope="module")
@@ -66,14 +69,17 @@ def done(data: Path, whisper_tiny: Path, tmp_path_factory: pytest.TempPathFactor
 
 def test_a_turn_scores_what_it_held_out_and_what_it_heard(data: Path, whisper_tiny: Path, done: Path) -> None:
     said: list[str] = []
-    (scores,) = run_experiment(data, whisper_tiny, done, SETTINGS, say=said.append)
+    found = run_experiment(data, whisper_tiny, done, SETTINGS, say=said.append)
+    (scores,) = found.runs
+    assert [text for text in said if text.startswith("leakage gate: fsdd") and text.endswith("0 rows leak")]
     assert not [text for text in said if text.startswith("held out")]  # the second call trains nothing
     assert (scores.turn, scores.arm, scores.steps) == ("fsdd", "lm", 4)
     names = {scope: {row.name for row in rows} for scope, rows in scores.scopes.items()}
     assert names["held out"] >= {"fsdd_digit", "fsdd_speaker"}
     assert not {name for name in names["trained on"] if name.startswith("fsdd")}
     assert {"esc10_label", "philharmonia_instrument"} <= names["trained on"] <= names["all"]
-    lines = report([scores])
+    assert scores.spoken.clips == found.spoken.clips == 2
+    lines = report(found)
     assert sum(line.startswith("| fsdd | lm | 4 |") and "| held out |" in line for line in lines) == 2
     assert any("fsdd_digit (held out)" in line for line in lines)
 
@@ -83,14 +89,15 @@ def test_no_scored_test_clip_is_trained_on(data: Path, done: Path) -> None:
     with (done / "tasks" / "esc10_label" / "manifest.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert {Path(row["path"]).stem for row in rows if row["split"] == "test"} <= heard
-    clips = [row.clip for row in open_rows([done / "rows" / "esc10"])]
+    clips = [row.clip for row in open_rows([done / "rows" / "esc10-label"])]
     assert clips
     assert not [clip for clip in clips if Path(clip).name.startswith("5-")]
-    for name in ("fsdd", "philharmonia"):
+    folders = {"fsdd": "fsdd-digit-speaker", "philharmonia": "philharmonia-instrument-note-dynamic-articulation"}
+    for name in folders:
         with (data / name / "manifest.csv").open(encoding="utf-8", newline="") as file:
             tests = {Path(row["path"]).stem for row in csv.DictReader(file) if row["split"] == "test"}
         assert tests
-        assert not tests & {Path(row.clip).stem for row in open_rows([done / "rows" / name])}
+        assert not tests & {Path(row.clip).stem for row in open_rows([done / "rows" / folders[name]])}
 
 
 def test_a_killed_experiment_goes_on_from_its_checkpoint_to_the_same_scores(
@@ -129,9 +136,9 @@ def test_a_training_that_was_told_to_stop_is_not_scored_and_goes_on(
 
 def test_other_settings_in_the_same_folder_are_refused(data: Path, whisper_tiny: Path, done: Path) -> None:
     with pytest.raises(UsageError, match="another clips"):
-        run_experiment(data, whisper_tiny, done, Settings(overlay=OVERLAY, clips=5), say=lambda text: None)
+        run_experiment(data, whisper_tiny, done, Settings(overlay=OVERLAY, clips=5, spoken=2), say=lambda text: None)
     with pytest.raises(UsageError, match="gtzan"):
-        run_experiment(data, whisper_tiny, done, Settings(turns=("gtzan",)), say=lambda text: None)
+        run_experiment(data, whisper_tiny, done, Settings(runs=(("gtzan", "lm"),)), say=lambda text: None)
 
 
 def test_tables_go_between_the_marks_of_a_page(tmp_path: Path) -> None:
@@ -143,3 +150,74 @@ def test_tables_go_between_the_marks_of_a_page(tmp_path: Path) -> None:
     page.write_text("no marks\n")
     with pytest.raises(InputError, match="marks"):
         write_tables(page, "uniwhisper experiment", [])
+
+
+def test_a_kind_of_label_is_held_out_and_what_else_its_clips_are_asked_is_not(data: Path, tmp_path: Path) -> None:
+    with_all = open_rows(write_rows(data, "none", tmp_path / "rows"))
+    without = open_rows(write_rows(data, "philharmonia_dynamic", tmp_path / "rows"))
+    lost = {row.id for row in with_all} - {row.id for row in without}
+    assert lost
+    assert all(name.startswith("philharmonia/") and name.endswith(":quality/dynamic") for name in lost)
+    assert {row.clip for row in with_all} == {row.clip for row in without}
+    assert not [row for row in open_rows(write_rows(data, "fsdd", tmp_path / "rows")) if row.dataset == "fsdd"]
+
+
+def test_the_validation_split_is_scored_without_a_look_at_test_clips(data: Path, tmp_path: Path) -> None:
+    splits: dict[str, dict[str, str]] = {}
+    for split in ("test", "valid"):
+        write_tasks(data, tmp_path / split, 600, split)
+        with (tmp_path / split / "esc10_label" / "manifest.csv").open(encoding="utf-8", newline="") as file:
+            splits[split] = {row["path"]: row["split"] for row in csv.DictReader(file)}
+    tests = {path for path, split in splits["test"].items() if split == "test"}
+    assert tests
+    assert not tests & set(splits["valid"])
+    scored = {path for path, split in splits["valid"].items() if split == "test"}
+    assert scored
+    assert scored <= {path for path, split in splits["test"].items() if split == "valid"}
+
+
+def test_the_gate_stops_before_training_where_a_scored_clip_is_among_the_rows(data: Path, tmp_path: Path) -> None:
+    rows = write_rows(data, "none", tmp_path / "rows")
+    path = tmp_path / "leaky" / "fsdd"
+    shutil.copytree(data, tmp_path / "leaky")
+    with (path / "manifest.csv").open(encoding="utf-8", newline="") as file:
+        listed = list(csv.DictReader(file))
+    trained, tested = (next(row for row in listed if row["split"] == split) for split in ("train", "test"))
+    shutil.copyfile(path / trained["path"], path / tested["path"])
+    said: list[str] = []
+    with pytest.raises(InputError, match="clips that are scored"):
+        refuse_leaks(tmp_path / "leaky", rows, said.append)
+    assert any(tested["path"].split("/")[-1].removesuffix(".wav") in line for line in said)
+
+
+def test_whispers_own_decoder_hears_digits_from_its_encoder_and_none_from_noise(
+    data: Path, whisper_tiny: Path, tmp_path: Path
+) -> None:
+    import torch
+    from transformers import WhisperModel
+
+    write_tasks(data, tmp_path / "tasks", 600, "test")
+    manifest = tmp_path / "tasks" / "fsdd_digit" / "manifest.csv"
+    own = heard_digits(whisper_tiny, whisper_tiny, manifest, 6)
+    assert own.clips == 6
+    assert own.right >= 2
+    encoder = WhisperModel.from_pretrained(whisper_tiny, dtype=torch.float32).encoder
+    with torch.no_grad():
+        encoder.layer_norm.weight.zero_()
+    encoder.save_pretrained(tmp_path / "deaf")
+    assert heard_digits(whisper_tiny, tmp_path / "deaf", manifest, 6).right < own.right
+
+
+def test_the_mean_over_held_out_sets_has_the_interval_of_independent_differences() -> None:
+    def scores(turn: str, difference: float, half: float) -> Scores:
+        found = Difference(
+            "average (task)", "mlp", 0.5, 0.5 + difference, difference, difference - half, difference + half
+        )
+        return Scores(turn, "lm", 1, 60.0, turn, Heard(2, 1, 0.5), {"held out": (found,), "all": (found,)})
+
+    runs = (scores("fsdd", 0.03, 0.06), scores("esc10", 0.0, 0.03), scores("philharmonia", 0.06, 0.06))
+    lines = report(Outcome(runs, Heard(2, 2, 0.0), {}))
+    assert "| lm | mlp | 50.0 | 53.0 | +3.0 [+0.0, +6.0] |" in lines
+    assert not [
+        line for line in report(Outcome(runs[:2], Heard(2, 2, 0.0), {})) if line.startswith("| lm | mlp | 50.0")
+    ]
