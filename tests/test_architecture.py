@@ -186,6 +186,7 @@ COMPANION_LAYERS = {
     "cli_train": 11,
     "cli_experiment": 12,
     "cli": 13,
+    "__main__": 14,
 }
 COMPANION = PACKAGE.parent / "uniwhisper"
 

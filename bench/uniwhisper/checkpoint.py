@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -99,22 +100,26 @@ def read_progress(folder: Path, config: Config | None = None) -> Progress:
             where=folder,
             remedy="give the same one or another --output folder",
         )
-    return Progress(**record["progress"])
+    try:
+        return Progress(**record["progress"])
+    except TypeError as error:
+        raise InputError(f"is no checkpoint of this version ({error})", where=folder) from error
 
 
 def read_record(folder: Path) -> dict[str, Any]:
     """Return what `trainer.json` says; raise InputError if it cannot be read."""
     try:
-        return json.loads((folder / "trainer.json").read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+        found = json.loads((folder / "trainer.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise InputError(f"is no checkpoint ({error})", where=folder) from error
+    if not isinstance(found, dict) or not {"progress", "config"} <= set(found):
+        raise InputError("is no checkpoint: trainer.json is not of its form", where=folder)
+    return found
 
 
 def load_weights(model: nn.Module, folder: Path) -> None:
     """Fill a model from a checkpoint; raise InputError if a tensor is missing, unknown or of another shape."""
-    from safetensors.torch import load_file
-
-    state = load_file(folder / "model.safetensors")
+    state = _load_tensors(folder / "model.safetensors")
     own = own_state(model)
     if {k: v.shape for k, v in state.items()} != {k: v.shape for k, v in own.items()}:
         different = sorted(set(state) ^ set(own)) or [k for k in own if own[k].shape != state[k].shape]
@@ -124,7 +129,11 @@ def load_weights(model: nn.Module, folder: Path) -> None:
 
 def load_optimiser(folder: Path) -> dict[str, Any]:
     """Return the optimiser's state of a checkpoint."""
-    return torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True)
+    path = folder / "optimizer.pt"
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        raise _damaged(path, error) from error
 
 
 def encoder_state(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -135,10 +144,24 @@ def encoder_state(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def load_average(folder: Path) -> dict[str, torch.Tensor] | None:
     """Return the averaged encoder of a checkpoint; None where it has none."""
+    path = folder / "encoder-ema" / "model.safetensors"
+    return _load_tensors(path) if path.is_file() else None
+
+
+def _load_tensors(path: Path) -> dict[str, torch.Tensor]:
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    path = folder / "encoder-ema" / "model.safetensors"
-    return load_file(path) if path.is_file() else None
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    first = (str(error) or type(error).__name__).splitlines()[0]
+    remedy = "remove its step's folder: the run then goes on from the checkpoint before it"
+    return InputError(f"cannot be read ({first})", where=path, remedy=remedy)
 
 
 def _differences(record: dict[str, Any], config: Config, folder: Path) -> list[str]:

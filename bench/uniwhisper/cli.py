@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -96,4 +97,6 @@ cli_experiment.add_to(app)
 
 def main() -> None:
     """Run the command line."""
+    if not sys.stderr.isatty():  # bars of weights that load are for terminals, not for logs
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     app()

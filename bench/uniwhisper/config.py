@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -40,7 +40,19 @@ def validated(kind: type[Section], values: Any, where: str | None) -> Section:
     except ValidationError as error:
         found = error.errors(include_url=False)[0]
         field = ".".join(map(str, found["loc"]))
+        if found["type"] == "extra_forbidden":
+            raise InputError(f"{field}: is not a key", where=where, remedy=_near(kind, found["loc"])) from error
         raise InputError(f"{field or 'the file'}: {found['msg']}", where=where) from error
+
+
+def _near(kind: type[Closed], place: Sequence[int | str]) -> str | None:
+    """Return the hint for a key that is none, from those of the sections on the way to it."""
+    for name in place[:-1]:
+        inner = kind.model_fields[name].annotation if name in kind.model_fields else None
+        if not (isinstance(inner, type) and issubclass(inner, Closed)):
+            return None
+        kind = inner
+    return suggestion(str(place[-1]), list(kind.model_fields))
 
 
 class Encoder(Closed):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -74,6 +75,7 @@ def _joined(config: Config, encoder: nn.Module, lm: Any, scale: float) -> UniWhi
 def _load_whisper(config: EncoderConfig) -> Any:
     from transformers import WhisperModel
 
+    _require_source(config.init, "encoder.init")
     try:
         whisper: Any = WhisperModel.from_pretrained(config.init, dtype=torch.float32, **_STILL)
     except OSError as error:
@@ -86,6 +88,13 @@ def _load_whisper(config: EncoderConfig) -> Any:
     if shape != wanted:
         raise InputError(f"has the shape {shape}, the configuration says {wanted}", where=config.init)
     return whisper
+
+
+def _require_source(name: str, key: str) -> None:
+    """Raise InputError for a name that is no folder here and cannot be one of a hub, which has the form OWNER/NAME."""
+    owner, slash, rest = name.partition("/")
+    if not Path(name).is_dir() and not (slash and owner.strip(".~") and rest and "/" not in rest):
+        raise InputError("is no folder, and no OWNER/NAME of a hub", where=name, remedy=f"name a folder as {key}")
 
 
 def load_encoder(config: Config) -> Any:
@@ -117,6 +126,7 @@ def _load_lm(config: LanguageModel) -> Any:
         return Qwen3ForCausalLM(_lm_config(config))
     if config.init is None:
         raise InputError("kind qwen3 needs init, a folder or a hub id", where="lm")
+    _require_source(config.init, "lm.init")
     try:
         lm: Any = Qwen3ForCausalLM.from_pretrained(config.init, dtype=torch.float32)
     except OSError as error:

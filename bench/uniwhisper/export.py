@@ -77,7 +77,8 @@ def _load(folder: Path) -> WhisperEncoder:
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
     if not (folder / "config.json").is_file():
-        raise UsageError("is no checkpoint folder (no config.json)", where=folder)
+        remedy = "name a checkpoint of a run (its folder step-...) or a folder of Whisper weights"
+        raise UsageError("is no checkpoint folder (no config.json)", where=folder, remedy=remedy)
     config = AutoConfig.from_pretrained(folder)
     if config.model_type != "whisper":
         raise EncoderError(f"holds a {config.model_type} model, not one of Whisper's shape", where=folder)

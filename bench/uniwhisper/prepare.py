@@ -78,9 +78,11 @@ def prepare(
 
     What the configuration's monitor looks at are rows of the folders `held_out`, or else of `data`'s other splits.
 
+    A shard that is missing or too short raises InputError.
     Rows that are also in the `test_data` (see `leakage`) raise DataError, or are left out with `drop_leaks`.
     """
     table, found = open_rows(data), mixture_of(config, mixture)
+    table.require_shards()
     without = check_leaks(table, test_data, found, data=benchmark_data, drop=drop_leaks) if test_data else None
     units = units_of(table, without=without, tasks=_asked(config))
     found = changed(found, config.data, units.hours())
@@ -91,6 +93,7 @@ def prepare(
     kept = None
     if config.run.monitor_every is not None:
         other = open_rows(held_out) if held_out else table
+        other.require_shards()
         kept = hold_out(other, config.run.monitor_clips, all_splits=bool(held_out), wording=config.data.wording)
     options = options_of(data) if config.data.wording.options_prob else {}
     batches = PlannedBatches(table, planner, config.data.wording, options)

@@ -173,6 +173,24 @@ class RowTable:
         chunks = [chunk for _, table in self._files for chunk in table.column(name).chunks]
         return pa.chunked_array(chunks, type=None if chunks else _schema().field(name).type)
 
+    def require_shards(self) -> None:
+        """Raise InputError naming a shard that is missing, or that ends before the audio its index lists."""
+        import pyarrow.compute as pc
+
+        for path, table in self._files:
+            ends = pc.call_function("add", [table.column("offset"), table.column("size")])
+            shards = table.column("shard").cast("string")
+            for name in pc.call_function("unique", [shards]).to_pylist():
+                own = ends.filter(pc.call_function("equal", [shards, name]))
+                needed = pc.call_function("max", [own]).as_py()
+                shard = path.parent / name
+                there = shard.stat().st_size if shard.is_file() else None
+                if there is None or there < needed:
+                    what = "is missing" if there is None else f"has {there} bytes, its index lists {needed}"
+                    raise InputError(
+                        what, where=shard, remedy="copy it again, or convert its dataset into a new folder"
+                    )
+
     def sha256(self) -> str:
         """Return the identity of the rows: what the index files hold, in order, wherever they lie."""
         return digest([sha256_file(path) for path, _ in self._files])

@@ -37,17 +37,23 @@ _MOST_SKIPPED = 20  # in a row: the run has diverged
 
 
 @dataclass(frozen=True)
-class StepData(torch.utils.data.Dataset[list[Batch]]):
-    """One rank's micro-batches by global step; made in the trainer or in its workers, with the same result."""
+class StepData(torch.utils.data.Dataset["list[Batch] | UwbenchError"]):
+    """One rank's micro-batches by global step; made in the trainer or in its workers, with the same result.
+
+    An error is given back, not raised: a worker would turn it into the text of a traceback.
+    """
 
     batches: Batches
     collate: Collator
     rank: int
     world: int
 
-    def __getitem__(self, step: int) -> list[Batch]:
-        found = self.batches.micro_batches(step, self.rank, self.world)
-        return [self.collate(examples) for examples in found]
+    def __getitem__(self, step: int) -> list[Batch] | UwbenchError:
+        try:
+            found = self.batches.micro_batches(step, self.rank, self.world)
+            return [self.collate(examples) for examples in found]
+        except UwbenchError as error:
+            return error
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +149,10 @@ class _Run:
         while self.progress.step < last and not self.world.any(stop[0]):
             self._enter_stage()
             before = time.monotonic()
-            found = [batch.to(self.world.device) for batch in next(loader)]
+            given = next(loader)
+            if isinstance(given, UwbenchError):
+                raise given
+            found = [batch.to(self.world.device) for batch in given]
             log.waited(time.monotonic() - before)
             norm = self._step(found, tally, last)
             step = self.progress.step
@@ -163,7 +172,7 @@ class _Run:
             saved = self._save()
         return Result(saved, self.progress, stopped=self.progress.step < last)
 
-    def _loader(self, last: int) -> torch.utils.data.DataLoader[list[Batch]]:
+    def _loader(self, last: int) -> torch.utils.data.DataLoader[list[Batch] | UwbenchError]:
         return torch.utils.data.DataLoader(
             self.data,
             batch_size=None,

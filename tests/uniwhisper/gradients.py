@@ -28,6 +28,7 @@ def main() -> None:
     found: dict[str, torch.Tensor] = {}
     with World.joined() as world:
         batches = StepData(InMemory(digits(Path(asked["data"]), 24)), collate, world.rank, world.size)[1]
+        assert isinstance(batches, list)
         for dtype in (torch.float32, torch.float64):
             model = build_model(config).to(dtype)
             set_stage(model, config, "joint")

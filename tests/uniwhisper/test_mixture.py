@@ -147,7 +147,7 @@ def test_filling_holds_caps_and_proportions(entries: list[tuple[float, float]], 
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"name": "x", "datasets": [entry("a", "speech", hors=3)]}, "datasets.0.hors: Extra inputs"),
+        ({"name": "x", "datasets": [entry("a", "speech", hors=3)]}, "datasets.0.hors: is not a key"),
         ({"name": "x", "datasets": [entry("a", "noise")]}, "datasets.0.domain"),
         ({"name": "x", "datasets": [entry("a", "speech"), entry("a", "music")]}, "named twice: a"),
         ({"name": "x", "base": "candidate-38k", "without": ["librispech"]}, "did you mean librispeech"),

@@ -241,10 +241,14 @@ def test_bad_input_is_named(whisper_tiny: Path, config: Config) -> None:
         log_mel([np.full(100, np.nan, np.float32)], 80)
     with pytest.raises(InputError, match=r"encoder.lr"):
         load_config("cpu-mini", {"encoder": {"lr": -1}})
-    with pytest.raises(InputError, match="Extra inputs"):
+    with pytest.raises(InputError, match="is not a key"):
         load_config("cpu-mini", {"encoder": {"lrate": 1}})
     with pytest.raises(InputError, match="the configuration says"):
         build_model(mini(whisper_tiny, encoder={"init": str(whisper_tiny), "layers": 3}))
+    with pytest.raises(InputError, match=r"data\.wording\.phrase: is not a key; did you mean phrases"):
+        load_config("cpu-mini", {"data": {"wording": {"phrase": 1}}})
+    with pytest.raises(InputError, match="nowhere: is no folder, and no OWNER/NAME"):
+        build_model(mini(whisper_tiny, encoder={"init": "nowhere"}))
     with pytest.raises(UsageError):
         load_config("cpu-mni")
 

@@ -25,8 +25,9 @@ from uniwhisper.cli_train import overlay_of
 from uniwhisper.config import load_config
 from uniwhisper.export import export_encoder
 from uniwhisper.prepare import prepare
+from uniwhisper.reader import PlannedBatches
 from uniwhisper.rows import open_rows
-from uwbench.api import UsageError
+from uwbench.api import InputError, UsageError
 
 sys.path.insert(0, str(Path(__file__).parent))
 from packed import pack
@@ -60,15 +61,18 @@ def words(data: Path, whisper: Path, output: Path, **asked: Any) -> list[str]:
     return ["train", "cpu-mini", "--data", str(data), "--encoder", str(whisper), "--output", str(output), *pairs]
 
 
-def spawn(line: list[str], *, ranks: int = 1) -> subprocess.Popen[str]:
-    """Start the command, under torchrun where it has several ranks."""
-    program = ["-c", "from uniwhisper.cli import main; main()"]
-    launcher = [] if ranks == 1 else ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
-    if ranks > 1:
-        program = [str(Path(__file__).with_name("command.py"))]
+LAUNCHERS = {
+    "torchrun": ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"],
+    "accelerate": ["-m", "accelerate.commands.launch", "--cpu", "--num_machines", "1", "--num_processes"],
+}
+
+
+def spawn(line: list[str], *, ranks: int = 1, launcher: str = "torchrun") -> subprocess.Popen[str]:
+    """Start the command, under a launcher where it has several ranks."""
+    program = ["-m", "uniwhisper"] if ranks == 1 else [*LAUNCHERS[launcher], str(ranks), "-m", "uniwhisper"]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [sys.executable, *launcher, *program, *line], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, *program, *line], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 
@@ -145,9 +149,12 @@ def test_the_export_lists_what_was_heard(whole: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_torchrun_of_two_is_one(data: Path, whisper_tiny: Path, whole: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_two_processes_of_a_launcher_are_one(
+    data: Path, whisper_tiny: Path, whole: Path, tmp_path: Path, launcher: str
+) -> None:
     output = tmp_path / "two"
-    done = spawn(words(data, whisper_tiny, output), ranks=2)
+    done = spawn(words(data, whisper_tiny, output), ranks=2, launcher=launcher)
     _, errors = done.communicate()
     assert done.returncode == 0, errors[-3000:]
     one, two = (load_file(folder / "step-0000008" / "model.safetensors") for folder in (whole, output))
@@ -291,6 +298,63 @@ def test_unreadable_audio_is_replaced_and_counted(
     assert "another clip stands in" in capsys.readouterr().err
     run(monkeypatch, [*words(folder, whisper_tiny, tmp_path / "run"), "--until", "4"])
     assert sum(line["replaced"] for line in lines(tmp_path / "run")) == replaced
+
+
+def test_a_shard_that_is_gone_or_short_stops_a_run_before_it_begins(data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "rows"
+    shutil.copytree(data, folder)
+    config = load_config("cpu-mini", overlay_of([f"{name}={json.dumps(value)}" for name, value in SMALL.items()]))
+    prepare(config, [folder])
+    shard = next(iter(sorted(folder.glob("train-*.tar"))))
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=rf"{shard.name}: has {len(whole) // 2} bytes, its index lists \d+"):
+        prepare(config, [folder])
+    shard.unlink()
+    with pytest.raises(InputError, match=rf"{shard.name}: is missing"):
+        prepare(config, [folder])
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "trainer.json"])
+def test_a_damaged_checkpoint_is_named(
+    data: Path,
+    whisper_tiny: Path,
+    whole: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+) -> None:
+    shutil.copytree(whole / "step-0000004", tmp_path / "run" / "step-0000004")
+    path = tmp_path / "run" / "step-0000004" / name
+    path.write_bytes(path.read_bytes()[:300])
+    monkeypatch.setattr(sys, "argv", ["uniwhisper", *words(data, whisper_tiny, tmp_path / "run")])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    assert "step-0000004" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_the_data_side_refuses_is_said_in_one_line(
+    data: Path,
+    whisper_tiny: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    workers: int,
+) -> None:
+    monkeypatch.setattr(PlannedBatches, "micro_batches", refuse)
+    monkeypatch.setattr(sys, "argv", ["uniwhisper", *words(data, whisper_tiny, tmp_path, run__workers=workers)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    assert "\nuniwhisper: rows: refused; mend them\n" in "\n" + capsys.readouterr().err
+    assert not checkpoint.checkpoints(tmp_path)
+
+
+def refuse(*_: object) -> None:
+    raise InputError("refused", where="rows", remedy="mend them")
 
 
 def test_long_clips_are_cropped_by_visit(data: Path, shared_data: Path) -> None:
