@@ -75,7 +75,7 @@ def experiment(
         typer.Option("--turn", help="What to hold out: a set, a task (as in fsdd_speaker), or none; repeats."),
     ] = None,
     arm: Annotated[list[str] | None, typer.Option("--arm", help="lm or whisper; repeats.")] = None,
-    clips: Annotated[int, typer.Option("--clips", min=1, help="The most clips of a split that are scored.")] = 600,
+    clips: Annotated[int, typer.Option("--clips", min=1, help="The most clips of a split that are scored.")] = 300,
     alpha: Annotated[float, typer.Option("--alpha", help="The share of the trained weights in the export.")] = 1.0,
     split: Annotated[
         str, typer.Option("--split", help="The clips that are scored: test, or valid to choose settings on.")
@@ -86,8 +86,8 @@ def experiment(
 ) -> None:
     """Train with a set or a kind of label held out, in turns, by two arms; score original and trained encoders.
 
-    Without --turn and --arm: each set, two kinds of labels and nothing held out with a language model, and two of
-    these with Whisper's decoder.
+    Without --turn and --arm: nothing, each set and one kind of label held out with a language model, and nothing held
+    out with Whisper's decoder.
     """
     from uniwhisper.experiment import ARMS, DEFAULT_RUNS, Settings, run_experiment
     from uniwhisper.experiment_page import report, write_tables
@@ -113,7 +113,7 @@ def experiment(
         for name, path in (("--data", data), ("--encoder", encoder), ("--output", output)):
             words += [name, path.name if path.is_absolute() else str(path)]  # a page names no folder of one machine
         given = {"--config": config, "--clips": str(clips), "--alpha": f"{alpha:g}", "--split": split}
-        usual = {"--config": "cpu-mini", "--clips": "600", "--alpha": "1", "--split": "test"}
+        usual = {"--config": "cpu-mini", "--clips": "300", "--alpha": "1", "--split": "test"}
         words += [word for name, value in given.items() if value != usual[name] for word in (name, value)]
         for name, values in (("--set", settings), ("--turn", turn), ("--arm", arm)):
             words += [word for value in values or () for word in (name, value)]

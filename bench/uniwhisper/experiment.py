@@ -30,8 +30,12 @@ from uwbench import api
 from uwbench.api import Folders, InputError, ModelSpec, Options, UsageError, UwbenchError
 
 ARMS: dict[str, dict[str, Any]] = {"lm": {}, "whisper": {"lm": {"kind": "whisper", "lr": 1e-4}}}
-_DEFAULT_TURNS = ("fsdd", "esc10", "philharmonia", "fsdd_speaker", "philharmonia_dynamic", ALL)
-DEFAULT_RUNS = (*((turn, "lm") for turn in _DEFAULT_TURNS), (ALL, "whisper"), ("philharmonia", "whisper"))
+DEFAULT_RUNS = (
+    (ALL, "lm"),
+    *((source.name, "lm") for source in SOURCES),
+    ("philharmonia_dynamic", "lm"),
+    (ALL, "whisper"),
+)
 _DIGITS = "fsdd_digit"
 
 
@@ -46,8 +50,8 @@ class Settings:
     config: str = "cpu-mini"
     overlay: dict[str, Any] | None = None
     runs: tuple[tuple[str, str], ...] = DEFAULT_RUNS
-    clips: int = 600
-    spoken: int = 100
+    clips: int = 300
+    spoken: int = 60
     alpha: float = 1.0
     split: Split = "test"
 
