@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uwbench.pool import merge, pool_frames
-from uwbench.store import POOLINGS
+from uwbench.store_records import POOLINGS
 
 
 @given(

@@ -166,14 +166,53 @@ def fetch_keys(path: Path, rows: int) -> None:
         os.close(handle)
 
 
-def open_part(path: Path) -> pa.Table:
-    """Return a file's table, memory-mapped; raise StoreError where it is no such file."""
+def open_pooled(path: Path, poolings: Sequence[str], width: int) -> pa.Table:
+    """Return a part's table of vectors, memory-mapped; raise StoreError where it holds anything else.
+
+    `width` is the count of numbers in one clip's vectors under each of `poolings`.
+    """
+    import pyarrow as pa
+
+    wanted = {"key": pa.binary(KEY_BYTES), "frames": pa.int32(), "chunks": pa.int32()}
+    return _open_part(path, wanted | dict.fromkeys(poolings, pa.list_(pa.float32(), width)))
+
+
+def open_frames(path: Path, dim: int) -> pa.Table:
+    """Return a part's table of frames, memory-mapped; raise StoreError where it holds anything else."""
+    import pyarrow as pa
+
+    frames = pa.large_list(pa.list_(pa.float16(), dim))
+    return _open_part(path, {"key": pa.binary(KEY_BYTES), "frames": frames})
+
+
+def _open_part(path: Path, wanted: Mapping[str, pa.DataType]) -> pa.Table:
+    """Return a file's table if it has the columns `wanted` and no other, in one batch, without gaps.
+
+    Arrow takes what a file says of itself on trust, and ends the process for some of what it finds: its columns are
+    looked at before they are read, and lengths and offsets are checked before they are followed.
+    """
     import pyarrow as pa
 
     try:
-        return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-    except (pa.ArrowException, OSError) as error:
-        raise StoreError(f"cannot be read ({error})", where=path, remedy=_CHECK) from error
+        file = pa.ipc.open_file(pa.memory_map(str(path)))
+        held = list(zip(file.schema.names, file.schema.types, strict=True))
+        wrong = [name for name, kind in wanted.items() if (name, kind) not in held]
+        wrong += [name for name, _ in held if name not in wanted]
+        if wrong or len(held) != len(wanted) or file.num_record_batches > 1:
+            what = f"the column {wrong[0]!r} is not as written" if wrong else "it is not one batch of its columns"
+            raise StoreError(f"is no such part: {what}", where=path, remedy=_CHECK)
+        table = file.read_all()
+        table.validate(full=True)
+        gaps = [name for name in table.column_names if table.column(name).null_count]
+        if gaps:
+            raise StoreError(f"is no such part: the column {gaps[0]!r} has gaps", where=path, remedy=_CHECK)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise StoreError(f"cannot be read ({_line(error)})", where=path, remedy=_CHECK) from error
+    return table
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def damage(path: Path, expected: Expected) -> str | None:
@@ -198,11 +237,11 @@ def read_vectors(
         return wrong
     flat = out.reshape(len(out), math.prod(out.shape[1:]))
     width = 4 * flat.shape[1]
-    layout = _layout(path, pooling)
+    layout = _layout(path, pooling, flat.shape[1])
     if layout is None:
         return _DAMAGED
     held, first = layout
-    if first + held * width > expected.bytes or int(rows.max(initial=-1)) >= held:
+    if not 0 <= first <= first + held * width <= expected.bytes or int(rows.max(initial=-1)) >= held:
         return _DAMAGED
     order = np.argsort(rows, kind="stable")
     rows, places = rows[order], places[order]
@@ -229,19 +268,22 @@ def read_vectors(
     return None if total.hexdigest() == expected.xxh3_128 else _DAMAGED
 
 
-def _layout(path: Path, pooling: str) -> tuple[int, int] | None:
+def _layout(path: Path, pooling: str, width: int) -> tuple[int, int] | None:
     """Return how many rows a file holds, and the byte at which the vectors of a pooling start; None if it is damaged.
 
-    The file was not checked yet.
+    The file was not checked yet. A file whose vectors are compressed has them outside the mapping.
     """
     import pyarrow as pa
 
     whole = np.memmap(path, np.uint8, "r")
     try:
-        column = pa.ipc.open_file(pa.py_buffer(whole.data)).read_all().column(pooling).chunk(0)
+        file = pa.ipc.open_file(pa.py_buffer(whole.data))
+        if file.schema.field(pooling).type != pa.list_(pa.float32(), width):
+            return None
+        column = file.read_all().column(pooling).chunk(0)
         column.validate()
         values = column.flatten()
-    except (pa.ArrowException, OSError, LookupError, AttributeError):
+    except (pa.ArrowException, OSError, LookupError, AttributeError, ValueError):
         return None
     return len(column), values.buffers()[1].address + 4 * values.offset - whole.ctypes.data
 

@@ -22,7 +22,8 @@ from uwbench.errors import AudioError, DataError, UsageError
 from uwbench.fingerprint import digest
 from uwbench.registry import suggestion
 from uwbench.scan import Scanned, scan_clips
-from uwbench.store import POOLINGS, EncoderRecord, EncoderStore, slug_of
+from uwbench.store import EncoderStore, slug_of
+from uwbench.store_records import POOLINGS, EncoderRecord
 
 DEFAULT_POOLINGS = ("mean", "mean-all")
 RESAMPLER = "soxr_vhq"

@@ -12,15 +12,14 @@ does not name does not exist. Nothing here holds a time stamp, so the same work 
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +27,6 @@ import numpy as np
 
 from uwbench.errors import StoreError
 from uwbench.files import sync_folder, write_atomically
-from uwbench.fingerprint import SHORT
 from uwbench.mapped import MappedRows, Spill
 from uwbench.part_files import (
     KEY_BYTES,
@@ -36,74 +34,27 @@ from uwbench.part_files import (
     PooledRows,
     damage,
     fetch_keys,
-    open_part,
+    open_frames,
+    open_pooled,
     read_vectors,
     write_frames,
     write_pooled,
+)
+from uwbench.store_records import (
+    EncoderRecord,
+    Manifest,
+    Part,
+    encoder_text,
+    manifest_text,
+    read_encoder,
+    read_manifest,
 )
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SCHEMA = 1
+_AGAIN = "run uwbench cache verify, then extract again"
 _READERS = 4  # parts read at once: more than cores, as a disk answers several requests sooner than one
-_REMOVE = "remove the folder and extract again"
-POOLINGS = ("mean", "mean-all", "std", "max", "first")
-
-
-@dataclass(frozen=True, slots=True)
-class EncoderRecord:
-    """encoder.json: what made the vectors of a folder. `fingerprint` is the identity; the rest describes it."""
-
-    name: str
-    slug: str
-    fingerprint: str
-    family: str
-    layers: tuple[str, ...]
-    poolings: tuple[str, ...]
-    dim: int
-    sample_rate: int
-    hop_s: float
-    dtype: str
-    context: str | None
-    revision: str | None
-    parameters: int | None
-    training_data: tuple[dict[str, Any], ...] | None
-    identity: Mapping[str, Any]
-
-    @property
-    def folder(self) -> str:
-        return f"{self.slug}-{self.fingerprint[:SHORT]}"
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A manifest's entry for one part."""
-
-    name: str
-    rows: int
-    bytes: int
-    xxh3_128: str
-    frames: str | None = None
-    frames_bytes: int = 0
-    frames_xxh3_128: str | None = None
-
-    def files(self) -> dict[str, Expected]:
-        """Return the part's files by name."""
-        found = {self.name: Expected(self.bytes, self.xxh3_128)}
-        if self.frames is not None:
-            found[self.frames] = Expected(self.frames_bytes, self.frames_xxh3_128 or "")
-        return found
-
-
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """The parts of one task under one encoder, and the clip table they were last extracted for."""
-
-    task: str
-    fingerprint: str
-    table: str
-    parts: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,14 +98,7 @@ class EncoderStore:
         path = self.folder / task / "manifest.json"
         if not path.is_file():
             return None
-        data = _read_json(path)
-        try:
-            if data.pop("schema") != SCHEMA:
-                raise StoreError("was written by another version of uwbench", where=path, remedy="use a new --cache")
-            parts = tuple(Part(**part) for part in data.pop("parts"))
-            manifest = Manifest(parts=parts, **data)
-        except (KeyError, TypeError) as error:
-            raise StoreError(f"is damaged ({error})", where=path, remedy="remove it and extract again") from error
+        manifest = read_manifest(path)
         if manifest.fingerprint != self.record.fingerprint:
             raise StoreError("belongs to another encoder", where=path, remedy="run uwbench cache verify")
         return manifest
@@ -166,8 +110,7 @@ class EncoderStore:
             if read_encoder(path).fingerprint != self.record.fingerprint:
                 raise StoreError("holds another encoder whose short fingerprint is the same", where=path.parent)
             return
-        text = json.dumps({"schema": SCHEMA, **asdict(self.record)}, indent=2, sort_keys=True) + "\n"
-        write_atomically(path, text.encode())
+        write_atomically(path, encoder_text(self.record).encode())
 
     def set_table(self, task: str, table: str) -> None:
         """Note in the task's manifest, made where there is none, which clip table its vectors are for."""
@@ -268,7 +211,7 @@ class EncoderStore:
 
     def part_keys(self, task: str, part: Part) -> list[bytes]:
         """Return the keys of a part's rows."""
-        return self._open(self.folder / task / part.name).column("key").to_pylist()
+        return self._pooled(self.folder / task / part.name).column("key").to_pylist()
 
     def locate(self, keys: Sequence[bytes], *, first: str, frames: bool = False) -> Located:
         """Find which part and row holds each key, in all tasks of the encoder, the task `first` before others."""
@@ -287,7 +230,7 @@ class EncoderStore:
                 tables.append((path, self.folder / task / part.frames if part.frames else None))
                 if path not in self._opened:
                     fetch_keys(path, part.rows)
-        found = [self._open(path).column("key").combine_chunks() for path, _ in tables]
+        found = [self._pooled(path).column("key").combine_chunks() for path, _ in tables]
         wanted = pa.array(keys, pa.binary(KEY_BYTES))
         if not found:
             return Located([], np.full(len(keys), -1), np.zeros(len(keys), np.int64))
@@ -337,7 +280,7 @@ class EncoderStore:
         for index, (path, _) in enumerate(located.parts):
             rows = np.flatnonzero(located.part == index)
             for line, name in enumerate(("frames", "chunks")):
-                out[line, rows] = self._open(path).column(name).to_numpy()[located.row[rows]]
+                out[line, rows] = self._pooled(path).column(name).to_numpy()[located.row[rows]]
         return out[0], out[1]
 
     def read_frames(self, keys: Sequence[bytes], *, task: str) -> MappedRows:
@@ -355,7 +298,10 @@ class EncoderStore:
         for index in used:
             path = located.parts[index][1]
             assert path is not None
-            column = self._open(path).column("frames").chunk(0)
+            table = self._frames(path)
+            if not table.column("key").equals(self._pooled(located.parts[index][0]).column("key")):
+                raise StoreError("holds frames of other clips than its part", where=path, remedy=_AGAIN)
+            column = table.column("frames").chunk(0)
             rows = np.flatnonzero(located.part == index)
             bounds = column.offsets.to_numpy()
             at = located.row[rows]
@@ -394,11 +340,16 @@ class EncoderStore:
 
     def _write_manifest(self, manifest: Manifest) -> None:
         path = self.folder / manifest.task / "manifest.json"
-        write_atomically(path, _manifest_text(manifest).encode(), locked=True)
+        write_atomically(path, manifest_text(manifest).encode(), locked=True)
 
-    def _open(self, path: Path) -> pa.Table:
+    def _pooled(self, path: Path) -> pa.Table:
         if path not in self._opened:
-            self._opened[path] = open_part(path)
+            self._opened[path] = open_pooled(path, self.record.poolings, self.record.width)
+        return self._opened[path]
+
+    def _frames(self, path: Path) -> pa.Table:
+        if path not in self._opened:
+            self._opened[path] = open_frames(path, self.record.dim)
         return self._opened[path]
 
     def _require_all(self, located: Located, task: str) -> None:
@@ -442,28 +393,6 @@ def open_encoders(root: Path) -> tuple[list[EncoderStore], list[str]]:
     return stores, problems
 
 
-def read_encoder(path: Path) -> EncoderRecord:
-    """Read an encoder.json; raise StoreError where it is damaged or of another version."""
-    data = _read_json(path)
-    try:
-        if data.pop("schema") != SCHEMA:
-            raise StoreError("was written by another version of uwbench", where=path, remedy="use a new --cache")
-        for name in ("layers", "poolings"):
-            data[name] = tuple(data[name])
-        data["training_data"] = None if data["training_data"] is None else tuple(data["training_data"])
-        return EncoderRecord(**data)
-    except (KeyError, TypeError) as error:
-        raise StoreError(f"is damaged ({error})", where=path, remedy=_REMOVE) from error
-
-
-def _manifest_text(manifest: Manifest) -> str:
-    """Return a manifest as JSON, a line a part: json's own indenting takes five times as long for 24,000 parts."""
-    encoder, names = json.JSONEncoder(sort_keys=True), [one.name for one in fields(Part)]
-    parts = ",\n".join(encoder.encode({name: getattr(part, name) for name in names}) for part in manifest.parts)
-    head = {"fingerprint": manifest.fingerprint, "schema": SCHEMA, "table": manifest.table, "task": manifest.task}
-    return encoder.encode(head)[:-1] + f', "parts": [\n{parts}\n]}}\n'
-
-
 def _within(starts: np.ndarray) -> np.ndarray:
     """Return the place of each row in its own part, for parts that begin at `starts`, the end of the last included."""
     return np.arange(starts[-1]) - np.repeat(starts[:-1], np.diff(starts))
@@ -487,13 +416,3 @@ def free_bytes(folder: Path) -> int:
     while not folder.exists():
         folder = folder.parent
     return shutil.disk_usage(folder).free
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise StoreError(f"cannot be read ({error})", where=path, remedy=_REMOVE) from error
-    if not isinstance(data, dict):
-        raise StoreError("holds no record", where=path, remedy=_REMOVE)
-    return data
