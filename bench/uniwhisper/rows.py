@@ -27,6 +27,7 @@ FORMAT = b"uniwhisper rows 1"
 
 _AT_ONCE = 4096  # rows turned into objects at a time
 _META = b"format"
+_GAPS = ("source", "instruction", "key")  # the columns of which a row may hold nothing
 # Few distinct values: held as codes into a dictionary.
 _NAMES = ("dataset", "split", "domain", "licence", "task", "slots", "shard")
 
@@ -93,6 +94,7 @@ class RowTable:
         self._files = tuple(files)
         counts = [table.num_rows for _, table in files]
         self._starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
+        self._sound: set[int] = set()  # the files whose columns of names were checked
         self.durations: np.ndarray = self._numbers("duration_s", np.float64)
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -106,15 +108,23 @@ class RowTable:
         if not 0 <= index < len(self):
             raise IndexError(f"row {index} of {len(self)}")
         which = int(np.searchsorted(self._starts, index, side="right")) - 1
+        self._check_names(which)
         path, table = self._files[which]
-        one = table.slice(index - int(self._starts[which]), 1)
-        return _from_columns(path.parent, one.to_pylist()[0])
+        (row,) = _rows(path, table.slice(index - int(self._starts[which]), 1))
+        return row
 
     def __iter__(self) -> Iterator[Row]:
-        for path, table in self._files:
-            for batch in table.to_batches(max_chunksize=_AT_ONCE):
-                for columns in batch.to_pylist():
-                    yield _from_columns(path.parent, columns)
+        for which, (path, table) in enumerate(self._files):
+            self._check_names(which)
+            for start in range(0, table.num_rows, _AT_ONCE):
+                yield from _rows(path, table.slice(start, _AT_ONCE))
+
+    def _check_names(self, which: int) -> None:
+        """Check the codes of a file and the names they stand for, once: every row would check all the names again."""
+        if which not in self._sound:
+            path, table = self._files[which]
+            _require_sound(path, table.select(_NAMES))
+            self._sound.add(which)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -131,7 +141,8 @@ class RowTable:
         if name not in _NAMES or name == "shard":
             raise UsageError(f"the rows have no column {name!r} of names")
         found: list[tuple[np.ndarray, list[str]]] = []
-        for _, table in self._files:
+        for which, (_, table) in enumerate(self._files):
+            self._check_names(which)
             for chunk in table.column(name).chunks:
                 assert isinstance(chunk, pa.DictionaryArray)
                 found.append((chunk.indices.to_numpy(zero_copy_only=False), chunk.dictionary.to_pylist()))
@@ -170,6 +181,8 @@ class RowTable:
         """Return a column: id, clip, source, key, content (both as 32 bytes), answers, ... ; see `Row`."""
         import pyarrow as pa
 
+        for path, table in self._files:
+            _require_sound(path, table.select([name]))
         chunks = [chunk for _, table in self._files for chunk in table.column(name).chunks]
         return pa.chunked_array(chunks, type=None if chunks else _schema().field(name).type)
 
@@ -177,13 +190,14 @@ class RowTable:
         """Raise InputError naming a shard that is missing, or that ends before the audio its index lists."""
         import pyarrow.compute as pc
 
-        for path, table in self._files:
+        for which, (path, table) in enumerate(self._files):
+            self._check_names(which)
             ends = pc.call_function("add", [table.column("offset"), table.column("size")])
             shards = table.column("shard").cast("string")
             for name in pc.call_function("unique", [shards]).to_pylist():
                 own = ends.filter(pc.call_function("equal", [shards, name]))
                 needed = pc.call_function("max", [own]).as_py()
-                shard = path.parent / name
+                shard = _shard(path.parent, name)
                 there = shard.stat().st_size if shard.is_file() else None
                 if there is None or there < needed:
                     what = "is missing" if there is None else f"has {there} bytes, its index lists {needed}"
@@ -245,19 +259,43 @@ def encode_rows(rows: Sequence[Row], notes: dict[str, str] | None = None) -> byt
 def read_notes(path: Path) -> dict[str, str]:
     """Return the notes of an index file; raise InputError where it cannot be read."""
     _, table = _open(path)
-    return {name.decode(): text.decode() for name, text in (table.schema.metadata or {}).items() if name != _META}
+    held = {name: text for name, text in (table.schema.metadata or {}).items() if name != _META}
+    try:
+        return {name.decode(): text.decode() for name, text in held.items()}
+    except UnicodeDecodeError as error:
+        raise InputError(f"is damaged ({error})", where=path, remedy="convert again") from error
 
 
 def _open(path: Path) -> tuple[Path, pa.Table]:
     import pyarrow as pa
 
     try:
-        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-    except (OSError, pa.ArrowException) as error:
+        file = pa.ipc.open_file(pa.memory_map(str(path)))
+        same = file.schema.equals(_schema()) and (file.schema.metadata or {}).get(_META) == FORMAT
+        if not same:
+            raise InputError("is not an index of rows of this version", where=path, remedy="convert again")
+        table = file.read_all()
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise InputError(f"cannot be read ({' '.join(str(error).split())})", where=path) from error
-    if (table.schema.metadata or {}).get(_META) != FORMAT or table.schema.names != _schema().names:
-        raise InputError("is not an index of rows of this version", where=path, remedy="convert again")
+    _require_sound(path, table.select(["duration_s", "offset", "size", "content", "key"]))
+    missing = [name for name in table.column_names if name not in _GAPS and table.column(name).null_count]
+    if missing:
+        raise InputError(f"is damaged (rows without {missing[0]})", where=path, remedy="convert again")
     return path, table
+
+
+def _require_sound(path: Path, table: pa.Table) -> None:
+    """Raise InputError where lengths, offsets, codes or texts of a table are not what Arrow takes on trust."""
+    import pyarrow as pa
+
+    try:
+        table.validate(full=True)
+        for column in table.columns:
+            if pa.types.is_dictionary(column.type) and any(chunk.dictionary.null_count for chunk in column.chunks):
+                raise ValueError("a name is missing")
+    except (pa.ArrowException, ValueError) as error:
+        what = " ".join(str(error).split())
+        raise InputError(f"is damaged ({what})", where=path, remedy="convert again") from error
 
 
 def _schema() -> pa.Schema:
@@ -308,10 +346,33 @@ def _value(row: Row, name: str) -> Any:
     return getattr(row, name)
 
 
+def _rows(path: Path, table: pa.Table) -> Iterator[Row]:
+    """Yield the rows of a few lines of a file; raise InputError naming it where they are damaged.
+
+    The columns of names were checked before.
+    """
+    _require_sound(path, table.select([name for name in table.column_names if name not in _NAMES]))
+    for columns in table.to_pylist():
+        try:
+            yield _from_columns(path.parent, columns)
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            what = f"the row {columns.get('id')!r} is damaged ({error})"
+            raise InputError(what, where=path, remedy="convert again") from error
+
+
 def _from_columns(folder: Path, found: dict[str, Any]) -> Row:
     shard, member, offset, size, content = (
         found.pop(name) for name in ("shard", "member", "offset", "size", "content")
     )
-    audio = AudioRef(str(folder / shard), member, offset, size, content.hex())
+    audio = AudioRef(str(_shard(folder, shard)), member, offset, size, content.hex())
     slots, answers, key = json.loads(found.pop("slots")), tuple(found.pop("answers")), found.pop("key")
+    if not all(isinstance(text, str) for text in (*answers, *slots.values())):
+        raise TypeError("an answer or a slot is no text")
     return Row(**found, audio=audio, slots=slots, answers=answers, key=None if key is None else key.hex())
+
+
+def _shard(folder: Path, name: str) -> Path:
+    """Return the path of a shard that an index names, which lies beside it."""
+    if Path(name).name != name or "\0" in name:
+        raise InputError(f"the shard {name!r} is no file's name", where=folder, remedy="convert again")
+    return folder / name
