@@ -6,7 +6,6 @@ metrics here take a weight an item, so that a resample is a matrix of counts and
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from uwbench.errors import InputError
+from uwbench.json_text import parse_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -120,12 +120,11 @@ def _with_contents(items: Items, table: pa.Table, by_seed: np.ndarray) -> Items:
     if items.metric in ("segment-f1-macro", "segment-f1-micro", "one-minus-wer", "recall-at-1"):
         return replace(items, counts=_matrix(table, "counts")[by_seed])
     if items.metric == "map":
-        names = json.loads((table.schema.metadata or {})[b"classes"])
-        position = {name: index for index, name in enumerate(names)}
-        relevant = np.zeros((len(items.ids), len(names)), dtype=bool)
-        for row, text in enumerate(table.column("truth").take(by_seed[0]).to_pylist()):
-            relevant[row, [position[label] for label in json.loads(text)]] = True
-        return replace(items, relevant=relevant, scores=_matrix(table, "scores")[by_seed], classes=len(names))
+        relevant = _relevant(table, by_seed[0])
+        scores = _matrix(table, "scores")[by_seed]
+        if scores.shape[-1] != relevant.shape[1]:
+            raise InputError(f"the predictions score {scores.shape[-1]} of {relevant.shape[1]} classes")
+        return replace(items, relevant=relevant, scores=scores, classes=relevant.shape[1])
     truth, truths = _codes(table, "truth")
     predicted, guesses = _codes(table, "prediction")
     texts = np.union1d(truths, guesses)
@@ -135,6 +134,19 @@ def _with_contents(items: Items, table: pa.Table, by_seed: np.ndarray) -> Items:
         predicted=np.searchsorted(texts, guesses)[predicted[by_seed]],
         classes=len(texts),
     )
+
+
+def _relevant(table: pa.Table, rows: np.ndarray) -> np.ndarray:
+    """Return which classes each item has, `(items, classes)`."""
+    try:
+        names = parse_json((table.schema.metadata or {})[b"classes"])
+        position = {name: index for index, name in enumerate(names)}
+        relevant = np.zeros((len(rows), len(names)), dtype=bool)
+        for row, text in enumerate(table.column("truth").take(rows).to_pylist()):
+            relevant[row, [position[label] for label in parse_json(text)]] = True
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"the labels of the predictions cannot be read ({error!r})") from error
+    return relevant
 
 
 def _matrix(table: pa.Table, name: str) -> np.ndarray:

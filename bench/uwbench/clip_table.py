@@ -12,6 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,6 +21,10 @@ from uwbench.clip import Event, Labels
 from uwbench.errors import StoreError
 from uwbench.files import write_atomically
 from uwbench.fingerprint import SHORT, digest
+from uwbench.json_text import parse_json
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _META = b"uwbench"
 
@@ -84,12 +89,17 @@ def encode_labels(labels: Labels) -> str:
 
 def decode_labels(text: str, kind: str) -> Labels:
     """Return what `encode_labels` wrote, for a task of this kind."""
-    value = json.loads(text)
+    value = parse_json(text, constants=False)
     if isinstance(value, str):
         return value
     if kind == "frame-multi-label":
-        return tuple(Event(float(onset), float(offset), label) for onset, offset, label in value)
-    return tuple(value)
+        labels = tuple(Event(float(onset), float(offset), label) for onset, offset, label in value)
+        names = [event.label for event in labels]
+    else:
+        labels = names = tuple(value)
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError("a label is no text")
+    return labels
 
 
 def write_table(root: Path, table: ClipTable) -> str:
@@ -101,17 +111,19 @@ def write_table(root: Path, table: ClipTable) -> str:
     path = table_path(root, name)
     meta = {"card": table.card.model_dump(mode="json"), "source": table.source, "limited": table.limited}
     meta["unreadable"] = list(table.unreadable)
-    columns = {
-        "id": pa.array(table.ids, pa.string()),
-        "key": pa.array(table.keys, pa.binary(32)),
-        "labels": pa.array([encode_labels(labels) for labels in table.labels], pa.string()),
-        "split": pa.array(table.splits, pa.string()),
-        "fold": pa.array(table.folds, pa.string()),
-        "group": pa.array(table.groups, pa.string()),
-        "duration_s": pa.array(np.asarray(table.durations_s, np.float64)),
+    values = {
+        "id": table.ids,
+        "key": table.keys,
+        "labels": [encode_labels(labels) for labels in table.labels],
+        "split": table.splits,
+        "fold": table.folds,
+        "group": table.groups,
+        "duration_s": np.asarray(table.durations_s, np.float64),
     }
     sink = pa.BufferOutputStream()
-    data = pa.table(columns).replace_schema_metadata({_META: json.dumps(meta, sort_keys=True)})
+    data = pa.table({name: pa.array(values[name], kind) for name, kind in _columns().items()}).replace_schema_metadata(
+        {_META: json.dumps(meta, sort_keys=True)}
+    )
     pq.write_table(data, sink, compression="zstd")
     content = sink.getvalue().to_pybytes()
     if not path.is_file() or path.read_bytes() != content:
@@ -124,6 +136,13 @@ def write_table(root: Path, table: ClipTable) -> str:
     return name
 
 
+def _columns() -> dict[str, pa.DataType]:
+    import pyarrow as pa
+
+    texts = {"labels": pa.string(), "split": pa.string(), "fold": pa.string(), "group": pa.string()}
+    return {"id": pa.string(), "key": pa.binary(32), **texts, "duration_s": pa.float64()}
+
+
 def read_table(root: Path, name: str) -> ClipTable:
     """Read a clip table of the cache; raise StoreError where it is missing or damaged."""
     import pyarrow as pa
@@ -133,12 +152,17 @@ def read_table(root: Path, name: str) -> ClipTable:
     remedy = f"run: uwbench extract --task {name.rpartition('-')[0]}"
     try:
         table = pq.read_table(path)
-        meta = json.loads(table.schema.metadata[_META])
+        table.validate(full=True)
+        wrong = [name for name, kind in _columns().items() if table.schema.field(name).type != kind]
+        wrong = wrong or [name for name in ("id", "key", "labels", "duration_s") if table.column(name).null_count]
+        if wrong:
+            raise ValueError(f"the column {wrong[0]!r} is not as written")
+        meta = parse_json((table.schema.metadata or {})[_META])
         card = Card.model_validate(meta["card"])
         columns = {column: table.column(column).to_pylist() for column in table.column_names}
         return ClipTable(
             card,
-            meta["source"],
+            str(meta["source"]),
             tuple(columns["id"]),
             tuple(columns["key"]),
             tuple(decode_labels(text, card.kind) for text in columns["labels"]),
@@ -146,11 +170,12 @@ def read_table(root: Path, name: str) -> ClipTable:
             tuple(columns["fold"]),
             tuple(columns["group"]),
             tuple(columns["duration_s"]),
-            meta["limited"],
-            tuple(meta["unreadable"]),
+            bool(meta["limited"]),
+            tuple(map(str, meta["unreadable"])),
         )
-    except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
-        raise StoreError(f"the clip table cannot be read ({error})", where=path, remedy=remedy) from error
+    except (OSError, KeyError, TypeError, ValueError, OverflowError, pa.ArrowException) as error:
+        what = " ".join(str(error).split())
+        raise StoreError(f"the clip table cannot be read ({what})", where=path, remedy=remedy) from error
 
 
 def table_path(root: Path, name: str) -> Path:

@@ -11,13 +11,14 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from uwbench.errors import InputError
 from uwbench.files import write_atomically
 from uwbench.fingerprint import SHORT
+from uwbench.json_text import parse_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,12 +30,16 @@ Status = Literal["ok", "failed", "partial", "limited"]
 Flag = Literal["clean", "unknown", "same source", "trained on train", "trained on test"]
 
 
+# Names that a result's path is made of.
+PlainName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$", max_length=200)]
+
+
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class TaskInfo(_Record):
-    name: str
+    name: PlainName
     version: int
     title: str
     domain: str
@@ -49,10 +54,10 @@ class TaskInfo(_Record):
 
 class ModelInfo(_Record):
     name: str
-    slug: str
+    slug: PlainName
     family: str
     revision: str | None
-    fingerprint: str
+    fingerprint: PlainName
     context: str | None  # full | trimmed, where the family has the choice
     layers: tuple[str, ...]
     pooling: str
@@ -65,7 +70,7 @@ class ModelInfo(_Record):
 
 
 class ProtocolInfo(_Record):
-    name: str
+    name: PlainName
     version: int
     sha256: str
 
@@ -151,13 +156,27 @@ def read_predictions(path: Path, columns: Sequence[str] | None = None) -> pa.Tab
     beside = predictions_path(path)
     try:
         data = beside.read_bytes()
-        expected = json.loads(path.read_bytes()).get("predictions_sha256")
+        owner = parse_json(path.read_bytes())
+        expected = owner.get("predictions_sha256") if isinstance(owner, dict) else ""
         if expected is not None and hashlib.sha256(data).hexdigest() != expected:
             remedy = "probe the task again; the cache keeps its embeddings"
             raise InputError("are not the predictions of the result beside them", where=beside, remedy=remedy)
-        return pq.read_table(pa.BufferReader(data), columns=list(columns) if columns is not None else None)
-    except (OSError, ValueError, RecursionError, KeyError, pa.ArrowException) as error:
+        table = pq.read_table(pa.BufferReader(data), columns=list(columns) if columns is not None else None)
+        table.validate(full=True)
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         raise InputError(f"cannot be read ({' '.join(str(error).split())})", where=beside) from error
+    wanted = _prediction_columns()
+    for name in wanted if columns is None else columns:
+        if table.column_names.count(name) != 1 or table.schema.field(name).type != wanted[name]:
+            raise InputError(f"the column {name!r} is not as predictions have it", where=beside)
+    return table
+
+
+def _prediction_columns() -> dict[str, pa.DataType]:
+    import pyarrow as pa
+
+    texts = dict.fromkeys(("method", "fold", "id", "group", "truth", "prediction"), pa.string())
+    return {**texts, "seed": pa.int32(), "scores": pa.list_(pa.float32()), "counts": pa.list_(pa.float32())}
 
 
 def write_result(results: Path, result: Result) -> Path:
@@ -172,11 +191,11 @@ def write_result(results: Path, result: Result) -> Path:
 def read_result(path: Path) -> Result:
     """Read and validate a result file; raise InputError naming the file and the field."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        data = parse_json(path.read_text(encoding="utf-8"), constants=False)
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})", where=path) from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"is not strict JSON: {error or 'nested too deeply'}", where=path) from error
+    except ValueError as error:
+        raise InputError(f"is not strict JSON: {error}", where=path) from error
     version = data.get("schema") if isinstance(data, dict) else None
     if version != SCHEMA:
         raise InputError(f"is no result of schema {SCHEMA} (found {version!r})", where=path)
@@ -202,7 +221,3 @@ def find_results(results: Path) -> tuple[list[tuple[Path, Result]], list[str]]:
 def utc_now() -> str:
     """Return the present time in UTC, ISO 8601 to the second."""
     return datetime.now(UTC).replace(microsecond=0).isoformat()
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON value")

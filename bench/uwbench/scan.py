@@ -119,8 +119,13 @@ def _load(memory: Path | None) -> dict[tuple[str, int, int], _Seen]:
 
     if memory is None or not memory.is_file():
         return {}
+    texts, numbers = dict.fromkeys(("path", "stat", "sha256"), pa.string()), ("offset", "size", "at")
+    wanted = {**texts, **dict.fromkeys(numbers, pa.int64()), "duration_s": pa.float64()}
     try:
-        columns = pq.read_table(memory, columns=list(_COLUMNS)).to_pydict()
+        table = pq.read_table(memory, columns=list(_COLUMNS))
+        if any(table.schema.field(name).type != wanted[name] or table.column(name).null_count for name in _COLUMNS):
+            return {}
+        columns = table.to_pydict()
     except (OSError, KeyError, ValueError, pa.ArrowException):
         return {}
     rows: Iterable = zip(*(columns[name] for name in _COLUMNS), strict=True)

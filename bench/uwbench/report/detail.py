@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from uwbench.errors import InputError
+from uwbench.json_text import parse_json
 from uwbench.result import read_predictions
 from uwbench.score import Method
 
@@ -62,17 +62,17 @@ def read_detail(result: Path, method: Method, kind: str) -> Detail | None:
     try:
         table = read_predictions(result, ["method", "seed", "id", "truth", "prediction", "counts"])
         table = table.filter(pc.field("method") == method)
+        if table.num_rows == 0:
+            return None
         if kind not in ("single-label", "multi-label"):
-            return _from_counts(table, kind) if table.num_rows else None
+            return _from_counts(table, kind)
         rows = [
-            {"id": row["id"], "truth": json.loads(row["truth"]), "prediction": json.loads(row["prediction"])}
+            {"id": row["id"], "truth": parse_json(row["truth"]), "prediction": parse_json(row["prediction"])}
             for row in table.select(["id", "truth", "prediction"]).to_pylist()
         ]
-    except (KeyError, ValueError, TypeError, pa.ArrowException, InputError):
+        return _single_label(rows) if kind == "single-label" else _multi_label(rows)
+    except (LookupError, ValueError, TypeError, pa.ArrowException, InputError):
         return None
-    if not rows:
-        return None
-    return _single_label(rows) if kind == "single-label" else _multi_label(rows)
 
 
 def _single_label(rows: Sequence[Mapping[str, Any]]) -> Detail:
@@ -134,7 +134,7 @@ def _from_counts(table: pa.Table, kind: str) -> Detail | None:
         wrong = errors / np.maximum(errors + np.bincount(of_clip, hits.sum(axis=1)), 1)
         f1 = 2 * hits.sum(axis=0) / np.maximum(2 * hits.sum(axis=0) + false.sum(axis=0) + missed.sum(axis=0), 1)
         occurs = (hits + missed).sum(axis=0) * len(names) / len(ids)
-        classes = json.loads((table.schema.metadata or {}).get(b"classes", b"[]")) or [str(i) for i in range(len(f1))]
+        classes = parse_json((table.schema.metadata or {}).get(b"classes", b"[]")) or [str(i) for i in range(len(f1))]
         order = [i for i in np.argsort(f1, kind="stable") if occurs[i] > 0][:_WORST]
         worst = tuple(ClassScore(str(classes[i]), float(f1[i]), round(float(occurs[i]))) for i in order)
     hardest = [
