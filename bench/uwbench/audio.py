@@ -143,11 +143,22 @@ def _open(audio: Audio, data: bytes | None) -> Any:
     if data is not None:
         if not data:
             raise AudioError("is an empty file", where=str(audio))
-        return _plausible(soundfile.SoundFile(io.BytesIO(data)), audio)
+        return _plausible(soundfile.SoundFile(_Memory(data)), audio)
     assert isinstance(audio, AudioFile)
     if audio.path.stat().st_size == 0:
         raise AudioError("is an empty file", where=str(audio))
+    if (
+        audio.path.suffix.lower() == ".raw"
+    ):  # soundfile goes by that name and asks for the rate; libsndfile looks inside
+        return _plausible(soundfile.SoundFile(_Memory(audio.path.read_bytes())), audio)
     return _plausible(soundfile.SoundFile(audio.path), audio)
+
+
+class _Memory(io.BytesIO):
+    """Bytes for libsndfile, which follows a header that lies to places before the start: it stays there, silently."""
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return super().seek(max(0, offset) if whence == io.SEEK_SET else offset, whence)
 
 
 def _plausible(file: Any, audio: Audio) -> Any:

@@ -45,7 +45,7 @@ FoldName = Annotated[str, Field(coerce_numbers_to_str=True)]
 
 
 class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Splits(_Closed):
@@ -145,9 +145,24 @@ class Card(_Closed):
             raise ValueError(f"metric: {self.metric!r} does not score a {self.kind} task; allowed: {allowed}")
         if (self.kind == "frame-multi-label") != (self.segment_s is not None):
             raise ValueError("segment_s: needed for frame-multi-label tasks, and only there")
+        for pattern in self.shard_patterns().values():
+            if re.fullmatch(r"[\w.*?+=,@ -]{1,200}", pattern) is None or "**" in pattern or ".." in pattern:
+                raise ValueError(f"sources.shards.pattern: {pattern!r} is no pattern of a file's name")
         if len(self.changes) != self.version - 1:
             raise ValueError(f"changes: version {self.version} needs {self.version - 1} lines of changes")
         return self
+
+    def shard_patterns(self) -> dict[str, str]:
+        """Return the pattern of the shards' names of each fold, or of each split as it is called here."""
+        shards = self.sources.shards
+        if shards is None:
+            return {}
+        if self.folds is not None:
+            told = shards.folds or {}
+            return {fold: shards.pattern.replace("{fold}", told.get(fold, fold)) for fold in self.folds}
+        names = shards.splits or self.splits
+        parts = {} if names is None else {"train": names.train, "valid": names.valid, "test": names.test}
+        return {part: shards.pattern.replace("{split}", name) for part, name in parts.items() if name is not None}
 
     def sha256(self) -> str:
         """Return the identity of the card's content."""

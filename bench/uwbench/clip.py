@@ -111,6 +111,9 @@ def read_bytes(audio: Audio) -> bytes:
                 return path.read_bytes()
             case AudioMember(path, offset, size):
                 with path.open("rb") as file:
+                    held = max(0, path.stat().st_size - offset)
+                    if offset < 0 or not 0 <= size <= held:  # before memory is asked for
+                        raise AudioError(f"the archive ends after {held} of {size} bytes", where=str(audio))
                     file.seek(offset)
                     data = file.read(size)
                 if len(data) != size:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 from uwbench.card import Card
 from uwbench.clip import Clip
+from uwbench.errors import DataError
 
 Origin = Literal["own", "generated", "shards", "publisher", "hub"]
 
@@ -29,6 +31,10 @@ class Dataset:
     problems: tuple[str, ...] = ()
     origin: Origin = "own"
 
+    def __post_init__(self) -> None:
+        for clip in self.clips:
+            require_text(clip.id, self.source)
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:
@@ -46,6 +52,17 @@ def with_unique_ids(clips: Iterable[Clip]) -> tuple[tuple[Clip, ...], tuple[str,
         counts[clip.id] = count = counts.get(clip.id, 0) + 1
         unique.append(clip if count == 1 else replace(clip, id=f"{clip.id}~{count}"))
     return tuple(unique), tuple(name for name, count in counts.items() if count > 1)
+
+
+def require_text(name: str, where: str | Path) -> None:
+    """Raise DataError where a name came from bytes that are not UTF-8: no table could hold it, and no terminal show it.
+
+    Python reads such names of files and archives with a lone surrogate for each byte.
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"the name {name!a} is not UTF-8", where=where, remedy="rename it") from error
 
 
 def natural_key(text: str) -> tuple[int, int, str]:

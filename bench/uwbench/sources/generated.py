@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from uwbench.clip import AudioArray, Clip
+from uwbench.errors import UsageError
 from uwbench.registry import suggestion
 
 RATE = 16_000  # Hz
@@ -31,14 +32,14 @@ _INSTRUMENTS = ("bell", "bowed", "organ", "pluck", "reed")
 
 
 def generate(name: str) -> list[Clip]:
-    """Return the clips of the generated set `name`: vowels, scenes or instruments."""
+    """Return the clips of the generated set `name`: vowels, scenes or instruments; UsageError for another name."""
     makers: dict[str, Callable[[], Iterator[Clip]]] = {
         "vowels": _vowels,
         "scenes": _scenes,
         "instruments": _instruments,
     }
     if name not in makers:
-        raise ValueError(f"unknown generated set {name!r}; {suggestion(name, makers)}")
+        raise UsageError(f"unknown generated set {name!r}", remedy=suggestion(name, makers))
     return list(makers[name]())
 
 

@@ -115,13 +115,15 @@ def is_own_data(task: str) -> bool:
 
 def open_card(card: Card, data: Path | None) -> Dataset:
     """Return the clips of a card from the first of its sources that is at hand; raise DataError where none is."""
-    if card.sources.generated is not None:
-        from uwbench.sources.generated import generate
-
-        clips = tuple(generate(card.sources.generated))
-        return Dataset(card, clips, f"generated {card.sources.generated}", origin="generated")
     try:
+        if card.sources.generated is not None:
+            from uwbench.sources.generated import generate
+
+            clips = tuple(generate(card.sources.generated))
+            return Dataset(card, clips, f"generated {card.sources.generated}", origin="generated")
         found = _find(card, data)
+    except UsageError as error:  # the card names a layout or a generated set that there is not
+        raise InputError(error.what, where=card.name, remedy=error.remedy) from error
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror or error})", where=error.filename or card.name) from error
     if found is None:

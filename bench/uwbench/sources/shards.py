@@ -7,7 +7,7 @@ disk.
 
 from __future__ import annotations
 
-import json
+import io
 import math
 import tarfile
 from collections.abc import Iterator
@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from uwbench.card import Card, Shards, load_vocabulary
+from uwbench.card import Card, load_vocabulary
 from uwbench.clip import AudioMember, Clip, Event, Labels
 from uwbench.errors import DataError
-from uwbench.sources.dataset import Reading, with_unique_ids
+from uwbench.json_text import parse_json
+from uwbench.sources.dataset import Reading, require_text, with_unique_ids
 from uwbench.sources.layouts import load_layout
 from uwbench.sources.layouts.base import Layout, visible
 
@@ -48,32 +49,24 @@ def find_shards(card: Card, folder: Path) -> tuple[Part, ...] | None:
 
     Parts without a file are returned too, so that `read_shards` can name them.
     """
-    shards = card.sources.shards
-    if shards is None or not folder.is_dir():
+    if card.sources.shards is None or not folder.is_dir():
         return None
     below = [path for path in visible(folder) if path.is_dir() and path.name not in _OTHER_FOLDERS]
     for place in (folder, *below):
-        parts = tuple(_parts(card, shards, place))
+        parts = tuple(_parts(card, place))
         if any(part.files for part in parts):
             return parts
     return None
 
 
-def _parts(card: Card, shards: Shards, place: Path) -> Iterator[Part]:
+def _parts(card: Card, place: Path) -> Iterator[Part]:
     def files(pattern: str) -> tuple[Path, ...]:
         found = sorted(path for path in place.glob(pattern) if path.is_file() and not path.name.startswith("."))
         return tuple(found) or tuple(sorted(place.glob(f"{pattern}.gz")))
 
-    if card.folds is not None:
-        for fold in card.folds:
-            pattern = shards.pattern.format(fold=(shards.folds or {}).get(fold, fold))
-            yield Part(None, fold, pattern, files(pattern))
-    names = shards.splits or card.splits
-    if card.splits is not None and names is not None:
-        for split, name in (("train", names.train), ("valid", names.valid), ("test", names.test)):
-            if name is not None:
-                pattern = shards.pattern.format(split=name)
-                yield Part(split, None, pattern, files(pattern))
+    for name, pattern in card.shard_patterns().items():
+        split, fold = (None, name) if card.folds is not None else (name, None)
+        yield Part(split, fold, pattern, files(pattern))
 
 
 def read_shards(card: Card, parts: tuple[Part, ...]) -> Reading:
@@ -123,20 +116,34 @@ def read_index(path: Path) -> tuple[dict[str, AudioMember], dict[str, Any]]:
         with path.open("rb") as raw:
             if raw.read(2) == b"\x1f\x8b":
                 raise DataError("is compressed, and audio is read in place", where=path, remedy=f"run: gunzip {path}")
-        with tarfile.open(path, "r:") as tar, path.open("rb") as raw:
+        with path.open("rb") as raw, tarfile.open(fileobj=_Bounded(path), mode="r:") as tar:
             for member in tar:
+                if member.size < 0:  # the next member would lie before this one, and so on for ever
+                    raise DataError(f"holds {member.name!r} of a negative size", where=path, remedy="do not use it")
                 end = member.offset_data + math.ceil(member.size / _BLOCK) * _BLOCK if member.isreg() else tar.offset
                 if member.isdir():
                     continue
                 if not member.isreg() or member.issparse():
                     raise DataError(f"holds {member.name!r}, which is not a plain file", where=path)
                 _index_member(member, path, raw, audio, records)
-            raw.seek(end)
+            raw.seek(min(end, path.stat().st_size))
             if raw.read(_BLOCK).strip(b"\0") or raw.tell() < end + _BLOCK:
                 raise DataError("is damaged or cut short: its end mark is missing", where=path, remedy="fetch it again")
-    except (OSError, tarfile.TarError) as error:
+    except (OSError, tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
         raise DataError(f"cannot be read as a tar ({error})", where=path, remedy="fetch it again") from error
     return audio, records
+
+
+class _Bounded(io.FileIO):
+    """A file of which no more is asked for than it has: a header may say that a name is gigabytes long."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._size = path.stat().st_size
+
+    def read(self, size: int | None = -1) -> bytes:
+        left = max(0, self._size - self.tell())
+        return super().read(left if size is None or not 0 <= size <= left else size) or b""
 
 
 def _index_member(
@@ -147,6 +154,7 @@ def _index_member(
     base = stem.rpartition("/")[2]
     if base.startswith("._"):
         return
+    require_text(member.name, path)
     known = records if suffix == ".json" else audio
     if (suffix in SHARD_AUDIO or suffix == ".json") and stem in known:
         raise DataError(f"holds {member.name!r} twice", where=path)
@@ -160,8 +168,8 @@ def _index_member(
         if len(data) < member.size:
             raise DataError(f"is cut short within {member.name!r}", where=path, remedy="fetch it again")
         try:
-            records[stem] = json.loads(data)
-        except (ValueError, RecursionError) as error:
+            records[stem] = parse_json(data)
+        except ValueError as error:
             raise DataError(f"{member.name!r} is not valid JSON ({error})", where=path) from error
 
 

@@ -8,7 +8,6 @@ and the column.
 from __future__ import annotations
 
 import csv
-import json
 import math
 import os
 from collections import defaultdict
@@ -21,6 +20,7 @@ from uwbench.card import Domain, Kind
 from uwbench.clip import AudioFile, Clip, Event, Labels
 from uwbench.errors import InputError
 from uwbench.fingerprint import sha256_bytes
+from uwbench.json_text import parse_json
 from uwbench.registry import suggestion
 from uwbench.sources.dataset import AUDIO_SUFFIXES, Dataset, Reading, with_unique_ids
 from uwbench.sources.own import make_card, task_name
@@ -215,8 +215,8 @@ def _json_rows(path: Path) -> Iterator[tuple[str, _Row]]:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
+                row = parse_json(line)
+            except ValueError as error:
                 raise InputError(f"line {number}: is not valid JSON ({error})", where=path) from error
             if not isinstance(row, dict):
                 raise InputError(f"line {number}: is not a JSON object", where=path)
@@ -318,7 +318,7 @@ def parse_labels(value: Any, kind: Kind) -> Labels:
         if not label:
             raise ValueError("is empty")
         return label
-    listed = json.loads(value) if isinstance(value, str) and value.lstrip().startswith("[") else value
+    listed = parse_json(value) if isinstance(value, str) and value.lstrip().startswith("[") else value
     if kind == "frame-multi-label":
         if not isinstance(listed, list):
             raise ValueError("is not a list of {onset, offset, label}")

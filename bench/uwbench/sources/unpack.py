@@ -10,6 +10,7 @@ import stat
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from uwbench.errors import FetchError
@@ -20,6 +21,7 @@ _BLOCK = 1 << 20
 # its size, and to more than a gibibyte, is refused.
 _LARGEST_RATIO = 20
 _ALWAYS_ALLOWED = 1 << 30  # bytes
+_LONGEST_NAME = 255  # bytes of a file's name, on every file system in use
 
 
 def unpack_zip(archive: Path, folder: Path) -> list[Path]:
@@ -31,17 +33,20 @@ def unpack_zip(archive: Path, folder: Path) -> list[Path]:
     scratch = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=folder))
     try:
         with zipfile.ZipFile(archive) as file:
-            members = [member for member in file.infolist() if not member.is_dir()]
+            members = [member for member in file.infolist() if not member.filename.endswith("/")]
             names = [_safe_name(member, archive) for member in members]
-            if len({name.as_posix().casefold() for name in names}) < len(names):
+            taken = {name.as_posix().casefold() for name in names}
+            if len(taken) < len(names):
                 raise FetchError("holds two members of one name", where=archive)
+            if any(above.as_posix().casefold() in taken for name in names for above in name.parents):
+                raise FetchError("holds a member whose name is another's folder", where=archive)
             total = sum(member.file_size for member in members)
             _refuse_bomb(total, archive)
             need_space(folder, total, str(archive))
             for member, name in zip(members, names, strict=True):
                 _extract(file, member, scratch / name, archive)
         return _move(scratch, folder, names)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, LookupError, OverflowError) as error:
         raise FetchError(f"cannot be unpacked ({error})", where=archive, remedy="fetch it again") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -91,12 +96,17 @@ def _safe_name(member: zipfile.ZipInfo, archive: Path) -> PurePosixPath:
         or not name.parts
         or "\\" in member.filename
         or "\0" in member.orig_filename
+        or any(len(part.encode("utf-8", "surrogatepass")) > _LONGEST_NAME for part in name.parts)
         or re.match(r"[A-Za-z]:", member.filename) is not None
     )
     if bad:
         raise FetchError(f"the member {member.filename!r} would leave the folder", where=archive)
     if mode and stat.S_IFMT(mode) not in (0, stat.S_IFREG):
         raise FetchError(f"the member {member.filename!r} is not a plain file", where=archive)
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        how = zipfile.compressor_names.get(member.compress_type, member.compress_type)
+        what = f"the member {member.filename!r} is packed by {how}"
+        raise FetchError(what, where=archive, remedy="unpack the archive by hand, or pack it by deflate")
     return name
 
 
@@ -109,12 +119,22 @@ def _refuse_bomb(total: int, archive: Path) -> None:
 def _extract(file: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, archive: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     written = 0
-    with file.open(member) as source, target.open("xb") as out:
-        while block := source.read(_BLOCK):
+    with target.open("xb") as out:
+        for block in _blocks(file, member, archive):
             written += len(block)
             if written > member.file_size:
                 raise FetchError(f"the member {member.filename!r} is larger than it says", where=archive)
             out.write(block)
+
+
+def _blocks(file: zipfile.ZipFile, member: zipfile.ZipInfo, archive: Path) -> Iterator[bytes]:
+    """Yield what a member holds; what the system says of the archive is told from what it says of the files written."""
+    try:
+        with file.open(member) as source:
+            while block := source.read(_BLOCK):
+                yield block
+    except (OSError, zlib.error, EOFError) as error:
+        raise FetchError(f"cannot be unpacked ({error})", where=archive, remedy="fetch it again") from error
 
 
 def _move(scratch: Path, folder: Path, names: list[PurePosixPath]) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,9 @@ def read_notes(path: Path) -> tuple[Event, ...]:
     import mido
 
     try:
-        notes = _sounding(mido.MidiFile(path))
-    except (OSError, EOFError, ValueError, KeyError, IndexError) as error:
+        # From memory, as mido asks a file for as many bytes as a header says, whatever there are.
+        notes = _sounding(mido.MidiFile(file=io.BytesIO(path.read_bytes())))
+    except (OSError, EOFError, ValueError, LookupError, ArithmeticError, TypeError) as error:
         raise DataError(f"the MIDI file cannot be read ({error or type(error).__name__})", where=path) from error
     return tuple(sorted(note for note in notes if note.offset_s > note.onset_s))
 
