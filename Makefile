@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO := build/demo
 
-.PHONY: demo test bench faults lint types docs clean install install-dev
+.PHONY: demo test bench faults fuzz lint types docs clean install install-dev
 
 # A stamp a set of requirements: an unchanged pyproject installs nothing again.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -42,6 +42,10 @@ bench: install
 # Kills, full disks, damage, crowds: each ends as an undisturbed run or in a clear error; docs/faults.md explains.
 faults: install
 	$(BIN)/python tests/faults/run_faults.py
+
+# A million inputs for every reader of files, some minutes; docs/faults.md has the table.
+fuzz: install-dev
+	$(BIN)/python tests/fuzz/run_fuzz.py
 
 lint: install-dev
 	$(BIN)/ruff check .

@@ -1,0 +1,59 @@
+"""The readers that are fuzzed, how many inputs each is given, and where hypothesis makes inputs of the right form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from hypothesis import strategies as st
+
+from fuzz import structured, targets
+
+Strategy = Callable[[Sequence[bytes]], st.SearchStrategy[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """One reader: `inputs` come from atheris, `made` from hypothesis where there is a strategy."""
+
+    name: str
+    read: Callable[[Path, Path, bytes], None]
+    inputs: int
+    strategy: Strategy | None = None
+    made: int = 0
+
+    def read_safely(self, folder: Path, world: Path, data: bytes) -> None:
+        """Read once so that all is imported and laid out; what comes out is not looked at."""
+        with suppress(Exception):
+            self.read(folder, world, data)
+
+
+READERS = (
+    Reader("card", targets.card, 40_000, structured.yaml_like, 500),
+    Reader("suite", targets.suite, 40_000),
+    Reader("protocol", targets.protocol, 20_000, structured.yaml_like, 300),
+    Reader("manifest CSV", targets.manifest_csv, 150_000, structured.csv_rows, 1_500),
+    Reader("manifest TSV", targets.manifest_tsv, 60_000),
+    Reader("manifest JSONL", targets.manifest_jsonl, 150_000, structured.json_rows, 1_500),
+    Reader("manifest Parquet", targets.manifest_parquet, 40_000, structured.manifest_tables, 1_000),
+    Reader("shard", targets.shard, 60_000, structured.tars, 1_500),
+    Reader("training rows", targets.training_rows, 20_000, structured.row_tables, 500),
+    Reader("zip", targets.zip_file, 60_000, structured.zips, 1_500),
+    Reader("tar.gz", targets.tar_gz, 60_000),
+    Reader("audio WAV", targets.audio, 50_000),
+    Reader("audio FLAC", targets.audio, 40_000),
+    Reader("audio OGG", targets.audio, 40_000),
+    Reader("audio MP3", targets.audio, 40_000),
+    Reader("audio others", targets.audio, 40_000),
+    Reader("MIDI notes", targets.midi, 25_000),
+    Reader("encoder.json", targets.encoder_json, 25_000, structured.json_like, 1_000),
+    Reader("store manifest", targets.store_manifest, 30_000, structured.json_like, 1_000),
+    Reader("store vectors", targets.store_vectors, 10_000, structured.arrow_like, 500),
+    Reader("store frames", targets.store_frames, 10_000, structured.arrow_like, 500),
+    Reader("clip table", targets.table_of_clips, 30_000, structured.parquet_like, 600),
+    Reader("scan memory", targets.scan_memory, 8_000, structured.parquet_like, 300),
+    Reader("result", targets.result_file, 120_000, structured.json_like, 1_500),
+    Reader("predictions", targets.predictions, 10_000, structured.parquet_like, 500),
+)

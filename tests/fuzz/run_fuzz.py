@@ -1,0 +1,240 @@
+"""Give the readers a million inputs that were changed or made up, and print a table: reader, inputs, refused, crashes.
+
+    python tests/fuzz/run_fuzz.py                     all of it, about 12 minutes of one core
+    python tests/fuzz/run_fuzz.py --quick             a hundredth of the inputs
+    python tests/fuzz/run_fuzz.py --only audio        the readers whose name has a word
+    python tests/fuzz/run_fuzz.py --inputs 5000000    as many in all, in the same shares
+    python tests/fuzz/run_fuzz.py --replay FILE       one input that was saved, with its traceback
+
+The inputs start from real files. Most are atheris's: libFuzzer changes bytes, and keeps what reaches new code of the
+readers. Hypothesis makes the rest: files of the right form that hold what they should not. A crash is whatever is not
+the readers' own error: another exception, an error that names no file, a signal, more than 10 s, gigabytes of memory.
+Crashing inputs are saved. The exit code is 1 where there is one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+sys.path[:0] = [str(ROOT / "bench"), str(ROOT / "tests")]
+
+from fuzz.trial import Board, load_reader, save_crash  # noqa: E402
+
+if TYPE_CHECKING:
+    from fuzz.readers import Reader
+
+LIMIT_S = 10.0  # an input that takes longer hangs
+_START_S = 120.0  # until the first input: imports, with coverage
+_RESTARTS = 5  # after an input that killed the process
+_QUICK = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What became of the inputs that one engine gave one reader."""
+
+    reader: str
+    by: str
+    inputs: int
+    refused: int
+    accepted: int
+    crashes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """Where the trials run, and what they share."""
+
+    world: Path
+    work: Path
+    crashes: Path
+    module: str = "fuzz.readers"
+    limit_s: float = LIMIT_S
+
+
+def try_reader(bench: Bench, name: str, engine: str, count: int, seed: int) -> Tally:
+    """Give one reader `count` inputs of an engine in processes of their own; what kills one is saved and counted."""
+    home = bench.work / f"{name.replace(' ', '_')}-{engine}"
+    corpus = home / "corpus"
+    shutil.copytree(bench.world / "seeds" / name, corpus)
+    board = Board(home / "board")
+    started = time.monotonic()
+    for attempt in range(_RESTARTS):
+        inputs, refused, accepted, crashes, _ = board.counts()
+        if inputs >= count:
+            break
+        folder = home / f"files-{attempt}"
+        folder.mkdir()
+        told = {
+            "world": str(bench.world),
+            "folder": str(folder),
+            "crashes": str(bench.crashes),
+            "board": str(home / "board"),
+            "corpus": str(corpus),
+            "count": count - inputs,
+            "seed": seed + attempt,
+            "path": [path for path in sys.path if path],
+        }
+        what = _watch([bench.module, name, engine, json.dumps(told)], home / "log", board, bench.limit_s)
+        shutil.rmtree(folder, ignore_errors=True)
+        inputs, refused, accepted, crashes, busy = board.counts()
+        if what is None:
+            break
+        if not busy:  # not an input's doing
+            raise RuntimeError(f"{name}, {engine}: {what}\n{(home / 'log').read_text(errors='replace')[-3000:]}")
+        save_crash(bench.crashes, name, board.input(), f"{what}\n{(home / 'log').read_text(errors='replace')[-3000:]}")
+        for path in corpus.iterdir():  # what kills at once would kill again
+            if path.read_bytes() == board.input():
+                path.unlink()
+        board.put(inputs + 1, refused, accepted, crashes + 1, None)
+    inputs, refused, accepted, crashes, _ = board.counts()
+    shutil.rmtree(home, ignore_errors=True)
+    return Tally(name, engine, inputs, refused, accepted, crashes, time.monotonic() - started)
+
+
+def _watch(words: list[str], log: Path, board: Board, limit_s: float) -> str | None:
+    """Run a trial; return what ended it before its time, None where nothing did."""
+    with log.open("ab") as sink:
+        child = subprocess.Popen([sys.executable, str(HERE / "trial.py"), *words], stdout=sink, stderr=sink)
+    last, since = -1, time.monotonic()
+    while child.poll() is None:
+        time.sleep(0.05)
+        inputs, _, _, _, busy = board.counts()
+        if inputs != last:
+            last, since = inputs, time.monotonic()
+        elif time.monotonic() - since > (limit_s if busy else _START_S):
+            child.kill()
+            child.wait()
+            return f"took more than {time.monotonic() - since:.0f} s"
+    if child.returncode == 0:
+        return None
+    if child.returncode < 0:
+        return f"died of {signal.Signals(-child.returncode).name}"
+    return f"left with {child.returncode}"
+
+
+def replay(bench: Bench, path: Path) -> int:
+    """Give a saved input to the reader that its name says, in a process of its own; return that one's exit code."""
+    from fuzz.readers import READERS
+
+    stem = path.name.rpartition("-")[0]
+    name = next((reader.name for reader in READERS if reader.name.replace(" ", "_") == stem), None)
+    if name is None:
+        raise SystemExit(f"{path}: its name begins with no reader's: {', '.join(reader.name for reader in READERS)}")
+    folder = bench.work / "replay"
+    folder.mkdir()
+    if os.fork() == 0:
+        load_reader(bench.module, name).read(folder, bench.world, path.read_bytes())
+        print("accepted")
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.wait()[1])
+
+
+def table(tallies: list[Tally]) -> str:
+    """Return the tallies as Markdown, with the total."""
+    head = ("reader", "by", "inputs", "refused", "accepted", "crashes")
+    rows = [(t.reader, t.by, *(f"{n:,}" for n in (t.inputs, t.refused, t.accepted, t.crashes))) for t in tallies]
+    sums = [sum(getattr(t, name) for t in tallies) for name in head[2:]]
+    cells = [head, *rows, ("all", "", *(f"{n:,}" for n in sums))]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    lines = [
+        "| "
+        + " | ".join(f"{c:<{w}}" if i < 2 else f"{c:>{w}}" for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        + " |"
+        for row in cells
+    ]
+    rule = "| " + " | ".join("-" * w if i < 2 else "-" * (w - 1) + ":" for i, w in enumerate(widths)) + " |"
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def _shares(readers: list[Reader], asked: int | None, quick: bool) -> dict[str, tuple[int, int]]:
+    """Return how many inputs each reader is given by atheris and by hypothesis."""
+    whole = sum(reader.inputs + reader.made for reader in readers)
+    scale = asked / whole if asked is not None else _QUICK if quick else 1.0
+    return {
+        reader.name: (max(1, round(scale * reader.inputs)), round(scale * reader.made) if reader.strategy else 0)
+        for reader in readers
+    }
+
+
+def _arguments() -> argparse.Namespace:
+    from fuzz.world import SHARED
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a hundredth of the inputs")
+    parser.add_argument("--only", metavar="WORD", help="the readers whose name has this word")
+    parser.add_argument("--inputs", type=int, metavar="N", help="inputs in all, shared out as always")
+    parser.add_argument("--seed", type=int, default=0, help="of the changes at random")
+    parser.add_argument("--engine", choices=("atheris", "hypothesis", "mutation"), help="this one alone")
+    parser.add_argument("--replay", type=Path, metavar="FILE", help="give one saved input to its reader again")
+    parser.add_argument("--crashes", type=Path, default=ROOT / "build" / "fuzz", help="where crashing inputs are saved")
+    parser.add_argument("--json", action="store_true", help="the table as JSON")
+    given = parser.parse_args()
+    if given.engine in (None, "atheris") and find_spec("atheris") is None:
+        parser.error("atheris is not installed (it is built for Linux on x86-64): --engine mutation needs none")
+    if not (SHARED / "data" / "fsdd" / "manifest.csv").is_file():
+        parser.error(f"{SHARED}/data/fsdd/manifest.csv is missing: name the folder of real data with UWBENCH_SHARED")
+    return given
+
+
+def main() -> None:
+    """Run the trials and print the table."""
+    os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1")
+    from fuzz.readers import READERS
+    from fuzz.world import fast_folder, make_world
+
+    given = _arguments()
+    work = fast_folder()
+    try:
+        bench = Bench(work / "world", work, given.crashes)
+        make_world(bench.world)
+        if given.replay is not None:
+            raise SystemExit(replay(bench, given.replay))
+        readers = [reader for reader in READERS if not given.only or given.only.lower() in reader.name.lower()]
+        tallies: list[Tally] = []
+        for name, (inputs, made) in _shares(readers, given.inputs, given.quick).items():
+            engines = (
+                [("mutation", inputs)] if given.engine == "mutation" else [("atheris", inputs), ("hypothesis", made)]
+            )
+            for engine, count in engines:
+                if count and given.engine in (None, engine):
+                    tallies.append(try_reader(bench, name, engine, count, given.seed))
+                    _tell(tallies[-1])
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    if given.json:
+        print(json.dumps([{name: getattr(t, name) for name in Tally.__slots__} for t in tallies]))
+    else:
+        print(table(tallies))
+    crashed = any(tally.crashes for tally in tallies)
+    if crashed:
+        print(f"crashing inputs: {given.crashes}; look at one with --replay FILE", file=sys.stderr)
+    raise SystemExit(crashed)
+
+
+def _tell(tally: Tally) -> None:
+    speed = tally.inputs / max(tally.seconds, 1e-9)
+    print(
+        f"{tally.reader}, {tally.by}: {tally.inputs:,} inputs, {tally.crashes:,} crashes, {tally.seconds:.0f} s"
+        f" ({speed:,.0f} inputs/s)",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()

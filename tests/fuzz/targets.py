@@ -1,0 +1,396 @@
+"""What each reader is given: bytes as its file, in place of a real one, and then what a run would do with the answer.
+
+Every function takes a folder of its own to write in, the world of real files (`world.py`), and the bytes. What comes
+out is nothing, or an error of this project's; anything else is a crash. What a reader accepts is used as a run would
+use it: hashed, printed, decoded, scored.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import zlib
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+
+from uniwhisper.rows import SUFFIX, open_rows, read_notes
+from uniwhisper.shards import read_audio
+from uwbench import clip_table, result
+from uwbench.audio import decode, decode_windows, read_header
+from uwbench.bootstrap import read_items
+from uwbench.card import Card, Kind, Metric, find_cards, load_card, load_protocol, load_suite
+from uwbench.clip import AudioArray, AudioBytes, AudioFile, Clip, read_bytes
+from uwbench.errors import AudioError, InputError, StoreError
+from uwbench.part_files import damage
+from uwbench.report.detail import read_detail
+from uwbench.scan import scan_clips
+from uwbench.sources.layouts.midi import read_notes as read_midi
+from uwbench.sources.resolve import open_card, open_task
+from uwbench.sources.shards import Part, read_shards
+from uwbench.sources.unpack import gunzip_tar, unpack_zip
+from uwbench.store import EncoderStore, open_encoders
+
+_RATE = 16_000
+_KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+def _choice(data: bytes, count: int) -> int:
+    """Return a number below `count` that the input decides, so that a replay makes the same choices."""
+    return zlib.crc32(data) % count
+
+
+def _usable(values: Any) -> None:
+    """Fail where texts cannot be written to a file: a lone surrogate is no text."""
+    json.dumps(values, ensure_ascii=False, default=str).encode()
+
+
+# Cards, suites, protocols
+
+
+def card(folder: Path, world: Path, data: bytes) -> None:
+    """A task's card, and the search for its data."""
+    path = folder / f"{_yaml_name(data)}.yaml"
+    path.write_bytes(data)
+    try:
+        read = load_card(path)
+        read.sha256()
+        _usable(read.model_dump(mode="json"))
+        home = folder / "data" / read.name
+        home.mkdir(parents=True, exist_ok=True)
+        (home / "train-0.tar").touch()
+        if read.sources.generated not in ("vowels", "scenes", "instruments"):  # those take seconds
+            open_card(read, folder / "data")
+    finally:
+        path.unlink()
+        shutil.rmtree(folder / "data", ignore_errors=True)
+
+
+def suite(folder: Path, world: Path, data: bytes) -> None:
+    """A suite of tasks."""
+    path = folder / f"{_yaml_name(data)}.yaml"
+    path.write_bytes(data)
+    try:
+        _usable(load_suite(path).model_dump(mode="json"))
+    finally:
+        path.unlink()
+
+
+def protocol(folder: Path, world: Path, data: bytes) -> None:
+    """A protocol's settings."""
+    path = folder / f"{_yaml_name(data)}.yaml"
+    path.write_bytes(data)
+    try:
+        load_protocol(path).sha256()
+    finally:
+        path.unlink()
+
+
+def _yaml_name(data: bytes) -> str:
+    """Return the file name that the content asks for, where it is one."""
+    found = re.search(rb"^name: ([a-z0-9][a-z0-9_.-]{0,63})\s*$", data, re.M)
+    return found.group(1).decode() if found else "x"
+
+
+# Manifests
+
+
+def manifest_csv(folder: Path, world: Path, data: bytes) -> None:
+    """A manifest in CSV."""
+    _manifest(folder / "m.csv", data)
+
+
+def manifest_tsv(folder: Path, world: Path, data: bytes) -> None:
+    """A manifest in TSV."""
+    _manifest(folder / "m.tsv", data)
+
+
+def manifest_jsonl(folder: Path, world: Path, data: bytes) -> None:
+    """A manifest in JSONL."""
+    _manifest(folder / "m.jsonl", data)
+
+
+def manifest_parquet(folder: Path, world: Path, data: bytes) -> None:
+    """A manifest in Parquet."""
+    _manifest(folder / "m.parquet", data)
+
+
+def _manifest(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+    dataset = open_task(str(path), kind=_KINDS[_choice(data, len(_KINDS))])
+    dataset.card.sha256()
+    _use_clips(dataset.clips)
+    _usable(dataset.problems)
+
+
+def _use_clips(clips: Iterable[Clip]) -> None:
+    for clip in clips:
+        labels = clip_table.encode_labels(clip.labels)
+        _usable([clip.id, str(clip.audio), labels, clip.split, clip.fold, clip.group])
+        json.loads(labels, parse_constant=_refuse)
+
+
+def _refuse(name: str) -> float:
+    raise AssertionError(f"a label holds {name}")
+
+
+# Archives
+
+
+@cache
+def _shard_cards() -> tuple[Card, ...]:
+    """One card that reads shards for each kind of task."""
+    found: dict[str, Card] = {}
+    for one in find_cards()[0].values():
+        if one.sources.shards is not None and one.sources.shards.field == "label":
+            found.setdefault(one.kind, one)
+        if one.sources.shards is not None:
+            found.setdefault(f"{one.kind} {one.sources.shards.field == '.'}", one)
+    return tuple(found.values())
+
+
+def shard(folder: Path, world: Path, data: bytes) -> None:
+    """A WebDataset tar: its index, its labels as each kind of task, and the audio's bytes."""
+    path = folder / "x-train-0.tar"
+    path.write_bytes(data)
+    cards = _shard_cards()
+    reading = read_shards(cards[_choice(data, len(cards))], (Part("train", None, path.name, (path,)),))
+    _use_clips(reading.clips)
+    for clip in reading.clips:
+        read_bytes(clip.audio)
+
+
+def training_rows(folder: Path, world: Path, data: bytes) -> None:
+    """The companion's index of rows, and the audio it points to."""
+    home = folder / "rows"
+    if not home.is_dir():
+        shutil.copytree(world / "rows", home)
+    (path,) = home.glob(f"*{SUFFIX}")
+    path.unlink()  # a file that was mapped stays as it was
+    path.write_bytes(data)
+    read_notes(path)
+    rows = open_rows([home])
+    for name in ("dataset", "split", "domain", "licence", "task", "slots"):
+        codes, names = rows.codes(name)
+        assert codes.max(initial=-1) < len(names)
+    assert len(rows.clip_index) == len(rows.durations) == len(rows)
+    rows.column("content").to_pylist()
+    every = list(rows)
+    _usable([[row.id, row.slots, row.answers, row.question, row.clip] for row in every])
+    rows.require_shards()
+    for row in every[:2]:
+        read_audio(row)
+
+
+def zip_file(folder: Path, world: Path, data: bytes) -> None:
+    """An archive that was fetched, unpacked; nothing may lie outside its folder."""
+    archive, out = folder / "x.zip", folder / "deep" / "out"
+    archive.write_bytes(data)
+    out.mkdir(parents=True)
+    try:
+        for path in unpack_zip(archive, out):
+            assert path.resolve().is_relative_to(out.resolve())
+            assert path.is_file()
+    finally:
+        assert sorted(path.name for path in folder.iterdir()) == ["deep", "x.zip"]
+        assert [path.name for path in (folder / "deep").iterdir()] == ["out"]
+        shutil.rmtree(folder / "deep")
+
+
+def tar_gz(folder: Path, world: Path, data: bytes) -> None:
+    """A compressed tar, decompressed beside itself."""
+    archive = folder / "x.tar.gz"
+    archive.write_bytes(data)
+    try:
+        assert gunzip_tar(archive) == folder / "x.tar"
+    finally:
+        (folder / "x.tar").unlink(missing_ok=True)
+        assert [path.name for path in folder.iterdir()] == ["x.tar.gz"]
+
+
+# Audio
+
+
+def audio(folder: Path, world: Path, data: bytes) -> None:
+    """Encoded audio: header, whole, a stretch, and by windows, from memory or from a file."""
+    which = _choice(data, 4)
+    source: AudioBytes | AudioFile = AudioBytes(data, "x.wav")
+    if which % 2:
+        source = AudioFile(folder / "x.wav")
+        source.path.write_bytes(data)
+    header = read_header(source)
+    assert header.rate > 0
+    assert header.channels > 0
+    if which < 2:
+        _is_audio(decode(source, _RATE))
+        return
+    for window in decode_windows(source, _RATE, 1000, start_s=0.01, end_s=3600.0):
+        _is_audio(window)
+
+
+def _is_audio(samples: np.ndarray) -> None:
+    assert samples.dtype == np.float32
+    assert samples.ndim == 1
+    assert len(samples) > 0
+    assert np.isfinite(samples).all()
+
+
+def midi(folder: Path, world: Path, data: bytes) -> None:
+    """The notes of a piano performance."""
+    path = folder / "x.midi"
+    path.write_bytes(data)
+    notes = read_midi(path)
+    assert all(0 <= note.onset_s < note.offset_s for note in notes)
+
+
+# The store
+
+
+@cache
+def _store(folder: Path, world: Path) -> tuple[Path, dict[str, list[bytes]], dict[Path, bytes]]:
+    """Return a copy of the real cache, the keys of each task, and what its files hold."""
+    root = folder / "cache"
+    shutil.copytree(world / "cache", root)
+    (store,) = open_encoders(root)[0]
+    keys = {}
+    for task in store.tasks():
+        manifest = store.manifest(task)
+        assert manifest is not None
+        keys[task] = [key for part in manifest.parts for key in store.part_keys(task, part)]
+    return root, keys, {path: path.read_bytes() for path in store.folder.rglob("*") if path.is_file()}
+
+
+def _read_all(root: Path, keys: dict[str, list[bytes]], read: str) -> None:
+    """Read what a probe reads of every task; raise the first error where nothing of a task can be read."""
+    stores, problems = open_encoders(root)
+    if problems:
+        raise StoreError(problems[0], where=root)
+    for store in stores:
+        _usable([store.record.name, store.record.layers, store.record.slug])
+        for task in sorted(set(store.tasks()) & (set(keys) if read == "all" else {"events"})):
+            _read_task(store, task, keys[task], read)
+
+
+def _read_task(store: EncoderStore, task: str, keys: list[bytes], read: str) -> None:
+    manifest = store.manifest(task)
+    assert manifest is not None
+    for part in manifest.parts:
+        for file, expected in part.files().items():
+            damage(store.folder / task / file, expected)
+        assert all(len(key) == 32 for key in store.part_keys(task, part))
+    if read in ("all", "vectors"):
+        counts, chunks = store.read_counts(keys, task=task)
+        assert len(counts) == len(chunks) == len(keys)
+        for pooling in store.record.poolings[: 2 if read == "all" else 1]:
+            assert len(store.read_pooled(keys[::-1], task=task, pooling=pooling)) == len(keys)
+    if task == "events" and read in ("all", "frames"):
+        frames = store.read_frames(keys, task=task)
+        assert len(frames[:]) == len(frames)
+        frames[np.arange(len(frames))]
+
+
+def _in_store(folder: Path, world: Path, name: str, data: bytes, read: str = "all") -> None:
+    root, keys, files = _store(folder, world)
+    (path,) = (path for path in files if path.as_posix().endswith(f"/{name}"))
+    try:
+        path.unlink()
+        path.write_bytes(data)
+        _read_all(root, keys, read)
+    finally:
+        for file, content in files.items():
+            if file == path or file.name == "manifest.json":
+                file.unlink(missing_ok=True)
+                file.write_bytes(content)
+
+
+def encoder_json(folder: Path, world: Path, data: bytes) -> None:
+    """The record of what made a store's vectors."""
+    _in_store(folder, world, "encoder.json", data)
+
+
+def store_manifest(folder: Path, world: Path, data: bytes) -> None:
+    """The manifest of a task's parts."""
+    _in_store(folder, world, "events/manifest.json", data)
+
+
+def store_vectors(folder: Path, world: Path, data: bytes) -> None:
+    """A part's pooled vectors, for half of the inputs with a manifest that says they are as they were written."""
+    _vouch(folder, world, "", data)
+    _in_store(folder, world, "events/pooled-00000.arrow", data, "vectors")
+
+
+def store_frames(folder: Path, world: Path, data: bytes) -> None:
+    """A part's frames, for half of the inputs with a manifest that says they are as they were written."""
+    _vouch(folder, world, "frames_", data)
+    _in_store(folder, world, "events/frames-00000.arrow", data, "frames")
+
+
+def _vouch(folder: Path, world: Path, what: str, data: bytes) -> None:
+    import xxhash
+
+    root, _, _ = _store(folder, world)
+    (path,) = root.glob("*/events/manifest.json")
+    if _choice(data, 2):
+        manifest = json.loads(path.read_bytes())
+        (part,) = manifest["parts"]
+        part[f"{what}bytes"], part[f"{what}xxh3_128"] = len(data), xxhash.xxh3_128(data).hexdigest()
+        path.write_text(json.dumps(manifest))
+
+
+def table_of_clips(folder: Path, world: Path, data: bytes) -> None:
+    """A task's clips in the cache."""
+    path = clip_table.table_path(folder, "events-00000000")
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(data)
+    read = clip_table.read_table(folder, "events-00000000")
+    read.sha256()
+    read.card.sha256()
+    _usable([read.source, read.unreadable, read.ids])
+    assert all(len(key) == 32 for key in read.keys)
+    assert sum(read.durations_s) >= 0
+
+
+def scan_memory(folder: Path, world: Path, data: bytes) -> None:
+    """What is remembered of the files that were hashed: of no content may it stop a run."""
+    path = folder / "clips" / "x.scan.parquet"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(data)
+    clip = next((world / "clips").glob("*.wav"))
+    silence = AudioArray(np.zeros(10, np.float32), _RATE, "silence")
+    found = scan_clips([Clip("a", AudioFile(clip), "x", "train"), Clip("b", silence, "x", "train")], path)
+    assert not [one for one in found if isinstance(one, AudioError)]
+
+
+# Results
+
+
+def result_file(folder: Path, world: Path, data: bytes) -> None:
+    """A result, and where it would be written."""
+    path = folder / "x.json"
+    path.write_bytes(data)
+    read = result.read_result(path)
+    where = result.result_path(folder, read)
+    assert where.resolve().is_relative_to(folder.resolve())
+    result.write_result(folder, read)
+    result.read_result(where)
+    if where != path:
+        where.unlink()
+
+
+def predictions(folder: Path, world: Path, data: bytes) -> None:
+    """The predictions beside a result, and the items and errors that a board makes of them."""
+    path = folder / "x.json"
+    path.write_text("{}")
+    result.predictions_path(path).write_bytes(data)
+    for kind in _KINDS[: 1 + _choice(data, len(_KINDS))]:
+        read_detail(path, "mlp", kind)
+    metrics: tuple[Metric, ...] = get_args(Metric)
+    table = result.read_predictions(path)
+    try:
+        read_items(table, "mlp", metrics[_choice(data, len(metrics))])
+    except InputError as error:  # knows no file: its callers do
+        raise InputError(error.what, where=path) from error

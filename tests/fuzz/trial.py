@@ -1,0 +1,283 @@
+"""Run one reader on many inputs in this process, counting into memory that the parent sees whatever becomes of it.
+
+    python tests/fuzz/trial.py MODULE READER ENGINE SETTINGS     started by run_fuzz.py, not by hand
+
+An input that ends in anything but the reader's own error or a result is saved with its traceback, and the trial goes
+on; one that kills or hangs the process is left in the shared memory for the parent to save.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import mmap
+import os
+import random
+import resource
+import struct
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from fuzz.readers import Reader
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+LARGEST = 1 << 20  # bytes of an input
+_COUNTS = struct.Struct("<6Q")  # inputs, refused, accepted, crashes, whether one is under way, its length
+_INSTRUMENTED = ("uwbench", "uniwhisper", "tarfile", "zipfile")  # what atheris sees the coverage of
+_ADDRESS_SPACE = 3 << 30  # bytes that an input may claim beyond what the process has
+_RESIDENT = 1 << 30  # bytes of memory that an input may touch beyond what the process has
+
+
+class Board:
+    """Counts and the input under way, in a file that two processes map."""
+
+    def __init__(self, path: Path) -> None:
+        size = _COUNTS.size + LARGEST
+        if not path.exists():
+            path.write_bytes(bytes(size))
+        with path.open("r+b") as file:
+            self._map = mmap.mmap(file.fileno(), size)
+
+    def counts(self) -> tuple[int, int, int, int, bool]:
+        """Return how many inputs there were, were refused, accepted, crashed, and whether one is under way."""
+        inputs, refused, accepted, crashes, busy, _ = _COUNTS.unpack_from(self._map)
+        return inputs, refused, accepted, crashes, bool(busy)
+
+    def put(self, inputs: int, refused: int, accepted: int, crashes: int, data: bytes | None) -> None:
+        """Set the counts, and the input under way, None where there is none."""
+        if data is not None:
+            self._map[_COUNTS.size : _COUNTS.size + len(data)] = data
+        _COUNTS.pack_into(self._map, 0, inputs, refused, accepted, crashes, data is not None, len(data or b""))
+
+    def input(self) -> bytes:
+        """Return the input under way."""
+        length = _COUNTS.unpack_from(self._map)[5]
+        return self._map[_COUNTS.size : _COUNTS.size + length]
+
+
+@dataclass(slots=True)
+class Trial:
+    """One reader under test: gives it inputs, tells its own errors from crashes, and keeps the inputs that crashed."""
+
+    reader: Reader
+    folder: Path  # the reader's own, for its files
+    world: Path
+    crashes: Path
+    board: Board | None = None
+    inputs: int = 0
+    refused: int = 0
+    accepted: int = 0
+    crashed: int = 0
+    seen: set[tuple[str, ...]] = field(default_factory=set)
+    _resident: int = 0
+
+    def __call__(self, data: bytes) -> None:
+        """Give the reader one input."""
+        data = bytes(data[:LARGEST])
+        self._note(data)
+        problem, what = self._read(data)
+        self.inputs += 1
+        if problem is not None:
+            self.crashed += 1
+            self._keep(data, problem, what)
+        self._note(None)
+
+    def _read(self, data: bytes) -> tuple[tuple[str, ...] | None, str]:
+        """Return what was wrong, by which repeats are told, and the text of it; None where nothing was."""
+        from uwbench.errors import UwbenchError
+
+        unraised: list[str] = []
+        sys.unraisablehook = lambda found: unraised.append(f"{found.err_msg}: {found.exc_value!r}")
+        try:
+            self.reader.read(self.folder, self.world, data)
+            self.accepted += 1
+        except UwbenchError as error:
+            self.refused += 1
+            if error.where is None or not error.what:
+                return ("nameless", *_place(error)), f"the error names no file: {error}\n{traceback.format_exc()}"
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            return (type(error).__name__, *_place(error)), traceback.format_exc()
+        if unraised:
+            return ("unraised", unraised[0][:40]), "an error was printed and not raised: " + unraised[0]
+        return self._memory()
+
+    def _memory(self) -> tuple[tuple[str, ...] | None, str]:
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        grown = most - (self._resident or most)
+        self._resident = self._resident or most
+        if grown > _RESIDENT:
+            self._resident = most
+            return ("memory",), f"took {grown >> 20:,} MiB of memory"
+        return None, ""
+
+    def _note(self, data: bytes | None) -> None:
+        if self.board is not None:
+            self.board.put(self.inputs, self.refused, self.accepted, self.crashed, data)
+
+    def _keep(self, data: bytes, problem: tuple[str, ...], what: str) -> None:
+        if problem not in self.seen:
+            self.seen.add(problem)
+            save_crash(self.crashes, self.reader.name, data, what)
+
+
+def save_crash(folder: Path, reader: str, data: bytes, what: str) -> Path:
+    """Keep an input and what it did, as `<reader>-<hash>.bin` and `.txt`; return the first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{reader.replace(' ', '_')}-{hashlib.sha256(data).hexdigest()[:10]}.bin"
+    path.write_bytes(data)
+    path.with_suffix(".txt").write_text(what, encoding="utf-8", errors="backslashreplace")
+    return path
+
+
+def _place(error: BaseException) -> tuple[str, ...]:
+    """Return where an error came from: the last lines of this project, and of whatever, that it passed."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if "/bench/" in frame.filename] or frames
+    return f"{own[-1].filename}:{own[-1].lineno}", frames[-1].filename
+
+
+def mutate(data: bytes, seeds: Sequence[bytes], rng: random.Random) -> bytes:
+    """Return `data` with a few bytes changed, taken out, repeated, or taken from another seed."""
+    changed = bytearray(data)
+    for _ in range(rng.choice((1, 1, 2, 3, 8))):
+        at = rng.randrange(len(changed) + 1)
+        length = min(len(changed) - at, rng.choice((1, 1, 2, 4, 8, 64)))
+        match rng.randrange(7):
+            case 0 if length:
+                changed[at] ^= 1 << rng.randrange(8)
+            case 1 if length:
+                changed[at] = rng.choice((0, 1, 127, 128, 255, rng.randrange(256)))
+            case 2:
+                changed[at : at + length] = rng.choice((b"\xff", b"\0", b"\x7f")) * length
+            case 3:
+                del changed[at : at + length]
+            case 4:
+                changed[at:at] = changed[at : at + length]
+            case 5:
+                other = rng.choice(seeds)
+                start = rng.randrange(len(other) + 1)
+                changed[at : at + length] = other[start : start + length]
+            case _:
+                del changed[at if rng.random() < 0.1 else len(changed) :]
+    return bytes(changed)
+
+
+def by_mutation(trial: Trial, seeds: Sequence[bytes], count: int, seed: int) -> None:
+    """Give the seeds themselves and `count` inputs changed at random, without coverage."""
+    rng = random.Random(seed)
+    for data in seeds:
+        trial(data)
+    for _ in range(count):
+        trial(mutate(rng.choice(seeds), seeds, rng))
+
+
+def by_hypothesis(trial: Trial, seeds: Sequence[bytes], count: int, seed: int) -> None:
+    """Give `count` inputs that the reader's strategy makes: of the right form, with odd content."""
+    import hypothesis
+    from hypothesis import HealthCheck, Phase, given, settings
+
+    assert trial.reader.strategy is not None
+
+    @hypothesis.seed(seed)
+    @settings(
+        max_examples=count,
+        phases=[Phase.generate],
+        database=None,
+        deadline=None,
+        derandomize=False,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+    )
+    @given(trial.reader.strategy(seeds))
+    def give(data: bytes) -> None:
+        trial(data)
+
+    while trial.inputs < count:  # a strategy that has no more to say ends early
+        before = trial.inputs
+        give()
+        if trial.inputs == before:
+            return
+
+
+def by_atheris(trial: Trial, corpus: Path, count: int, seed: int) -> NoReturn:
+    """Give `count` inputs that libFuzzer makes from the corpus, keeping those that reach new code; never returns."""
+    atheris = importlib.import_module("atheris")
+    longest = max(path.stat().st_size for path in corpus.iterdir())
+    options = {
+        "runs": count,
+        "seed": seed + 1,
+        "max_len": min(LARGEST, longest + 256),
+        "len_control": 0,
+        "timeout": 100_000,  # the parent watches
+        "rss_limit_mb": 0,
+        "malloc_limit_mb": 0,
+        "reload": 0,
+        "verbosity": 0,
+        **dict.fromkeys(("handle_abrt", "handle_bus", "handle_fpe", "handle_ill", "handle_segv"), 0),
+    }
+    atheris.Setup([sys.argv[0], *(f"-{name}={value}" for name, value in options.items()), str(corpus)], trial)
+    atheris.Fuzz()
+    sys.exit(0)
+
+
+def load_reader(module: str, name: str) -> Reader:
+    """Return a reader of a module that lists them as `READERS`."""
+    return next(reader for reader in importlib.import_module(module).READERS if reader.name == name)
+
+
+def _bound_memory() -> None:
+    """Have a claim of gigabytes fail at once, so that it shows."""
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        held = int(statm.read_text().split()[0]) * resource.getpagesize()
+        limit = held + _ADDRESS_SPACE
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def _imported(module: str, name: str, engine: str) -> Reader:
+    if engine != "atheris":
+        return load_reader(module, name)
+    atheris = importlib.import_module("atheris")
+    with atheris.instrument_imports(include=_INSTRUMENTED, enable_loader_override=False):
+        return load_reader(module, name)
+
+
+def main() -> None:
+    """Run the trial that the arguments describe."""
+    module, name, engine, text = sys.argv[1:]
+    given: dict[str, Any] = json.loads(text)
+    sys.path[:0] = [str(ROOT / "bench"), str(ROOT / "tests"), *given["path"]]
+    os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1")
+    warnings.simplefilter("ignore")
+    import pyarrow as pa
+
+    reader = _imported(module, name, engine)
+    world = Path(given["world"])
+    trial = Trial(reader, Path(given["folder"]), world, Path(given["crashes"]), Board(Path(given["board"])))
+    trial.inputs, trial.refused, trial.accepted, trial.crashed, _ = trial.board.counts() if trial.board else (0,) * 5
+    corpus = Path(given["corpus"])
+    seeds = [path.read_bytes() for path in sorted(corpus.iterdir())]
+    pa.set_cpu_count(1)
+    pa.set_io_thread_count(1)
+    reader.read_safely(trial.folder, world, seeds[0])
+    _bound_memory()
+    match engine:
+        case "atheris":
+            by_atheris(trial, corpus, given["count"], given["seed"])
+        case "hypothesis":
+            by_hypothesis(trial, seeds, given["count"], given["seed"])
+        case _:
+            by_mutation(trial, seeds, given["count"], given["seed"])
+
+
+if __name__ == "__main__":
+    main()

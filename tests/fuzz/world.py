@@ -1,0 +1,215 @@
+"""The real files that the readers are fuzzed from: cards, clips, a store that an extraction made, results, shards."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from miniatures.publishers import write_midi
+from miniatures.xares import write_tar
+from uniwhisper.rows import SUFFIX
+from uniwhisper.shards import Asked, Item, write_shards
+from uwbench import api
+from uwbench.clip import AudioFile
+from uwbench.options import Options
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+SHARED = Path(os.environ.get("UWBENCH_SHARED", ROOT.parent / "shared"))
+GOLDEN = ROOT / "tests" / "golden" / "1"
+TASKS = ROOT / "tasks"
+_CLIPS = 6
+_SHORT_S = 0.12  # of the audio that is cut: decoding is most of a trial's time
+
+
+def fast_folder() -> Path:
+    """Return a new folder in memory where the system has one: a trial writes a file for every input."""
+    memory = Path("/dev/shm")
+    return Path(tempfile.mkdtemp(prefix="uwbench-fuzz-", dir=memory if os.access(memory, os.W_OK) else None))
+
+
+def make_world(world: Path, shared: Path = SHARED) -> None:
+    """Make `world/cache`, `world/rows` and `world/seeds/<reader>/<number>` from real files."""
+    clips = _clips(world / "clips", shared / "data")
+    _extract(world, clips)
+    _pack(world / "rows", clips)
+    for name, seeds in _seeds(world, shared / "data", clips):
+        folder = world / "seeds" / name
+        folder.mkdir(parents=True)
+        for number, data in enumerate(seeds):
+            (folder / f"{number:02d}").write_bytes(data)
+
+
+def _clips(folder: Path, data: Path) -> list[Path]:
+    """Return some of the shortest spoken digits, cut to a fraction of a second."""
+    folder.mkdir(parents=True)
+    names = [f"{digit}_{who}_{take}.wav" for digit, who in ((0, "jackson"), (1, "theo")) for take in range(_CLIPS // 2)]
+    for name in names:
+        samples, rate = soundfile.read(data / "fsdd" / "recordings" / name, dtype="int16")
+        soundfile.write(folder / name, samples[: int(rate * _SHORT_S)], rate)
+    return [folder / name for name in names]
+
+
+def _rows(clips: Sequence[Path]) -> list[dict[str, object]]:
+    splits = ("train", "valid", "test")
+    return [
+        {"path": clip.name, "label": clip.name[0], "group": clip.stem[2:-2], "split": splits[number % len(splits)]}
+        for number, clip in enumerate(clips)
+    ]
+
+
+def _extract(world: Path, clips: Sequence[Path]) -> None:
+    """Make a small store as a user would: one task of labels and one of events, which keeps frames too."""
+    folder = clips[0].parent
+    (folder / "digits.csv").write_text(_csv(_rows(clips), ","))
+    events = [{"onset": 0.0, "offset": 0.05, "label": "voice"}]
+    lines = [{**row, "label": events} for row in _rows(clips)]
+    (folder / "events.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    places = api.Folders(cache=world / "cache", data=None, results=world / "results")
+    for manifest, kind in (("digits.csv", "single-label"), ("events.jsonl", "frame-multi-label")):
+        options = Options(kind=kind, name=Path(manifest).stem)
+        report = api.extract([api.ModelSpec("mfcc")], [str(folder / manifest)], folders=places, options=options)
+        assert not report.failures, report.failures
+    shutil.rmtree(world / "cache" / ".locks", ignore_errors=True)
+
+
+def _pack(folder: Path, clips: Sequence[Path]) -> None:
+    items = [
+        Item("fsdd", "train", clip.name, "speech", "CC BY-SA 4.0", AudioFile(clip), (Asked("keyword", ("zero",)),))
+        for clip in clips
+    ]
+    write_shards(folder, items, workers=1)
+
+
+def _csv(rows: Sequence[dict[str, object]], delimiter: str) -> str:
+    sink = io.StringIO()
+    writer = csv.DictWriter(sink, list(rows[0]), delimiter=delimiter)
+    writer.writeheader()
+    writer.writerows(rows)
+    return sink.getvalue()
+
+
+def _seeds(world: Path, data: Path, clips: list[Path]) -> Iterator[tuple[str, list[bytes]]]:
+    yield "card", _texts(TASKS, "mini_*.yaml", "esc50.yaml", "desed.yaml", "clotho.yaml", "vocalsound.yaml")
+    yield "suite", _texts(TASKS / "suites", "*.yaml")
+    yield "protocol", _texts(TASKS / "protocols", "*.yaml")
+    yield from _manifests(clips)
+    yield from _archives(world, clips)
+    yield from _audio(data, clips)
+    (folder,) = (path.parent for path in (world / "cache").glob("*/encoder.json"))
+    yield "encoder.json", [(folder / "encoder.json").read_bytes()]
+    yield "store manifest", [path.read_bytes() for path in sorted(folder.glob("*/manifest.json"))]
+    yield "store vectors", [(folder / "events" / "pooled-00000.arrow").read_bytes()]
+    yield "store frames", [(folder / "events" / "frames-00000.arrow").read_bytes()]
+    tables = sorted((world / "cache" / "clips").glob("*.parquet"))
+    yield "clip table", [path.read_bytes() for path in tables if ".scan." not in path.name]
+    yield "scan memory", [path.read_bytes() for path in tables if ".scan." in path.name]
+    yield "result", [path.read_bytes() for path in sorted(GOLDEN.glob("*.json"))]
+    yield "predictions", [path.read_bytes() for path in sorted(GOLDEN.glob("*.parquet"))]
+
+
+def _texts(folder: Path, *patterns: str) -> list[bytes]:
+    return [path.read_bytes() for pattern in patterns for path in sorted(folder.glob(pattern))]
+
+
+def _manifests(clips: Sequence[Path]) -> Iterator[tuple[str, list[bytes]]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = _rows(clips)
+    several = [{**row, "label": "a; b"} for row in rows]
+    events = [{**row, "label": [{"onset": 0, "offset": 0.5, "label": "a"}]} for row in rows]
+    timed = [{**row, "start": "0.5", "end": "1"} for row in rows]
+    folds = [{"path": row["path"], "label": row["label"], "fold": row["split"] == "test"} for row in rows]
+    kinds = [rows[:3], several[:3], timed[:3], folds[:4]]
+    for name, delimiter in (("manifest CSV", ","), ("manifest TSV", "\t")):
+        written = [{**row, "label": json.dumps(row["label"])} for row in events[:3]]
+        yield name, [_csv(some, delimiter).encode() for some in [*kinds, written]]
+    yield "manifest JSONL", ["\n".join(map(json.dumps, some)).encode() for some in [*kinds, events[:3]]]
+    tables = []
+    for some in [*kinds, events[:3]]:
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.Table.from_pylist(some), sink)
+        tables.append(sink.getvalue().to_pybytes())
+    yield "manifest Parquet", tables
+
+
+def _archives(world: Path, clips: Sequence[Path]) -> Iterator[tuple[str, list[bytes]]]:
+    labels = [{"label": "zero"}, {"label": ["a b", "c d"]}, {"label": [{"start": 0.0, "end": 0.5, "note": 60}]}]
+    tars = []
+    for number, label in enumerate(labels):
+        path = world / "seed.tar"
+        write_tar(path, [(clip.stem, "wav", clip.read_bytes()[:600], label) for clip in clips[:2]])
+        tars.append(path.read_bytes())
+        with tarfile.open(
+            path, "w", format=(tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT)[number]
+        ) as tar:
+            for name, data in (
+                ("n\u00e4me" * (20 if number < 2 else 2) + ".json", b'{"label": "1"}'),
+                ("a.wav", b"audio"),
+            ):
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+        tars.append(path.read_bytes())
+        path.unlink()
+    yield "shard", [data[:8192] if len(data) > 20_000 else data for data in tars]
+    folder = world / "rows"
+    yield "training rows", [path.read_bytes() for path in sorted(folder.glob(f"*{SUFFIX}"))]
+    zips = []
+    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        sink = io.BytesIO()
+        with zipfile.ZipFile(sink, "w", method) as file:
+            file.writestr("a/b.txt", b"text " * 20)
+            file.writestr("c.wav", clips[0].read_bytes()[:300])
+        zips.append(sink.getvalue())
+    yield "zip", zips
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w:gz") as tar:
+        tar.add(clips[0], "a.wav")
+    yield "tar.gz", [sink.getvalue()]
+
+
+def _audio(data: Path, clips: Sequence[Path]) -> Iterator[tuple[str, list[bytes]]]:
+    music = min((data / "philharmonia" / "audio").glob("*.mp3"), key=lambda path: path.stat().st_size)
+    sound = min((data / "esc10" / "audio").glob("*.ogg"), key=lambda path: path.stat().st_size)
+    samples, rate = soundfile.read(sound, dtype="float32")
+    loudest = min(int(np.abs(samples).argmax()), len(samples) - rate)
+    short = samples[loudest : loudest + int(rate * _SHORT_S)]
+    stereo = np.stack([short, -short], axis=1)
+
+    def encoded(audio: np.ndarray, form: str, subtype: str | None = None) -> bytes:
+        sink = io.BytesIO()
+        soundfile.write(sink, audio, rate, format=form, subtype=subtype)
+        return sink.getvalue()
+
+    waves = [("WAV", kind) for kind in ("PCM_U8", "PCM_24", "FLOAT", "ULAW", "IMA_ADPCM", "GSM610")]
+    rare = [encoded(short[:400], form) for form in ("AIFF", "AU", "W64", "CAF", "RF64", "NIST", "SVX", "VOC", "MAT5")]
+    cut = short[:800]
+    whole = sound.read_bytes()
+    yield "audio WAV", [clips[0].read_bytes(), *(encoded(cut, form, kind) for form, kind in waves)]
+    yield "audio FLAC", [encoded(cut, "FLAC"), encoded(stereo[:800], "FLAC", "PCM_24")]
+    yield (
+        "audio OGG",
+        [
+            whole[:6000],
+            encoded(cut, "OGG", "VORBIS"),
+            encoded(cut, "OGG", "OPUS") if rate == 48_000 else encoded(stereo, "OGG"),
+        ],
+    )
+    yield "audio MP3", [music.read_bytes()[:3000], encoded(cut, "MP3")]
+    yield "audio others", rare
+    path = clips[0].parent / "seed.midi"
+    write_midi(path, [(0.5, 1.0, 60), (1.0, 2.0, 62)])
+    yield "MIDI notes", [path.read_bytes()]
