@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +95,8 @@ def decode_labels(text: str, kind: str) -> Labels:
         return value
     if kind == "frame-multi-label":
         labels = tuple(Event(float(onset), float(offset), label) for onset, offset, label in value)
+        if not all(math.isfinite(event.onset_s) and math.isfinite(event.offset_s) for event in labels):
+            raise ValueError("an event's times are not numbers")
         names = [event.label for event in labels]
     else:
         labels = names = tuple(value)

@@ -123,7 +123,7 @@ def _parquet_rows(card: Card, folder: Path, files: tuple[Path, ...]) -> Iterator
                     for record in batch.to_pylist():
                         yield _row(record, hub, split, classes, f"{path.stem}-{number:06d}", str(path))
                         number += 1
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, pa.ArrowException, ValueError, OverflowError) as error:
             raise DataError(f"cannot be read ({' '.join(str(error).split())})", where=path) from error
 
 

@@ -234,7 +234,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, _Row]]:
                 for row in batch.to_pylist():
                     number += 1
                     yield f"row {number}", row
-    except pa.ArrowException as error:
+    except (pa.ArrowException, ValueError, OverflowError) as error:  # the latter two: a date that is none
         raise InputError(f"is not a valid Parquet file ({' '.join(str(error).split())})", where=path) from error
 
 

@@ -104,8 +104,7 @@ def _safe_name(member: zipfile.ZipInfo, archive: Path) -> PurePosixPath:
     if mode and stat.S_IFMT(mode) not in (0, stat.S_IFREG):
         raise FetchError(f"the member {member.filename!r} is not a plain file", where=archive)
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        how = zipfile.compressor_names.get(member.compress_type, member.compress_type)
-        what = f"the member {member.filename!r} is packed by {how}"
+        what = f"the member {member.filename!r} is packed by method {member.compress_type}, not by deflate"
         raise FetchError(what, where=archive, remedy="unpack the archive by hand, or pack it by deflate")
     return name
 
