@@ -182,6 +182,7 @@ COMPANION_LAYERS = {
     "ablate": 8,
     "experiment_tasks": 8,
     "experiment_speech": 8,
+    "experiment_jobs": 8,
     "experiment": 9,
     "experiment_page": 10,
     "cli_data": 11,

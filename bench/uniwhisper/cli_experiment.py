@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from dataclasses import asdict
@@ -80,14 +81,17 @@ def experiment(
     split: Annotated[
         str, typer.Option("--split", help="The clips that are scored: test, or valid to choose settings on.")
     ] = "test",
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", min=1, help="Trainings at a time; without it, one a core.")
+    ] = None,
     write_doc: Annotated[
         Path | None, typer.Option("--write-doc", help="Write the tables into this page, between its two marks.")
     ] = None,
 ) -> None:
     """Train with a set or a kind of label held out, in turns, by two arms; score original and trained encoders.
 
-    Without --turn and --arm: nothing, each set and one kind of label held out with a language model, and nothing held
-    out with Whisper's decoder.
+    Without --turn and --arm: nothing and each set held out with a language model, and nothing held out with Whisper's
+    decoder.
     """
     from uniwhisper.experiment import ARMS, DEFAULT_RUNS, Settings, run_experiment
     from uniwhisper.experiment_page import report, write_tables
@@ -105,6 +109,7 @@ def experiment(
         output,
         Settings(config, overlay_of(settings or ()), runs, clips, alpha=alpha, split=chosen),
         say=lambda text: print(text, file=sys.stderr, flush=True),
+        jobs=jobs or min(len(runs), os.cpu_count() or 1),
     )
     lines = report(found)
     print("\n".join(lines))

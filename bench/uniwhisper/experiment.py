@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from uniwhisper.evaluate import Difference, differences, encoder_of, spec_of
+from uniwhisper.experiment_jobs import run_side_by_side
 from uniwhisper.experiment_speech import Heard, heard_digits
 from uniwhisper.experiment_tasks import (
     ALL,
@@ -32,9 +33,8 @@ from uwbench.api import Folders, InputError, ModelSpec, Options, UsageError, Uwb
 ARMS: dict[str, dict[str, Any]] = {"lm": {}, "whisper": {"lm": {"kind": "whisper", "lr": 1e-4}}}
 DEFAULT_RUNS = (
     (ALL, "lm"),
-    *((source.name, "lm") for source in SOURCES),
-    ("philharmonia_dynamic", "lm"),
     (ALL, "whisper"),
+    *((source.name, "lm") for source in SOURCES),
 )
 _DIGITS = "fsdd_digit"
 
@@ -82,9 +82,9 @@ class Outcome:
 
 
 def run_experiment(
-    data: Path, encoder: Path, output: Path, settings: Settings, say: Callable[[str], None] = print
+    data: Path, encoder: Path, output: Path, settings: Settings, say: Callable[[str], None] = print, jobs: int = 1
 ) -> Outcome:
-    """Do what is not done yet and return all scores.
+    """Do what is not done yet, `jobs` trainings at a time, and return all scores.
 
     Raises UsageError where `output` holds an experiment of other settings or a name is unknown, InputError where a
     clip that is scored would be trained on.
@@ -100,22 +100,25 @@ def run_experiment(
     say("original encoder: embeddings, probes, spoken digits")
     original = _score(ModelSpec(str(encoder), context="trimmed"), output)
     spoken = _spoken(encoder, encoder, output, settings.spoken, "original")
-    found = []
+    given = []
     for turn, arm in settings.runs:
-        done = output / f"{turn}-{arm}.json"
-        if not done.is_file():
-            say(f"held out {turn}, {arm}: training and scoring")
-            rows = write_rows(data, turn, output / "rows")
-            scores = _turn(turn, arm, encoder, output, rows, settings, original)
-            text = json.dumps(asdict(scores), indent=1, sort_keys=True) + "\n"
-            api.write_atomically(done, text.encode())
-        found.append(_read(done))
+        if not _done(output, turn, arm).is_file():
+            say(f"held out {turn}, {arm}: to be trained and scored")
+            rows = tuple(write_rows(data, turn, output / "rows"))
+            given.append((turn, arm, encoder, output, rows, settings, original))
+    run_side_by_side(_turn, given, jobs)
+    found = [_read(_done(output, turn, arm)) for turn, arm in settings.runs]
     return Outcome(tuple(found), spoken, _arms(found, output))
+
+
+def _done(output: Path, turn: str, arm: str) -> Path:
+    return output / f"{turn}-{arm}.json"
 
 
 def _turn(
     turn: str, arm: str, encoder: Path, output: Path, rows: Sequence[Path], settings: Settings, original: str
-) -> Scores:
+) -> None:
+    """Train, export and score, and write the scores."""
     from uniwhisper.config import load_config, overlaid
     from uniwhisper.export import export_encoder
     from uniwhisper.prepare import prepare
@@ -140,7 +143,7 @@ def _turn(
     elif not (folder / "uniwhisper.json").is_file():
         folder = export_encoder(result.checkpoint, folder, base=encoder, alpha=settings.alpha)
     trained = _score(spec_of(folder, "trimmed"), output)
-    return Scores(
+    scores = Scores(
         turn,
         arm,
         result.progress.step,
@@ -149,6 +152,8 @@ def _turn(
         _spoken(encoder, folder, output, settings.spoken, f"{turn}-{arm}"),
         _by_scope(output, turn, trained, original),
     )
+    text = json.dumps(asdict(scores), indent=1, sort_keys=True) + "\n"
+    api.write_atomically(_done(output, turn, arm), text.encode())
 
 
 def _by_scope(output: Path, turn: str, first: str, second: str) -> dict[str, tuple[Difference, ...]]:

@@ -54,8 +54,14 @@ class InMemory:
 
 def settings(whisper: str, **overlay: Any) -> Config:
     """Return a run of 4 + 16 steps with the real encoder and a language model of a few thousand parameters."""
-    run = {"save_every": 10, "log_every": 2, **overlay.pop("run", {})}
-    base = {"encoder": {"init": whisper}, "lm": {**LM, **overlay.pop("lm", {})}, "stages": {"bridge": 4, "joint": 16}}
+    run = {"save_every": 10, "keep": 3, "log_every": 2, **overlay.pop("run", {})}
+    base = {
+        "encoder": {"init": whisper, "lr": 1e-4},
+        "adapter": {"lr": 1e-3},
+        "lm": {**LM, "lr": 1e-3, **overlay.pop("lm", {})},
+        "stages": {"bridge": 4, "joint": 16, "bridge_lr": 1e-3, **overlay.pop("stages", {})},
+        "optimiser": {"reduction": "token", **overlay.pop("optimiser", {})},
+    }
     return load_config("cpu-mini", {**base, "run": run, **overlay})
 
 

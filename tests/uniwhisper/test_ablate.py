@@ -13,7 +13,7 @@ import pytest
 
 from uniwhisper.ablate import Arm, arms, changes, find_arm, run_arm
 from uniwhisper.cli import main
-from uniwhisper.config import load_config
+from uniwhisper.config import load_config, overlaid
 from uniwhisper.convert import Request, convert
 from uniwhisper.prepare import prepare
 from uniwhisper.templates import find_form
@@ -66,7 +66,7 @@ def test_the_list_prints_each_arm_with_its_difference(
 
 def test_an_arm_that_changes_two_things_is_refused_before_it_trains(tmp_path: Path) -> None:
     path = tmp_path / "both.yaml"
-    path.write_text("title: two\nchange: {adapter: {stack: 8}, encoder: {lr: 5.0e-5}}\n")
+    path.write_text("title: two\nchange: {adapter: {stack: 8}, encoder: {lr: 3.0e-5}}\n")
     with pytest.raises(UsageError, match="changes 2 things: encoder"):
         run_arm(find_arm(str(path)), "cpu-mini", [tmp_path], tmp_path / "run")
     with pytest.raises(UsageError, match="changes nothing"):
@@ -93,10 +93,10 @@ def test_an_arm_trains_with_its_change_alone_or_with_several_when_asked(
     folder = run_arm(find_arm("stack-8"), "cpu-mini", [tmp_path / "rows"], tmp_path / "one", base=base)
     trained = json.loads((folder / "trainer.json").read_text())["config"]
     assert (trained["adapter"]["stack"], trained["lm"]["dim"]) == (8, LM["dim"])
-    both = Arm("both", "two", {"adapter": {"stack": 2}, "encoder": {"lr": 5e-5}})
+    both = Arm("both", "two", {"adapter": {"stack": 2}, "encoder": {"lr": 3e-5}})
     folder = run_arm(both, "cpu-mini", [tmp_path / "rows"], tmp_path / "two", base=base, allow_several=True)
     trained = json.loads((folder / "trainer.json").read_text())["config"]
-    assert (trained["adapter"]["stack"], trained["encoder"]["lr"]) == (2, 5e-5)
+    assert (trained["adapter"]["stack"], trained["encoder"]["lr"]) == (2, 3e-5)
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,12 @@ def rows(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def asked_in(rows: Path, change: dict[str, Any]) -> Counter[tuple[str, str]]:
     """Return how often each task is asked in which words, in the first steps of a run of cpu-mini with a change."""
-    config = load_config("cpu-mini", {"stages": {"bridge": 4, "joint": 60}, **change})
+    varied = {
+        "stages": {"bridge": 4, "joint": 60},
+        "data": {"qa_per_audio": 2, "wording": {"instructions": "varied"}},
+        "run": {"batch_s": 48},
+    }
+    config = load_config("cpu-mini", overlaid(varied, change))
     batches = prepare(config, [rows]).batches
     return Counter(
         (question.task, question.instruction)

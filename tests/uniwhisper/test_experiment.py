@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -82,6 +83,19 @@ def test_a_turn_scores_what_it_held_out_and_what_it_heard(data: Path, whisper_ti
     lines = report(found)
     assert sum(line.startswith("| fsdd | lm | 4 |") and "| held out |" in line for line in lines) == 2
     assert any("fsdd_digit (held out)" in line for line in lines)
+
+
+@pytest.mark.slow
+def test_two_trainings_at_a_time_are_scored_as_one_after_the_other(
+    data: Path, whisper_tiny: Path, done: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "jobs"
+    shutil.copytree(done, output)
+    runs = (("esc10", "lm"), ("none", "whisper"), ("fsdd", "lm"))
+    found = run_experiment(data, whisper_tiny, output, replace(SETTINGS, runs=runs), say=lambda text: None, jobs=2)
+    assert [(one.turn, one.arm, one.steps) for one in found.runs] == [(*run, 4) for run in runs]
+    assert {row.name for row in found.runs[0].scopes["held out"]} == {"esc10_label", "average (task)"}
+    assert (output / "fsdd-lm.json").read_bytes() == (done / "fsdd-lm.json").read_bytes()
 
 
 def test_no_scored_test_clip_is_trained_on(data: Path, done: Path) -> None:

@@ -39,6 +39,7 @@ SMALL = {f"lm.{name}": value for name, value in LM.items()} | {
     "run.batch_s": 16,
     "run.micro_batch_s": 8,
     "run.save_every": 4,
+    "run.keep": 3,
     "run.log_every": 2,
     "stages.bridge": 2,
     "stages.joint": 6,
