@@ -50,7 +50,7 @@ from uwbench.cli_options import (
     model_specs,
     split_names,
 )
-from uwbench.errors import UsageError, UwbenchError, disk_error
+from uwbench.errors import UsageError, UwbenchError, disk_error, printable
 
 if TYPE_CHECKING:
     from uwbench.options import Folders, Options
@@ -111,7 +111,7 @@ class ListingGroup(Group):
 def _fail(message: str, code: int) -> NoReturn:
     # Not rich: a message may hold file names with brackets, and must never be read as markup.
     sys.stdout.flush()
-    print(f"uwbench: {message}", file=sys.stderr, flush=True)
+    print(f"uwbench: {printable(message)}", file=sys.stderr, flush=True)
     raise SystemExit(code)
 
 
@@ -244,9 +244,9 @@ def extract(
         )
     for name_, task_, done in report.extractions:
         if done is None:
-            print(f"{name_}  {task_}: everything was cached")
+            print(printable(f"{name_}  {task_}: everything was cached"))
         else:
-            print(f"{name_}  {task_}: {done.encoded:,} clips in {done.seconds:.1f} s")
+            print(printable(f"{name_}  {task_}: {done.encoded:,} clips in {done.seconds:.1f} s"))
     _leave(report)
 
 
@@ -397,7 +397,7 @@ def _finish(report: Report, suite: str | None, as_json: bool) -> None:
 def _leave(report: Report) -> None:
     sys.stdout.flush()
     for line in report.missing:
-        print(f"not here: {line}", file=sys.stderr)
+        print(printable(f"not here: {line}"), file=sys.stderr)
     for line in report.failures:
-        print(f"failed: {line}", file=sys.stderr)
+        print(printable(f"failed: {line}"), file=sys.stderr)
     raise typer.Exit(report.exit_code)

@@ -27,7 +27,7 @@ from uwbench.cli_options import (
     Weights,
     print_json,
 )
-from uwbench.errors import UsageError
+from uwbench.errors import UsageError, printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -186,7 +186,7 @@ def _print_conformance(found: Conformance, info: EncoderInfo, audio: str) -> Non
     for name, value in rows.items():
         print(f"{name:<16} {value}")
     for problem in found.problems:
-        print(f"problem: {problem}")
+        print(printable(f"problem: {problem}"))
     if not found.problems:
         print("no problem found")
 
@@ -332,7 +332,7 @@ def _print_check(report: CheckReport) -> None:
     counts = ", ".join(f"{place} {count:,}" for place, count in report.counts.items())
     print(f"{report.task}: {report.clips:,} clips from {report.source} ({counts})")
     for problem in report.problems:
-        print(f"  {problem.severity}: {problem.message} [{problem.code}]")
+        print(printable(f"  {problem.severity}: {problem.message} [{problem.code}]"))
     if not report.problems:
         print("  no fault found")
     for fault in report.faults:
@@ -353,7 +353,7 @@ def list_cache(cache: Cache = None, as_json: Json = False) -> None:
         for one in found:
             poolings = ",".join(one.poolings)
             table.add_row(
-                one.encoder,
+                printable(one.encoder),
                 one.fingerprint[:8],
                 one.task,
                 f"{one.clips:,}",

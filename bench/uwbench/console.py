@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from uwbench.errors import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
@@ -37,14 +39,14 @@ class TerminalReporter:
         self.start = self.last_line = 0.0
 
     def note(self, text: str) -> None:
-        self.console.print(text, markup=False, soft_wrap=True)
+        self.console.print(printable(text), markup=False, soft_wrap=True)
 
     def planned(self, plans: Sequence[Plan], missing: Sequence[str], folders: Folders) -> None:
         for line in plan_lines(plans, missing, folders):
-            self.console.print(line, markup=False, soft_wrap=True)
+            self.console.print(printable(line), markup=False, soft_wrap=True)
 
     def started(self, model: str, task: str, clips: int) -> None:
-        self.title, self.total, self.clips, self.audio_s = f"{model}  {task}", clips, 0, 0.0
+        self.title, self.total, self.clips, self.audio_s = printable(f"{model}  {task}"), clips, 0, 0.0
         self.start = self.last_line = time.monotonic()
         if self.console.is_terminal:
             self.bar = _bar(self.console)

@@ -6,7 +6,16 @@ with the right exit code: 1 when work failed (what finished is kept), 2 when the
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+
+# Control characters but line ends and tabs, marks that turn the direction of writing, halves of surrogate pairs.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """Return a text of others for a terminal: what would move its cursor, title or colours stands as an escape."""
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
 class UwbenchError(Exception):
@@ -25,7 +34,7 @@ class UwbenchError(Exception):
 
     def __str__(self) -> str:
         text = self.what if self.where is None else f"{self.where}: {self.what}"
-        return text if self.remedy is None else f"{text}; {self.remedy}"
+        return printable(text if self.remedy is None else f"{text}; {self.remedy}")
 
     def __reduce__(self) -> tuple[object, ...]:
         # Keyword-only arguments are lost by the default pickling, and workers send errors across processes.

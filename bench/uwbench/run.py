@@ -118,6 +118,8 @@ def probe_cached(
     protocol = _protocol(options)
     stores, problems = open_encoders(folders.cache)
     report.failures.extend(problems)
+    if problems and not stores:
+        return report  # the cache is not empty: what it holds is damaged, and that is said
     chosen = choose_stores(stores, models, folders.cache)
     names = _cached_tasks(chosen, tasks, suite, folders, options, report)
     for store in chosen:

@@ -15,7 +15,7 @@ from typing import Literal
 
 from uwbench.card import Bootstrap, Protocol, Suite, find_protocol, find_suite, names_of
 from uwbench.contamination import SEEN, judge
-from uwbench.errors import UsageError
+from uwbench.errors import UsageError, printable
 from uwbench.fingerprint import SHORT
 from uwbench.report.references import Published, load_references
 from uwbench.report.ties import Standing, TaskDraws, draw_tasks, stand
@@ -439,7 +439,7 @@ def _model(key: str, label: str, results: Sequence[Result]) -> BoardModel:
     newest = max(results, key=lambda result: result.run.started)
     return BoardModel(
         key=key,
-        label=label,
+        label=printable(label),
         info=newest.model,
         speed={name: median(speed[name] for speed in speeds) for name in sorted(names)} or None,
         device=newest.run.device,

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from uwbench.errors import printable
 from uwbench.report.export import MARKS, METHOD_NAMES, legend
 from uwbench.score import AVERAGES, METHODS, Average, Method, averages
 
@@ -116,7 +117,7 @@ def layers_table(results: Sequence[Result]) -> Table | None:
 def _model_text(result: Result) -> str:
     """Return a model's name, with its context where that is not what it was trained with."""
     model = result.model
-    return f"{model.name} (trimmed)" if model.context == "trimmed" else model.name
+    return printable(f"{model.name} (trimmed)" if model.context == "trimmed" else model.name)
 
 
 def _further(score: Score, name: str) -> str:
