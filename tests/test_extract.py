@@ -16,8 +16,8 @@ from torch.overrides import TorchFunctionMode
 
 from conftest import Command
 from spectrum_encoder import RATE, SpectrumEncoder, reference
+from tones import CARD, SETTINGS, plan_for, run, tones
 from uwbench.audio import chunks, decode, decode_windows
-from uwbench.card import Card
 from uwbench.clip import AudioArray, AudioFile, Clip
 from uwbench.encoders.base import Encoded, ModelSpec
 from uwbench.encoders.resolve import open_encoder
@@ -25,42 +25,6 @@ from uwbench.errors import AudioError, DataError, EncoderError, UsageError
 from uwbench.extract import Extraction, cut_batches, extract
 from uwbench.forward import Forward, Settings
 from uwbench.plan import Plan, describe_encoder, layer_indices, look_at, make_plan, share_of
-
-SETTINGS = Settings("cpu", batch_seconds=4.0, workers=2)
-CARD = Card.model_validate(
-    {
-        "name": "tones",
-        "version": 1,
-        "title": "Tones",
-        "domain": "sound",
-        "kind": "single-label",
-        "metric": "accuracy",
-        "splits": {"train": "train", "test": "test"},
-        "chance": 0.5,
-    }
-)
-
-
-def tones(count: int, seed: int = 0, longest: float = 0.5) -> list[Clip]:
-    rng = np.random.default_rng(seed)
-    clips = []
-    for index in range(count):
-        samples = rng.standard_normal(rng.integers(100, int(longest * RATE))).astype(np.float32)
-        split = "test" if index % 3 == 0 else "train"
-        clips.append(Clip(f"clip{index}", AudioArray(samples, RATE, f"clip{index}"), str(index % 2), split=split))
-    return clips
-
-
-def plan_for(clips: list[Clip], cache: Path, encoder: SpectrumEncoder, **options: Any) -> Plan:
-    force = options.pop("force", False)
-    record = describe_encoder(encoder.info, **{"layers": "all", **options})
-    return make_plan(look_at(CARD, clips, "made", (), cache, None), record, cache, force=force)
-
-
-def run(clips: list[Clip], cache: Path, encoder: SpectrumEncoder, **options: Any) -> tuple[Plan, Extraction]:
-    plan = plan_for(clips, cache, encoder, **options)
-    encoder.load("cpu", "fp32")
-    return plan, extract(plan, encoder, SETTINGS, lambda clips, seconds: None)
 
 
 def hashes(cache: Path) -> dict[str, str]:
@@ -193,81 +157,6 @@ def test_a_damaged_part_is_redone_and_only_it(tmp_path: Path) -> None:
     assert hashes(tmp_path) == before
 
 
-def test_out_of_memory_halves_batches_and_changes_no_number(tmp_path: Path) -> None:
-    clips = tones(80)
-    plan, _ = run(clips, tmp_path / "large", SpectrumEncoder())
-    small = SpectrumEncoder(most_windows=3)
-    other, done = run(clips, tmp_path / "small", small)
-    assert done.encoded == 80
-    assert max(small.batches) <= 3
-    keys = plan.task.table.keys
-    expected = plan.store.read_pooled(keys, task="tones")
-    np.testing.assert_allclose(other.store.read_pooled(keys, task="tones"), expected, rtol=1e-5, atol=1e-6)
-
-
-def test_the_size_that_fits_is_remembered_by_length_and_what_was_done_is_kept() -> None:
-    """Two seconds a window: 40 do not fit, 5 do. The next batch of that length starts there, others do not."""
-    tried: list[int] = []
-
-    class Watched(SpectrumEncoder):
-        def encode(self, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
-            tried.append(len(waveforms))
-            return super().encode(waveforms, lengths, layers)
-
-    encoder = Watched(most_windows=5)
-    encoder.load("cpu", "fp32")
-    forward = Forward(encoder, [0, 1], ("mean",), Settings("cpu", 1e6, 1), frames=False)
-    rng = np.random.default_rng(0)
-    long, short = (rng.standard_normal((40, seconds * RATE)).astype(np.float32) for seconds in (2, 1))
-    found = forward(list(long), ["clip"] * 40)
-    assert tried == [40, 20, 10, *[5] * 8]  # nothing is encoded twice
-    for window, samples in zip(found, long, strict=True):
-        np.testing.assert_allclose(window.pooled.mean, reference(samples), rtol=1e-4, atol=1e-4)
-    tried.clear()
-    forward(list(long), ["clip"] * 40)
-    assert tried == [5] * 8
-    tried.clear()
-    forward(list(short), ["clip"] * 40)
-    assert tried[0] == 40
-
-
-def test_out_of_memory_goes_down_to_the_chunks_of_one_clip_and_changes_no_number(tmp_path: Path) -> None:
-    clips = tones(6, longest=3.5)
-    plan, _ = run(clips, tmp_path / "large", SpectrumEncoder(context_s=1.0))
-    small = SpectrumEncoder(context_s=1.0, most_windows=1)
-    other, done = run(clips, tmp_path / "small", small)
-    assert done.encoded == 6
-    assert done.chunked >= 2
-    assert set(small.batches) == {1}
-    keys = plan.task.table.keys
-    expected = plan.store.read_pooled(keys, task="tones")
-    np.testing.assert_allclose(other.store.read_pooled(keys, task="tones"), expected, rtol=1e-5, atol=1e-6)
-
-
-def test_memory_that_the_machine_does_not_have_is_backed_off_from_too(tmp_path: Path) -> None:
-    """On the CPU torch raises a RuntimeError, here a real one: more is asked for than addresses can name."""
-
-    class Greedy(SpectrumEncoder):
-        def encode(self, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
-            if len(waveforms) > 2:
-                torch.empty(1 << 60, dtype=torch.uint8)
-            return super().encode(waveforms, lengths, layers)
-
-    greedy = Greedy()
-    _, done = run(tones(9), tmp_path, greedy)
-    assert done.encoded == 9
-    assert max(greedy.batches) <= 2
-
-
-def test_another_error_of_the_encoder_is_not_taken_for_one_of_memory(tmp_path: Path) -> None:
-    class Broken(SpectrumEncoder):
-        def encode(self, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
-            raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
-
-    with pytest.raises(EncoderError, match=r"spectrum failed on a batch of \d+: RuntimeError: mat1"):
-        run(tones(4), tmp_path, Broken())
-
-
 @pytest.mark.parametrize("context", ["full", "trimmed"])
 def test_a_forward_is_launched_without_reading_anything_back(
     whisper_tiny: Path, context: Literal["full", "trimmed"]
@@ -292,11 +181,6 @@ def test_a_forward_is_launched_without_reading_anything_back(
     with Watch():
         forward.start([np.zeros(seconds * RATE, np.float32) for seconds in (1, 5, 2)], ["a", "b", "c"])
     assert masks == [context == "trimmed"] * (len(encoder.info.layers) - 1)
-
-
-def test_one_window_that_does_not_fit_is_an_error_that_names_the_clip(tmp_path: Path) -> None:
-    with pytest.raises(EncoderError, match=r"clip\d+: does not fit into memory alone"):
-        run(tones(5), tmp_path, SpectrumEncoder(most_windows=0))
 
 
 def test_values_that_are_not_finite_name_the_clip(tmp_path: Path) -> None:
@@ -462,17 +346,6 @@ def test_windows_are_the_pieces_of_the_whole(shared_data: Path) -> None:
             assert [len(piece) for piece in found] == [len(piece) for piece in expected]
             for one, other in zip(found, expected, strict=True):
                 np.testing.assert_array_equal(one, other)
-
-
-def test_parts_of_many_layers_stay_small(tmp_path: Path) -> None:
-    """A part's vectors are held while it is made: 128 MiB at most, whatever an encoder gives a clip."""
-    encoder = SpectrumEncoder()
-    info = replace(encoder.info, layers=tuple(map(str, range(33))), dim=128_000)
-    plan = make_plan(
-        look_at(CARD, tones(40), "made", (), tmp_path, None), describe_encoder(info, layers="all"), tmp_path
-    )
-    assert max(len(part.rows) for part in plan.parts) * 33 * 128_000 * 2 * 4 <= 128 << 20
-    assert plan.to_encode == 40
 
 
 @pytest.mark.parametrize(("count", "what"), [(0, "valid frames of"), (10**6, "valid frames of")])
