@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from fuzz.readers import Reader
 
 LIMIT_S = 10.0  # an input that takes longer hangs
-_START_S = 120.0  # until the first input: imports, with coverage
+_BUSY_MACHINE = 30  # times as long by the clock, where the process had no core to run on
+_START_S = 120.0  # until the first input, and between two: imports, with coverage
 _RESTARTS = 5  # after an input that killed the process
 _QUICK = 0.01
 
@@ -110,21 +111,35 @@ def _watch(words: list[str], log: Path, board: Board, limit_s: float) -> str | N
     """Run a trial; return what ended it before its time, None where nothing did."""
     with log.open("ab") as sink:
         child = subprocess.Popen([sys.executable, str(HERE / "trial.py"), *words], stdout=sink, stderr=sink)
-    last, since = -1, time.monotonic()
-    while child.poll() is None:
-        time.sleep(0.05)
-        inputs, _, _, _, busy = board.counts()
-        if inputs != last:
-            last, since = inputs, time.monotonic()
-        elif time.monotonic() - since > (limit_s if busy else _START_S):
-            child.kill()
-            child.wait()
-            return f"took more than {time.monotonic() - since:.0f} s"
+    last, since, ran = -1, time.monotonic(), 0.0
+    try:
+        while child.poll() is None:
+            time.sleep(0.05)
+            inputs, _, _, _, busy = board.counts()
+            waited = time.monotonic() - since
+            if inputs != last:
+                last, since, ran = inputs, time.monotonic(), _seconds_run(child.pid)
+                continue
+            allowed = limit_s if busy else _START_S
+            if waited > allowed and (_seconds_run(child.pid) - ran > allowed or waited > _BUSY_MACHINE * allowed):
+                return f"took more than {waited:.0f} s"
+    finally:
+        child.kill()
+        child.wait()
     if child.returncode == 0:
         return None
     if child.returncode < 0:
         return f"died of {signal.Signals(-child.returncode).name}"
     return f"left with {child.returncode}"
+
+
+def _seconds_run(pid: int) -> float:
+    """Return the seconds that a process had a core; the time of the clock where the system does not tell."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return time.monotonic()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # in user mode and in the system's
 
 
 def replay(bench: Bench, path: Path) -> int:
@@ -199,13 +214,13 @@ def main() -> None:
 
     given = _arguments()
     work = fast_folder()
+    tallies: list[Tally] = []
     try:
         bench = Bench(work / "world", work, given.crashes)
         make_world(bench.world)
         if given.replay is not None:
             raise SystemExit(replay(bench, given.replay))
         readers = [reader for reader in READERS if not given.only or given.only.lower() in reader.name.lower()]
-        tallies: list[Tally] = []
         for name, (inputs, made) in _shares(readers, given.inputs, given.quick).items():
             engines = (
                 [("mutation", inputs)] if given.engine == "mutation" else [("atheris", inputs), ("hypothesis", made)]
@@ -214,6 +229,8 @@ def main() -> None:
                 if count and given.engine in (None, engine):
                     tallies.append(try_reader(bench, name, engine, count, given.seed))
                     _tell(tallies[-1])
+    except KeyboardInterrupt:
+        print("stopped: the table has what was finished", file=sys.stderr)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     if given.json:

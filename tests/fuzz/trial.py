@@ -201,7 +201,8 @@ def by_hypothesis(trial: Trial, seeds: Sequence[bytes], count: int, seed: int) -
     def give(data: bytes) -> None:
         trial(data)
 
-    while trial.inputs < count:  # a strategy that has no more to say ends early
+    wanted = trial.inputs + count
+    while trial.inputs < wanted:  # a strategy that has no more to say ends early
         before = trial.inputs
         give()
         if trial.inputs == before:
@@ -221,6 +222,7 @@ def by_atheris(trial: Trial, corpus: Path, count: int, seed: int) -> NoReturn:
         "rss_limit_mb": 0,
         "malloc_limit_mb": 0,
         "reload": 0,
+        "artifact_prefix": f"{corpus.parent}/",  # else slow inputs are left in the folder that one works in
         "verbosity": 0,
         **dict.fromkeys(("handle_abrt", "handle_bus", "handle_fpe", "handle_ill", "handle_segv"), 0),
     }
