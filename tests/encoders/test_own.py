@@ -22,6 +22,7 @@ from uwbench.encoders.conformance import check_encoder
 from uwbench.encoders.mel import slaney_filters
 from uwbench.encoders.resolve import open_encoder
 from uwbench.errors import EncoderError, InputError, UsageError
+from uwbench.forward import Forward, Settings
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "adding-an-encoder.md"
 
@@ -151,6 +152,16 @@ def test_an_x_ares_file_runs_unchanged(tmp_path: Path) -> None:
     with torch.inference_mode():
         found = encoder.encode(samples, torch.tensor([8000]), [0])
         torch.testing.assert_close(found.frames[:, 0], layer(samples[:, None]).transpose(1, 2))
+
+
+def test_an_x_ares_file_is_launched_without_reading_anything_back(tmp_path: Path) -> None:
+    """On torch's meta device nothing can be read back."""
+    file = tmp_path / "two_step.py"
+    file.write_text(XARES.replace("HOP", "40"))
+    encoder = open_encoder(ModelSpec(f"{file}:TwoStepEncoder"))
+    encoder.load("meta", "fp32")
+    forward = Forward(encoder, [0], ("mean",), Settings("meta", 60.0, 1), frames=False)
+    forward.start([np.zeros(count, np.float32) for count in (8000, 9000)], ["a", "b"])
 
 
 def test_the_check_finds_a_hop_declared_wrong(tmp_path: Path) -> None:

@@ -79,7 +79,8 @@ class Encoder(Protocol):
     def encode(self, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
         """Encode float32 `(batch, samples)` at `info.sample_rate`, zero beyond `lengths` `(batch,)` samples.
 
-        `layers` are indices into `info.layers`. Called under `torch.inference_mode`.
+        The batch is as wide as its longest clip, or as `info.min_s` where that is longer. `layers` are indices into
+        `info.layers`. Called under `torch.inference_mode`.
         """
         ...
 

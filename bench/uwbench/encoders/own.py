@@ -109,7 +109,7 @@ class XaresEncoder:
         """Return all frames of one clip."""
         import torch
 
-        frames = self._model(waveforms[:, : int(lengths.max())])
+        frames = self._model(waveforms)
         valid = torch.full_like(lengths, frames.shape[1])
         return Encoded(frames.unsqueeze(1).expand(-1, len(layers), -1, -1), valid)
 

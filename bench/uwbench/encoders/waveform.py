@@ -66,12 +66,10 @@ def open_waveform(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
         inside = torch.arange(waveforms.shape[1], device=waveforms.device) < lengths[:, None]
         inputs = _normalise(waveforms, inside) if normalised else waveforms
         lengths = lengths.clamp(min=least)
-        # Equal lengths shorter than the batch is wide: only the least length may be longer than the clips.
-        inputs = inputs[:, : int(lengths.max())].to(model.dtype)
-        mask = None
-        if not grouped and int(lengths.min()) < inputs.shape[1]:
-            mask = (torch.arange(inputs.shape[1], device=inputs.device) < lengths[:, None]).long()
-        output = model(inputs, attention_mask=mask, output_hidden_states=True)
+        # Clips of one length fill the batch. Whether others do is read on the CPU alone: it would stall a device.
+        full = grouped or (lengths.device.type == "cpu" and int(lengths.min()) == inputs.shape[1])
+        mask = None if full else (torch.arange(inputs.shape[1], device=inputs.device) < lengths[:, None]).long()
+        output = model(inputs.to(model.dtype), attention_mask=mask, output_hidden_states=True)
         for kernel, stride in convolutions:
             lengths = (lengths - kernel) // stride + 1
         return Encoded(pick(output.hidden_states, output.last_hidden_state, layers), lengths)
