@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--products", action="store_true", help="the products of training alone")
     parser.add_argument("--all", action="store_true", help="every task at its true size")
     parser.add_argument("--record", type=Path, help="a JSON line a task is added here; tasks that have one are kept")
-    parser.add_argument("--frames-gb", type=float, default=4.0, help="distinct frames of a frame task on the disk")
+    parser.add_argument("--frames-gb", type=float, default=2.0, help="distinct frames of a frame task on the disk")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)  # a task in this process, as a JSON line
     options = parser.parse_args()

@@ -199,8 +199,10 @@ class MlpSettings(_Closed):
     validation_share: float = Field(gt=0, lt=1)  # of the training clips, by group, where no validation split exists
     selection: Literal["validation", "xares"]  # "xares": on test data where X-ARES does so, labelled as a leak
     grid_clips: int | None = None  # larger training sets search the grid on a subsample of this many clips
+    grid_shown: int | None = None  # as `shown`, while the grid is searched; None: the same
     grid_frames: int | None = None  # frame tasks: frames that the grid is searched on, and measured on
     train_frames: int | None = None  # frame tasks: frames that the final seeds train on, evenly spaced
+    test_frames: int | None = None  # frame tasks: about this many test frames, those of randomly drawn segments
     metric_of_folds: Literal["pooled", "mean"]
 
 

@@ -110,6 +110,11 @@ class FrameLabels:
             kept.append(self.offsets[row] + np.flatnonzero(drawn[segments]))
         return np.concatenate(kept)
 
+    def counts(self, items: np.ndarray, clips: np.ndarray) -> np.ndarray:
+        """Return how many of some frames are each clip's, `(len(clips),)`."""
+        owner = np.searchsorted(self.offsets, items, side="right") - 1
+        return np.bincount(owner, minlength=len(self.offsets) - 1)[clips]
+
     def targets(self, items: np.ndarray) -> np.ndarray:
         return np.unpackbits(self.packed[items], axis=1, count=len(self.classes)).astype(np.float32)
 

@@ -48,7 +48,7 @@ class Kind(Protocol):
     """One kind of task. Items are rows of the inputs: the clips, or frames of clips.
 
     `items` are all items of some clips; `thin` and `sample` give about `limit` of them, the first to train on, the
-    second so that they can be measured.
+    second so that they can be measured. `counts` says how many of some items are each clip's.
     """
 
     classes: tuple[str, ...]
@@ -62,6 +62,8 @@ class Kind(Protocol):
     def thin(self, clips: np.ndarray, limit: int | None) -> np.ndarray: ...
 
     def sample(self, clips: np.ndarray, limit: int | None) -> np.ndarray: ...
+
+    def counts(self, items: np.ndarray, clips: np.ndarray) -> np.ndarray: ...
 
     def targets(self, items: np.ndarray) -> np.ndarray: ...
 
@@ -107,6 +109,10 @@ class OfClips:
         return subsample(clips, self.strata(), limit, random_numbers("thin", limit, len(clips)))
 
     sample = thin
+
+    def counts(self, items: np.ndarray, clips: np.ndarray) -> np.ndarray:
+        _require_rows(items, items, clips)
+        return np.ones(len(clips), np.int64)
 
 
 class SingleLabel(OfClips):

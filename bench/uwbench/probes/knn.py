@@ -75,7 +75,9 @@ def neighbours(
     for start in range(0, len(queries), _QUERIES):
         block = np.ascontiguousarray(queries[start : start + _QUERIES], dtype=np.float32)
         rough, index = search(block, wanted)
-        similarity = _exact(bank, block, index).round(decimals)
+        # At least k candidates have an exact similarity of rough[k - 1] - _NEAR: one further below is none of the k.
+        near = (rough >= rough[:, k - 1 : k] - 2 * _NEAR - 10.0**-decimals).sum(axis=1)
+        similarity = _exact(bank, block, index, near).round(decimals)
         similarity, index = _sort(similarity, index)
         if wanted < len(bank):
             open_end = np.flatnonzero(rough[:, -1] + _NEAR + 10.0**-decimals >= similarity[:, k - 1])
@@ -144,16 +146,16 @@ def _torch(bank: np.ndarray, device: str) -> SearchFunction:
     return search
 
 
-def _exact(bank: np.ndarray, block: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """Return float64 inner products of each query with its candidates."""
+def _exact(bank: np.ndarray, block: np.ndarray, index: np.ndarray, near: np.ndarray) -> np.ndarray:
+    """Return float64 inner products of each query with its first candidates, `near` of them at least, else -inf."""
     import torch
 
-    out = np.empty(index.shape, np.float64)
+    out = np.full(index.shape, -np.inf)
     for start in range(0, len(block), _EXACT):
-        part = index[start : start + _EXACT]
+        part = index[start : start + _EXACT, : int(near[start : start + _EXACT].max())]
         rows = torch.from_numpy(bank[part.ravel()]).double().view(*part.shape, -1)
         queries = torch.from_numpy(block[start : start + _EXACT]).double()[:, :, None]
-        out[start : start + _EXACT] = torch.bmm(rows, queries)[:, :, 0].numpy()
+        out[start : start + _EXACT, : part.shape[1]] = torch.bmm(rows, queries)[:, :, 0].numpy()
     return out
 
 

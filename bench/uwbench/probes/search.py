@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _STATE_BYTES = 1 << 30  # weights, gradients and moments of the probes that train together
 _SCORED_VALUES = 50_000_000  # test scores held at once: 200 MB
+_SIDE_BY_SIDE = 4  # stacks trained at once on the CPU, each by its share of the threads
 _STATISTICS_ITEMS = 16_384  # items read at once for means and deviations
 
 
@@ -69,12 +71,22 @@ def grid_points(settings: MlpSettings) -> list[Point]:
     return [Point(*values) for values in product(settings.widths, settings.learning_rates, settings.weight_decays)]
 
 
-def epochs_for(settings: MlpSettings, xares: Xares, items: int) -> int:
-    """Return the protocol's number of epochs for so many training items; `xares` is the card's own, where it counts."""
+def epochs_for(settings: MlpSettings, xares: Xares, items: int, shown: int | None = None) -> int:
+    """Return the number of epochs for so many training items, so that about `shown` are seen (None: as the protocol
+    says); `xares` is the task card's own, where it counts.
+    """
     epochs = xares.epochs if settings.epochs == "card" else settings.epochs
-    if settings.shown is None:
+    shown = settings.shown if shown is None else shown
+    if shown is None:
         return epochs
-    return max(min(epochs, round(settings.shown / max(items, 1))), min(settings.least_epochs, epochs))
+    return max(min(epochs, round(shown / max(items, 1))), min(settings.least_epochs, epochs))
+
+
+def _stacks(device: str) -> int:
+    """Return how many stacks are trained at once on a device."""
+    import torch
+
+    return min(_SIDE_BY_SIDE, torch.get_num_threads()) if device == "cpu" else 1
 
 
 class Search:
@@ -94,6 +106,7 @@ class Search:
     ) -> None:
         self.kind, self.settings, self.xares, self.seed = kind, settings, xares, seed
         self.frames_a_clip = frames_a_clip
+        self.stacks = _stacks(device)
         shape = inputs(kind.items(np.zeros(1, np.int64))[:1]).shape[1:]
         self.problem = Problem(
             dim=shape[-1],
@@ -115,9 +128,25 @@ class Search:
         best: dict[int, Choice] = {}
         for width in self.settings.widths:
             points = tuple(point for point in grid_points(self.settings) if point.width == width)
-            jobs = [(index, self._search_stream(folds[index], points)) for index in range(len(folds))]
-            for batch in self._batches(jobs):
-                self._search(folds, dict(batch), best)
+            streams = [self._search_stream(fold, points) for fold in folds]
+            parts = np.array_split(np.arange(len(points)), min(self.stacks, len(points)))
+            batches = [
+                batch
+                for part in parts
+                for batch in self._batches(
+                    [
+                        (index, replace(stream, points=tuple(points[at] for at in part)))
+                        for index, stream in enumerate(streams)
+                    ]
+                )
+            ]
+            found = list(self._side_by_side(lambda batch: self._search(folds, dict(batch)), batches))
+            for index in range(len(folds)):
+                # Of a full tie, the earlier epoch; of one epoch, the earlier point: whatever trained side by side.
+                own = (part[index] for part in found if index in part)
+                choice = min(own, key=lambda choice: (-choice.metric, choice.loss, choice.share))
+                if choice.better_than(best.get(index)):
+                    best[index] = choice
         return [best[index] for index in range(len(folds))]
 
     def train(self, folds: Sequence[Fold], choices: Sequence[Choice], seeds: Sequence[int]) -> Iterator[Trained]:
@@ -129,8 +158,32 @@ class Search:
         ]
         for width in sorted({choice.point.width for choice in choices}):
             wanted = [job for job in jobs if job[1][1].points[0].width == width]
-            for batch in self._batches(wanted, stream_of=lambda job: job[1][1]):
-                yield from self._train(folds, batch)
+            batches = list(self._batches(wanted, stream_of=lambda job: job[1][1], parts=self.stacks))
+            for done in self._side_by_side(lambda batch: self._train(folds, batch), batches):
+                yield from done
+
+    def _side_by_side(self, work: Callable[[Any], Any], batches: Sequence[Any]) -> Iterator[Any]:
+        """Yield what `work` makes of each batch, in order, several at a time.
+
+        Two stacks with a core each train faster than one with two cores: the operations between the products are too
+        small to be shared.
+        """
+        import torch
+
+        if self.stacks == 1 or len(batches) == 1:
+            yield from map(work, batches)
+            return
+        threads = torch.get_num_threads()
+
+        def alone(batch: Any) -> Any:
+            torch.set_num_threads(max(1, threads // self.stacks))
+            return work(batch)
+
+        try:
+            with ThreadPoolExecutor(self.stacks) as pool:
+                yield from pool.map(alone, batches)
+        finally:
+            torch.set_num_threads(threads)
 
     def refits(self, fold: Fold) -> bool:
         """Return whether the final seeds train on the fold's validation clips too."""
@@ -143,7 +196,8 @@ class Search:
         return self.kind.thin(clips, self.settings.train_frames if self.kind.of_frames else None)
 
     def _search_stream(self, fold: Fold, points: tuple[Point, ...]) -> Stream:
-        return self._stream(self._grid_items(fold.train), ("search", self.seed, fold.name or ""), points)
+        items, key = self._grid_items(fold.train), ("search", self.seed, fold.name or "")
+        return self._stream(items, key, points, shown=self.settings.grid_shown)
 
     def _final_streams(self, fold: Fold, choice: Choice, seeds: Sequence[int]) -> list[Stream]:
         refit = self.refits(fold)
@@ -152,7 +206,12 @@ class Search:
         return [replace(first, key=("final", self.seed, seed, fold.name or "")) for seed in seeds]
 
     def _stream(
-        self, items: np.ndarray, key: tuple[str | int, ...], points: tuple[Point, ...], share: float = 1.0
+        self,
+        items: np.ndarray,
+        key: tuple[str | int, ...],
+        points: tuple[Point, ...],
+        share: float = 1.0,
+        shown: int | None = None,
     ) -> Stream:
         settings = self.settings
         batch = self.xares.batch if settings.batch == "card" else settings.batch
@@ -160,25 +219,27 @@ class Search:
             batch *= max(1, round(self.frames_a_clip))
         if settings.epoch_steps is not None:
             batch = max(batch, math.ceil(len(items) / settings.epoch_steps))
-        epochs = epochs_for(settings, self.xares, len(items))
+        epochs = epochs_for(settings, self.xares, len(items), shown)
         centre = scale = None
         if settings.normalise == "standard":
             centre, scale = statistics(self.problem.inputs, items)
         return Stream(key, items, batch, epochs, max(1, round(share * epochs)), centre, scale, points)
 
-    def _batches(self, jobs: Sequence, stream_of: Callable = lambda job: job[1]) -> Iterator[Sequence]:
-        """Cut the jobs into stacks that fit the memory set aside for them."""
+    def _batches(self, jobs: Sequence, stream_of: Callable = lambda job: job[1], parts: int = 1) -> Iterator[Sequence]:
+        """Cut the jobs into stacks, `parts` at least, that fit the memory set aside for them."""
         if not jobs:
             return
         points = stream_of(jobs[0]).points
         width = points[0].width
         size = self.problem.dim * (width or self.problem.classes) + width * self.problem.classes
-        at_once = max(1, _STATE_BYTES // (16 * size * len(points)))
+        at_once = max(1, _STATE_BYTES // self.stacks // (16 * size * len(points)))
+        at_once = min(at_once, -(-len(jobs) // parts))
         for start in range(0, len(jobs), at_once):
             yield jobs[start : start + at_once]
 
-    def _search(self, folds: Sequence[Fold], streams: dict[int, Stream], best: dict[int, Choice]) -> None:
+    def _search(self, folds: Sequence[Fold], streams: dict[int, Stream]) -> dict[int, Choice]:
         indices = {stream.key: index for index, stream in streams.items()}
+        best: dict[int, Choice] = {}
 
         def judge(stack: Stack, epoch: int) -> None:
             for at, stream in enumerate(stack.streams):
@@ -190,8 +251,9 @@ class Search:
                         best[index] = choice
 
         train(Stack(self.problem, list(streams.values())), judge)
+        return best
 
-    def _train(self, folds: Sequence[Fold], jobs: Sequence[tuple[int, tuple[int, Stream]]]) -> Iterator[Trained]:
+    def _train(self, folds: Sequence[Fold], jobs: Sequence[tuple[int, tuple[int, Stream]]]) -> list[Trained]:
         place = {stream.key: (seed, index) for seed, (index, stream) in jobs}
         kept: dict[tuple[str | int, ...], tuple[Choice, torch.Tensor]] = {}
         done: list[Trained] = []
@@ -218,7 +280,7 @@ class Search:
                     done.append(Trained(index, end.seed, predicted, end.epochs, end.metric))
 
         train(Stack(self.problem, [stream for _, (_, stream) in jobs]), follow)
-        yield from done
+        return done
 
     def _predict(self, stack: Stack, at: int, clips: np.ndarray, weights: Sequence[torch.Tensor]) -> list[Predicted]:
         """Return what each of some probes `(1, size)` predicts, whose inputs are standardised as those of stream `at`.
@@ -227,17 +289,17 @@ class Search:
         """
         import torch
 
-        sizes = (
-            [len(self.kind.items(clips[row : row + 1])) for row in range(len(clips))] if self.kind.of_frames else [1]
-        )
-        at_once = max(1, _SCORED_VALUES // (max(sizes) * self.problem.classes * len(weights)))
+        items = self.kind.sample(clips, self.settings.test_frames) if self.kind.of_frames else clips
+        ends = np.append(0, np.cumsum(self.kind.counts(items, clips)))
+        largest = int(np.diff(ends).max())
+        at_once = max(1, _SCORED_VALUES // self.stacks // (largest * self.problem.classes * len(weights)))
         together = torch.cat(list(weights))
         parts: list[list[Predicted]] = [[] for _ in weights]
         for start in range(0, len(clips), at_once):
             part = clips[start : start + at_once]
-            items = self.kind.items(part)
-            for own, scores in zip(parts, self._scores(stack, at, items, together), strict=True):
-                own.append(self.kind.predict(scores, items, part))
+            taken = items[ends[start] : ends[start + len(part)]]
+            for own, scores in zip(parts, self._scores(stack, at, taken, together), strict=True):
+                own.append(self.kind.predict(scores, taken, part))
         return [joined(own) for own in parts]
 
     def _scores(self, stack: Stack, at: int, items: np.ndarray, weights: torch.Tensor | None = None) -> np.ndarray:
