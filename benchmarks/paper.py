@@ -174,11 +174,13 @@ def training(name: str, settings: MlpSettings) -> tuple[float, float, float]:
     limit = limit or train
     flop = steps = probe_steps = 0.0
     thinned = min(valid, limit)
-    for items, probes, judged in (
-        (min(train, limit), points, thinned),
-        (final, seeds, thinned if name in FRAMES else valid),
+    if name in FRAMES:
+        test = min(test, settings.test_frames or test)
+    for items, probes, judged, shown in (
+        (min(train, limit), points, thinned, settings.grid_shown),
+        (final, seeds, thinned if name in FRAMES else valid, settings.shown),
     ):
-        epochs = epochs_for(settings, Xares(), items)
+        epochs = epochs_for(settings, Xares(), items, shown)
         batch = 64 if settings.batch == "card" else settings.batch
         an_epoch = min(-(-items // batch), settings.epoch_steps or items)
         flop += folds * probes * epochs * (items * step + judged * forward)

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 KEY_BYTES = 32
 _CHECK = "run uwbench cache verify, then extract again"
 _DAMAGED = "does not match its checksum"
-_BLOCK = 1 << 19  # bytes read and hashed at a time: what a second-level cache holds beside other things
+_BLOCK = 4 << 20  # bytes read and hashed at a time by each of some readers: what the last cache holds for all of them
+_CHECKED = 1 << 19  # and where a file is checked alone
 _ENDS = 1 << 16  # bytes of a part's schema and footer, at most
 _ON_ITS_WAY = 4 << 20  # bytes written before the disk is set to work on them
 
@@ -317,7 +318,7 @@ def _checksum(path: Path) -> str:
     """Return a file's checksum, read a block at a time: a part may be larger than the memory."""
     import xxhash
 
-    total, block = xxhash.xxh3_128(), bytearray(_BLOCK)
+    total, block = xxhash.xxh3_128(), bytearray(_CHECKED)
     with path.open("rb", buffering=0) as file:
         while count := file.readinto(block):
             total.update(memoryview(block)[:count])
