@@ -6,15 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from conftest import missing
-from fuzz.world import SHARED, make_world
+from fuzz.world import make_world
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def world(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as `world.make_world` lays it out."""
-    if not (SHARED / "data" / "fsdd" / "manifest.csv").is_file():
-        missing(f"the real audio in {SHARED / 'data'}")
     folder = tmp_path_factory.mktemp("fuzz") / "world"
-    make_world(folder, SHARED)
+    make_world(folder, shared_data.parent)
     return folder

@@ -8,12 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from conftest import missing
 from fuzz.planted import TRIGGER
 from fuzz.readers import READERS, Reader
 from fuzz.run_fuzz import Bench, Tally, table, try_reader
 from fuzz.trial import Trial, by_hypothesis, by_mutation
-from fuzz.world import SHARED
 
 COMMAND = Path(__file__).with_name("run_fuzz.py")
 FAST = 100  # inputs that every reader gets here, at least
@@ -77,9 +75,8 @@ def _planted(name: str, folder: Path) -> Tally:
     return try_reader(bench, name, "mutation", 100, seed=0)
 
 
+@pytest.mark.usefixtures("shared_data")
 def test_the_command_prints_the_table_and_how_many() -> None:
-    if not (SHARED / "data" / "fsdd" / "manifest.csv").is_file():
-        missing(f"the real audio in {SHARED / 'data'}")
     words = [sys.executable, COMMAND, "--only", "suite", "--inputs", "300", "--engine", "mutation"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -160,7 +160,8 @@ def test_tasks_domains_and_the_share_of_speech_reach_the_plan(rows: Path) -> Non
         "pitch",
         "quality",
     }
-    config = load_config("cpu-mini", {"stages": {"bridge": 4, "joint": 60}, "data": {"speech_share": 0.25}})
+    share = {"stages": {"bridge": 4, "joint": 60}, "data": {"speech_share": 0.25}, "run": {"batch_s": 48}}
+    config = load_config("cpu-mini", share)
     prepared = prepare(config, [rows])
     heard = prepared.batches.planner.realised()
     assert heard["fsdd"] / sum(heard.values()) == pytest.approx(0.25, abs=0.01)
