@@ -3,6 +3,7 @@
     python tests/faults/run_faults.py                    all of it, some minutes
     python tests/faults/run_faults.py --quick            a few tries each
     python tests/faults/run_faults.py --only disk        the faults whose name has a word
+    python tests/faults/run_faults.py --jobs 1           one after the other; without it, one a core at a time
 
 After each fault the same command runs again; what is then not as after an undisturbed run counts. Lost is finished work
 that is gone or had to be made again, wrong is whatever differs, an error without a clear line, or a score from damaged
@@ -15,6 +16,7 @@ import argparse
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -27,12 +29,39 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+Row = tuple[str, int, int, int]  # fault, times tried, lost, wrong
 Fault = tuple[Callable[["World", int], "Tally"], int, int]  # what to do; how often, and how often with --quick
 
 
 def main() -> None:
     """Run the faults and print the table."""
     given = _arguments()
+    rows = _side_by_side(given.jobs) if given.jobs > 1 else _one_by_one(given)
+    if given.json:
+        print(json.dumps([dict(zip(("fault", "tried", "lost", "wrong"), row, strict=True)) for row in rows]))
+    else:
+        print(table(rows))
+    raise SystemExit(any(lost or wrong for _, _, lost, wrong in rows))
+
+
+def _side_by_side(jobs: int) -> list[Row]:
+    """Run shares of the faults in programs of their own, each with its own clips and caches; return all in order."""
+    words = [sys.executable, __file__, *sys.argv[1:], "--jobs", "1", "--json"]
+    running = [
+        subprocess.Popen([*words, "--share", f"{place}/{jobs}"], stdout=subprocess.PIPE, text=True)
+        for place in range(jobs)
+    ]
+    found = []
+    for child in running:
+        out, _ = child.communicate()
+        if child.returncode not in (0, 1):
+            raise SystemExit(f"a share of the faults ended with {child.returncode}")
+        found.append([(row["fault"], row["tried"], row["lost"], row["wrong"]) for row in json.loads(out)])
+    longest = max(map(len, found))
+    return [share[place] for place in range(longest) for share in found if place < len(share)]
+
+
+def _one_by_one(given: argparse.Namespace) -> list[Row]:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before the first import of torch: a forked child has one thread
     os.environ.update(HF_HUB_OFFLINE="1", COLUMNS="200")
     sys.path[:0] = [str(HERE), str(ROOT / "bench")]
@@ -42,9 +71,9 @@ def main() -> None:
     try:
         world = World(work, given.data, given.seed)
         lines = []
-        for fault, tries, few in faults():
-            if given.only and given.only not in fault.__name__:
-                continue
+        place, shares = given.share
+        chosen = [one for one in faults() if not given.only or given.only in one[0].__name__]
+        for fault, tries, few in chosen[place::shares]:
             started = time.monotonic()
             tally = fault(world, few if given.quick else tries)
             lines.append(tally)
@@ -55,11 +84,7 @@ def main() -> None:
                 shutil.rmtree(folder, ignore_errors=True)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    if given.json:
-        print(json.dumps([{"fault": t.fault, "tried": t.tried, "lost": t.lost, "wrong": t.wrong} for t in lines]))
-    else:
-        print(table([(t.fault, t.tried, t.lost, t.wrong) for t in lines]))
-    raise SystemExit(any(t.lost or t.wrong for t in lines))
+    return [(one.fault, one.tried, one.lost, one.wrong) for one in lines]
 
 
 def faults() -> list[Fault]:
@@ -96,7 +121,7 @@ def faults() -> list[Fault]:
     ]
 
 
-def table(rows: list[tuple[str, int, int, int]]) -> str:
+def table(rows: list[Row]) -> str:
     """Return the table as Markdown."""
     head = ("fault", "times tried", "lost", "wrong")
     cells = [head, *(tuple(str(cell) for cell in row) for row in rows)]
@@ -108,11 +133,18 @@ def table(rows: list[tuple[str, int, int, int]]) -> str:
     return "\n".join([lines[0], rule, *lines[1:]])
 
 
+def _share(text: str) -> tuple[int, int]:
+    place, _, shares = text.partition("/")
+    return int(place), int(shares)
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a few tries each")
     parser.add_argument("--only", metavar="WORD", help="the faults whose function's name has this word")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments and places")
+    parser.add_argument("--jobs", type=int, default=min(os.cpu_count() or 1, 8), help="faults at a time")
+    parser.add_argument("--share", type=_share, default=(0, 1), metavar="I/N", help="every N-th fault from the I-th on")
     parser.add_argument("--json", action="store_true", help="the table as JSON")
     shared = Path(os.environ.get("UWBENCH_SHARED", ROOT.parent / "shared"))
     parser.add_argument("--data", type=Path, default=shared / "data", help="the folder that holds fsdd")
