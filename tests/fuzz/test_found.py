@@ -195,6 +195,14 @@ def test_a_file_named_raw_is_read_as_what_it_is(world: Path, tmp_path: Path) -> 
     assert (decode(AudioFile(path), 16_000) == decode(AudioFile(real), 16_000)).all()
 
 
+def test_a_midi_key_that_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "x.midi"
+    track = b"\x00\xff\x59\x02\x07\xa1\x00\xff\x2f\x00"  # a key signature of seven sharps in mode 161
+    head = b"MThd\x00\x00\x00\x06\x00\x00\x00\x01\x01\xe0MTrk"
+    path.write_bytes(head + len(track).to_bytes(4, "big") + track)
+    refuse(DataError, path, lambda: read_midi(path))
+
+
 def test_a_midi_header_of_gigabytes(tmp_path: Path) -> None:
     path = tmp_path / "x.midi"
     path.write_bytes(b"MThd" + struct.pack(">IHHH", 0xFFFFFFF0, 1, 1, 480) + bytes(100))

@@ -22,11 +22,12 @@ def read_notes(path: Path) -> tuple[Event, ...]:
     Notes that last no time are left out. Raises DataError where the file cannot be read.
     """
     import mido
+    from mido.midifiles.meta import KeySignatureError
 
     try:
         # From memory, as mido asks a file for as many bytes as a header says, whatever there are.
         notes = _sounding(mido.MidiFile(file=io.BytesIO(path.read_bytes())))
-    except (OSError, EOFError, ValueError, LookupError, ArithmeticError, TypeError) as error:
+    except (OSError, EOFError, ValueError, LookupError, ArithmeticError, TypeError, KeySignatureError) as error:
         raise DataError(f"the MIDI file cannot be read ({error or type(error).__name__})", where=path) from error
     return tuple(sorted(note for note in notes if note.offset_s > note.onset_s))
 
