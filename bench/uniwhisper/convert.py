@@ -26,6 +26,7 @@ from uwbench.api import (
     UsageError,
     find_manifest,
     open_task,
+    parse_json,
     read_manifest,
     suggestion,
     write_atomically,
@@ -192,7 +193,7 @@ def read_classes(folder: Path) -> dict[str, dict[str, list[str]]]:
     found = {}
     for path in sorted(folder.glob(f"*{CLASSES}")):
         try:
-            found[path.name.removesuffix(CLASSES)] = json.loads(path.read_text(encoding="utf-8"))
+            found[path.name.removesuffix(CLASSES)] = parse_json(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise InputError(f"cannot be read ({error})", where=path) from error
     return found
@@ -351,7 +352,7 @@ def _listed(labels: Labels) -> Labels:
     """Return the texts of a cell that holds a JSON list of them."""
     if isinstance(labels, str) and labels.startswith("["):
         try:
-            found = json.loads(labels)
+            found = parse_json(labels)
         except ValueError:
             return labels
         return tuple(found) if all(isinstance(one, str) for one in found) else labels

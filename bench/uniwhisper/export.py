@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from uwbench.api import EncoderError, InputError, UsageError, read_yaml_file, sha256_file
+from uwbench.api import EncoderError, InputError, UsageError, parse_json, read_yaml_file, sha256_file
 
 if TYPE_CHECKING:
     import torch
@@ -79,7 +79,10 @@ def _load(folder: Path) -> WhisperEncoder:
     if not (folder / "config.json").is_file():
         remedy = "name a checkpoint of a run (its folder step-...) or a folder of Whisper weights"
         raise UsageError("is no checkpoint folder (no config.json)", where=folder, remedy=remedy)
-    config = AutoConfig.from_pretrained(folder)
+    try:  # unsaid, transformers asks the terminal whether to run a folder's code
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, LookupError) as error:
+        raise EncoderError(f"is not of Whisper's shape ({' '.join(str(error).split())})", where=folder) from error
     if config.model_type != "whisper":
         raise EncoderError(f"holds a {config.model_type} model, not one of Whisper's shape", where=folder)
     if (config.architectures or [""])[0] == "WhisperEncoder":
@@ -110,8 +113,8 @@ def write_encoder(encoder: WhisperEncoder, output: Path, *, weights: dict[str, t
 
 def _card(folder: Path) -> dict[str, Any]:
     try:
-        return json.loads((folder / "uniwhisper.json").read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+        return parse_json((folder / "uniwhisper.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise InputError(f"cannot be read ({error})", where=folder / "uniwhisper.json") from error
 
 

@@ -7,12 +7,11 @@ without "and".
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from uwbench.api import InputError
+from uwbench.api import InputError, parse_json
 
 Ancestors = Mapping[str, frozenset[str]]
 
@@ -23,7 +22,7 @@ def read_ancestors(path: Path) -> Ancestors:
     A name that is there twice has the ancestors of both. A name above itself is refused.
     """
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        entries = parse_json(path.read_text(encoding="utf-8"))
         names = {str(entry["id"]): plain(entry["name"]) for entry in entries}
         above: dict[str, set[str]] = {name: set() for name in names.values()}
         for entry in entries:

@@ -96,10 +96,19 @@ def _from_bytes(ids: Sequence[int]) -> str:
     return bytes(token for token in ids if token < 256).decode("utf-8", errors="replace")
 
 
-def _qwen_text(source: str) -> Text:
+def _tokenizer(source: str) -> Any:
+    """Return a checkpoint's tokenizer, which runs no code of its own: transformers would ask the terminal for leave."""
     from transformers import AutoTokenizer
 
-    tokenizer: Any = AutoTokenizer.from_pretrained(source)
+    try:
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    except (OSError, ValueError, ImportError, LookupError) as error:
+        what = f"has no tokenizer that can be loaded ({' '.join(str(error).split())})"
+        raise EncoderError(what, where=source) from error
+
+
+def _qwen_text(source: str) -> Text:
+    tokenizer = _tokenizer(source)
     end, pad = (tokenizer.convert_tokens_to_ids(token) for token in ("<|im_end|>", "<|endoftext|>"))
     if end is None or pad is None or end == pad:
         raise EncoderError("has no separate <|im_end|> and <|endoftext|>", where=source)
@@ -133,13 +142,13 @@ class _Readable:
 
 def _whisper_text(source: str) -> Text:
     """Return Whisper's own tokenizer, or the bytes of its vocabulary where the folder has no tokenizer."""
-    from transformers import AutoTokenizer, WhisperConfig
+    from transformers import WhisperConfig
 
     config: Any = WhisperConfig.from_pretrained(source)
     if Path(source).is_dir() and not any((Path(source) / name).is_file() for name in ("tokenizer.json", "vocab.json")):
         encode, decode = _GptBytes(), _GptBytes().decode
     else:
-        tokenizer: Any = AutoTokenizer.from_pretrained(source)
+        tokenizer = _tokenizer(source)
         encode, decode = _Plain(tokenizer), _Readable(tokenizer)
     return Text(
         encode=encode,

@@ -1,5 +1,13 @@
 """`python -m uwbench` is the command `uwbench`."""
 
+import os
+import sys
+
+# `python -m` puts the present folder first on the path: of a folder of data, its `typer.py` would be run. What is
+# loaded already decides here, as `pathlib` could be the folder's too.
+if sys.path[0] == os.getcwd() and __file__ != os.sep.join((sys.path[0], "uwbench", "__main__.py")):  # noqa: PTH109, PTH118
+    del sys.path[0]
+
 from uwbench.cli import main
 
 main()

@@ -31,6 +31,7 @@ from uwbench.errors import (
 )
 from uwbench.files import write_atomically, write_in_place
 from uwbench.fingerprint import clip_key, digest, sha256_bytes, sha256_file
+from uwbench.json_text import parse_json
 from uwbench.options import Folders, Options
 from uwbench.registry import suggestion
 from uwbench.run import Report, Reporter, probe_cached, run
@@ -207,6 +208,7 @@ __all__ = [
     "folders",
     "leaderboard",
     "open_task",
+    "parse_json",
     "parse_yaml",
     "probe",
     "read_bytes",

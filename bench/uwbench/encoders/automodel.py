@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from uwbench.encoders.base import Encoded, Encoder, ModelFolder, ModelSpec
 from uwbench.encoders.checkpoint import read_json
-from uwbench.encoders.pretrained import PretrainedEncoder, describe, load_pretrained, pick
+from uwbench.encoders.pretrained import PretrainedEncoder, describe, load_extractor, load_pretrained, pick
 from uwbench.errors import EncoderError, UsageError
 from uwbench.fingerprint import sha256_file
 
@@ -25,13 +25,13 @@ _PROBES_S = (2, 4)
 def open_automodel(folder: ModelFolder, spec: ModelSpec) -> Encoder:
     """Return an encoder whose facts were measured; raise UsageError where its code needs `--trust-remote-code`."""
     kind = str(folder.config.get("model_type"))
-    code = "auto_map" in folder.config
+    preprocessor = read_json(folder.path / "preprocessor_config.json") or {}
+    code = "auto_map" in folder.config or "auto_map" in preprocessor
     if code and not spec.trust_remote_code:
         remedy = "read the Python files beside its config.json, then pass --trust-remote-code"
         raise UsageError(
             f"is a {kind} model, which runs code from its own repository", where=folder.name, remedy=remedy
         )
-    preprocessor = read_json(folder.path / "preprocessor_config.json") or {}
     rate = int(preprocessor.get("sampling_rate") or folder.config.get("sampling_rate") or 16_000)
     runner = _Runner(folder, rate, code=code)
     model = runner.build()
@@ -67,10 +67,10 @@ class _Runner:
         self._extract: Any = None
 
     def build(self) -> Any:
-        from transformers import AutoFeatureExtractor, AutoModel
+        from transformers import AutoModel
 
         if (self._folder.path / "preprocessor_config.json").is_file():
-            self._extract = AutoFeatureExtractor.from_pretrained(self._folder.path, trust_remote_code=self._code)
+            self._extract = load_extractor(self._folder, code=self._code)
         return load_pretrained(AutoModel, self._folder, code=self._code).eval()
 
     def noise(self, seconds: int) -> torch.Tensor:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from uwbench.encoders.base import ModelFolder
 from uwbench.errors import EncoderError, InputError
 from uwbench.fingerprint import digest, sha256_bytes, sha256_file
+from uwbench.json_text import parse_json
 
 if TYPE_CHECKING:
     import torch
@@ -67,7 +68,7 @@ def download(hub_id: str, revision: str | None, *, code: bool = False, name: str
 def read_json(path: Path) -> Any:
     """Return the parsed file, None where there is none; raise InputError where it is not JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (ValueError, OSError) as error:
@@ -193,7 +194,7 @@ def _header(file: Path) -> dict[str, Any]:
     try:
         with file.open("rb") as opened:
             length = int.from_bytes(opened.read(8), "little")
-            header = json.loads(opened.read(length))
+            header = parse_json(opened.read(length))
         tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
         ends = 8 + length + max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
     except (OSError, ValueError, AttributeError, TypeError, LookupError, OverflowError, MemoryError) as error:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from uwbench.encoders.base import Encoded, EncoderInfo, ModelFolder
-from uwbench.encoders.checkpoint import count_parameters, identity_of, torch_dtype, training_data_of
+from uwbench.encoders.checkpoint import count_parameters, identity_of, read_json, torch_dtype, training_data_of
 from uwbench.errors import EncoderError
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def load_pretrained(
                 folder.path,
                 **({} if config is None else {"config": config}),
                 **({} if keys is None else {"key_mapping": dict(keys)}),
-                **({"trust_remote_code": True} if code else {}),
+                trust_remote_code=code,  # unsaid, transformers asks the terminal, which would be another way in
                 dtype=torch.float32,
                 weights_only=True,
                 local_files_only=True,
@@ -93,6 +93,21 @@ def load_pretrained(
         what = missing or [str(key) for key in report["mismatched_keys"]]
         raise EncoderError(f"the weights lack {', '.join(what[:3])} ({len(what)} in all)", where=folder.path)
     return model
+
+
+def load_extractor(folder: ModelFolder, *, code: bool = False) -> Any:
+    """Return a checkpoint's own feature extractor; raise EncoderError where there is none that may be run."""
+    from transformers import AutoFeatureExtractor
+
+    try:
+        return AutoFeatureExtractor.from_pretrained(folder.path, trust_remote_code=code, local_files_only=True)
+    except (OSError, ValueError, TypeError, ImportError, LookupError) as error:
+        where = folder.path / "preprocessor_config.json"
+        settings = read_json(where)
+        if not code and isinstance(settings, dict) and "auto_map" in settings:
+            what, remedy = "names code of its own, which is not run for a known family", "restore the family's own file"
+            raise EncoderError(what, where=where, remedy=remedy) from error
+        raise EncoderError(f"names no feature extractor that can be loaded ({error})", where=where) from error
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from uwbench.encoders.base import Encoded, Encoder, ModelFolder, ModelSpec
 from uwbench.encoders.checkpoint import read_json
-from uwbench.encoders.pretrained import PretrainedEncoder, describe, layer_names, load_pretrained, pick
+from uwbench.encoders.pretrained import PretrainedEncoder, describe, layer_names, load_extractor, load_pretrained, pick
 
 if TYPE_CHECKING:
     import torch
@@ -178,9 +178,7 @@ class _Extractor:
         self._extract: Any = None
 
     def __call__(self, waveforms: torch.Tensor, lengths: torch.Tensor, **options: Any) -> Any:
-        from transformers import AutoFeatureExtractor
-
         if self._extract is None:
-            self._extract = AutoFeatureExtractor.from_pretrained(self._folder.path)
+            self._extract = load_extractor(self._folder)
         clips = [row[:length].cpu().numpy() for row, length in zip(waveforms, lengths.tolist(), strict=True)]
         return self._extract(clips, sampling_rate=self._extract.sampling_rate, return_tensors="pt", **options)

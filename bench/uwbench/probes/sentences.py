@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 from uwbench.errors import InputError, UsageError
 from uwbench.files import write_atomically
 from uwbench.fingerprint import SHORT, digest, sha256_bytes, sha256_file
+from uwbench.json_text import parse_json
 
 _BATCH = 64  # texts in one forward
 _MODULES = ("Transformer", "Pooling", "Normalize")
@@ -58,10 +58,14 @@ class TextEncoder:
         import torch
         from transformers import AutoModel, AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
-        model = AutoModel.from_pretrained(
-            self.folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, trust_remote_code=False
-        )
+        # Unsaid, transformers asks the terminal whether to run a folder's code.
+        options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(self.folder, **options)
+            model = AutoModel.from_pretrained(self.folder, use_safetensors=True, dtype=torch.float32, **options)
+        except (OSError, ValueError, RuntimeError, ImportError, LookupError) as error:
+            what = f"cannot be loaded without code of its own ({' '.join(str(error).split())})"
+            raise InputError(what, where=self.folder, remedy="name another text encoder") from error
         model = model.to(device).eval()
         order = np.argsort([len(text) for text in texts], kind="stable")  # texts of like length share a batch
         out = None
@@ -168,7 +172,7 @@ def _pooling(path: Path) -> str:
 
 def _read(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})", where=path, remedy=_REMEDY) from error
     except ValueError as error:

@@ -18,6 +18,7 @@ from filelock import FileLock
 from uwbench.card import Card
 from uwbench.errors import FetchError, UsageError
 from uwbench.files import write_atomically
+from uwbench.json_text import parse_json
 from uwbench.sources.download import Patience, download, file_md5, get
 from uwbench.sources.resolve import card_folders
 from uwbench.sources.unpack import SCRATCH, gunzip_tar, need_space, unpack_zip
@@ -80,7 +81,7 @@ def read_record(zenodo: int, *, base_url: str = ZENODO, patience: Patience | Non
     """Return the files of a Zenodo record; raise FetchError where it is not to be had or not what the API describes."""
     url = f"{base_url.rstrip('/')}/api/records/{zenodo}"
     try:
-        record = json.loads(get(url, patience or Patience(), _RECORD_LIMIT))
+        record = parse_json(get(url, patience or Patience(), _RECORD_LIMIT))
         files = [_remote(entry, url) for entry in record["files"]]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise FetchError(f"is not a Zenodo record ({error!r})", where=url) from error
@@ -170,7 +171,7 @@ def _write_state(folder: Path, state: dict[str, Any]) -> None:
 def _read_state(folder: Path) -> dict[str, Any]:
     """Return what earlier fetches verified; a damaged note only costs hashing again."""
     try:
-        state = json.loads((folder / _STATE).read_text(encoding="utf-8"))
+        state = parse_json((folder / _STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     entries = state.items() if isinstance(state, dict) else ()

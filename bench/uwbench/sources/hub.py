@@ -18,6 +18,7 @@ from uwbench.clip import AudioMember, Clip
 from uwbench.errors import DataError, FetchError, UsageError
 from uwbench.files import write_atomically
 from uwbench.fingerprint import digest
+from uwbench.json_text import parse_json
 from uwbench.sources.dataset import Reading, with_unique_ids
 from uwbench.sources.layouts import load_layout
 from uwbench.sources.table import parse_labels
@@ -138,7 +139,7 @@ def _split_of_file(card: Card, path: Path) -> str | None:
 def _class_names(metadata: Mapping[bytes, bytes] | None, column: str) -> tuple[str, ...]:
     """Return the names of a column of class numbers, as `datasets` keeps them in a Parquet file's metadata."""
     try:
-        features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
+        features = parse_json((metadata or {})[b"huggingface"])["info"]["features"]
         return tuple(features[column].get("names") or ())
     except (KeyError, ValueError, TypeError, AttributeError):
         return ()
@@ -203,7 +204,7 @@ def _lay_out(folder: Path, source: str, rows: Iterable[_Row], progress: Callable
 def _source(folder: Path) -> str | None:
     """Return what the laid-out audio was made from, None where it is missing or not whole."""
     try:
-        note = json.loads((folder / _HOME / "source.json").read_text(encoding="utf-8"))
+        note = parse_json((folder / _HOME / "source.json").read_text(encoding="utf-8"))
         whole = (folder / _HOME / "audio.bin").stat().st_size == note["bytes"]
         return note["source"] if whole else None
     except (OSError, ValueError, KeyError, TypeError):
@@ -217,7 +218,11 @@ def _read_rows(card: Card, folder: Path) -> Reading:
         raise DataError("the fetched audio is not whole", where=blob, remedy=f"run: uwbench data fetch {card.name}")
     clips = []
     with (folder / _HOME / "rows.jsonl").open(encoding="utf-8") as file:
-        for row in map(json.loads, file):
+        for line in file:
+            try:
+                row = parse_json(line)
+            except ValueError as error:
+                raise DataError(f"is damaged ({error})", where=Path(file.name)) from error
             try:
                 labels = parse_labels(row["label"], card.kind)
             except (KeyError, ValueError, TypeError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from uwbench.card import Card
 from uwbench.clip import AudioFile, Clip, Event
 from uwbench.errors import DataError
+from uwbench.json_text import parse_json
 from uwbench.sources.dataset import Reading
 from uwbench.sources.layouts.base import Layout, first_existing, has, read_table
 
@@ -91,7 +91,7 @@ def _uploaders(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:
-        info = json.loads(path.read_text(encoding="utf-8"))
+        info = parse_json(path.read_text(encoding="utf-8"))
         return {str(name): str(entry["uploader"]) for name, entry in info.items() if entry.get("uploader")}
     except (ValueError, AttributeError, TypeError) as error:
         raise DataError(f"is not the expected JSON ({error})", where=path) from error
