@@ -82,11 +82,16 @@ def test_the_answers_of_the_validation_part_move_the_choice_alone(kind: str) -> 
     assert [row for row in answers(after) if row[0] == "knn"] == [row for row in answers(before) if row[0] == "knn"]
 
 
+def folded(spread: float) -> TaskData:
+    """Four folds of fifty clips."""
+    made = single_label(200, spread=spread)
+    folds = [str(4 * row // 200) for row in range(200)]
+    return task_data(card(folds=["0", "1", "2", "3"], splits=None), made.pooled, made.labels, folds=folds)
+
+
 def test_the_answers_of_a_fold_move_nothing_of_that_fold() -> None:
     """In turn each fold is the test part of one probe and in the training part of the others."""
-    made = single_label(200)
-    folds = [str(4 * row // 200) for row in range(200)]
-    data = task_data(card(folds=["0", "1", "2", "3"], splits=None), made.pooled, made.labels, folds=folds)
+    data = folded(2.0)
     before, after = (run_probes(one, GRID) for one in (data, dealt(data, rows_of(data, "2"))))
     for method in ("mlp", "knn"):
         for fold in "0123":
@@ -100,13 +105,8 @@ def test_the_answers_of_a_fold_move_nothing_of_that_fold() -> None:
 
 def test_where_test_data_chooses_the_canary_sings() -> None:
     """X-ARES's rules choose on the fold that is tested, and say so: here the choice does move with its answers."""
-    made = single_label(200)
-    folds = [str(4 * row // 200) for row in range(200)]
-    data = task_data(card(folds=["0", "1", "2", "3"], splits=None), made.pooled, made.labels, folds=folds)
-    before, after = (
-        run_probes(one, find_protocol("xares-0.1.3"), methods=["mlp"])
-        for one in (data, dealt(data, rows_of(data, "2")))
-    )
+    data, xares = folded(0.3), find_protocol("xares-0.1.3")
+    before, after = (run_probes(one, xares, methods=["mlp"]) for one in (data, dealt(data, rows_of(data, "2"))))
     first, second = (one.scores["mlp"].chosen["folds"][2] for one in (before, after))
     assert "leak" in first["validation"]
-    assert first != second
+    assert first["validation_metric"] > second["validation_metric"] + 0.2
