@@ -1,6 +1,6 @@
 """Give the readers a million inputs that were changed or made up, and print a table: reader, inputs, refused, crashes.
 
-    python tests/fuzz/run_fuzz.py                     all of it, about 12 minutes of one core
+    python tests/fuzz/run_fuzz.py                     all of it, a quarter of an hour of one core
     python tests/fuzz/run_fuzz.py --quick             a hundredth of the inputs
     python tests/fuzz/run_fuzz.py --only audio        the readers whose name has a word
     python tests/fuzz/run_fuzz.py --inputs 5000000    as many in all, in the same shares
