@@ -305,10 +305,10 @@ def reproduce(
     own = Options(device=device, text_encoder=text_encoder)
     found = api.reproduce(result, folders=_folders(cache, data, results), options=own)
     for line in found.context:
-        print(f"note: {line}", file=sys.stderr)
+        print(printable(f"note: {line}"), file=sys.stderr)
     for line in found.differences:
-        print(line)
-    print(f"{found.model}, {found.task}: {'equal' if found.equal else 'differs'}")
+        print(printable(line))
+    print(printable(f"{found.model}, {found.task}: {'equal' if found.equal else 'differs'}"))
     raise typer.Exit(0 if found.equal else 1)
 
 

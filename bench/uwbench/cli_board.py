@@ -19,7 +19,7 @@ from uwbench.cli_options import (
     print_json,
     split_names,
 )
-from uwbench.errors import UsageError
+from uwbench.errors import UsageError, printable
 from uwbench.registry import suggestion
 
 if TYPE_CHECKING:
@@ -70,11 +70,10 @@ def leaderboard(
         raise UsageError(f"{contaminated!r} is not one of keep, drop", where="--contaminated")
     board = _board(results, merge, suite, protocol, references=references, drop=contaminated == "drop")
     if chosen is None:
-        from rich.console import Console
-
+        from uwbench.console import open_console
         from uwbench.report.table import board_view
 
-        Console(highlight=False).print(board_view(board))
+        open_console().print(board_view(board))
         return
     text = _render(board, chosen, _audio_folders(audio))
     if output is None:
@@ -215,15 +214,14 @@ def model_card(
     if form == "mteb":
         print_json(mteb_results(board, model))
     elif form in ("hf", "eval"):
-        print((render_model_index if form == "hf" else render_eval_results)(board, model), end="")
+        print(printable((render_model_index if form == "hf" else render_eval_results)(board, model)), end="")
     else:
         raise UsageError(f"{form!r} is not one of hf, eval, mteb", where="--format")
 
 
 def print_report(report: Report, suite: str | None, *, as_json: bool) -> None:
     """Print what ends a run: a table a model, averages, and where the results are."""
-    from rich.console import Console
-
+    from uwbench.console import open_console
     from uwbench.report.board import suite_of
     from uwbench.report.table import run_view
 
@@ -234,7 +232,7 @@ def print_report(report: Report, suite: str | None, *, as_json: bool) -> None:
     if not found:
         return
     card = _suite(suite) or suite_of([result.task.name for result in found])
-    Console(highlight=False).print(run_view(found, card, paths=[path.parent for path, _ in report.results]))
+    open_console().print(run_view(found, card, paths=[path.parent for path, _ in report.results]))
 
 
 def _board(
@@ -358,6 +356,6 @@ def _table(title: str, *columns: str) -> Any:
 
 
 def _print(table: Any) -> None:
-    from rich.console import Console
+    from uwbench.console import open_console
 
-    Console(highlight=False, markup=False).print(table)
+    open_console(markup=False).print(table)

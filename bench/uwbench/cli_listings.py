@@ -184,7 +184,7 @@ def _print_conformance(found: Conformance, info: EncoderInfo, audio: str) -> Non
         "clips a second": f"{found.clips_per_second:.3g}, of 1 to 4.3 s each",
     }
     for name, value in rows.items():
-        print(f"{name:<16} {value}")
+        print(printable(f"{name:<16} {value}"))
     for problem in found.problems:
         print(printable(f"problem: {problem}"))
     if not found.problems:
@@ -215,7 +215,7 @@ def list_tasks(
         _print(table)
         print("cached, scored: by how many models. uwbench tasks NAME prints a card in full.")
     for problem in problems:
-        print(f"skipped: {problem}", file=sys.stderr)
+        print(printable(f"skipped: {problem}"), file=sys.stderr)
 
 
 def show_task(name: Annotated[str, typer.Argument(help="A card's name or file.")], as_json: Json = False) -> None:
@@ -239,7 +239,7 @@ def check_card(path: Annotated[Path, typer.Argument(help="A card file.")]) -> No
     from uwbench.card import load_card
 
     card = load_card(path)
-    print(f"{path}: {card.title}, {card.kind}, {card.metric}, version {card.version}: no fault found")
+    print(printable(f"{path}: {card.title}, {card.kind}, {card.metric}, version {card.version}: no fault found"))
 
 
 def list_protocols(
@@ -255,7 +255,7 @@ def list_protocols(
         print_json([protocol.model_dump(mode="json") for protocol in protocols])
     else:
         for protocol in protocols:
-            print(f"{protocol.name:<14} version {protocol.version}  {protocol.title}")
+            print(printable(f"{protocol.name:<14} version {protocol.version}  {protocol.title}"))
 
 
 def fetch_data(
@@ -330,13 +330,13 @@ def _check_with_bar(dataset: Dataset) -> CheckReport:
 
 def _print_check(report: CheckReport) -> None:
     counts = ", ".join(f"{place} {count:,}" for place, count in report.counts.items())
-    print(f"{report.task}: {report.clips:,} clips from {report.source} ({counts})")
+    print(printable(f"{report.task}: {report.clips:,} clips from {report.source} ({counts})"))
     for problem in report.problems:
         print(printable(f"  {problem.severity}: {problem.message} [{problem.code}]"))
     if not report.problems:
         print("  no fault found")
     for fault in report.faults:
-        print(f"  known of the dataset: {fault}")
+        print(printable(f"  known of the dataset: {fault}"))
 
 
 def list_cache(cache: Cache = None, as_json: Json = False) -> None:
@@ -374,7 +374,7 @@ def verify_cache(cache: Cache = None) -> None:
     root = api.folders(cache, None, None).cache
     checked, damaged, problems = verify(root)
     for damage in damaged:
-        print(f"{damage.path}: {damage.what}; the next extract of its task redoes it")
+        print(printable(f"{damage.path}: {damage.what}; the next extract of its task redoes it"))
     print(f"{root}: {checked:,} parts checked, {len(damaged)} damaged")
     if damaged:
         raise typer.Exit(1)
@@ -392,7 +392,7 @@ def prune_cache(
     root = api.folders(cache, None, None).cache
     found = prune(root, dry_run=dry_run)
     for one in found:
-        print(f"{one.path}: {one.why}")
+        print(printable(f"{one.path}: {one.why}"))
     verb = "would be freed" if dry_run else "freed"
     print(f"{root}: {sum(one.bytes for one in found) / 1e6:.1f} MB {verb}")
 
@@ -407,7 +407,7 @@ def doctor(cache: Cache = None, data: Data = None, results: Results = None, as_j
         print_json([asdict(finding) for finding in findings])
     else:
         for finding in findings:
-            print(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.subject:<12} {finding.text}")
+            print(printable(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.subject:<12} {finding.text}"))
             if finding.remedy:
                 print(f"      {'':<12} -> {finding.remedy}")
     raise typer.Exit(0 if all(finding.ok for finding in findings) else 1)
@@ -419,7 +419,7 @@ def _show(fields: dict[str, Any], as_json: bool) -> None:
         return
     import yaml
 
-    print(yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=100), end="")
+    print(printable(yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=100)), end="")
 
 
 def _task_row(card: Card, cache: Path, data: Path | None, results: Path) -> dict[str, Any]:
@@ -451,16 +451,16 @@ def _table(*columns: str) -> Table:
 
 def _print(table: Table) -> None:
     """Print a table as wide as it is: folded into a narrow terminal, names come in pieces that nobody can copy."""
-    from rich.console import Console
+    from uwbench.console import open_console
 
-    console = Console(highlight=False, markup=False)
+    console = open_console(markup=False)
     console.width = max(console.width, console.measure(table, options=console.options.update(width=1000)).maximum)
     console.print(table)
 
 
 def _print_problems(problems: list[str]) -> None:
     for problem in problems:
-        print(f"damaged: {problem}", file=sys.stderr)
+        print(printable(f"damaged: {problem}"), file=sys.stderr)
     if problems:
         raise typer.Exit(1)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from uwbench.errors import UsageError
+from uwbench.errors import UsageError, escaped
 
 if TYPE_CHECKING:
     from uwbench.encoders.base import ModelSpec
@@ -125,5 +125,6 @@ def model_specs(
 
 
 def print_json(value: Any) -> None:
-    """Print a value as strict JSON."""
-    print(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False))
+    """Print a value as strict JSON, in which no text of others moves the terminal."""
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    print(escaped(text))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from uwbench.errors import printable
 
@@ -22,9 +22,20 @@ _LINE_EVERY_S = 10.0  # how often a log that is no terminal gets a line
 
 def error_console() -> Console:
     """Return a console on stderr."""
-    from rich.console import Console
+    return open_console(stderr=True)
 
-    return Console(stderr=True, highlight=False)
+
+def open_console(**options: Any) -> Console:
+    """Return a console on which texts of others are texts: only rich's own styles reach the terminal as escapes."""
+    from rich.console import Console
+    from rich.segment import Segment
+
+    class PlainConsole(Console):
+        def render(self, renderable: Any, options: Any = None) -> Iterator[Segment]:
+            for one in super().render(renderable, options):
+                yield one if one.control else Segment(printable(one.text), one.style)
+
+    return PlainConsole(highlight=False, **options)
 
 
 class TerminalReporter:

@@ -18,6 +18,11 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
+def escaped(json_text: str) -> str:
+    """Return JSON whose texts hold what `printable` replaces as JSON's own escapes: the same value."""
+    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", json_text)
+
+
 class UwbenchError(Exception):
     """Base of all errors this package raises on purpose.
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 
 from uwbench.contamination import MEANINGS, SEEN
+from uwbench.errors import escaped, printable
 from uwbench.report.board import Board, Row
 from uwbench.result import Flag
 from uwbench.score import AVERAGES, Method
@@ -84,7 +85,8 @@ def render_json(board: Board) -> str:
         for row in board.rows
         if row.scope == "suite"
     ]
-    return json.dumps({"scores": scores, "averages": averages}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps({"scores": scores, "averages": averages}, indent=2, ensure_ascii=False, allow_nan=False)
+    return f"{escaped(text)}\n"
 
 
 def render_csv(board: Board) -> str:
@@ -180,8 +182,8 @@ def _model_fields(board: Board, model: str, method: Method) -> dict[str, object]
 def _plain(value: object) -> object:
     if isinstance(value, float):
         return f"{value:.6f}"
-    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
-        return f"'{value}"
+    if isinstance(value, str):
+        return f"'{printable(value)}" if value[:1] in ("=", "+", "-", "@", "\t", "\r") else printable(value)
     return value
 
 
@@ -294,5 +296,5 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _text(text: str) -> str:
     """Return `text` so that Markdown and the HTML in it show it as it is."""
-    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_\[\]|#~!])", r"\\\1", " ".join(escaped.split()))
+    safe = printable(" ".join(text.split())).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_\[\]|#~!])", r"\\\1", safe)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from uwbench.contamination import MEANINGS
+from uwbench.errors import escaped
 from uwbench.report.board import Board, Cell
 from uwbench.report.charts import FIGURES, PALETTE, chart, chart_rows, confusion_chart, difference_chart
 from uwbench.report.compare import Comparison, compare_models
@@ -59,7 +60,7 @@ def render_html(board: Board, *, audio: Mapping[str, Path] | None = None) -> str
 
 def script_json(data: object) -> str:
     """Return strict JSON that is safe inside a script element and as JavaScript."""
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = escaped(json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
     for letter in "<>&\u2028\u2029":
         text = text.replace(letter, f"\\u{ord(letter):04x}")
     return text
