@@ -30,6 +30,7 @@ LAYERS = {
     "provenance": 0,
     "options": 0,
     "device": 0,
+    "stopping": 0,
     "bootstrap": 1,
     "score": 1,
     "clip_table": 1,

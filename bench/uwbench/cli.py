@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import errno
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -51,6 +48,7 @@ from uwbench.cli_options import (
     split_names,
 )
 from uwbench.errors import UsageError, UwbenchError, disk_error, printable
+from uwbench.stopping import leaving_in_time, stopped_by_sigterm
 
 if TYPE_CHECKING:
     from uwbench.options import Folders, Options
@@ -84,9 +82,7 @@ class Group(TyperGroup):
             failure = disk_error(error)
             _fail(str(failure), failure.exit_code)
         except KeyboardInterrupt:
-            from uwbench.console import interrupted
-
-            _fail(interrupted(), 1)
+            _fail(_interrupted(), 1)
 
 
 class TaskCommand(TyperCommand):
@@ -109,10 +105,18 @@ class ListingGroup(Group):
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    # Not rich: a message may hold file names with brackets, and must never be read as markup.
     sys.stdout.flush()
-    print(f"uwbench: {printable(message)}", file=sys.stderr, flush=True)
+    print(_line(message), file=sys.stderr, flush=True)
     raise SystemExit(code)
+
+
+def _line(message: str) -> str:
+    # Not rich: a message may hold file names with brackets, and must never be read as markup.
+    return f"uwbench: {printable(message)}"
+
+
+def _interrupted() -> str:
+    return f"interrupted; what was written is kept, run the same command again to go on: {' '.join(sys.argv[1:])}"
 
 
 app = typer.Typer(
@@ -187,7 +191,7 @@ def run(
     from uwbench import api
 
     options = _options(locals())
-    with _stoppable():
+    with stopped_by_sigterm():
         report = api.run(
             model_specs(model, weights, context, revision, trust_remote_code),
             split_names(task),
@@ -233,7 +237,7 @@ def extract(
     from uwbench import api
 
     options = _options(locals())
-    with _stoppable():
+    with stopped_by_sigterm():
         report = api.extract(
             model_specs(model, weights, context, revision, trust_remote_code),
             split_names(task),
@@ -277,7 +281,7 @@ def probe(
     from uwbench import api
 
     options = _options(locals())
-    with _stoppable():
+    with stopped_by_sigterm():
         report = api.probe(
             split_names(task),
             split_names(model),
@@ -318,7 +322,8 @@ cli_listings.register(app, models_app, tasks_app, data_app, cache_app)
 
 def main() -> None:
     """Run the command line."""
-    app()
+    with leaving_in_time(lambda: _line(_interrupted())):
+        app()
 
 
 def _options(given: dict[str, Any]) -> Options:
@@ -371,20 +376,6 @@ def _reporter(quiet: bool) -> Reporter | None:
     from uwbench.console import TerminalReporter
 
     return TerminalReporter()
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """While a run works, SIGTERM stops it as Ctrl-C does, so that batch schedulers leave a usable state."""
-
-    def stop(*_: object) -> NoReturn:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _finish(report: Report, suite: str | None, as_json: bool) -> None:

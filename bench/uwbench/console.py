@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -133,8 +132,3 @@ def _bar(console: Console) -> Progress:
         console=console,
         transient=True,
     )
-
-
-def interrupted() -> str:
-    """Return what to say when the user stops a run."""
-    return f"interrupted; what was written is kept, run the same command again to go on: {' '.join(sys.argv[1:])}"

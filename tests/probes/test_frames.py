@@ -15,6 +15,7 @@ from uwbench.errors import ProbeError
 from uwbench.probes.data import Frames
 from uwbench.probes.frames import FrameLabels, frame_targets, segment_count, segment_truth
 from uwbench.probes.run import run_probes
+from uwbench.result import Method
 
 
 @pytest.mark.parametrize("hop_ms", [10, 20, 40])
@@ -134,6 +135,33 @@ def test_a_run_equals_scikit_learn_on_its_own_predictions() -> None:
     wanted = f1_score(np.array(truth), np.array(predicted), average="micro")
     assert outcome.scores["knn"].main_score == pytest.approx(wanted, abs=0.01)
     assert wanted > 0.6
+
+
+@pytest.mark.parametrize(("method", "settings"), [("mlp", "test_frames"), ("knn", "query_frames")])
+def test_a_long_test_part_is_scored_on_the_segments_that_are_drawn(method: Method, settings: str) -> None:
+    """Of the same windows under every seed, each scored as in a run that predicts all of them."""
+    data = frame_task(clips=60)
+    protocol = find_protocol("uwbench-1")
+    few = {"learning_rates": (0.01,), "weight_decays": (0.01,), "seeds": (0, 1), "epochs": 5} if method == "mlp" else {}
+
+    def counts(limit: int) -> np.ndarray:
+        """Hits, false alarms and misses `(seeds, clips, 3, classes)`."""
+        own = getattr(protocol, method).model_copy(update={**few, settings: limit})
+        table = run_probes(data, protocol.model_copy(update={method: own}), methods=[method]).predictions
+        return np.array(table["counts"].to_pylist()).reshape(-1, 20, 3, 3)
+
+    everything, drawn = counts(10_000), counts(300)
+    labels = FrameLabels(data)
+    test = np.flatnonzero(np.array(data.splits) == "test")
+    frames = labels.sample(test, 300)
+    assert 150 < len(frames) < 450 < len(labels.items(test))
+    assert 0 < drawn.sum() < 0.8 * everything.sum()
+    assert (drawn <= everything).all()
+    true = labels.predict(labels.targets(frames), frames, test).counts
+    assert true is not None
+    wanted = true.reshape(20, 3, 3)
+    for seed in drawn:  # hits and misses together are the true windows
+        np.testing.assert_array_equal(seed[:, 0] + seed[:, 2], wanted[:, 0] + wanted[:, 2])
 
 
 def test_labels_that_are_no_events_are_refused() -> None:

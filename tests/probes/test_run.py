@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from probes.made_data import card, esc10, frame_task, multi_label, shuffled, single_label, task_data
 from uwbench.bootstrap import read_items, seed_scores
-from uwbench.card import Protocol, find_protocol
+from uwbench.card import Protocol, Xares, find_protocol
 from uwbench.clip import Labels
 from uwbench.errors import ProbeError, UsageError
 from uwbench.probes.data import TaskData
-from uwbench.probes.run import ProbeOutcome, run_probes
+from uwbench.probes.kinds import kind_of
+from uwbench.probes.run import ProbeOutcome, Task, make_search, run_probes
+from uwbench.probes.search import epochs_for
+from uwbench.probes.splits import plan_folds
 
 UWBENCH, XARES = find_protocol("uwbench-1"), find_protocol("xares-0.1.3")
 MADE: list[Callable[..., TaskData]] = [single_label, multi_label, frame_task]
@@ -195,6 +204,61 @@ def test_large_sets_search_on_a_subsample_and_then_train_on_all() -> None:
     whole = run_probes(data, FEW, methods=["mlp"]).scores["mlp"].chosen["folds"][0]
     assert whole["trained_on"] == 150  # the carved clips too: the search saw all of the rest
     assert carved["trained_on"] == 150 - carved["validation_clips"]  # each seed still needs them to choose its epoch
+
+
+def test_a_shorter_search_chooses_a_share_of_the_whole_schedule() -> None:
+    """With three epochs in the search, the final seeds train a third, two thirds or all of their thirty."""
+    short = with_mlp(FEW, epochs=30, grid_shown=1, least_epochs=3)
+    folds = run_probes(folded(), short, methods=["mlp"]).scores["mlp"].chosen["folds"]
+    assert {tuple(fold["epochs"]) for fold in folds} <= {(10, 10), (20, 20), (30, 30)}
+
+
+@given(st.integers(1, 400_000), st.integers(1, 200_000), st.integers(1, 40), st.integers(1, 40))
+def test_a_schedule_shows_as_many_clips_as_the_card_says(clips: int, shown: int, epochs: int, least: int) -> None:
+    settings = UWBENCH.mlp.model_copy(update={"epochs": epochs, "least_epochs": least, "shown": 150_000})
+    trained = epochs_for(settings, Xares(), clips, shown)
+    assert min(least, epochs) <= trained <= epochs
+    if trained < epochs and trained > least:  # neither bound holds: as near to `shown` as whole epochs come
+        assert abs(trained * clips - shown) <= clips / 2
+    assert epochs_for(settings, Xares(), clips) == epochs_for(settings, Xares(), clips, 150_000)
+
+
+@pytest.mark.parametrize("make", MADE)
+def test_threads_change_neither_choice_nor_prediction(make: Callable[..., TaskData]) -> None:
+    """One thread trains the grid as one stack, several as stacks side by side."""
+    few = with_mlp(UWBENCH, epochs=6, seeds=(0, 1, 2))
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 4):
+            torch.set_num_threads(threads)
+            found.append(run_probes(make(), few, methods=["mlp"]))
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert chosen(other) == chosen(found[0])
+        assert other.predictions.equals(found[0].predictions)
+
+
+def test_ctrl_c_ends_the_stacks_that_train_side_by_side() -> None:
+    """What they make is of no use any more, and may take minutes."""
+    data, long = single_label(2400), with_mlp(UWBENCH, epochs=1000)
+    kind = kind_of(data)
+    task = Task(data, kind, long, plan_folds(data, long.mlp, kind.strata(), 0), 0, "cpu")
+    reads = itertools.count()
+
+    def inputs(rows: np.ndarray) -> np.ndarray:
+        if next(reads) == 40:
+            os.kill(os.getpid(), signal.SIGINT)
+        return data.pooled[rows, 0]
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            make_search(task, inputs).choose(task.folds)
+    finally:
+        torch.set_num_threads(before)
+    assert next(reads) < 2000  # of the 13,000 batches of each stack
 
 
 def test_a_vector_that_is_not_finite_names_its_clip() -> None:

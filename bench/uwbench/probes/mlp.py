@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
+from threading import Event
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -139,10 +141,11 @@ class Stack:
                 yield _forward(self.problem, parameters, values, None).logits[0]
 
 
-def train(stack: Stack, after_epoch: Callable[[Stack, int], None]) -> None:
+def train(stack: Stack, after_epoch: Callable[[Stack, int], None], given_up: Event | None = None) -> None:
     """Train until every stream has reached its `stop`; `after_epoch(stack, epoch)` sees the live streams each epoch.
 
-    Streams that stop leave the stack after the call for their last epoch.
+    Streams that stop leave the stack after the call for their last epoch. Raises CancelledError soon after another
+    thread has set `given_up`.
     """
     import torch
 
@@ -152,6 +155,8 @@ def train(stack: Stack, after_epoch: Callable[[Stack, int], None]) -> None:
             orders = [_order(stream, epoch) for stream in stack.streams]
             masks = [random_numbers(*stream.key, "dropout", epoch) for stream in stack.streams]
             for step in range(max(stream.steps for stream in stack.streams)):
+                if given_up is not None and given_up.is_set():
+                    raise CancelledError
                 _step(stack, epoch, step, orders, masks)
             after_epoch(stack, epoch)
             epoch += 1

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import product
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -107,6 +108,7 @@ class Search:
         self.kind, self.settings, self.xares, self.seed = kind, settings, xares, seed
         self.frames_a_clip = frames_a_clip
         self.stacks = _stacks(device)
+        self.given_up = Event()
         shape = inputs(kind.items(np.zeros(1, np.int64))[:1]).shape[1:]
         self.problem = Problem(
             dim=shape[-1],
@@ -181,7 +183,11 @@ class Search:
 
         try:
             with ThreadPoolExecutor(self.stacks) as pool:
-                yield from pool.map(alone, batches)
+                try:
+                    yield from pool.map(alone, batches)
+                except BaseException:  # most of all Ctrl-C: what trains is of no use any more, and may take minutes
+                    self.given_up.set()
+                    raise
         finally:
             torch.set_num_threads(threads)
 
@@ -250,7 +256,7 @@ class Search:
                     if choice.better_than(best.get(index)):
                         best[index] = choice
 
-        train(Stack(self.problem, list(streams.values())), judge)
+        train(Stack(self.problem, list(streams.values())), judge, self.given_up)
         return best
 
     def _train(self, folds: Sequence[Fold], jobs: Sequence[tuple[int, tuple[int, Stream]]]) -> list[Trained]:
@@ -279,7 +285,7 @@ class Search:
                 for end, predicted in zip(ends, predictions, strict=True):
                     done.append(Trained(index, end.seed, predicted, end.epochs, end.metric))
 
-        train(Stack(self.problem, [stream for _, (_, stream) in jobs]), follow)
+        train(Stack(self.problem, [stream for _, (_, stream) in jobs]), follow, self.given_up)
         return done
 
     def _predict(self, stack: Stack, at: int, clips: np.ndarray, weights: Sequence[torch.Tensor]) -> list[Predicted]:
