@@ -126,7 +126,9 @@ def _of_table(path: Path) -> TestSet:
     import pyarrow.parquet
 
     try:
-        columns = pyarrow.parquet.read_table(path, columns=["id", "key", "split", "group"]).to_pydict()
+        columns = pyarrow.parquet.read_table(
+            pyarrow.BufferReader(path.read_bytes()), columns=["id", "key", "split", "group"]
+        ).to_pydict()
     except (OSError, pyarrow.ArrowException, KeyError) as error:
         raise InputError(f"is no clip table ({' '.join(str(error).split())})", where=path) from error
     rows = zip(columns["id"], columns["key"], columns["split"], columns["group"], strict=True)

@@ -270,7 +270,7 @@ def _open(path: Path) -> tuple[Path, pa.Table]:
     import pyarrow as pa
 
     try:
-        file = pa.ipc.open_file(pa.memory_map(str(path)))
+        file = pa.ipc.open_file(pa.py_buffer(np.memmap(path, np.uint8, "r").data))
         same = file.schema.equals(_schema()) and (file.schema.metadata or {}).get(_META) == FORMAT
         if not same:
             raise InputError("is not an index of rows of this version", where=path, remedy="convert again")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -151,7 +152,8 @@ def _open(audio: Audio, data: bytes | None) -> Any:
         audio.path.suffix.lower() == ".raw"
     ):  # soundfile goes by that name and asks for the rate; libsndfile looks inside
         return _plausible(soundfile.SoundFile(_Memory(audio.path.read_bytes())), audio)
-    return _plausible(soundfile.SoundFile(audio.path), audio)
+    name: Any = os.fsencode(audio.path)  # of any bytes, which soundfile takes and does not declare
+    return _plausible(soundfile.SoundFile(name), audio)
 
 
 class _Memory(io.BytesIO):

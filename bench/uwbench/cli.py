@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -322,6 +323,9 @@ cli_listings.register(app, models_app, tasks_app, data_app, cache_app)
 
 def main() -> None:
     """Run the command line."""
+    for stream in (sys.stdout, sys.stderr):  # a name that is not UTF-8 is shown by its escapes
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     with leaving_in_time(lambda: _line(_interrupted())):
         app()
 

@@ -154,7 +154,7 @@ def read_table(root: Path, name: str) -> ClipTable:
     path = table_path(root, name)
     remedy = f"run: uwbench extract --task {name.rpartition('-')[0]}"
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(pa.BufferReader(path.read_bytes()))
         table.validate(full=True)
         wrong = [name for name, kind in _columns().items() if table.schema.field(name).type != kind]
         wrong = wrong or [name for name in ("id", "key", "labels", "duration_s") if table.column(name).null_count]

@@ -195,7 +195,7 @@ def _open_part(path: Path, wanted: Mapping[str, pa.DataType]) -> pa.Table:
     import pyarrow as pa
 
     try:
-        file = pa.ipc.open_file(pa.memory_map(str(path)))
+        file = pa.ipc.open_file(pa.py_buffer(np.memmap(path, np.uint8, "r").data))
         held = list(zip(file.schema.names, file.schema.types, strict=True))
         wrong = [name for name, kind in wanted.items() if (name, kind) not in held]
         wrong += [name for name, _ in held if name not in wanted]

@@ -21,6 +21,7 @@ from uwbench.fingerprint import clip_key, sha256_bytes, sha256_file
 
 WHOLE_FILE = 32 << 20  # bytes; larger files are read block by block, and never held
 _AT_REST_NS = 2_000_000_000
+_Where = tuple[bytes, int, int]  # a file's name as the system has it, which need not be UTF-8; offset and size in it
 _COLUMNS = ("path", "offset", "size", "stat", "at", "sha256", "duration_s")
 
 
@@ -47,7 +48,7 @@ def scan_clips(clips: Sequence[Clip], memory: Path | None) -> list[Scanned | Aud
     `memory` is the file that remembers hashes between runs; None remembers nothing.
     """
     known = _load(memory)
-    seen: dict[tuple[str, int, int], _Seen] = {}
+    seen: dict[_Where, _Seen] = {}
 
     def look(clip: Clip) -> Scanned | AudioError:
         try:
@@ -65,13 +66,13 @@ def scan_clips(clips: Sequence[Clip], memory: Path | None) -> list[Scanned | Aud
     return found
 
 
-def _look(clip: Clip, known: dict[tuple[str, int, int], _Seen]) -> tuple[tuple[str, int, int] | None, _Seen]:
+def _look(clip: Clip, known: dict[_Where, _Seen]) -> tuple[_Where | None, _Seen]:
     audio = clip.audio
     match audio:
         case AudioFile(path):
-            where = (str(path), 0, -1)
+            where = (os.fsencode(path), 0, -1)
         case AudioMember(path, offset, size, _):
-            where = (str(path), offset, size)
+            where = (os.fsencode(path), offset, size)
         case AudioBytes() | AudioArray():
             data = read_bytes(audio)
             return None, _Seen("", 0, sha256_bytes(data), read_header(audio, data).duration_s)
@@ -112,17 +113,17 @@ def _scanned(clip: Clip, entry: _Seen) -> Scanned | AudioError:
     return Scanned(entry.sha256, clip_key(entry.sha256, clip.start_s, clip.end_s), end - start)
 
 
-def _load(memory: Path | None) -> dict[tuple[str, int, int], _Seen]:
+def _load(memory: Path | None) -> dict[_Where, _Seen]:
     """Return what was remembered; a memory that cannot be read remembers nothing."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     if memory is None or not memory.is_file():
         return {}
-    texts, numbers = dict.fromkeys(("path", "stat", "sha256"), pa.string()), ("offset", "size", "at")
-    wanted = {**texts, **dict.fromkeys(numbers, pa.int64()), "duration_s": pa.float64()}
+    texts, numbers = dict.fromkeys(("stat", "sha256"), pa.string()), ("offset", "size", "at")
+    wanted = {"path": pa.binary(), **texts, **dict.fromkeys(numbers, pa.int64()), "duration_s": pa.float64()}
     try:
-        table = pq.read_table(memory, columns=list(_COLUMNS))
+        table = pq.read_table(pa.BufferReader(memory.read_bytes()), columns=list(_COLUMNS))
         if any(table.schema.field(name).type != wanted[name] or table.column(name).null_count for name in _COLUMNS):
             return {}
         columns = table.to_pydict()
@@ -134,7 +135,7 @@ def _load(memory: Path | None) -> dict[tuple[str, int, int], _Seen]:
     }
 
 
-def _save(memory: Path, seen: dict[tuple[str, int, int], _Seen]) -> None:
+def _save(memory: Path, seen: dict[_Where, _Seen]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 

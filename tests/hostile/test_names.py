@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,8 @@ def write_task(folder: Path, label: str, missing: str | None = None) -> Path:
     rows.writerow(["path", "label", "split"])
     for place in range(6):
         tone = 0.3 * np.sin(np.arange(4000) * (0.1 if place % 2 else 0.5) + place)
-        soundfile.write(folder / f"{place}.wav", tone, 16_000)
+        with (folder / f"{place}.wav").open("wb") as file:
+            soundfile.write(file, tone, 16_000, format="WAV")
         rows.writerow([f"{place}.wav", label if place % 2 else "plain", "train" if place < 4 else "test"])
     if missing is not None:
         rows.writerow([missing, "plain", "train"])
@@ -163,3 +165,38 @@ def test_json_of_great_depth_is_an_error_of_its_file(where: str, tmp_path: Path,
     done = uwbench(*words)
     assert path.name in done.err + done.out
     assert "Traceback" not in done.err
+
+
+def test_a_folder_whose_name_is_not_utf8_is_a_folder_like_others(tmp_path: Path, uwbench: Command) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    try:
+        manifest = write_task(folder, "other")
+    except OSError as error:  # macOS
+        pytest.skip(f"the file system takes UTF-8 alone ({error})")
+    where = ("--cache", folder / "cache", "--results", folder / "results")
+    first = uwbench("run", "-m", "logmel", "-t", manifest, *where)
+    again = uwbench("run", "-m", "logmel", "-t", manifest, *where)
+    assert (first.code, again.code) == (0, 0), first.err + again.err
+    assert "6 of 6 clips cached" in again.err
+    assert r"caf\udce9" in first.out + first.err
+    board = folder / os.fsdecode(b"\xff.html")
+    assert uwbench("leaderboard", "--results", folder / "results", "--format", "html", "--output", board).code == 0
+    assert "logmel" in board.read_text(encoding="utf-8")
+    for command in (("cache", "verify"), ("cache", "ls"), ("cache", "prune")):
+        done = uwbench(*command, "--cache", folder / "cache")
+        assert done.code == 0, done.err
+        assert r"caf\udce9" in done.out
+
+
+def test_a_clip_whose_name_is_not_utf8_is_named_by_its_escapes(tmp_path: Path, uwbench: Command) -> None:
+    """It would be text in a table, and no such text can be written."""
+    for label in ("a", "b"):
+        write_task(tmp_path / "set" / label, "other")
+    odd = tmp_path / "set" / "a" / os.fsdecode(b"caf\xe9.wav")
+    try:
+        (tmp_path / "set" / "a" / "0.wav").rename(odd)
+    except OSError as error:
+        pytest.skip(f"the file system takes UTF-8 alone ({error})")
+    done = uwbench("run", "-m", "logmel", "-t", tmp_path / "set")
+    assert done.code == 1
+    assert r"the name 'a/caf\udce9.wav' is not UTF-8; rename it" in done.err

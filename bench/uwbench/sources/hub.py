@@ -113,7 +113,7 @@ def _parquet_rows(card: Card, folder: Path, files: tuple[Path, ...]) -> Iterator
         if split is None and hub.fold is None:
             continue
         try:
-            with pq.ParquetFile(path) as file:
+            with path.open("rb") as data, pq.ParquetFile(data) as file:
                 names = file.schema_arrow.names
                 missing = [column for column in wanted if column not in names]
                 if missing:

@@ -18,11 +18,11 @@ from typing import Any
 
 from uwbench.card import Domain, Kind
 from uwbench.clip import AudioFile, Clip, Event, Labels
-from uwbench.errors import InputError
+from uwbench.errors import InputError, printable
 from uwbench.fingerprint import sha256_bytes
 from uwbench.json_text import parse_json
 from uwbench.registry import suggestion
-from uwbench.sources.dataset import AUDIO_SUFFIXES, Dataset, Reading, with_unique_ids
+from uwbench.sources.dataset import AUDIO_SUFFIXES, Dataset, Reading, require_text, with_unique_ids
 from uwbench.sources.own import make_card, task_name
 
 MANIFEST_SUFFIXES = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"})
@@ -86,7 +86,7 @@ def open_manifest(
         label=columns.label,
         group=(group or "group") if grouped else None,
     )
-    return Dataset(card, reading.clips, f"manifest {path}", reading.problems)
+    return Dataset(card, reading.clips, printable(f"manifest {path}"), reading.problems)
 
 
 def read_manifest(path: Path, columns: Columns) -> Reading:
@@ -146,7 +146,7 @@ def open_folder(folder: Path, *, name: str | None = None, domain: Domain = "soun
             remedy=f"a task's folder has a sub-folder a class, or a {MANIFEST_NAMES[0]}",
         )
     card = make_card(clips, name=task_name(name, folder), kind="single-label", domain=domain, where=folder)
-    return Dataset(card, tuple(clips), f"folder {folder} ({how})", tuple(problems))
+    return Dataset(card, tuple(clips), printable(f"folder {folder} ({how})"), tuple(problems))
 
 
 def _classes(root: Path, problems: list[str]) -> dict[str, list[Path]]:
@@ -167,7 +167,9 @@ def _classes(root: Path, problems: list[str]) -> dict[str, list[Path]]:
 
 
 def _relative(file: Path, folder: Path) -> str:
-    return file.relative_to(folder).as_posix()
+    name = file.relative_to(folder).as_posix()
+    require_text(name, folder)
+    return name
 
 
 def _rows(path: Path) -> Iterator[tuple[str, _Row]]:
@@ -228,7 +230,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, _Row]]:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
+        with path.open("rb") as data, pq.ParquetFile(data) as file:
             number = 0
             for batch in file.iter_batches():
                 for row in batch.to_pylist():
