@@ -5,9 +5,13 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 import time
+from pathlib import Path
 
 import pytest
+
+from uwbench.stopping import leaving_in_time
 
 SOON_S = 20  # for a machine that is busy with other tests; undisturbed, each of these programs would take minutes
 
@@ -68,3 +72,18 @@ def test_a_program_that_gets_no_signal_ends_as_it_would() -> None:
     code = "from uwbench.stopping import leaving_in_time\nwith leaving_in_time(lambda: 'no'): raise SystemExit(7)"
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (7, "", "")
+
+
+def test_what_watches_is_gone_with_the_program() -> None:
+    open_files = Path("/proc/self/fd")
+    if not open_files.is_dir():
+        pytest.skip("the system does not list a process's files")
+    before, threads = len(list(open_files.iterdir())), threading.active_count()
+    for _ in range(50):
+        with leaving_in_time(lambda: "no"):
+            pass
+    deadline = time.monotonic() + SOON_S
+    while threading.active_count() > threads and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() <= threads
+    assert len(list(open_files.iterdir())) <= before

@@ -26,13 +26,17 @@ def leaving_in_time(last_word: Callable[[], str]) -> Iterator[None]:
     The exit code is then 1, after the line `last_word()` on stderr if the block was not left by then. Only for the main
     thread of a process that is the program's own.
     """
+    if os.name != "posix":  # no file tells of signals there
+        yield
+        return
     ours, theirs = os.pipe()
     os.set_blocking(theirs, False)
     left = threading.Event()
 
     def watch() -> None:
         # Written as the signal arrives, not when Python gets round to its handler.
-        number = os.read(ours, 1)
+        with os.fdopen(ours, "rb", buffering=0) as signals:
+            number = signals.read(1)
         if not number or number[0] not in (signal.SIGINT, signal.SIGTERM):
             return
         threading.Event().wait(LEAVES_WITHIN_S)
