@@ -4,7 +4,8 @@
     python benchmarks/store.py --quick             100,000 x 1,280
 
 Both write float32 and wait until it is on the disk, numpy with one sync of one file and with one for each part; numpy
-also writes without waiting. Both read into one new array, from the disk and from what the system holds of it in memory.
+also writes without waiting. Both read into one new array, from the disk and from what the system holds of it in memory,
+numpy from one file and from a file a part.
 The store looks up each row by its key, hashes what it writes and checks the hashes of what it reads; with `--shuffled`
 both also return the rows in another order than they lie in. A time is the best of some rounds, the contenders in turn.
 """
@@ -67,8 +68,9 @@ def write(folder: Path, keys: list[bytes], vectors: np.ndarray, rounds: int) -> 
             times[name].append(seconds(contenders[name]))
     for path in (raw, folder / "store"):
         shutil.rmtree(path, ignore_errors=True)
-    contenders["numpy"]()  # what is read
-    contenders["store"]()
+    contenders["store"]()  # what is read
+    contenders["numpy"]()
+    write_raw(folder / "raw-parts", rows, vectors, PART, sync=True)
     ours, size = min(times.pop("store")), rows * vectors[0].nbytes / 1e9
     print(f"write {rows:,} x {vectors.shape[2]:,} ({size:.2f} GB): store {ours:.2f} s")
     for name, taken in times.items():
@@ -119,19 +121,30 @@ def read(folder: Path, keys: list[bytes], vectors: np.ndarray, order: np.ndarray
         held = np.load(folder / "raw" / f"{0:010d}.npy")
         return held[order] if shuffled else held
 
+    def raw_parts() -> np.ndarray:
+        held = np.empty((len(keys), vectors.shape[2]), np.float32)
+        for path in sorted((folder / "raw-parts").iterdir()):
+            first = int(path.stem)
+            held[first : first + PART] = np.load(path)
+        return held[order] if shuffled else held
+
     first = ours()
     some = np.linspace(0, len(keys) - 1, 1000).astype(int)
     np.testing.assert_array_equal(first[some], vectors[order[some] % PART])
     del first
     files = [path for path in folder.rglob("*") if path.is_file()]
     for where, prepare in (("the disk", lambda: forget(files)), ("the system's cache", lambda: None)):
-        times: dict[str, list[float]] = {"store": [], "numpy": []}
+        contenders = {"store": ours, "numpy": raw, "numpy, a file a part": raw_parts}
+        times: dict[str, list[float]] = {name: [] for name in contenders}
         for turn in range(rounds):
-            for name, work in (("store", ours), ("numpy", raw))[:: -1 if turn % 2 else 1]:
+            names = list(contenders)
+            for name in names[turn % 3 :] + names[: turn % 3]:
                 prepare()
-                times[name].append(seconds(work))
-        mine, theirs = min(times["store"]), min(times["numpy"])
-        print(f"read from {where}: store {mine:.2f} s, numpy {theirs:.2f} s, ratio {mine / theirs:.2f}", flush=True)
+                times[name].append(seconds(contenders[name]))
+        mine = min(times.pop("store"))
+        print(f"read from {where}: store {mine:.2f} s")
+        for name, taken in times.items():
+            print(f"    against {name}: {min(taken):.2f} s, ratio {mine / min(taken):.2f}", flush=True)
 
 
 def forget(files: list[Path]) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import io
 import math
+import mmap
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -186,6 +187,15 @@ def open_frames(path: Path, dim: int) -> pa.Table:
     return _open_part(path, {"key": pa.binary(KEY_BYTES), "frames": frames})
 
 
+def map_file(path: Path) -> mmap.mmap:
+    """Return a file's bytes, memory-mapped; raise OSError, or ValueError where it is empty.
+
+    Arrow's own way of mapping a file takes names of UTF-8 alone.
+    """
+    with path.open("rb", buffering=0) as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
 def _open_part(path: Path, wanted: Mapping[str, pa.DataType]) -> pa.Table:
     """Return a file's table if it has the columns `wanted` and no other, in one batch, without gaps.
 
@@ -195,7 +205,7 @@ def _open_part(path: Path, wanted: Mapping[str, pa.DataType]) -> pa.Table:
     import pyarrow as pa
 
     try:
-        file = pa.ipc.open_file(pa.py_buffer(np.memmap(path, np.uint8, "r").data))
+        file = pa.ipc.open_file(pa.py_buffer(map_file(path)))
         held = list(zip(file.schema.names, file.schema.types, strict=True))
         wrong = [name for name, kind in wanted.items() if (name, kind) not in held]
         wrong += [name for name, _ in held if name not in wanted]
@@ -276,9 +286,9 @@ def _layout(path: Path, pooling: str, width: int) -> tuple[int, int] | None:
     """
     import pyarrow as pa
 
-    whole = np.memmap(path, np.uint8, "r")
     try:
-        file = pa.ipc.open_file(pa.py_buffer(whole.data))
+        whole = pa.py_buffer(map_file(path))
+        file = pa.ipc.open_file(whole)
         if file.schema.field(pooling).type != pa.list_(pa.float32(), width):
             return None
         column = file.read_all().column(pooling).chunk(0)
@@ -286,7 +296,7 @@ def _layout(path: Path, pooling: str, width: int) -> tuple[int, int] | None:
         values = column.flatten()
     except (pa.ArrowException, OSError, LookupError, AttributeError, ValueError):
         return None
-    return len(column), values.buffers()[1].address + 4 * values.offset - whole.ctypes.data
+    return len(column), values.buffers()[1].address + 4 * values.offset - whole.address
 
 
 def _pass(file: Any, total: Any, block: np.ndarray, size: int) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-LEAVES_WITHIN_S = 1.2  # after a signal; the promise is two seconds, on a busy machine too
+LEAVES_WITHIN_S = 1.0  # after a signal; the promise is two seconds, on a busy machine too
 _SHOW_CURSOR = "\x1b[?25h"  # a progress bar hides it
 
 
