@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO := build/demo
 
-.PHONY: demo test bench faults fuzz lint types docs clean install install-dev
+.PHONY: demo test test-uwbench test-uniwhisper bench faults fuzz lint types docs clean install install-dev
 
 # A stamp a set of requirements: an unchanged pyproject installs nothing again.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -27,8 +27,15 @@ demo: install
 	$(BIN)/uwbench leaderboard -s mini --results $(DEMO)/results --format md --output $(DEMO)/leaderboard.md
 	$(BIN)/uwbench leaderboard -s mini --results $(DEMO)/results --format html --output $(DEMO)/leaderboard.html
 
+# The companion's tests beside all others, a core each: together they would take twice as long.
 test: install-dev
-	$(BIN)/python -m pytest
+	$(MAKE) --jobs=2 --output-sync=target --no-print-directory test-uwbench test-uniwhisper
+
+test-uwbench: install-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore=tests/uniwhisper
+
+test-uniwhisper: install-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/uniwhisper
 
 # Speed and memory, some minutes on a machine that does nothing else; benchmarks/README.md says what each shows.
 bench: install

@@ -293,6 +293,7 @@ def _be_the_command(words: Sequence[str], log: Path, before: Callable[[], None] 
 
     code = 99
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
         for number, name in ((1, "out"), (2, "err")):
             handle = os.open(log.with_suffix(f".{name}"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
