@@ -27,15 +27,17 @@ demo: install
 	$(BIN)/uwbench leaderboard -s mini --results $(DEMO)/results --format md --output $(DEMO)/leaderboard.md
 	$(BIN)/uwbench leaderboard -s mini --results $(DEMO)/results --format html --output $(DEMO)/leaderboard.html
 
-# The companion's tests beside all others, a core each: together they would take twice as long.
+# The companion's tests beside all others, a core each; each prints when it has ended.
 test: install-dev
 	$(MAKE) --jobs=2 --output-sync=target --no-print-directory test-uwbench test-uniwhisper
 
+test-uwbench test-uniwhisper: export OMP_NUM_THREADS = 1
+
 test-uwbench: install-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore=tests/uniwhisper
+	$(BIN)/python -m pytest --ignore=tests/uniwhisper
 
 test-uniwhisper: install-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/uniwhisper
+	$(BIN)/python -m pytest tests/uniwhisper
 
 # Speed and memory, some minutes on a machine that does nothing else; benchmarks/README.md says what each shows.
 bench: install

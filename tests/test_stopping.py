@@ -16,8 +16,7 @@ from uwbench.stopping import leaving_in_time
 SOON_S = 20  # for a machine that is busy with other tests; undisturbed, each of these programs would take minutes
 
 PROGRAM = """
-import hashlib, sys, threading, time
-import signal
+import hashlib, signal, sys, threading, time
 from uwbench.stopping import leaving_in_time, stopped_by_sigterm
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it

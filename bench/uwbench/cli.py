@@ -352,7 +352,7 @@ def _options(given: dict[str, Any]) -> Options:
         engine=engine,
         poolings=tuple(split_names([given.get("pooling", "mean,mean-all")])),
         part=_share(given.get("part")),
-        argv=("uwbench", *sys.argv[1:]),
+        argv=("uwbench", *map(printable, sys.argv[1:])),
         **{key: given[key] for key in (*plain, *more) if key in given},
     )
 

@@ -18,7 +18,7 @@ from uwbench.card import Card
 from uwbench.clip import Clip
 from uwbench.clip_table import ClipTable, write_table
 from uwbench.encoders.base import EncoderInfo
-from uwbench.errors import AudioError, DataError, UsageError
+from uwbench.errors import AudioError, DataError, UsageError, printable
 from uwbench.fingerprint import digest
 from uwbench.registry import suggestion
 from uwbench.scan import Scanned, scan_clips
@@ -98,7 +98,7 @@ def look_at(
         raise DataError(f"{card.name} has no clip that can be read ({first})", where=source)
     table = ClipTable(
         card,
-        source,
+        printable(source),  # it names folders, which need not be UTF-8
         ids=tuple(clip.id for clip, _ in readable),
         keys=tuple(seen.key for _, seen in readable),
         labels=tuple(clip.labels for clip, _ in readable),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -180,17 +179,12 @@ def _prediction_columns() -> dict[str, pa.DataType]:
     return {**texts, "seed": pa.int32(), "scores": pa.list_(pa.float32()), "counts": pa.list_(pa.float32())}
 
 
-_LONE = re.compile(
-    "[\ud800-\udfff]"
-)  # a byte of a path that is not UTF-8, in a command or an error; kept as its escape
-
-
 def write_result(results: Path, result: Result) -> Path:
     """Write `result` atomically and return its path."""
     path = result_path(results, result)
     data = result.model_dump(mode="json", by_alias=True)
     text = json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomically(path, _LONE.sub(lambda found: f"\\\\u{ord(found[0]):x}", text).encode())
+    write_atomically(path, text.encode())
     return path
 
 

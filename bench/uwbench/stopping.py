@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
@@ -39,7 +40,7 @@ def leaving_in_time(last_word: Callable[[], str]) -> Iterator[None]:
             number = signals.read(1)
         if not number or number[0] not in (signal.SIGINT, signal.SIGTERM):
             return
-        threading.Event().wait(LEAVES_WITHIN_S)
+        time.sleep(LEAVES_WITHIN_S)
         if not left.is_set():
             cursor = _SHOW_CURSOR if sys.stderr.isatty() else ""
             os.write(2, f"{cursor}{last_word()}\n".encode(errors="backslashreplace"))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import cast, get_args
 
 from uwbench.card import Card, Domain, Kind, find_card, find_cards, load_card, tasks_folder
-from uwbench.errors import DataError, InputError, UsageError, printable
+from uwbench.errors import DataError, InputError, UsageError
 from uwbench.registry import suggestion
 from uwbench.sources.dataset import Dataset, Reading, with_unique_ids
 from uwbench.sources.hub import find_parquet, read_hub
@@ -136,7 +136,7 @@ def _find(card: Card, data: Path | None) -> Dataset | None:
         parts = find_shards(card, folder)
         if parts is not None:
             reading = read_shards(card, parts)
-            source = printable(f"X-ARES shards in {_home(parts)}")
+            source = f"X-ARES shards in {_home(parts)}"
             return _with_notes(
                 Dataset(card, reading.clips, source, reading.problems, "shards"), _groupless(card, reading)
             )
@@ -146,7 +146,7 @@ def _find(card: Card, data: Path | None) -> Dataset | None:
         files = find_parquet(card, folder)
         if files is not None:
             reading = read_hub(card, folder, files)
-            return Dataset(card, reading.clips, printable(f"Hugging Face dataset in {folder}"), reading.problems, "hub")
+            return Dataset(card, reading.clips, f"Hugging Face dataset in {folder}", reading.problems, "hub")
     if data is not None and _root(card, data, depth=0) is not None:  # --data names the dataset's own folder
         return _read_layout(card, data)
     return None
@@ -176,7 +176,7 @@ def _read_layout(card: Card, root: Path) -> Dataset:
         problems.append(f"{mended} files differ from their listed names in case or space, and are taken for them")
     if repeated:
         problems.append(f"{len(repeated)} clips are listed more than once, first {repeated[0]!r}")
-    return Dataset(card, clips, printable(f"publisher's files in {root}"), tuple(problems), "publisher")
+    return Dataset(card, clips, f"publisher's files in {root}", tuple(problems), "publisher")
 
 
 def _home(parts: tuple[Part, ...]) -> Path:

@@ -18,7 +18,7 @@ from typing import Any
 
 from uwbench.card import Domain, Kind
 from uwbench.clip import AudioFile, Clip, Event, Labels
-from uwbench.errors import InputError, printable
+from uwbench.errors import InputError
 from uwbench.fingerprint import sha256_bytes
 from uwbench.json_text import parse_json
 from uwbench.registry import suggestion
@@ -86,7 +86,7 @@ def open_manifest(
         label=columns.label,
         group=(group or "group") if grouped else None,
     )
-    return Dataset(card, reading.clips, printable(f"manifest {path}"), reading.problems)
+    return Dataset(card, reading.clips, f"manifest {path}", reading.problems)
 
 
 def read_manifest(path: Path, columns: Columns) -> Reading:
@@ -146,7 +146,7 @@ def open_folder(folder: Path, *, name: str | None = None, domain: Domain = "soun
             remedy=f"a task's folder has a sub-folder a class, or a {MANIFEST_NAMES[0]}",
         )
     card = make_card(clips, name=task_name(name, folder), kind="single-label", domain=domain, where=folder)
-    return Dataset(card, tuple(clips), printable(f"folder {folder} ({how})"), tuple(problems))
+    return Dataset(card, tuple(clips), f"folder {folder} ({how})", tuple(problems))
 
 
 def _classes(root: Path, problems: list[str]) -> dict[str, list[Path]]:
