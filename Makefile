@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO := build/demo
 
-.PHONY: demo test test-uwbench test-uniwhisper bench faults fuzz lint types docs clean install install-dev
+.PHONY: demo test bench faults fuzz lint types docs clean install install-dev
 
 # A stamp a set of requirements: an unchanged pyproject installs nothing again.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -27,17 +27,9 @@ demo: install
 	$(BIN)/uwbench leaderboard -s mini --results $(DEMO)/results --format md --output $(DEMO)/leaderboard.md
 	$(BIN)/uwbench leaderboard -s mini --results $(DEMO)/results --format html --output $(DEMO)/leaderboard.html
 
-# The companion's tests beside all others, a core each; each prints when it has ended.
+# A file of tests at a time on each core, one thread each.
 test: install-dev
-	$(MAKE) --jobs=2 --output-sync=target --no-print-directory test-uwbench test-uniwhisper
-
-test-uwbench test-uniwhisper: export OMP_NUM_THREADS = 1
-
-test-uwbench: install-dev
-	$(BIN)/python -m pytest --ignore=tests/uniwhisper
-
-test-uniwhisper: install-dev
-	$(BIN)/python -m pytest tests/uniwhisper
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=logical --maxprocesses=8 --dist=loadfile --no-loadscope-reorder
 
 # Speed and memory, some minutes on a machine that does nothing else; benchmarks/README.md says what each shows.
 bench: install

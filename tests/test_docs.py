@@ -56,6 +56,7 @@ def workplace(tmp_path: Path, whisper_tiny: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_every_command_of_the_readme_runs(workplace: Path, uwbench: Command) -> None:
     commands = readme_commands()
     assert len(commands) > 15

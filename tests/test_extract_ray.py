@@ -107,6 +107,7 @@ def hashes(cache: Path) -> dict[str, str]:
     return {str(path.relative_to(cache)): hashlib.sha256(path.read_bytes()).hexdigest() for path in kept}
 
 
+@pytest.mark.slow
 def test_a_node_killed_half_way_changes_no_byte(tmp_path: Path, noises: list[Clip], cluster: Any) -> None:
     (tmp_path / "slow.py").write_text(SLOW)
     spec, log = ModelSpec(f"{tmp_path / 'slow.py'}:Slow"), tmp_path / "batches"

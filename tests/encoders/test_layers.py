@@ -15,15 +15,15 @@ Command = Callable[..., Any]
 
 @pytest.fixture
 def manifest(shared_data: Path, tmp_path: Path) -> Path:
-    """Four classes of ESC-10, three clips of each a fold."""
+    """Four classes of ESC-10, three clips of each in each of three folds."""
     with (shared_data / "esc10" / "manifest.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     kinds = sorted({row["label"] for row in rows})[:4]
     chosen = []
-    for fold in "12345":
+    for fold in "123":
         for kind in kinds:
             chosen += [row for row in rows if (row["fold"], row["label"]) == (fold, kind)][:3]
-    assert len(chosen) == 60
+    assert len(chosen) == 36
     path = tmp_path / "few" / "manifest.csv"
     path.parent.mkdir()
     with path.open("w", encoding="utf-8", newline="") as file:
@@ -35,6 +35,7 @@ def manifest(shared_data: Path, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_curve_is_what_a_probe_of_each_layer_alone_gives(
     uwbench: Command, whisper_tiny: Path, manifest: Path, tmp_path: Path
 ) -> None:
@@ -50,7 +51,7 @@ def test_the_curve_is_what_a_probe_of_each_layer_alone_gives(
     assert swept["scores"]["mlp"]["chosen"]["layer"] == "4"
     assert swept["contamination"]["flag"] == "unknown"  # Whisper's web audio is not public
     assert curve["4"] == swept["scores"]["mlp"]["per_seed"][0]
-    for layer in ("0", "2", "4"):
+    for layer in ("1", "4"):
         (alone,) = json.loads(run(layer, "--json").out)
         assert alone["model"]["layers"] == [layer]
         assert alone["scores"]["mlp"]["layers"] is None

@@ -96,20 +96,20 @@ def faults() -> list[Fault]:
     import power
 
     return [
-        (kills.kill_extract, 50, 4),
+        (kills.kill_extract, 50, 2),
         (kills.kill_probe, 50, 2),
-        (kills.kill_report, 50, 3),
+        (kills.kill_report, 50, 1),
         (kills.stop_extract, 20, 2),
         (kills.stop_probe, 10, 2),
         (power.power_cut_extract, 0, 40),
         (power.power_cut_probe, 0, 10),
-        (disk.full_disk_extract, 0, 6),
-        (disk.full_disk_probe, 0, 3),
+        (disk.full_disk_extract, 0, 3),
+        (disk.full_disk_probe, 0, 2),
         (disk.full_disk_leaderboard, 0, 2),
         (disk.full_small_disk, 24, 2),
         (disk.read_only_cache, 4, 1),
-        (damage.part_truncated, 12, 2),
-        (damage.part_flipped, 24, 2),
+        (damage.part_truncated, 12, 1),
+        (damage.part_flipped, 24, 1),
         (damage.part_of_another_version, 6, 1),
         (damage.clip_changed, 6, 2),
         (damage.clock_set_back, 4, 2),
@@ -117,7 +117,7 @@ def faults() -> list[Fault]:
         (crowd.same_task_by_two, 6, 1),
         (crowd.same_task_by_eight, 3, 1),
         (crowd.different_tasks_by_eight, 3, 1),
-        (crowd.decoder_dies, 8, 2),
+        (crowd.decoder_dies, 8, 1),
     ]
 
 

@@ -90,6 +90,7 @@ def test_no_embedding_is_nan_in_any_pooling(tmp_path: Path, uwbench: Command, wh
             assert np.isfinite(vectors).all(), (store.record.name, pooling)
 
 
+@pytest.mark.slow
 def test_a_clip_of_three_hours_is_a_clip(tmp_path: Path, uwbench: Command) -> None:
     data = tmp_path / "long"
     data.mkdir()

@@ -145,6 +145,7 @@ def test_the_watch_ends_at_a_connection(tmp_path: Path) -> None:
     assert done.returncode == 70
 
 
+@pytest.mark.slow
 def test_no_file_of_a_dataset_or_a_model_is_run_unless_it_is_trusted(
     data: Path, model: Path, remote: Path, tmp_path: Path
 ) -> None:

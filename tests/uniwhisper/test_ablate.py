@@ -85,6 +85,7 @@ def test_unknown_arms_and_files_of_another_form_are_named(tmp_path: Path) -> Non
         find_arm(str(tmp_path / "none.yaml"))
 
 
+@pytest.mark.slow
 def test_an_arm_trains_with_its_change_alone_or_with_several_when_asked(
     shared_data: Path, whisper_tiny: Path, tmp_path: Path
 ) -> None:

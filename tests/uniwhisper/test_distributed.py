@@ -59,32 +59,42 @@ def test_the_gradient_of_two_processes_is_that_of_one(
         assert float((found[name] - value).norm()) <= largest * float(value.norm()), name
 
 
+def trained(whisper: Path, data: Path, output: Path, parallel: str, world: int) -> Path:
+    """Train 2 + 4 steps in `world` processes; return the run's folder."""
+    overlay = {"run": {"save_every": 3, "parallel": parallel}, "stages": {"bridge": 2, "joint": 4}}
+    spawn_world({"whisper": str(whisper), "data": str(data), "output": str(output), "overlay": overlay}, world)
+    return output
+
+
+@pytest.fixture(scope="module")
+def by_one(whisper_tiny: Path, shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(whisper_tiny, shared_data, tmp_path_factory.mktemp("one") / "run", "ddp", 1)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp2"])
-def test_two_processes_are_one(whisper_tiny: Path, shared_data: Path, tmp_path: Path, parallel: str) -> None:
-    asked = {"whisper": str(whisper_tiny), "data": str(shared_data)}
-    stages = {"bridge": 2, "joint": 4}
-    overlay = {"run": {"save_every": 3, "parallel": parallel}, "stages": stages}
-    for world in (1, 2):
-        spawn_world({**asked, "output": str(tmp_path / str(world)), "overlay": overlay}, world)
-    one, two = (load_file(tmp_path / world / "step-0000006" / "model.safetensors") for world in ("1", "2"))
-    start = load_file(tmp_path / "1" / "step-0000003" / "model.safetensors")
+def test_two_processes_are_one(
+    whisper_tiny: Path, shared_data: Path, by_one: Path, tmp_path: Path, parallel: str
+) -> None:
+    by_two = trained(whisper_tiny, shared_data, tmp_path / "run", parallel, 2)
+    one, two = (load_file(run / "step-0000006" / "model.safetensors") for run in (by_one, by_two))
+    start = load_file(by_one / "step-0000003" / "model.safetensors")
     assert set(one) == set(two)
     # The gradients agree to 1e-6 (above). AdamW divides each by its own size, so that where a gradient is hardly more
     # than its rounding, its step is not: the weights agree less well.
     moved = max(float((one[name] - start[name]).abs().max()) for name in one)
     for name, value in one.items():
         assert float((value - two[name]).abs().max()) < 0.02 * moved, name
-    lines = [(tmp_path / world / "log.jsonl").read_text().splitlines() for world in ("1", "2")]
+    lines = [(run / "log.jsonl").read_text().splitlines() for run in (by_one, by_two)]
     norms = [[json.loads(line)["grad_norm"] for line in run] for run in lines]
     torch.testing.assert_close(torch.tensor(norms[1]), torch.tensor(norms[0]), rtol=1e-3, atol=0)
     # Resumed in the world that wrote it, a run goes on from its own state.
-    last = tmp_path / "2" / "step-0000006"
+    last = by_two / "step-0000006"
     before = load_file(last / "model.safetensors")
     for path in last.iterdir():
         if path.is_file():
             path.unlink()
-    spawn_world({**asked, "output": str(tmp_path / "2"), "overlay": overlay}, 2)
+    trained(whisper_tiny, shared_data, by_two, parallel, 2)
     after = load_file(last / "model.safetensors")
     for name, value in before.items():
         torch.testing.assert_close(after[name], value, rtol=0, atol=1e-6)

@@ -68,6 +68,7 @@ def done(data: Path, whisper_tiny: Path, tmp_path_factory: pytest.TempPathFactor
     return output
 
 
+@pytest.mark.slow
 def test_a_turn_scores_what_it_held_out_and_what_it_heard(data: Path, whisper_tiny: Path, done: Path) -> None:
     said: list[str] = []
     found = run_experiment(data, whisper_tiny, done, SETTINGS, say=said.append)
@@ -114,6 +115,7 @@ def test_no_scored_test_clip_is_trained_on(data: Path, done: Path) -> None:
         assert not tests & {Path(row.clip).stem for row in open_rows([done / "rows" / folders[name]])}
 
 
+@pytest.mark.slow
 def test_a_killed_experiment_goes_on_from_its_checkpoint_to_the_same_scores(
     data: Path, whisper_tiny: Path, done: Path, tmp_path: Path
 ) -> None:

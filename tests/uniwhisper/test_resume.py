@@ -59,6 +59,7 @@ def spawn(whisper: Path, data: Path, output: Path, **asked: Any) -> subprocess.P
     return subprocess.Popen([sys.executable, program, json.dumps(words)], env=env, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_is_not_killed(whole: Path, whisper_tiny: Path, shared_data: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
     killed = spawn(whisper_tiny, shared_data, output, kill_at=13)
