@@ -15,6 +15,7 @@ import mmap
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,7 @@ _BLOCK = 4 << 20  # bytes read and hashed at a time by each of some readers: wha
 _CHECKED = 1 << 19  # and where a file is checked alone
 _ENDS = 1 << 16  # bytes of a part's schema and footer, at most
 _ON_ITS_WAY = 4 << 20  # bytes written before the disk is set to work on them
+_POPULATE_READ = 22  # Linux's MADV_POPULATE_READ, which Python has no name for
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,15 +170,15 @@ def fetch_keys(path: Path, rows: int) -> None:
         os.close(handle)
 
 
-def open_pooled(path: Path, poolings: Sequence[str], width: int) -> pa.Table:
+def open_pooled(path: Path, poolings: Sequence[str], width: int, *, whole: bool = False) -> pa.Table:
     """Return a part's table of vectors, memory-mapped; raise StoreError where it holds anything else.
 
-    `width` is the count of numbers in one clip's vectors under each of `poolings`.
+    `width` is the count of numbers in one clip's vectors under each of `poolings`; `whole` is that of `map_file`.
     """
     import pyarrow as pa
 
     wanted = {"key": pa.binary(KEY_BYTES), "frames": pa.int32(), "chunks": pa.int32()}
-    return _open_part(path, wanted | dict.fromkeys(poolings, pa.list_(pa.float32(), width)))
+    return _open_part(path, wanted | dict.fromkeys(poolings, pa.list_(pa.float32(), width)), whole=whole)
 
 
 def open_frames(path: Path, dim: int) -> pa.Table:
@@ -187,16 +189,36 @@ def open_frames(path: Path, dim: int) -> pa.Table:
     return _open_part(path, {"key": pa.binary(KEY_BYTES), "frames": frames})
 
 
-def map_file(path: Path) -> mmap.mmap:
+def map_file(path: Path, *, whole: bool = False) -> mmap.mmap:
     """Return a file's bytes, memory-mapped; raise OSError, or ValueError where it is empty.
 
-    Arrow's own way of mapping a file takes names of UTF-8 alone.
+    With `whole`, all of it is about to be read: Linux then holds it in its largest pages. Without, it begins each file
+    with small ones, of which a disk is asked for few at a time. Arrow's own way of mapping takes names of UTF-8 alone.
     """
     with path.open("rb", buffering=0) as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return _map(file, whole=whole)
 
 
-def _open_part(path: Path, wanted: Mapping[str, pa.DataType]) -> pa.Table:
+def _map(file: io.FileIO, *, whole: bool) -> mmap.mmap:
+    mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    if whole and sys.platform == "linux":
+        with suppress(OSError):  # a system without large pages
+            mapped.madvise(mmap.MADV_HUGEPAGE)
+    return mapped
+
+
+def _fetch(mapped: mmap.mmap, at: int) -> None:
+    """Have the disk read on from a byte of a mapped file, in the pages that were asked for, where the system can.
+
+    Said by way of the mapping, as reading knows no pages but its own; and unlike a look at the byte it is no death
+    where the file was cut off meanwhile.
+    """
+    if sys.platform == "linux":
+        with suppress(OSError, ValueError):
+            mapped.madvise(_POPULATE_READ, at - at % mmap.PAGESIZE, 1)
+
+
+def _open_part(path: Path, wanted: Mapping[str, pa.DataType], *, whole: bool = False) -> pa.Table:
     """Return a file's table if it has the columns `wanted` and no other, in one batch, without gaps.
 
     Arrow takes what a file says of itself on trust, and ends the process for some of what it finds: its columns are
@@ -205,7 +227,7 @@ def _open_part(path: Path, wanted: Mapping[str, pa.DataType]) -> pa.Table:
     import pyarrow as pa
 
     try:
-        file = pa.ipc.open_file(pa.py_buffer(map_file(path)))
+        file = pa.ipc.open_file(pa.py_buffer(map_file(path, whole=whole)))
         held = list(zip(file.schema.names, file.schema.types, strict=True))
         wrong = [name for name, kind in wanted.items() if (name, kind) not in held]
         wrong += [name for name, _ in held if name not in wanted]
@@ -248,22 +270,24 @@ def read_vectors(
         return wrong
     flat = out.reshape(len(out), math.prod(out.shape[1:]))
     width = 4 * flat.shape[1]
-    layout = _layout(path, pooling, flat.shape[1])
-    if layout is None:
-        return _DAMAGED
-    held, first = layout
-    if not 0 <= first <= first + held * width <= expected.bytes or int(rows.max(initial=-1)) >= held:
-        return _DAMAGED
-    order = np.argsort(rows, kind="stable")
-    rows, places = rows[order], places[order]
-    every = len(rows) == held and _consecutive(rows)
-    in_order = _consecutive(places)
-    total, at_once = xxhash.xxh3_128(), max(1, _BLOCK // width)
-    block = np.empty(max(at_once * width, _BLOCK), np.uint8)
     with path.open("rb", buffering=0) as file:
+        mapped = _map(file, whole=True)
+        layout = _layout(mapped, pooling, flat.shape[1])
+        if layout is None:
+            return _DAMAGED
+        held, first = layout
+        if not 0 <= first <= first + held * width <= expected.bytes or int(rows.max(initial=-1)) >= held:
+            return _DAMAGED
+        order = np.argsort(rows, kind="stable")
+        rows, places = rows[order], places[order]
+        every = len(rows) == held and _consecutive(rows)
+        in_order = _consecutive(places)
+        total, at_once = xxhash.xxh3_128(), max(1, _BLOCK // width)
+        block = np.empty(max(at_once * width, _BLOCK), np.uint8)
         _pass(file, total, block, first)
         for start in range(0, held, at_once):
             count = min(at_once, held - start)
+            _fetch(mapped, first + start * width)
             if every and in_order:  # straight to where it belongs
                 at = places[0] + start
                 _pass(file, total, flat[at : at + count].reshape(-1).view(np.uint8), count * width)
@@ -279,7 +303,7 @@ def read_vectors(
     return None if total.hexdigest() == expected.xxh3_128 else _DAMAGED
 
 
-def _layout(path: Path, pooling: str, width: int) -> tuple[int, int] | None:
+def _layout(mapped: mmap.mmap, pooling: str, width: int) -> tuple[int, int] | None:
     """Return how many rows a file holds, and the byte at which the vectors of a pooling start; None if it is damaged.
 
     The file was not checked yet. A file whose vectors are compressed has them outside the mapping.
@@ -287,7 +311,7 @@ def _layout(path: Path, pooling: str, width: int) -> tuple[int, int] | None:
     import pyarrow as pa
 
     try:
-        whole = pa.py_buffer(map_file(path))
+        whole = pa.py_buffer(mapped)
         file = pa.ipc.open_file(whole)
         if file.schema.field(pooling).type != pa.list_(pa.float32(), width):
             return None

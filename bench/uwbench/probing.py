@@ -154,7 +154,7 @@ def _all_of(values: Sequence[str | None]) -> list[str] | None:
 
 def _present(store: EncoderStore, table: ClipTable) -> tuple[ClipTable, list[str]]:
     """Return the table of the clips that have an embedding, and the ids of those that have none."""
-    located = store.locate(table.keys, first=table.card.name)
+    located = store.locate(table.keys, first=table.card.name, whole=True)
     if (located.part >= 0).all():
         return table, []
     kept = np.flatnonzero(located.part >= 0).tolist()

@@ -213,12 +213,16 @@ class EncoderStore:
         """Return the keys of a part's rows."""
         return self._pooled(self.folder / task / part.name).column("key").to_pylist()
 
-    def locate(self, keys: Sequence[bytes], *, first: str, frames: bool = False) -> Located:
-        """Find which part and row holds each key, in all tasks of the encoder, the task `first` before others."""
+    def locate(self, keys: Sequence[bytes], *, first: str, frames: bool = False, whole: bool = False) -> Located:
+        """Find which part and row holds each key, in all tasks of the encoder, the task `first` before others.
+
+        `whole` says that the vectors of `first` are read next.
+        """
         import pyarrow as pa
         import pyarrow.compute as pc
 
         tables: list[tuple[Path, Path | None]] = []
+        read_next: list[Path] = []
         for task in [first, *(name for name in self.tasks() if name != first)]:
             manifest = self.manifest(task)
             for part in manifest.parts if manifest else ():
@@ -228,8 +232,14 @@ class EncoderStore:
                 if not path.is_file():
                     continue
                 tables.append((path, self.folder / task / part.frames if part.frames else None))
-                if path not in self._opened:
+                if path in self._opened:
+                    continue
+                if whole and task == first:
+                    read_next.append(path)
+                else:
                     fetch_keys(path, part.rows)
+        with ThreadPoolExecutor(_READERS) as pool:
+            list(pool.map(lambda path: self._pooled(path, whole=True), read_next))
         found = [self._pooled(path).column("key").combine_chunks() for path, _ in tables]
         if not set(map(len, keys)) <= {KEY_BYTES}:
             raise ValueError(f"a key has {KEY_BYTES} bytes")
@@ -258,7 +268,7 @@ class EncoderStore:
                 where=self.folder,
                 remedy=f"extract again with --pooling {','.join([*self.record.poolings, pooling])}",
             )
-        located = self.locate(keys, first=task)
+        located = self.locate(keys, first=task, whole=True)
         self._require_all(located, task)
         out = np.empty((len(keys), len(self.record.layers), self.record.dim), np.float32)
         expected = self._expected({path for path, _ in located.parts})
@@ -345,9 +355,9 @@ class EncoderStore:
         path = self.folder / manifest.task / "manifest.json"
         write_atomically(path, manifest_text(manifest).encode(), locked=True)
 
-    def _pooled(self, path: Path) -> pa.Table:
+    def _pooled(self, path: Path, *, whole: bool = False) -> pa.Table:
         if path not in self._opened:
-            self._opened[path] = open_pooled(path, self.record.poolings, self.record.width)
+            self._opened[path] = open_pooled(path, self.record.poolings, self.record.width, whole=whole)
         return self._opened[path]
 
     def _frames(self, path: Path) -> pa.Table:
