@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from uwbench.part_files import Expected, PooledRows, damage, read_vectors, write_frames, write_pooled
 
-ROWS, LAYERS, DIM = 700, 2, 257  # 1.4 MB of vectors: read in two blocks, of which the second is not full
+ROWS, LAYERS, DIM = 700, 2, 1101  # 6 MB of vectors a pooling: read in two blocks, of which the second is not full
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +84,23 @@ def test_a_cut_or_missing_file_is_said_to_be_one(
         assert found is not None
         assert found.startswith(what)
         assert damage(file, expected) == found
+
+
+def test_a_file_cut_off_while_it_is_read_is_damaged(
+    part: tuple[Path, Expected, dict[str, np.ndarray]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, expected, _ = part
+    cut = tmp_path / "cut.arrow"
+    cut.write_bytes(path.read_bytes())
+    make = xxhash.xxh3_128
+
+    def cut_off() -> xxhash.xxh3_128:  # the hash is made once the file is open and its layout known
+        os.truncate(cut, expected.bytes // 2)
+        return make()
+
+    monkeypatch.setattr(xxhash, "xxh3_128", cut_off)
+    out = np.empty((ROWS, LAYERS, DIM), np.float32)
+    assert read_vectors(cut, expected, "mean", np.arange(ROWS), out, np.arange(ROWS)) == "does not match its checksum"
 
 
 @given(counts=st.lists(st.integers(0, 20), min_size=1, max_size=8))

@@ -270,8 +270,15 @@ def read_vectors(
         return wrong
     flat = out.reshape(len(out), math.prod(out.shape[1:]))
     width = 4 * flat.shape[1]
-    with path.open("rb", buffering=0) as file:
-        mapped = _map(file, whole=True)
+    try:
+        file = path.open("rb", buffering=0)
+    except OSError as error:
+        return f"cannot be read ({_line(error)})"
+    with file:
+        try:
+            mapped = _map(file, whole=True)
+        except (OSError, ValueError):  # it was cut off meanwhile
+            return _DAMAGED
         layout = _layout(mapped, pooling, flat.shape[1])
         if layout is None:
             return _DAMAGED
