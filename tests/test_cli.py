@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -205,7 +206,7 @@ def test_an_encoder_of_the_users_own_file(uwbench: Command, dataset: Path, tmp_p
 
 
 @pytest.mark.slow
-def test_a_terminated_run_keeps_what_it_wrote_and_goes_on(tmp_path: Path, shared_data: Path) -> None:
+def test_terminated_runs_keep_what_they_wrote_and_go_on(tmp_path: Path, shared_data: Path) -> None:
     env = {**os.environ, "PYTHONPATH": str(ROOT / "bench")}
     words = ["extract", "-m", "logmel", "-t", str(shared_data / "fsdd" / "manifest.csv"), "--batch-seconds", "2"]
     command = [sys.executable, "-m", "uwbench", *words]
@@ -213,24 +214,27 @@ def test_a_terminated_run_keeps_what_it_wrote_and_goes_on(tmp_path: Path, shared
     def parts(cache: str) -> list[Path]:
         return sorted(Path(cache).glob("logmel-*/fsdd/pooled-*.arrow"))
 
-    stopped = str(tmp_path / "stopped")
-    process = subprocess.Popen([*command, "--cache", stopped], env=env, stderr=subprocess.PIPE, text=True)
-    while len(parts(stopped)) < 5 and process.poll() is None:
-        time.sleep(0.005)
-    process.terminate()
-    sent = time.monotonic()
-    _, err = process.communicate(timeout=20)
-    assert time.monotonic() - sent < 5
-    assert process.returncode != 0, "the run was over before the signal"
-    assert "run the same command again" in err
-    assert 5 <= len(parts(stopped)) < 64
-    for cache in ("stopped", "whole"):
-        subprocess.run([*command, "--cache", str(tmp_path / cache)], env=env, check=True, capture_output=True)
-    found, whole = (
-        {path.name: path.read_bytes() for path in [*parts(str(cache)), next(cache.glob("logmel-*/fsdd/manifest.json"))]}
-        for cache in (tmp_path / "stopped", tmp_path / "whole")
-    )
-    assert found == whole
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        cache = str(tmp_path / number.name)
+        process = subprocess.Popen([*command, "--cache", cache], env=env, stderr=subprocess.PIPE, text=True)
+        while len(parts(cache)) < 5 and process.poll() is None:
+            time.sleep(0.005)
+        process.send_signal(number)
+        sent = time.monotonic()
+        _, err = process.communicate(timeout=20)
+        assert time.monotonic() - sent < 5
+        assert process.returncode != 0, "the run was over before the signal"
+        assert number == signal.SIGKILL or "run the same command again" in err
+        kept = len(parts(cache))
+        assert 5 <= kept < 64
+        subprocess.run([*command, "--cache", cache], env=env, check=True, capture_output=True)
+    subprocess.run([*command, "--cache", str(tmp_path / "whole")], env=env, check=True, capture_output=True)
+    whole = {path.name: path.read_bytes() for path in parts(str(tmp_path / "whole"))}
+    manifest = next((tmp_path / "whole").glob("logmel-*/fsdd/manifest.json")).read_bytes()
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        cache = tmp_path / number.name
+        assert {path.name: path.read_bytes() for path in parts(str(cache))} == whole
+        assert next(cache.glob("logmel-*/fsdd/manifest.json")).read_bytes() == manifest
 
 
 @pytest.mark.slow

@@ -173,7 +173,8 @@ def fetch_keys(path: Path, rows: int) -> None:
 def open_pooled(path: Path, poolings: Sequence[str], width: int, *, whole: bool = False) -> pa.Table:
     """Return a part's table of vectors, memory-mapped; raise StoreError where it holds anything else.
 
-    `width` is the count of numbers in one clip's vectors under each of `poolings`; `whole` is that of `map_file`.
+    `width` is the count of numbers in one clip's vectors under each of `poolings`; `whole` says that all of the
+    part is read next.
     """
     import pyarrow as pa
 
@@ -189,17 +190,12 @@ def open_frames(path: Path, dim: int) -> pa.Table:
     return _open_part(path, {"key": pa.binary(KEY_BYTES), "frames": frames})
 
 
-def map_file(path: Path, *, whole: bool = False) -> mmap.mmap:
+def _map(file: io.FileIO, *, whole: bool) -> mmap.mmap:
     """Return a file's bytes, memory-mapped; raise OSError, or ValueError where it is empty.
 
     With `whole`, all of it is about to be read: Linux then holds it in its largest pages. Without, it begins each file
     with small ones, of which a disk is asked for few at a time. Arrow's own way of mapping takes names of UTF-8 alone.
     """
-    with path.open("rb", buffering=0) as file:
-        return _map(file, whole=whole)
-
-
-def _map(file: io.FileIO, *, whole: bool) -> mmap.mmap:
     mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     if whole and sys.platform == "linux":
         with suppress(OSError):  # a system without large pages
@@ -227,7 +223,8 @@ def _open_part(path: Path, wanted: Mapping[str, pa.DataType], *, whole: bool = F
     import pyarrow as pa
 
     try:
-        file = pa.ipc.open_file(pa.py_buffer(map_file(path, whole=whole)))
+        with path.open("rb", buffering=0) as opened:
+            file = pa.ipc.open_file(pa.py_buffer(_map(opened, whole=whole)))
         held = list(zip(file.schema.names, file.schema.types, strict=True))
         wrong = [name for name, kind in wanted.items() if (name, kind) not in held]
         wrong += [name for name, _ in held if name not in wanted]
@@ -275,14 +272,10 @@ def read_vectors(
     except OSError as error:
         return f"cannot be read ({_line(error)})"
     with file:
-        try:
-            mapped = _map(file, whole=True)
-        except (OSError, ValueError):  # it was cut off meanwhile
-            return _DAMAGED
-        layout = _layout(mapped, pooling, flat.shape[1])
+        layout = _layout(file, pooling, flat.shape[1])
         if layout is None:
             return _DAMAGED
-        held, first = layout
+        mapped, held, first = layout
         if not 0 <= first <= first + held * width <= expected.bytes or int(rows.max(initial=-1)) >= held:
             return _DAMAGED
         order = np.argsort(rows, kind="stable")
@@ -310,24 +303,25 @@ def read_vectors(
     return None if total.hexdigest() == expected.xxh3_128 else _DAMAGED
 
 
-def _layout(mapped: mmap.mmap, pooling: str, width: int) -> tuple[int, int] | None:
-    """Return how many rows a file holds, and the byte at which the vectors of a pooling start; None if it is damaged.
+def _layout(file: io.FileIO, pooling: str, width: int) -> tuple[mmap.mmap, int, int] | None:
+    """Return a file mapped, its number of rows, and the byte where a pooling's vectors start; None if it is damaged.
 
     The file was not checked yet. A file whose vectors are compressed has them outside the mapping.
     """
     import pyarrow as pa
 
     try:
+        mapped = _map(file, whole=True)
         whole = pa.py_buffer(mapped)
-        file = pa.ipc.open_file(whole)
-        if file.schema.field(pooling).type != pa.list_(pa.float32(), width):
+        part = pa.ipc.open_file(whole)
+        if part.schema.field(pooling).type != pa.list_(pa.float32(), width):
             return None
-        column = file.read_all().column(pooling).chunk(0)
+        column = part.read_all().column(pooling).chunk(0)
         column.validate()
         values = column.flatten()
     except (pa.ArrowException, OSError, LookupError, AttributeError, ValueError):
         return None
-    return len(column), values.buffers()[1].address + 4 * values.offset - whole.address
+    return mapped, len(column), values.buffers()[1].address + 4 * values.offset - whole.address
 
 
 def _pass(file: Any, total: Any, block: np.ndarray, size: int) -> None:

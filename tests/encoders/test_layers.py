@@ -51,7 +51,7 @@ def test_the_curve_is_what_a_probe_of_each_layer_alone_gives(
     assert swept["scores"]["mlp"]["chosen"]["layer"] == "4"
     assert swept["contamination"]["flag"] == "unknown"  # Whisper's web audio is not public
     assert curve["4"] == swept["scores"]["mlp"]["per_seed"][0]
-    for layer in ("1", "4"):
+    for layer in ("0", "2", "4"):
         (alone,) = json.loads(run(layer, "--json").out)
         assert alone["model"]["layers"] == [layer]
         assert alone["scores"]["mlp"]["layers"] is None

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from uwbench.probes.products import has_one_dnn, products
+from uwbench.probes.products import products, use_avx512
 
 _SPARE = 12  # neighbours fetched beyond k, to see whether the last place is tied
 _QUERIES = 4096  # queries searched at once
@@ -66,7 +66,7 @@ def neighbours(
     `k` exceeds the bank, all of it is returned.
     """
     if engine == "auto":
-        slow = device == "cpu" and not _outruns_faiss()
+        slow = device == "cpu" and not use_avx512()
         engine = "faiss" if slow and importlib.util.find_spec("faiss") is not None else "torch"
     k = min(k, len(bank))
     wanted = min(k + _SPARE, len(bank))
@@ -117,12 +117,6 @@ def class_scores(found: Neighbours, targets: np.ndarray, k: int, temperature: fl
     for place in range(index.shape[1]):
         out += weights[:, place, None] * targets[index[:, place]]
     return out.astype(np.float32)
-
-
-def _outruns_faiss() -> bool:
-    import torch
-
-    return has_one_dnn() and torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 def _faiss(bank: np.ndarray) -> SearchFunction:

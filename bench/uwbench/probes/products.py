@@ -62,9 +62,11 @@ class Products:
         return self.one(first, second.t(), None, "none", [], "")
 
 
-def has_one_dnn() -> bool:
-    """Return whether large products on the CPU go through oneDNN."""
-    return _one_dnn() is not None
+def use_avx512() -> bool:
+    """Return whether large products on the CPU use AVX-512, by way of oneDNN."""
+    import torch
+
+    return _one_dnn() is not None and torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 @cache
