@@ -26,12 +26,12 @@ import torch
 
 from machine import print_machine, seconds
 from made import audio_files, look, no_progress, random_whisper
-from uwbench.audio import decode
+from uwbench.audio.decode import decode
 from uwbench.encoders.base import ModelSpec
 from uwbench.encoders.resolve import open_encoder
-from uwbench.extract import cut_batches, extract, settings_for
-from uwbench.forward import Settings
-from uwbench.plan import Plan, Task, describe_encoder, make_plan
+from uwbench.extraction.extract import cut_batches, extract, settings_for
+from uwbench.extraction.forward import Settings
+from uwbench.extraction.plan import Plan, Task, describe_encoder, make_plan
 
 XARES_BATCH = 16  # clips a batch in X-ARES 0.1.3
 

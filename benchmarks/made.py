@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from uwbench.card import Card
-from uwbench.clip import AudioFile, Clip
-from uwbench.plan import Task, look_at
+from uwbench.audio.clip import AudioFile, Clip
+from uwbench.cards.card import Card
+from uwbench.extraction.plan import Task, look_at
 
 RATE = 44_100
 

@@ -23,16 +23,16 @@ import numpy as np
 
 from machine import peak_anonymous, print_machine
 from made import CARD, audio_files, look, no_progress, random_whisper
-from uwbench.card import Card
-from uwbench.clip import AudioFile, Clip
-from uwbench.clip_table import ClipTable
+from uwbench.audio.clip import AudioFile, Clip
+from uwbench.base.hashing import clip_key, sha256_bytes
+from uwbench.cache.clip_table import ClipTable
+from uwbench.cache.store import EncoderStore, open_encoders
+from uwbench.cards.card import Card
 from uwbench.encoders.base import ModelSpec
 from uwbench.encoders.resolve import open_encoder
-from uwbench.extract import extract, settings_for
-from uwbench.fingerprint import clip_key, sha256_bytes
-from uwbench.plan import Task, describe_encoder, make_plan
+from uwbench.extraction.extract import extract, settings_for
+from uwbench.extraction.plan import Task, describe_encoder, make_plan
 from uwbench.probes.data import Frames
-from uwbench.store import EncoderStore, open_encoders
 
 FRAME_CARD = Card.model_validate(
     {**json.loads(CARD.model_dump_json(exclude_defaults=True)), "kind": "frame-multi-label"}

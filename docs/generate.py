@@ -40,7 +40,7 @@ def help_of(root: Any, words: tuple[str, ...]) -> str:
 
 def render() -> str:
     """Return docs/cli.md."""
-    from uwbench.cli import app
+    from uwbench.cli.main import app
 
     root = typer.main.get_command(app)
     parts = [HEAD]

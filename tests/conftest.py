@@ -92,7 +92,7 @@ def uwbench(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
     """Run the command line in this process: `uwbench("run", "-m", "logmel")`."""
 
     def call(*words: object) -> Done:
-        from uwbench.cli import main
+        from uwbench.cli.main import main
 
         monkeypatch.setattr(sys, "argv", ["uwbench", *map(str, words)])
         monkeypatch.setenv("COLUMNS", "200")

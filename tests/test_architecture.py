@@ -1,233 +1,216 @@
-"""The house holds: modules import downward only, and light commands load nothing heavy."""
+"""The house stands: packages import downward, no modules import in a circle, light commands load nothing heavy."""
 
 from __future__ import annotations
 
 import ast
+import graphlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import uwbench
 
-PACKAGE = Path(uwbench.__file__).parent
+BENCH = Path(uwbench.__file__).parents[1]
 
-# A module may import from its own layer's folder and from layers below; `stages` never import each other.
-LAYERS = {
+# A package may import from packages on lower floors only, so packages on one floor never import each other.
+UWBENCH = {
     "errors": 0,
-    "clip": 0,
-    "registry": 0,
-    "fingerprint": 0,
-    "files": 0,
-    "json_text": 0,
-    "yaml_text": 0,
-    "card": 0,
-    "audio": 0,
-    "metrics": 0,
-    "result": 0,
-    "provenance": 0,
-    "options": 0,
-    "device": 0,
-    "stopping": 0,
-    "bootstrap": 1,
-    "score": 1,
-    "clip_table": 1,
-    "mapped": 0,
-    "part_files": 0,
-    "store_records": 0,
-    "store": 1,
-    "scan": 1,
-    "pool": 1,
-    "sources": 1,
-    "encoders": 1,
-    "contamination": 1,
-    "forward": 2,
-    "plan": 2,
-    "extract": 3,
-    "extract_ray": 4,
-    "parity": 4,
-    "probes": 2,
-    "probing": 3,
-    "report": 3,
-    "upkeep": 2,
-    "doctor": 2,
-    "reproduce": 4,
-    "inflation": 4,
-    "run": 5,
+    "base": 1,
+    "audio": 2,
+    "cards": 2,
+    "options": 2,
+    "sources": 3,
+    "encoders": 3,
+    "cache": 3,
+    "results": 3,
+    "extraction": 4,
+    "probes": 4,
+    "report": 4,
+    "pipeline": 5,
     "api": 6,
-    "console": 6,
-    "cli_options": 7,
-    "cli_board": 8,
-    "cli_listings": 8,
-    "cli": 9,
-    "__main__": 10,
+    "cli": 7,
+    "__main__": 8,
 }
-STAGES = {
-    "extract": {"probes", "probing", "report"},
-    "probing": {"extract", "plan", "report"},
-    "report": {"extract", "probing"},
+UNIWHISPER = {
+    "config": 0,
+    "cost": 1,
+    "export": 1,
+    "data": 1,
+    "sampling": 2,
+    "model": 3,
+    "training": 4,
+    "evaluate": 5,
+    "ablate": 5,
+    "experiment_jobs": 5,
+    "experiment_tasks": 5,
+    "experiment_speech": 5,
+    "experiment": 6,
+    "experiment_page": 7,
+    "cli": 8,
+    "__main__": 9,
 }
-# Read where a name is needed at run time only: the public functions of the layer above.
-CALLS_UP = {("__init__", "api")}
+# Files of data beside the code.
+DATA_ONLY = {"configs", "mixtures", "ablations"}
 
 
-def python(program: str) -> subprocess.CompletedProcess[str]:
-    """Run a program in a fresh interpreter."""
-    env = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
-    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, env=env)
+def module_of(path: Path, root: Path) -> str:
+    """Return a file's dotted module name, for a package folder `root`."""
+    parts = (root.name, *path.relative_to(root).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def modules() -> list[tuple[str, Path]]:
-    return [(path.relative_to(PACKAGE).parts[0].removesuffix(".py"), path) for path in sorted(PACKAGE.rglob("*.py"))]
+def modules_in(root: Path) -> dict[str, Path]:
+    """Return the modules below a package folder by their dotted names."""
+    return {module_of(path, root): path for path in sorted(root.rglob("*.py"))}
 
 
-def imported(path: Path) -> set[str]:
-    """Return the names of this package's modules that a file imports anywhere, for typing too."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        names: list[str] = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names = (
-                [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "uwbench" else [node.module]
-            )
-        found |= {name.split(".")[1] for name in names if name.startswith("uwbench.")}
-    return found
-
-
-def test_every_module_has_a_layer() -> None:
-    assert {name for name, _ in modules()} - {"__init__"} == set(LAYERS)
-
-
-@pytest.mark.parametrize(("name", "path"), modules(), ids=lambda value: str(value).rpartition("/")[2])
-def test_imports_go_downward(name: str, path: Path) -> None:
-    for other in imported(path) - {name, "__version__"}:
-        if (name, other) in CALLS_UP:
+def _import_nodes(tree: ast.AST, *, typing_too: bool) -> Iterator[ast.Import | ast.ImportFrom]:
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
+        elif isinstance(node, ast.If) and getattr(node.test, "id", None) == "TYPE_CHECKING" and not typing_too:
             continue
-        assert LAYERS.get(name, 99) > LAYERS[other] or LAYERS.get(name) == LAYERS[other] < 2, f"{path} imports {other}"
-        assert other not in STAGES.get(name, set()), f"{path}: stages meet on disk, {name} imports {other}"
+        else:
+            yield from _import_nodes(node, typing_too=typing_too)
+
+
+def imports_of(path: Path, known: set[str], *, typing_too: bool = True) -> set[str]:
+    """Return which of the `known` modules a file imports anywhere, inside functions too."""
+    names = set()
+    for node in _import_nodes(ast.parse(path.read_text(encoding="utf-8")), typing_too=typing_too):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        else:
+            assert node.level == 0, f"{path}: imports are absolute here"
+            for alias in node.names:
+                member = f"{node.module}.{alias.name}"
+                names.add(member if member in known else str(node.module))
+    return names & known
+
+
+def upward_imports(root: Path, floors: dict[str, int]) -> list[str]:
+    """Return a line for each import of a package on the same floor or above."""
+    modules = modules_in(root)
+    lines = []
+    for name, path in modules.items():
+        package = name.split(".")[1] if "." in name else "__init__"
+        if package == "__init__":  # offers the public names when asked for one; imports nothing by itself
+            continue
+        for imported in sorted(imports_of(path, set(modules))):
+            other = imported.split(".")[1] if "." in imported else "__init__"
+            if other in {package, "__init__"}:
+                continue
+            if floors[other] >= floors[package]:
+                lines.append(f"{name} imports {imported}")
+    return lines
+
+
+def circle_in(root: Path) -> list[str]:
+    """Return the modules of a circle of imports, or nothing."""
+    modules = modules_in(root)
+    graph = {
+        name: imports_of(path, set(modules)) - {name, root.name} for name, path in modules.items() if name != root.name
+    }
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return error.args[1]
+    return []
+
+
+@pytest.mark.parametrize(("package", "floors"), [("uwbench", UWBENCH), ("uniwhisper", UNIWHISPER)])
+def test_every_package_has_a_floor(package: str, floors: dict[str, int]) -> None:
+    there = {name.split(".")[1] for name in modules_in(BENCH / package) if "." in name}
+    assert there - DATA_ONLY == set(floors)
+
+
+@pytest.mark.parametrize(("package", "floors"), [("uwbench", UWBENCH), ("uniwhisper", UNIWHISPER)])
+def test_packages_import_downward(package: str, floors: dict[str, int]) -> None:
+    assert upward_imports(BENCH / package, floors) == []
+
+
+def test_no_modules_import_in_a_circle() -> None:
+    assert circle_in(BENCH / "uniwhisper") == []
 
 
 def test_uwbench_never_imports_the_companion() -> None:
-    assert not [path for _, path in modules() if "uniwhisper" in {n.split(".")[0] for n in _all_imports(path)}]
+    known = set(modules_in(BENCH / "uniwhisper"))
+    assert not [path for path in (BENCH / "uwbench").rglob("*.py") if imports_of(path, known)]
 
 
-def _all_imports(path: Path) -> set[str]:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    froms = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    return froms | {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+def test_the_companion_uses_public_names_and_base() -> None:
+    known = set(modules_in(BENCH / "uwbench"))
+    for path in (BENCH / "uniwhisper").rglob("*.py"):
+        beyond = {
+            name
+            for name in imports_of(path, known)
+            if name not in {"uwbench", "uwbench.api", "uwbench.errors"} and not name.startswith("uwbench.base")
+        }
+        assert not beyond, f"{path} imports {sorted(beyond)}"
+
+
+def _plant(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        path = root / "house" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (path.parent / "__init__.py").touch()
+        path.write_text(text)
+    (root / "house" / "__init__.py").touch()
+    return root / "house"
+
+
+def test_a_planted_upward_import_is_seen(tmp_path: Path) -> None:
+    house = _plant(tmp_path, {"low/a.py": "def f():\n    from house.high import b\n", "high/b.py": ""})
+    assert upward_imports(house, {"low": 0, "high": 1}) == ["house.low.a imports house.high.b"]
+    assert upward_imports(house, {"low": 1, "high": 0}) == []
+
+
+def test_a_planted_import_between_packages_of_one_floor_is_seen(tmp_path: Path) -> None:
+    house = _plant(tmp_path, {"left/a.py": "import house.right.b\n", "right/b.py": ""})
+    assert upward_imports(house, {"left": 1, "right": 1}) == ["house.left.a imports house.right.b"]
+
+
+def test_a_planted_circle_inside_a_package_is_seen(tmp_path: Path) -> None:
+    files = {"p/a.py": "from house.p import b\n", "p/b.py": "from house.p.c import x\n", "p/c.py": ""}
+    house = _plant(tmp_path, files)
+    assert circle_in(house) == []
+    (house / "p" / "c.py").write_text("def f():\n    import house.p.a\n")
+    assert set(circle_in(house)) == {"house.p.a", "house.p.b", "house.p.c"}
+
+
+def _python(program: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PYTHONPATH": str(BENCH)}
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, env=env)
+
+
+LIGHT = (
+    "import sys\n"
+    "from {package}.cli.main import main\n"
+    "sys.argv = ['{package}', *{words!r}]\n"
+    "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
+    "heavy = {{'torch', 'transformers', 'datasets', 'faiss', 'sklearn', 'pandas'}} & set(sys.modules)\n"
+    "assert not heavy, heavy\n"
+)
 
 
 @pytest.mark.parametrize(
     "words", [["--help"], ["tasks"], ["protocols"], ["models"], ["leaderboard"], ["cache", "ls"]], ids=" ".join
 )
 def test_light_commands_load_nothing_heavy(words: list[str]) -> None:
-    program = (
-        "import sys\n"
-        "from uwbench.cli import main\n"
-        f"sys.argv = ['uwbench', *{words!r}]\n"
-        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
-        "heavy = {'torch', 'transformers', 'datasets', 'faiss', 'sklearn'} & set(sys.modules)\n"
-        "assert not heavy, heavy\n"
-    )
-    done = python(program)
-    assert done.returncode == 0, done.stderr
-
-
-def test_importing_the_package_imports_none_of_its_modules() -> None:
-    program = "import sys, uwbench; print([name for name in sys.modules if name.startswith('uwbench.')])"
-    done = python(program)
-    assert done.stdout.strip() == "[]"
-
-
-# The companion: its data side is below its model, and both below training; each module imports lower ones only.
-COMPANION_LAYERS = {
-    "config": 0,
-    "draws": 0,
-    "examples": 0,
-    "ontology": 0,
-    "export": 0,
-    "wording": 0,
-    "answers": 1,
-    "facts": 1,
-    "mixture": 1,
-    "rows": 1,
-    "adapter": 1,
-    "plan": 1,
-    "text": 1,
-    "shards": 2,
-    "templates": 2,
-    "units": 2,
-    "features": 2,
-    "convert": 3,
-    "leakage": 3,
-    "planner": 3,
-    "model": 3,
-    "reader": 4,
-    "validate": 4,
-    "decoders": 4,
-    "generate": 4,
-    "optim": 4,
-    "parallel": 4,
-    "checkpoint": 4,
-    "log": 4,
-    "held_out": 5,
-    "ema": 5,
-    "prepare": 6,
-    "monitor": 6,
-    "train": 7,
-    "evaluate": 8,
-    "ablate": 8,
-    "experiment_tasks": 8,
-    "experiment_speech": 8,
-    "experiment_jobs": 8,
-    "experiment": 9,
-    "experiment_page": 10,
-    "cli_data": 11,
-    "cli_train": 11,
-    "cli_experiment": 12,
-    "cli": 13,
-    "__main__": 14,
-}
-COMPANION = PACKAGE.parent / "uniwhisper"
-
-
-def _from_package(path: Path, package: str) -> set[str]:
-    """Return the modules of a package that a file imports anywhere."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {f"{node.module}.{a.name}" for a in node.names} if node.module == package else {node.module}
-    return {name.split(".")[1] for name in found if name.startswith(f"{package}.")}
-
-
-def test_the_companion_imports_downward_and_the_public_functions_only() -> None:
-    seen = set()
-    for path in sorted(COMPANION.rglob("*.py")):
-        name = path.relative_to(COMPANION).parts[0].removesuffix(".py")
-        assert _from_package(path, "uwbench") <= {"api"}, f"{path} imports more of uwbench than its api"
-        if name in {"__init__", "configs", "mixtures", "ablations"}:  # files of data
-            continue
-        seen.add(name)
-        for other in _from_package(path, "uniwhisper") - {name}:
-            assert COMPANION_LAYERS[name] > COMPANION_LAYERS[other], f"{path} imports {other}"
-    assert seen == set(COMPANION_LAYERS)
+    ended = _python(LIGHT.format(package="uwbench", words=words))
+    assert ended.returncode == 0, ended.stderr
 
 
 @pytest.mark.parametrize("words", [["--help"], ["mix", "candidate-38k"], ["plan", "full"]], ids=" ".join)
 def test_the_companions_light_commands_load_no_model(words: list[str]) -> None:
-    program = (
-        "import sys\n"
-        "from uniwhisper.cli import main\n"
-        f"sys.argv = ['uniwhisper', *{words!r}]\n"
-        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
-        "heavy = {'torch', 'transformers', 'datasets', 'faiss', 'sklearn'} & set(sys.modules)\n"
-        "assert not heavy, heavy\n"
-    )
-    done = python(program)
-    assert done.returncode == 0, done.stderr
+    ended = _python(LIGHT.format(package="uniwhisper", words=words))
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_importing_the_package_imports_none_of_its_modules() -> None:
+    ended = _python("import sys, uwbench; print([name for name in sys.modules if name.startswith('uwbench.')])")
+    assert ended.stdout.strip() == "[]", ended.stderr

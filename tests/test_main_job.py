@@ -22,8 +22,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from conftest import Command
-from uwbench.clip_table import read_table
-from uwbench.store import EncoderStore, read_encoder
+from uwbench.cache.clip_table import read_table
+from uwbench.cache.store import EncoderStore, read_encoder
 
 pytestmark = pytest.mark.slow
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from spectrum_encoder import RATE, SpectrumEncoder
-from uwbench.card import Card
-from uwbench.clip import AudioArray, Clip
-from uwbench.extract import Extraction, extract
-from uwbench.forward import Settings
-from uwbench.plan import Plan, describe_encoder, look_at, make_plan
+from uwbench.audio.clip import AudioArray, Clip
+from uwbench.cards.card import Card
+from uwbench.extraction.extract import Extraction, extract
+from uwbench.extraction.forward import Settings
+from uwbench.extraction.plan import Plan, describe_encoder, look_at, make_plan
 
 SETTINGS = Settings("cpu", batch_seconds=4.0, workers=2)
 CARD = Card.model_validate(

@@ -8,7 +8,7 @@ import sys
 if sys.path[0] == os.getcwd() and __file__ != os.sep.join((sys.path[0], "uniwhisper", "__main__.py")):  # noqa: PTH109, PTH118
     del sys.path[0]
 
-from uniwhisper.cli import main
+from uniwhisper.cli.main import main
 
 if __name__ == "__main__":  # a worker that is spawned imports this file again
     main()

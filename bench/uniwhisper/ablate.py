@@ -69,8 +69,8 @@ def run_arm(
     Raises UsageError for an arm that changes nothing here, or more than one key without `allow_several`: what two
     changes do together says nothing of either.
     """
-    from uniwhisper.prepare import prepare
-    from uniwhisper.train import train
+    from uniwhisper.sampling.prepare import prepare
+    from uniwhisper.training.train import train
 
     found = changes(arm, config, base)
     if not found:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from uniwhisper.checkpoint import checkpoints
 from uniwhisper.export import export_encoder
+from uniwhisper.training.checkpoint import checkpoints
 from uwbench import api
 from uwbench.api import Folders, ModelSpec, Options, Reporter, UsageError, UwbenchError
 

@@ -121,8 +121,8 @@ def _turn(
     """Train, export and score, and write the scores."""
     from uniwhisper.config import load_config, overlaid
     from uniwhisper.export import export_encoder
-    from uniwhisper.prepare import prepare
-    from uniwhisper.train import train
+    from uniwhisper.sampling.prepare import prepare
+    from uniwhisper.training.train import train
 
     overlay = overlaid(overlaid({"encoder": {"init": str(encoder)}}, settings.overlay or {}), ARMS[arm])
     config = load_config(settings.config, overlay)

@@ -73,8 +73,8 @@ def _written(model: Any, text: Any, audio: Sequence[Any]) -> list[list[int]]:
     import numpy as np
     import torch
 
-    from uniwhisper.features import log_mel
-    from uniwhisper.model import AudioModel
+    from uniwhisper.model.collate import log_mel
+    from uniwhisper.model.model import AudioModel
 
     config = model.config
     start = [config.decoder_start_token_id, text.token_to_id("<|notimestamps|>")]

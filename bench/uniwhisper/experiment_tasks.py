@@ -74,7 +74,7 @@ def held_out(turn: str) -> tuple[str, ...]:
 
 def write_rows(data: Path, turn: str, folder: Path) -> list[Path]:
     """Write the training rows of a turn, each source and choice of questions once, and return their folders."""
-    from uniwhisper.convert import Request, convert
+    from uniwhisper.data.convert import Request, convert
 
     found = []
     for source in SOURCES:
@@ -94,8 +94,8 @@ def refuse_leaks(data: Path, rows: Sequence[Path], say: Callable[[str], None]) -
 
     Raises InputError where one is such a clip, by bytes, samples or the publisher's id.
     """
-    from uniwhisper.leakage import find_leaks, leak_table, open_test_set
-    from uniwhisper.rows import open_rows
+    from uniwhisper.data.leakage import find_leaks, leak_table, open_test_set
+    from uniwhisper.data.rows import open_rows
 
     parts = {True: ",".join(fold for fold, role in _ROLES.items() if role != "train"), False: "valid,test"}
     table = open_rows(rows)

@@ -8,6 +8,6 @@ import sys
 if sys.path[0] == os.getcwd() and __file__ != os.sep.join((sys.path[0], "uwbench", "__main__.py")):  # noqa: PTH109, PTH118
     del sys.path[0]
 
-from uwbench.cli import main
+from uwbench.cli.main import main
 
 main()

@@ -16,7 +16,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from uwbench.clip import Audio, AudioArray, AudioBytes, AudioFile, AudioMember, Clip, Event, Labels, read_bytes
+from uwbench.audio.clip import Audio, AudioArray, AudioBytes, AudioFile, AudioMember, Clip, Event, Labels, read_bytes
+from uwbench.base.atomic import write_atomically, write_in_place
+from uwbench.base.hashing import clip_key, digest, sha256_bytes, sha256_file
+from uwbench.base.json_text import parse_json
+from uwbench.base.registry import suggestion
+from uwbench.base.yaml_text import parse_yaml, read_yaml_file
 from uwbench.encoders.base import Encoded, Encoder, EncoderInfo, ModelSpec
 from uwbench.errors import (
     AudioError,
@@ -29,22 +34,17 @@ from uwbench.errors import (
     UsageError,
     UwbenchError,
 )
-from uwbench.files import write_atomically, write_in_place
-from uwbench.fingerprint import clip_key, digest, sha256_bytes, sha256_file
-from uwbench.json_text import parse_json
 from uwbench.options import Folders, Options
-from uwbench.registry import suggestion
-from uwbench.run import Report, Reporter, probe_cached, run
-from uwbench.yaml_text import parse_yaml, read_yaml_file
+from uwbench.pipeline import Report, Reporter, probe_cached, run
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from uwbench.card import Kind
+    from uwbench.cards.card import Kind
+    from uwbench.probes.reproduce import Reproduction
     from uwbench.report.board import Board
     from uwbench.report.compare import Comparison
-    from uwbench.reproduce import Reproduction
-    from uwbench.score import Method
+    from uwbench.results.averages import Method
     from uwbench.sources.dataset import Dataset
 
 
@@ -89,7 +89,7 @@ def probe(
 
 def leaderboard(results: Path, *, suite: str | None = None, protocol: str = "uwbench-1") -> Board:
     """Collect the results under a folder into a board; render it with `uwbench.report`."""
-    from uwbench.card import find_suite
+    from uwbench.cards.card import find_suite
     from uwbench.report.board import build_board
 
     return build_board(results, suite=find_suite(suite) if suite else None, protocol=protocol)
@@ -117,7 +117,7 @@ def compare(
 
 def reproduce(result: Path, *, folders: Folders, options: Options | None = None) -> Reproduction:
     """Score a result again from the cache and say equal, or what differs."""
-    from uwbench.reproduce import reproduce
+    from uwbench.probes.reproduce import reproduce
 
     return reproduce(result, folders, options or Options())
 
@@ -153,8 +153,8 @@ def read_manifest(
 
 
 def decode(audio: Audio, rate: int, *, start_s: float | None = None, end_s: float | None = None) -> np.ndarray:
-    """Return audio as float32 `(samples,)`, mono, at `rate` Hz (see `uwbench.audio.decode`)."""
-    from uwbench.audio import decode
+    """Return audio as float32 `(samples,)`, mono, at `rate` Hz (see `uwbench.audio.decode.decode`)."""
+    from uwbench.audio.decode import decode
 
     return decode(audio, rate, start_s=start_s, end_s=end_s)
 

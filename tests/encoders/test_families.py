@@ -12,7 +12,7 @@ from encoders.families import CASES, Case
 from uwbench.encoders.base import Encoder, ModelSpec
 from uwbench.encoders.conformance import check_encoder
 from uwbench.encoders.resolve import open_encoder
-from uwbench.forward import Forward, Settings
+from uwbench.extraction.forward import Forward, Settings
 
 # Their mel is computed on the CPU; EnCodec's own code reads how much it pads.
 READ_BACK = ("wav2vec2-bert", "ast", "clap", "parakeet", "encodec")

@@ -22,7 +22,7 @@ from uwbench.encoders.conformance import check_encoder
 from uwbench.encoders.mel import slaney_filters
 from uwbench.encoders.resolve import open_encoder
 from uwbench.errors import EncoderError, InputError, UsageError
-from uwbench.forward import Forward, Settings
+from uwbench.extraction.forward import Forward, Settings
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "adding-an-encoder.md"
 

@@ -14,7 +14,7 @@ import torch
 
 from encoders.families import CASES
 from uwbench.api import decode
-from uwbench.clip import AudioFile
+from uwbench.audio.clip import AudioFile
 from uwbench.encoders.base import ModelSpec
 from uwbench.encoders.resolve import open_encoder
 from uwbench.errors import AudioError, EncoderError, InputError, UsageError

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from uwbench.audio import decode
-from uwbench.clip import AudioFile
+from uwbench.audio.clip import AudioFile
+from uwbench.audio.decode import decode
 from uwbench.encoders.base import Encoder, ModelSpec
 from uwbench.encoders.resolve import open_encoder
 from uwbench.encoders.whisper import WhisperEncoder

@@ -71,7 +71,7 @@ def clip_changed(world: World, tries: int) -> Tally:
 
         def under_the_run(clip: Path = clip, other: Path = other, remove: bool = number % 2 == 0) -> None:
             """Let the change happen between the look at the clips and their decoding."""
-            import uwbench.run as runs
+            import uwbench.pipeline as runs
 
             plan = runs._plan
 

@@ -86,10 +86,10 @@ def record(world: World, words: Sequence[str], place: Path) -> list[Call]:
         calls.append(Call("promised", "", promise=_promises(place)))
 
     def before() -> None:
-        import uwbench.probing
-        from uwbench.store import EncoderStore
+        import uwbench.probes.score_task
+        from uwbench.cache.store import EncoderStore
 
-        enter, write = EncoderStore.enter, uwbench.probing.write_result
+        enter, write = EncoderStore.enter, uwbench.probes.score_task.write_result
 
         def enter_and_promise(self: EncoderStore, *args, **named) -> None:
             enter(self, *args, **named)
@@ -101,7 +101,7 @@ def record(world: World, words: Sequence[str], place: Path) -> list[Call]:
             return path
 
         EncoderStore.enter = enter_and_promise
-        uwbench.probing.write_result = write_and_promise
+        uwbench.probes.score_task.write_result = write_and_promise
         watch(place, lambda *_: None, after)
         atexit.register(lambda: log.write_bytes(pickle.dumps(calls)))
 
@@ -221,9 +221,9 @@ def lay_out(folder: Path, state: State) -> Path:
 
 def _read_cache(cache: Path, expected: dict[str, str], promised: dict[str, str]) -> Verdict:
     """Read a cache as the program does: nothing is damaged, all is as expected, what was promised is there."""
+    from uwbench.cache.maintenance import verify
+    from uwbench.cache.store import open_encoders
     from uwbench.errors import StoreError
-    from uwbench.store import open_encoders
-    from uwbench.upkeep import verify
 
     _, damaged, problems = verify(cache)
     wrong = [str(one) for one in problems] + [f"{one.path.name} {one.what}" for one in damaged]
@@ -246,7 +246,7 @@ def _read_cache(cache: Path, expected: dict[str, str], promised: dict[str, str])
 def _read_results(results: Path, expected: dict[str, str], promised: dict[str, str]) -> Verdict:
     """Read results as the board does."""
     from uwbench.errors import InputError
-    from uwbench.result import find_results, read_predictions
+    from uwbench.results.record import find_results, read_predictions
 
     found, problems = find_results(results)
     verdict = Verdict(wrong=tuple(problems))

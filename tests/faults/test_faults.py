@@ -18,7 +18,7 @@ from run_faults import table
 from world import Ended, Tally, Verdict, compare, contents
 
 from uwbench import api
-from uwbench.store import EncoderStore, Located
+from uwbench.cache.store import EncoderStore, Located
 
 HERE = Path(__file__).parent
 FAULTS = 22

@@ -303,7 +303,7 @@ def _be_the_command(words: Sequence[str], log: Path, before: Callable[[], None] 
         sys.argv = ["uwbench", *words]
         if before is not None:
             before()
-        from uwbench.cli import main
+        from uwbench.cli.main import main
 
         main()
     except SystemExit as end:

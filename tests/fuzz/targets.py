@@ -18,22 +18,23 @@ from typing import Any, get_args
 
 import numpy as np
 
-from uniwhisper.rows import SUFFIX, open_rows, read_notes
-from uniwhisper.shards import read_audio
-from uwbench import clip_table, result
-from uwbench.audio import decode, decode_windows, read_header
-from uwbench.bootstrap import read_items
-from uwbench.card import Card, Kind, Metric, find_cards, load_card, load_protocol, load_suite
-from uwbench.clip import AudioArray, AudioBytes, AudioFile, Clip, read_bytes
+from uniwhisper.data.rows import SUFFIX, open_rows, read_notes
+from uniwhisper.data.shards import read_audio
+from uwbench.audio.clip import AudioArray, AudioBytes, AudioFile, Clip, read_bytes
+from uwbench.audio.decode import decode, decode_windows, read_header
+from uwbench.audio.scan import scan_clips
+from uwbench.cache import clip_table
+from uwbench.cache.parts import damage
+from uwbench.cache.store import EncoderStore, open_encoders
+from uwbench.cards.card import Card, Kind, Metric, find_cards, load_card, load_protocol, load_suite
 from uwbench.errors import AudioError, InputError, StoreError
-from uwbench.part_files import damage
 from uwbench.report.detail import read_detail
-from uwbench.scan import scan_clips
+from uwbench.results import record as result
+from uwbench.results.bootstrap import read_items
 from uwbench.sources.layouts.midi import read_notes as read_midi
 from uwbench.sources.resolve import open_card, open_task
 from uwbench.sources.shards import Part, read_shards
 from uwbench.sources.unpack import gunzip_tar, unpack_zip
-from uwbench.store import EncoderStore, open_encoders
 
 _RATE = 16_000
 _KINDS: tuple[Kind, ...] = get_args(Kind)

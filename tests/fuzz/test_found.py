@@ -18,14 +18,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from fuzz import targets
-from uniwhisper.rows import SUFFIX, open_rows, read_notes
-from uwbench.audio import decode
-from uwbench.bootstrap import read_items
-from uwbench.card import load_card
-from uwbench.clip import AudioBytes, AudioFile, AudioMember, Clip, read_bytes
+from uniwhisper.data.rows import SUFFIX, open_rows, read_notes
+from uwbench.audio.clip import AudioBytes, AudioFile, AudioMember, Clip, read_bytes
+from uwbench.audio.decode import decode
+from uwbench.audio.scan import scan_clips
+from uwbench.cards.card import load_card
 from uwbench.errors import AudioError, DataError, FetchError, InputError, StoreError, UwbenchError
-from uwbench.result import predictions_path, read_predictions, read_result
-from uwbench.scan import scan_clips
+from uwbench.results.bootstrap import read_items
+from uwbench.results.record import predictions_path, read_predictions, read_result
 from uwbench.sources.layouts.midi import read_notes as read_midi
 from uwbench.sources.resolve import open_card, open_task
 from uwbench.sources.shards import read_index

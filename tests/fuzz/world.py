@@ -18,10 +18,10 @@ import soundfile
 
 from miniatures.publishers import write_midi
 from miniatures.xares import write_tar
-from uniwhisper.rows import SUFFIX
-from uniwhisper.shards import Asked, Item, write_shards
+from uniwhisper.data.rows import SUFFIX
+from uniwhisper.data.shards import Asked, Item, write_shards
 from uwbench import api
-from uwbench.clip import AudioFile
+from uwbench.audio.clip import AudioFile
 from uwbench.options import Options
 
 HERE = Path(__file__).resolve().parent

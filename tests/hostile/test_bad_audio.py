@@ -12,10 +12,10 @@ import soundfile
 
 from conftest import ROOT, Command
 from hostile.bad_audio import RATE, TONE, bad_files, encoded
-from uwbench.audio import decode
-from uwbench.clip import AudioBytes, AudioFile
+from uwbench.audio.clip import AudioBytes, AudioFile
+from uwbench.audio.decode import decode
+from uwbench.cache.store import EncoderStore, open_encoders
 from uwbench.errors import AudioError
-from uwbench.store import EncoderStore, open_encoders
 
 FILES = bad_files()
 TABLE = dict(

@@ -44,7 +44,7 @@ def watch(event, arguments):
         os._exit(70)
 
 sys.addaudithook(watch)
-from uwbench.cli import main
+from uwbench.cli.main import main
 
 for words in json.loads(sys.argv[2]):
     sys.argv = ["uwbench", *words]
@@ -140,7 +140,9 @@ def watched(tmp_path: Path, *commands: tuple[object, ...]) -> tuple[list[int], l
 
 
 def test_the_watch_ends_at_a_connection(tmp_path: Path) -> None:
-    program = WATCH.replace("from uwbench.cli import main", "import socket; socket.create_connection(('127.0.0.1', 9))")
+    program = WATCH.replace(
+        "from uwbench.cli.main import main", "import socket; socket.create_connection(('127.0.0.1', 9))"
+    )
     done = subprocess.run((sys.executable, "-c", program, str(tmp_path), "[]"), capture_output=True, check=False)
     assert done.returncode == 70
 

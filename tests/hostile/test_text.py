@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from uniwhisper.ablate import find_arm
 from uniwhisper.config import load_config
+from uniwhisper.data.mixture import load_mixture
 from uniwhisper.export import read_training_data
-from uniwhisper.mixture import load_mixture
-from uwbench.card import load_card, load_protocol, load_suite
+from uwbench.base.yaml_text import parse_yaml
+from uwbench.cards.card import load_card, load_protocol, load_suite
 from uwbench.errors import InputError
-from uwbench.yaml_text import parse_yaml
 
 BOMB = "a: &a [x, x, x]\nb: &b [*a, *a, *a]\nc: [*b, *b, *b]\n"
 HOSTILE = {

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from uwbench.audio import decode
-from uwbench.card import Card
-from uwbench.clip import AudioFile, Event, Labels
+from uwbench.audio.clip import AudioFile, Event, Labels
+from uwbench.audio.decode import decode
+from uwbench.cards.card import Card
 from uwbench.probes.data import Frames, TaskData
 
 

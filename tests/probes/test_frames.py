@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
 from probes.made_data import card, frame_task, task_data
-from uwbench.card import find_protocol
-from uwbench.clip import Event
+from uwbench.audio.clip import Event
+from uwbench.cards.card import find_protocol
 from uwbench.errors import ProbeError
 from uwbench.probes.data import Frames
 from uwbench.probes.frames import FrameLabels, frame_targets, segment_count, segment_truth
 from uwbench.probes.run import run_probes
-from uwbench.result import Method
+from uwbench.results.record import Method
 
 
 @pytest.mark.parametrize("hop_ms", [10, 20, 40])

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from probes.made_data import card, task_data
-from uwbench.bootstrap import read_items, seed_scores
-from uwbench.card import Protocol, find_protocol
+from uwbench.cards.card import Protocol, find_protocol
 from uwbench.errors import InputError, ProbeError, UsageError
 from uwbench.probes import sentences
 from uwbench.probes.data import TaskData
 from uwbench.probes.retrieval import Retrieval
 from uwbench.probes.run import run_probes
 from uwbench.probes.sentences import TextVectors, embed_captions, find_text_encoder
+from uwbench.results.bootstrap import read_items, seed_scores
 
 UWBENCH = find_protocol("uwbench-1")
 FEW: Protocol = UWBENCH.model_copy(

@@ -19,15 +19,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from probes.made_data import card, esc10, frame_task, multi_label, shuffled, single_label, task_data
-from uwbench.bootstrap import read_items, seed_scores
-from uwbench.card import Protocol, Xares, find_protocol
-from uwbench.clip import Labels
+from uwbench.audio.clip import Labels
+from uwbench.cards.card import Protocol, Xares, find_protocol
 from uwbench.errors import ProbeError, UsageError
 from uwbench.probes.data import TaskData
 from uwbench.probes.kinds import kind_of
 from uwbench.probes.run import ProbeOutcome, Task, make_search, run_probes
 from uwbench.probes.search import epochs_for
 from uwbench.probes.splits import plan_folds
+from uwbench.results.bootstrap import read_items, seed_scores
 
 UWBENCH, XARES = find_protocol("uwbench-1"), find_protocol("xares-0.1.3")
 MADE: list[Callable[..., TaskData]] = [single_label, multi_label, frame_task]

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from probes.made_data import card, task_data
-from uwbench.bootstrap import read_items, seed_scores
-from uwbench.card import Protocol, find_protocol
+from uwbench.cards.card import Protocol, find_protocol
 from uwbench.errors import ProbeError
 from uwbench.probes.data import Frames, TaskData
 from uwbench.probes.run import run_probes
 from uwbench.probes.transcription import BLANK, Transcription
+from uwbench.results.bootstrap import read_items, seed_scores
 
 UWBENCH = find_protocol("uwbench-1")
 FEW: Protocol = UWBENCH.model_copy(

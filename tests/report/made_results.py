@@ -15,8 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from uwbench.card import Bootstrap
-from uwbench.result import (
+from uwbench.cards.card import Bootstrap
+from uwbench.results.averages import interval
+from uwbench.results.record import (
     Counts,
     Failure,
     ModelInfo,
@@ -29,7 +30,6 @@ from uwbench.result import (
     predictions_path,
     write_result,
 )
-from uwbench.score import interval
 
 BOOTSTRAP = Bootstrap(resamples=400, level=0.95, seed=0)
 
@@ -141,7 +141,7 @@ def make_result(
     training_data: tuple[dict[str, Any], ...] | None = None,
 ) -> Path:
     """Write one made-up result with its predictions; return its path."""
-    from uwbench.bootstrap import read_items, seed_scores
+    from uwbench.results.bootstrap import read_items, seed_scores
 
     rng = np.random.default_rng([seed, *task.name.encode(), *model.encode()])
     table = predictions(task, {"mlp": skill, "knn": max(0.05, skill - 0.12)}, rng)

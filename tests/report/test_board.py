@@ -15,14 +15,14 @@ import pytest
 import yaml
 
 from report.made_results import TASKS, MadeTask, make_board_results, make_result
-from uwbench.card import Suite, find_protocol, find_suite
+from uwbench.cards.card import Suite, find_protocol, find_suite
 from uwbench.errors import InputError, UsageError
 from uwbench.report.board import Board, build_board, suite_of
 from uwbench.report.compare import compare_models
 from uwbench.report.export import render_csv, render_json, render_markdown
 from uwbench.report.references import load_references
-from uwbench.result import find_results, predictions_path, read_predictions, read_result, write_result
-from uwbench.score import averages
+from uwbench.results.averages import averages
+from uwbench.results.record import find_results, predictions_path, read_predictions, read_result, write_result
 
 MODELS = {"good": 0.8, "fair": 0.65, "poor": 0.4}
 

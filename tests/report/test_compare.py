@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from report.made_results import TASKS, make_board_results, make_result
-from uwbench.bootstrap import Items, paired_replicates
 from uwbench.errors import UsageError
 from uwbench.report.board import build_board
 from uwbench.report.compare import compare_models, draw_tasks_too, find_model
 from uwbench.report.sensitivity import kendall_tau, sensitivity
 from uwbench.report.ties import TaskDraws, difference_interval, difference_terms, p_value
-from uwbench.score import Entry
+from uwbench.results.averages import Entry
+from uwbench.results.bootstrap import Items, paired_replicates
 
 
 def rivals(rng: np.random.Generator, clusters: int, size: int, gap: float = 0.0) -> list[Items]:

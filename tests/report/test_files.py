@@ -10,9 +10,9 @@ import yaml
 from report.made_results import TASKS, make_board_results, make_result
 from uwbench.errors import UsageError
 from uwbench.report.board import Board, build_board
-from uwbench.report.cards import mteb_results, render_eval_results, render_model_index
 from uwbench.report.charts import FIGURES
 from uwbench.report.figures import render_latex, write_figures
+from uwbench.report.model_card import mteb_results, render_eval_results, render_model_index
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from report.made_results import TASKS, make_result
 from uwbench.errors import InputError
-from uwbench.result import SCHEMA, Result, read_result, result_path, write_result
+from uwbench.results.record import SCHEMA, Result, read_result, result_path, write_result
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = sorted((ROOT / "tests" / "golden").glob("*/*.json"))

@@ -10,7 +10,7 @@ from rich.console import Console
 from report.made_results import TASKS, make_board_results, make_result
 from uwbench.report.board import build_board, suite_of
 from uwbench.report.table import board_view, chosen_text, run_view
-from uwbench.result import read_result
+from uwbench.results.record import read_result
 
 
 def shown(view: object) -> str:

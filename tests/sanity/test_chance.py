@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from probes import made_data, test_retrieval, test_transcription
-from uwbench.card import Protocol, find_protocol
-from uwbench.clip import Event
+from uwbench.audio.clip import Event
+from uwbench.cards.card import Protocol, find_protocol
 from uwbench.probes.data import Frames, TaskData
 from uwbench.probes.run import run_probes
 

@@ -67,7 +67,7 @@ def test_order_batches_workers_and_parts_change_no_score(
 ) -> None:
     import torch
 
-    from uwbench import plan
+    from uwbench.extraction import plan
 
     shuffled = list(rows)
     random.Random(3).shuffle(shuffled)
@@ -117,7 +117,7 @@ def refuse(event, arguments):
 sys.addaudithook(refuse)
 if sys.argv[1:] == ["try"]:
     socket.create_connection(("127.0.0.1", 9))
-from uwbench.cli import main
+from uwbench.cli.main import main
 for words in (["run", "-m", "logmel", "-t", {str(manifest)!r}, "--label", "digit", "--allow-outside"], ["leaderboard"],
               ["cache", "verify"], ["tasks"], ["models"], ["data", "check", {str(manifest)!r}, "--label", "digit",
               "--allow-outside"]):

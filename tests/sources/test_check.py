@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from uwbench.card import Size, find_card
-from uwbench.clip import AudioFile, Clip, Event
+from uwbench.audio.clip import AudioFile, Clip, Event
+from uwbench.cards.card import Size, find_card
 from uwbench.sources.check import CheckReport, check_dataset
 from uwbench.sources.dataset import Dataset
 from uwbench.sources.leaks import card_leaks, dataset_leaks

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from uwbench.card import Card, find_card, load_card
-from uwbench.clip import AudioMember, read_bytes
+from uwbench.audio.clip import AudioMember, read_bytes
+from uwbench.cards.card import Card, find_card, load_card
 from uwbench.errors import DataError, FetchError
 from uwbench.sources.check import check_dataset
 from uwbench.sources.fetch import fetch_task

@@ -11,8 +11,8 @@ import pytest
 
 from miniatures import CARDS, write_miniature
 from miniatures.publishers import write_midi
-from uwbench.card import find_card
-from uwbench.clip import Clip, Event
+from uwbench.audio.clip import Clip, Event
+from uwbench.cards.card import find_card
 from uwbench.errors import DataError
 from uwbench.sources.check import check_dataset
 from uwbench.sources.dataset import Dataset

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from miniatures.xares import write_tar
-from uwbench.card import find_card
-from uwbench.clip import AudioMember, read_bytes
+from uwbench.audio.clip import AudioMember, read_bytes
+from uwbench.cards.card import find_card
 from uwbench.errors import DataError
 from uwbench.sources.resolve import open_task
 from uwbench.sources.shards import read_index

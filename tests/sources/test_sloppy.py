@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from miniatures import CARDS
-from uwbench.clip import AudioFile
+from uwbench.audio.clip import AudioFile
 from uwbench.sources.check import check_dataset
 from uwbench.sources.dataset import Dataset
 from uwbench.sources.resolve import open_task

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uwbench.clip import Event
+from uwbench.audio.clip import Event
 from uwbench.errors import InputError, UsageError
 from uwbench.sources.resolve import is_own_data, open_task
 

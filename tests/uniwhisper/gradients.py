@@ -11,12 +11,12 @@ import torch
 from runs import InMemory, digits, settings
 from safetensors.torch import save_file
 
-from uniwhisper.decoders import build_model, set_stage
-from uniwhisper.features import Collator
-from uniwhisper.optim import clip_to, gradient_norm
-from uniwhisper.parallel import World, whole, wrap
-from uniwhisper.text import open_text
-from uniwhisper.train import StepData, gradients
+from uniwhisper.model.build import build_model, set_stage
+from uniwhisper.model.collate import Collator
+from uniwhisper.model.tokens import open_text
+from uniwhisper.training.optim import clip_to, gradient_norm
+from uniwhisper.training.parallel import World, whole, wrap
+from uniwhisper.training.train import StepData, gradients
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from uniwhisper.shards import Asked, Item, Packed, write_shards
+from uniwhisper.data.shards import Asked, Item, Packed, write_shards
 from uwbench.api import AudioFile
 
 ASKED = {

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from uniwhisper.config import Config, load_config
-from uniwhisper.examples import Example, Question
-from uniwhisper.train import Result, train
+from uniwhisper.data.examples import Example, Question
+from uniwhisper.training.train import Result, train
 from uwbench.api import AudioFile, decode
 
 LM = {"dim": 32, "layers": 2, "ffn": 64, "heads": 2, "kv_heads": 1, "head_dim": 16}

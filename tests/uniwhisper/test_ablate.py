@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from uniwhisper.ablate import Arm, arms, changes, find_arm, run_arm
-from uniwhisper.cli import main
+from uniwhisper.cli.main import main
 from uniwhisper.config import load_config, overlaid
-from uniwhisper.convert import Request, convert
-from uniwhisper.prepare import prepare
-from uniwhisper.templates import find_form
+from uniwhisper.data.convert import Request, convert
+from uniwhisper.data.templates import find_form
+from uniwhisper.sampling.prepare import prepare
 from uwbench.api import InputError, UsageError
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uniwhisper.answers import (
+from uniwhisper.data.answers import (
     caption,
     clean,
     draw_answer,
@@ -26,7 +26,7 @@ from uniwhisper.answers import (
     speaker,
     transcript,
 )
-from uniwhisper.facts import facts_of, language_names
+from uniwhisper.data.facts import facts_of, language_names
 from uwbench.api import Event, InputError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,10 +11,10 @@ import pytest
 import torch
 from transformers import WhisperModel
 
-from uniwhisper.cli import main
+from uniwhisper.cli.main import main
 from uniwhisper.config import load_config
+from uniwhisper.cost import make_plan, train_flops
 from uniwhisper.export import export_encoder, read_training_data
-from uniwhisper.plan import make_plan, train_flops
 from uwbench.api import InputError, ModelSpec, UsageError
 from uwbench.encoders.resolve import open_encoder
 

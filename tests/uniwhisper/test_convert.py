@@ -18,11 +18,11 @@ import pytest
 import soundfile
 
 from miniatures import write_miniature
-from uniwhisper.cli import main
-from uniwhisper.convert import Request, convert, count_tasks, plan_conversion, read_classes
-from uniwhisper.ontology import read_ancestors
-from uniwhisper.rows import Row, open_rows
-from uniwhisper.shards import read_audio
+from uniwhisper.cli.main import main
+from uniwhisper.data.convert import Request, convert, count_tasks, plan_conversion, read_classes
+from uniwhisper.data.ontology import read_ancestors
+from uniwhisper.data.rows import Row, open_rows
+from uniwhisper.data.shards import read_audio
 from uwbench.api import AudioFile, InputError, UsageError, decode, open_task
 
 Run = Callable[..., "tuple[int, str, str]"]
@@ -297,7 +297,7 @@ def test_the_training_parts_of_public_datasets_are_asked_as_is_known(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from uniwhisper.convert import Request, convert
+from uniwhisper.data.convert import Request, convert
 
 def progress(done, total):
     if done == 250:

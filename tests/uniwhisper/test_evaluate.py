@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import WhisperModel
 
-from uniwhisper.cli import main
+from uniwhisper.cli.main import main
 from uniwhisper.evaluate import encoder_of
 from uniwhisper.export import export_encoder
 from uwbench.api import UsageError

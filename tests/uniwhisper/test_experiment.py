@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from uniwhisper.checkpoint import checkpoints
+from uniwhisper.data.rows import open_rows
 from uniwhisper.evaluate import Difference
 from uniwhisper.experiment import Outcome, Scores, Settings, run_experiment
 from uniwhisper.experiment_page import BEGIN, END, report, write_tables
 from uniwhisper.experiment_speech import Heard, heard_digits
 from uniwhisper.experiment_tasks import refuse_leaks, write_rows, write_tasks
-from uniwhisper.rows import open_rows
-from uniwhisper.train import train
+from uniwhisper.training.checkpoint import checkpoints
+from uniwhisper.training.train import train
 from uwbench.api import InputError, UsageError, UwbenchError
 
 LM = {"dim": 32, "layers": 2, "ffn": 64, "heads": 2, "kv_heads": 1, "head_dim": 16}
@@ -141,7 +141,7 @@ def test_a_training_that_was_told_to_stop_is_not_scored_and_goes_on(
     before = (output / "fsdd-lm.json").read_bytes()
     (output / "fsdd-lm.json").unlink()
     with monkeypatch.context() as patch:
-        patch.setattr("uniwhisper.train.train", partial(train, until=2))
+        patch.setattr("uniwhisper.training.train.train", partial(train, until=2))
         with pytest.raises(UwbenchError, match="told to stop at step 2"):
             run_experiment(data, whisper_tiny, output, SETTINGS, say=lambda text: None)
     assert not (output / "fsdd-lm.json").exists()

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from uniwhisper.cli import main
-from uniwhisper.leakage import TestSet, check_leaks, find_leaks, open_test_set
-from uniwhisper.mixture import load_mixture
-from uniwhisper.prepare import prepare
-from uniwhisper.rows import RowTable, open_rows
-from uniwhisper.shards import write_shards
+from uniwhisper.cli.main import main
+from uniwhisper.data.leakage import TestSet, check_leaks, find_leaks, open_test_set
+from uniwhisper.data.mixture import load_mixture
+from uniwhisper.data.rows import RowTable, open_rows
+from uniwhisper.data.shards import write_shards
+from uniwhisper.sampling.prepare import prepare
 from uwbench.api import AudioFile, InputError, UsageError, decode
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -145,7 +145,7 @@ def _heard(table: RowTable, rows: set[int]) -> set[str]:
 
 
 def test_a_row_knows_the_audio_that_the_gate_hashes(shared_data: Path, clean: Path) -> None:
-    from uniwhisper.shards import content_hash
+    from uniwhisper.data.shards import content_hash
 
     row = open_rows([clean])[0]
     assert row.audio.content == content_hash(decode(AudioFile(shared_data / "fsdd" / row.clip), 16_000))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uniwhisper.config import DOMAINS, Data, Domain
-from uniwhisper.mixture import Mixture, by_domain, changed, fill, load_mixture, parse_mixture, target_shares
+from uniwhisper.data.mixture import Mixture, by_domain, changed, fill, load_mixture, parse_mixture, target_shares
 from uwbench.api import InputError, UsageError
 
 

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from transformers import WhisperModel
 
 from uniwhisper.config import Config, Stage, load_config
-from uniwhisper.decoders import build_empty, build_model, set_stage
-from uniwhisper.examples import Example, Question
-from uniwhisper.features import Collator, audio_tokens, log_mel
-from uniwhisper.log import Tally, done_flops, useful_flops
-from uniwhisper.model import AudioModel, UniWhisper
-from uniwhisper.plan import count_parameters
-from uniwhisper.text import open_text
+from uniwhisper.cost import count_parameters
+from uniwhisper.data.examples import Example, Question
+from uniwhisper.model.build import build_empty, build_model, set_stage
+from uniwhisper.model.collate import Collator, audio_tokens, log_mel
+from uniwhisper.model.model import AudioModel, UniWhisper
+from uniwhisper.model.tokens import open_text
+from uniwhisper.training.log import Tally, done_flops, useful_flops
 from uwbench.api import AudioError, AudioFile, InputError, UsageError, decode
 
 LM = {"dim": 32, "layers": 2, "ffn": 64, "heads": 2, "kv_heads": 1, "head_dim": 16}

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from uniwhisper.checkpoint import load_weights
 from uniwhisper.config import load_config
-from uniwhisper.decoders import build_model
-from uniwhisper.examples import Example, Question
-from uniwhisper.generate import answer
-from uniwhisper.text import open_text
-from uniwhisper.train import train
+from uniwhisper.data.examples import Example, Question
+from uniwhisper.model.build import build_model
+from uniwhisper.model.generate import answer
+from uniwhisper.model.tokens import open_text
+from uniwhisper.training.checkpoint import load_weights
+from uniwhisper.training.train import train
 from uwbench.api import AudioFile, decode
 
 _ASKED = {

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from uniwhisper.cli import app, main
+from uniwhisper.cli.main import app, main
 
 PAGE = (Path(__file__).parents[2] / "docs" / "uniwhisper.md").read_text(encoding="utf-8")
 COMMANDS = [shlex.split(line) for line in re.findall(r"^    uniwhisper (.*)$", PAGE, re.M)]

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uniwhisper.draws import mixed, permuted
-from uniwhisper.mixture import Mixture, parse_mixture
-from uniwhisper.planner import Planner, Sizes
-from uniwhisper.units import Units, group
+from uniwhisper.data.draws import mixed, permuted
+from uniwhisper.data.mixture import Mixture, parse_mixture
+from uniwhisper.sampling.clips import Units, group
+from uniwhisper.sampling.schedule import Planner, Sizes
 from uwbench.api import UsageError
 
 DOMAINS = ("speech", "paralinguistic", "sound", "music")

@@ -14,10 +14,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from uniwhisper import checkpoint
-from uniwhisper.examples import Example
+from uniwhisper.data.examples import Example
 from uniwhisper.export import export_encoder
-from uniwhisper.train import train
+from uniwhisper.training import checkpoint
+from uniwhisper.training.train import train
 from uwbench.api import InputError, ModelSpec, UwbenchError
 from uwbench.encoders.resolve import open_encoder
 
@@ -127,7 +127,7 @@ def test_an_export_is_the_trained_encoder(whole: Path, tmp_path: Path) -> None:
 def test_steps_that_are_not_finite_are_skipped_and_counted(
     whisper_tiny: Path, clips: list[Example], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from uniwhisper.model import AudioModel
+    from uniwhisper.model.model import AudioModel
 
     forward, calls = AudioModel.forward, iter(range(10**6))
 

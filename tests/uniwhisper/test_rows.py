@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uniwhisper.rows import SUFFIX, AudioRef, Row, open_rows, write_rows
+from uniwhisper.data.rows import SUFFIX, AudioRef, Row, open_rows, write_rows
 from uwbench.api import InputError, UsageError
 
 TEXT = st.text(max_size=12)
@@ -86,7 +86,7 @@ def test_folders_are_numbered_together_and_their_clips_apart(tmp_path: Path) -> 
 def test_many_rows_lie_in_files_of_their_own_and_keep_their_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("uniwhisper.rows.ROWS_PER_FILE", 4)
+    monkeypatch.setattr("uniwhisper.data.rows.ROWS_PER_FILE", 4)
     rows = [row(str(number), offset=512 * (number // 2)) for number in range(10)]
     written = write_rows(tmp_path, rows)
     table = open_rows([tmp_path])

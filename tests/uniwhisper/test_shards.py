@@ -19,8 +19,8 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uniwhisper.rows import RowTable, open_rows
-from uniwhisper.shards import Asked, Item, content_hash, pcm16, read_audio, write_shards
+from uniwhisper.data.rows import RowTable, open_rows
+from uniwhisper.data.shards import Asked, Item, content_hash, pcm16, read_audio, write_shards
 from uwbench.api import AudioArray, AudioError, AudioFile, UsageError, clip_key, decode, sha256_file
 
 ASKED = {
@@ -129,7 +129,7 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_shards import SMALL, all_items
-from uniwhisper.shards import write_shards
+from uniwhisper.data.shards import write_shards
 
 def progress(done):
     if done == int(sys.argv[4]):

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uniwhisper.config import Wording
-from uniwhisper.rows import AudioRef, Row
-from uniwhisper.templates import Form, ask, draw, find_form, templates
-from uniwhisper.wording import read_wording
+from uniwhisper.data.rows import AudioRef, Row
+from uniwhisper.data.templates import Form, ask, draw, find_form, templates
+from uniwhisper.data.wording import read_wording
 from uwbench.api import InputError, UsageError
 
 # fmt: off

@@ -19,14 +19,14 @@ import torch
 from safetensors.torch import load_file
 from transformers import WhisperModel
 
-from uniwhisper import checkpoint
-from uniwhisper.cli import main
-from uniwhisper.cli_train import overlay_of
+from uniwhisper.cli.main import main
+from uniwhisper.cli.train import overlay_of
 from uniwhisper.config import load_config
+from uniwhisper.data.rows import open_rows
 from uniwhisper.export import export_encoder
-from uniwhisper.prepare import prepare
-from uniwhisper.reader import PlannedBatches
-from uniwhisper.rows import open_rows
+from uniwhisper.sampling.batches import PlannedBatches
+from uniwhisper.sampling.prepare import prepare
+from uniwhisper.training import checkpoint
 from uwbench.api import InputError, UsageError
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -361,9 +361,9 @@ def refuse(*_: object) -> None:
 
 
 def test_long_clips_are_cropped_by_visit(data: Path, shared_data: Path) -> None:
-    from uniwhisper.held_out import hold_out
-    from uniwhisper.reader import heard
-    from uniwhisper.shards import Asked, Item, write_shards
+    from uniwhisper.data.shards import Asked, Item, write_shards
+    from uniwhisper.sampling.batches import heard
+    from uniwhisper.sampling.held_out import hold_out
     from uwbench.api import AudioArray
 
     rng = np.random.default_rng(0)
@@ -381,7 +381,7 @@ def test_long_clips_are_cropped_by_visit(data: Path, shared_data: Path) -> None:
         starts.append(int(np.flatnonzero(whole == crop[0])[0]))
         assert np.array_equal(heard(table[0], 0, visit, whole=False), crop)
     assert len(set(starts)) == 4
-    from uniwhisper.units import units_of
+    from uniwhisper.sampling.clips import units_of
 
     units = units_of(table)
     assert units.too_long == 1

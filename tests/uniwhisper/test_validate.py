@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from uniwhisper.cli import main
-from uniwhisper.rows import Row, open_rows, write_rows
-from uniwhisper.shards import Asked, Item, write_shards
-from uniwhisper.validate import validate
+from uniwhisper.cli.main import main
+from uniwhisper.data.rows import Row, open_rows, write_rows
+from uniwhisper.data.shards import Asked, Item, write_shards
+from uniwhisper.data.validate import validate
 from uwbench.api import AudioArray, InputError
 
 Plant = Callable[[list[Row]], list[Row]]

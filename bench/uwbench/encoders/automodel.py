@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from uwbench.base.hashing import sha256_file
 from uwbench.encoders.base import Encoded, Encoder, ModelFolder, ModelSpec
 from uwbench.encoders.checkpoint import read_json
 from uwbench.encoders.pretrained import PretrainedEncoder, describe, load_extractor, load_pretrained, pick
 from uwbench.errors import EncoderError, UsageError
-from uwbench.fingerprint import sha256_file
 
 if TYPE_CHECKING:
     import torch

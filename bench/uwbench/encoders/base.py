@@ -1,7 +1,7 @@
 """The contract of an encoder.
 
 An encoder turns waveforms into frames. Pooling, masking, chunking, batching and the choice of layers happen once, in
-`uwbench.extract`; an encoder says which of its frames are valid and nothing more. What it declares (hop, batch
+`uwbench.extraction`; an encoder says which of its frames are valid and nothing more. What it declares (hop, batch
 invariance, determinism) is measured by `uwbench.encoders.conformance`.
 """
 
@@ -67,7 +67,7 @@ class Encoded:
 
 
 class Encoder(Protocol):
-    """What `uwbench.extract` calls. `open` functions build one without reading weights; `load` reads them."""
+    """What `uwbench.extraction` calls. `open` functions build one without reading weights; `load` reads them."""
 
     @property
     def info(self) -> EncoderInfo: ...

@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from uwbench.base.hashing import digest, sha256_bytes, sha256_file
+from uwbench.base.json_text import parse_json
 from uwbench.encoders.base import ModelFolder
 from uwbench.errors import EncoderError, InputError
-from uwbench.fingerprint import digest, sha256_bytes, sha256_file
-from uwbench.json_text import parse_json
 
 if TYPE_CHECKING:
     import torch

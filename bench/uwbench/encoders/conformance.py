@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from uwbench.audio import samples_in
+from uwbench.audio.decode import samples_in
 from uwbench.encoders.base import Encoder, EncoderInfo
 
 if TYPE_CHECKING:

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from uwbench.base.hashing import sha256_file
 from uwbench.encoders.base import Encoded, Encoder, EncoderInfo, ModelSpec
 from uwbench.encoders.checkpoint import torch_dtype
-from uwbench.encoders.own import hash_weights, names_the_line
+from uwbench.encoders.from_file import hash_weights, names_the_line
 from uwbench.errors import EncoderError, UsageError
-from uwbench.fingerprint import sha256_file
 
 if TYPE_CHECKING:
     import torch

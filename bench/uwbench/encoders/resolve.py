@@ -11,10 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
+from uwbench.base.registry import Registry, suggestion
 from uwbench.encoders.base import Encoder, ModelFolder, ModelSpec
 from uwbench.encoders.checkpoint import download, open_folder
 from uwbench.errors import InputError, UsageError
-from uwbench.registry import Registry, suggestion
 
 # A target takes the ModelSpec and returns an Encoder; so does a plug-in's class.
 ENCODERS = Registry(
@@ -70,7 +70,7 @@ def open_encoder(spec: ModelSpec) -> Encoder:
 
         return open_hear(spec)
     if ".py:" in spec.name:
-        from uwbench.encoders.own import open_file
+        from uwbench.encoders.from_file import open_file
 
         return open_file(spec)
     folder = find_checkpoint(spec.weights or spec.name, spec, name=spec.name if spec.weights else None)

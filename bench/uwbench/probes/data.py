@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from uwbench.card import Card
-from uwbench.clip import Labels
-from uwbench.mapped import MappedRows
+from uwbench.audio.clip import Labels
+from uwbench.cache.frames import MappedRows
+from uwbench.cards.card import Card
 from uwbench.probes.sentences import TextVectors
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from uwbench.card import MlpSettings, Xares
+from uwbench.cards.card import MlpSettings, Xares
 from uwbench.probes.kinds import Predicted
 from uwbench.probes.mlp import Point
 from uwbench.probes.search import epochs_for, grid_points

@@ -13,12 +13,12 @@ from typing import Literal
 
 import numpy as np
 
-from uwbench import metrics
-from uwbench.clip import Event
+from uwbench.audio.clip import Event
 from uwbench.errors import ProbeError
 from uwbench.probes.data import TaskData, spread_rows
 from uwbench.probes.kinds import Predicted, encode, vocabulary
 from uwbench.probes.splits import random_numbers
+from uwbench.results import metrics
 
 THRESHOLD = 0.5  # a frame is positive for a class where its score reaches this; untuned, the same for every model
 _SLACK_S = 1e-9  # seconds that are float noise: an event that ends where a window begins does not touch it

@@ -9,12 +9,12 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from uwbench import metrics
-from uwbench.card import load_vocabulary
-from uwbench.clip import Event
+from uwbench.audio.clip import Event
+from uwbench.cards.card import load_vocabulary
 from uwbench.errors import ProbeError
 from uwbench.probes.data import TaskData
 from uwbench.probes.splits import random_numbers, subsample
+from uwbench.results import metrics
 
 _THRESHOLD = 0.5  # a class is predicted where its score reaches this; untuned, the same for every model
 

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from uwbench import metrics
 from uwbench.errors import ProbeError, UsageError
 from uwbench.probes.data import TaskData
 from uwbench.probes.fitting import Head, apply_perceptron, perceptron
 from uwbench.probes.kinds import OfClips, Predicted
 from uwbench.probes.search import statistics
 from uwbench.probes.splits import Fold
+from uwbench.results import metrics
 
 if TYPE_CHECKING:
     import torch

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from uwbench import metrics
-from uwbench.card import KnnSettings, Protocol
+from uwbench.cards.card import KnnSettings, Protocol
 from uwbench.errors import ProbeError, UsageError
 from uwbench.probes.data import TaskData
 from uwbench.probes.kinds import Kind, Predicted, SingleLabel, joined, kind_of
 from uwbench.probes.splits import Fold, plan_folds
-from uwbench.result import Method, Score
+from uwbench.results import metrics
+from uwbench.results.record import Method, Score
 
 _FITTED = ("retrieval", "transcription")  # kinds whose probes `fitting` trains; neighbours have no say in them
 

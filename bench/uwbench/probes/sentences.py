@@ -16,10 +16,10 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from uwbench.base.atomic import write_atomically
+from uwbench.base.hashing import SHORT, digest, sha256_bytes, sha256_file
+from uwbench.base.json_text import parse_json
 from uwbench.errors import InputError, UsageError
-from uwbench.files import write_atomically
-from uwbench.fingerprint import SHORT, digest, sha256_bytes, sha256_file
-from uwbench.json_text import parse_json
 
 _BATCH = 64  # texts in one forward
 _MODULES = ("Transformer", "Pooling", "Normalize")

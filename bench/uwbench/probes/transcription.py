@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from uwbench import metrics
 from uwbench.errors import ProbeError
 from uwbench.probes.data import TaskData, spread_rows
 from uwbench.probes.fitting import Head, apply_perceptron, perceptron
 from uwbench.probes.kinds import OfClips, Predicted, joined
 from uwbench.probes.search import statistics
 from uwbench.probes.splits import Fold
+from uwbench.results import metrics
 
 if TYPE_CHECKING:
     import torch

@@ -13,14 +13,14 @@ from pathlib import Path
 from statistics import median
 from typing import Literal
 
-from uwbench.card import Bootstrap, Protocol, Suite, find_protocol, find_suite, names_of
-from uwbench.contamination import SEEN, judge
+from uwbench.base.hashing import SHORT
+from uwbench.cards.card import Bootstrap, Protocol, Suite, find_protocol, find_suite, names_of
 from uwbench.errors import UsageError, printable
-from uwbench.fingerprint import SHORT
 from uwbench.report.references import Published, load_references
 from uwbench.report.ties import Standing, TaskDraws, draw_tasks, stand
-from uwbench.result import Contamination, ModelInfo, Result, Run, Score, TaskInfo, find_results
-from uwbench.score import AVERAGES, METHODS, Average, Entry, Method, average_entries
+from uwbench.results.averages import AVERAGES, METHODS, Average, Entry, Method, average_entries
+from uwbench.results.contamination import SEEN, judge
+from uwbench.results.record import Contamination, ModelInfo, Result, Run, Score, TaskInfo, find_results
 
 AT_HAND = "at-hand"  # the suite of whatever tasks the results hold
 _BOOTSTRAP = Bootstrap(resamples=1000, level=0.95, seed=0)  # where no card says otherwise

@@ -11,7 +11,7 @@ from typing import Any
 
 from uwbench.report.board import Board
 from uwbench.report.export import AVERAGE_NAMES, METHOD_NAMES
-from uwbench.score import Method
+from uwbench.results.averages import Method
 
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#7A5FA8")

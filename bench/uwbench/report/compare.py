@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from uwbench.bootstrap import generator, holm
+from uwbench.base.registry import suggestion
 from uwbench.errors import UsageError
-from uwbench.registry import suggestion
 from uwbench.report.board import Board, Cell
 from uwbench.report.ties import TaskDraws, difference_interval, difference_terms, p_value
-from uwbench.score import AVERAGES, Entry, Method, combine
+from uwbench.results.averages import AVERAGES, Entry, Method, combine
+from uwbench.results.bootstrap import generator, holm
 
 
 @dataclass(frozen=True, slots=True)

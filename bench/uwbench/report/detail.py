@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from uwbench.base.json_text import parse_json
 from uwbench.errors import InputError
-from uwbench.json_text import parse_json
-from uwbench.result import read_predictions
-from uwbench.score import Method
+from uwbench.results.averages import Method
+from uwbench.results.record import read_predictions
 
 if TYPE_CHECKING:
     import pyarrow as pa

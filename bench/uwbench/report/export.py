@@ -8,11 +8,11 @@ import json
 import re
 from collections.abc import Sequence
 
-from uwbench.contamination import MEANINGS, SEEN
 from uwbench.errors import escaped, printable
 from uwbench.report.board import Board, Row
-from uwbench.result import Flag
-from uwbench.score import AVERAGES, Method
+from uwbench.results.averages import AVERAGES, Method
+from uwbench.results.contamination import MEANINGS, SEEN
+from uwbench.results.record import Flag
 
 METHOD_NAMES: dict[Method, str] = {"mlp": "MLP probe", "knn": "kNN"}
 AVERAGE_NAMES = {

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from uwbench.base.atomic import write_atomically
 from uwbench.errors import UsageError
-from uwbench.files import write_atomically
 from uwbench.report.board import Board
 from uwbench.report.charts import FIGURES, chart, chart_rows
 from uwbench.report.export import AVERAGE_NAMES, METHOD_NAMES
-from uwbench.score import AVERAGES, Method
+from uwbench.results.averages import AVERAGES, Method
 
 _WIDTH = 560  # points; a two-column page
 _FONT = "sans-serif"

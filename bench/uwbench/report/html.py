@@ -14,7 +14,6 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from uwbench.contamination import MEANINGS
 from uwbench.errors import escaped
 from uwbench.report.board import Board, Cell
 from uwbench.report.charts import FIGURES, PALETTE, chart, chart_rows, confusion_chart, difference_chart
@@ -23,7 +22,8 @@ from uwbench.report.detail import Detail, read_detail
 from uwbench.report.export import AVERAGE_NAMES, METHOD_NAMES
 from uwbench.report.sensitivity import sensitivity
 from uwbench.report.table import chosen_text
-from uwbench.score import AVERAGES
+from uwbench.results.averages import AVERAGES
+from uwbench.results.contamination import MEANINGS
 
 FORMULAS = {
     "weighted": "sum of weight × score over sum of weights; weights as published by X-ARES, on each task's card",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from uwbench.errors import InputError
-from uwbench.score import Average, Entry, average_entries
+from uwbench.results.averages import Average, Entry, average_entries
 
 
 @dataclass(frozen=True, slots=True)

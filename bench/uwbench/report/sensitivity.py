@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from uwbench.report.board import Board
-from uwbench.score import AVERAGES, Entry, Method, borda, combine, rank_by
+from uwbench.results.averages import AVERAGES, Entry, Method, borda, combine, rank_by
 
 _SETTING = re.compile(r"(standardised )?k=\d+|(best|weighted) layers?")  # figures of the main metric in Score.raw
 

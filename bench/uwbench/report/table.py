@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from uwbench.errors import printable
 from uwbench.report.export import MARKS, METHOD_NAMES, legend
-from uwbench.score import AVERAGES, METHODS, Average, Method, averages
+from uwbench.results.averages import AVERAGES, METHODS, Average, Method, averages
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from uwbench.card import Suite
+    from uwbench.cards.card import Suite
     from uwbench.report.board import Board, Row
-    from uwbench.result import Result, Score
+    from uwbench.results.record import Result, Score
 
 # Names that leave room for the numbers in 80 columns.
 SHORT_NAMES = {

@@ -11,11 +11,19 @@ from pathlib import Path
 
 import numpy as np
 
-from uwbench.bootstrap import generator, holm, paired_replicates, read_items, resamples_for, shared_items, t_quantile
-from uwbench.card import Bootstrap
+from uwbench.cards.card import Bootstrap
 from uwbench.errors import InputError
-from uwbench.result import TaskInfo, read_predictions
-from uwbench.score import Entry, Method, average_shares, combine
+from uwbench.results.averages import Entry, Method, average_shares, combine
+from uwbench.results.bootstrap import (
+    generator,
+    holm,
+    paired_replicates,
+    read_items,
+    resamples_for,
+    shared_items,
+    t_quantile,
+)
+from uwbench.results.record import TaskInfo, read_predictions
 
 SIGNIFICANCE = 0.05
 _NOTHING = 1e-24  # variance that is rounding alone

@@ -15,12 +15,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from uwbench.audio import decode as decode_audio
-from uwbench.audio import read_header
-from uwbench.card import load_vocabulary
-from uwbench.clip import AudioFile, AudioMember, Clip, Event, read_bytes
+from uwbench.audio.clip import AudioFile, AudioMember, Clip, Event, read_bytes
+from uwbench.audio.decode import decode as decode_audio
+from uwbench.audio.decode import read_header
+from uwbench.base.hashing import clip_key, sha256_bytes
+from uwbench.cards.card import load_vocabulary
 from uwbench.errors import AudioError
-from uwbench.fingerprint import clip_key, sha256_bytes
 from uwbench.sources.dataset import Dataset, natural_key
 
 SILENT_PEAK = 1e-4  # -80 dB below full scale: below the noise of 16-bit recordings of anything

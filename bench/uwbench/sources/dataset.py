@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from uwbench.card import Card
-from uwbench.clip import Clip
+from uwbench.audio.clip import Clip
+from uwbench.cards.card import Card
 from uwbench.errors import DataError
 
 Origin = Literal["own", "generated", "shards", "publisher", "hub"]

@@ -15,10 +15,10 @@ from typing import Any, Literal
 
 from filelock import FileLock
 
-from uwbench.card import Card
+from uwbench.base.atomic import write_atomically
+from uwbench.base.json_text import parse_json
+from uwbench.cards.card import Card
 from uwbench.errors import FetchError, UsageError
-from uwbench.files import write_atomically
-from uwbench.json_text import parse_json
 from uwbench.sources.download import Patience, download, file_md5, get
 from uwbench.sources.resolve import card_folders
 from uwbench.sources.unpack import SCRATCH, gunzip_tar, need_space, unpack_zip

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from uwbench.clip import AudioArray, Clip
+from uwbench.audio.clip import AudioArray, Clip
+from uwbench.base.registry import suggestion
 from uwbench.errors import UsageError
-from uwbench.registry import suggestion
 
 RATE = 16_000  # Hz
 

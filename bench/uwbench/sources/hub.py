@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from uwbench.card import Card, Hub
-from uwbench.clip import AudioMember, Clip
+from uwbench.audio.clip import AudioMember, Clip
+from uwbench.base.atomic import write_atomically
+from uwbench.base.hashing import digest
+from uwbench.base.json_text import parse_json
+from uwbench.cards.card import Card, Hub
 from uwbench.errors import DataError, FetchError, UsageError
-from uwbench.files import write_atomically
-from uwbench.fingerprint import digest
-from uwbench.json_text import parse_json
 from uwbench.sources.dataset import Reading, with_unique_ids
 from uwbench.sources.layouts import load_layout
 from uwbench.sources.table import parse_labels

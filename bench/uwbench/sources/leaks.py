@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
-from uwbench.card import Card, Splits
-from uwbench.clip import AudioArray, AudioBytes, AudioFile, AudioMember, Clip
+from uwbench.audio.clip import AudioArray, AudioBytes, AudioFile, AudioMember, Clip
+from uwbench.cards.card import Card, Splits
 from uwbench.sources.dataset import Dataset
 
 

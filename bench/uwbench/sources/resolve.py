@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast, get_args
 
-from uwbench.card import Card, Domain, Kind, find_card, find_cards, load_card, tasks_folder
+from uwbench.base.registry import suggestion
+from uwbench.cards.card import Card, Domain, Kind, find_card, find_cards, load_card, tasks_folder
 from uwbench.errors import DataError, InputError, UsageError
-from uwbench.registry import suggestion
 from uwbench.sources.dataset import Dataset, Reading, with_unique_ids
 from uwbench.sources.hub import find_parquet, read_hub
 from uwbench.sources.layouts import LAYOUTS, load_layout

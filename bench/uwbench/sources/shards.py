@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from uwbench.card import Card, load_vocabulary
-from uwbench.clip import AudioMember, Clip, Event, Labels
+from uwbench.audio.clip import AudioMember, Clip, Event, Labels
+from uwbench.base.json_text import parse_json
+from uwbench.cards.card import Card, load_vocabulary
 from uwbench.errors import DataError
-from uwbench.json_text import parse_json
 from uwbench.sources.dataset import Reading, require_text, with_unique_ids
 from uwbench.sources.layouts import load_layout
 from uwbench.sources.layouts.base import Layout, visible

@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from uwbench.card import Domain, Kind
-from uwbench.clip import AudioFile, Clip, Event, Labels
+from uwbench.audio.clip import AudioFile, Clip, Event, Labels
+from uwbench.base.hashing import sha256_bytes
+from uwbench.base.json_text import parse_json
+from uwbench.base.registry import suggestion
+from uwbench.cards.card import Domain, Kind
 from uwbench.errors import InputError
-from uwbench.fingerprint import sha256_bytes
-from uwbench.json_text import parse_json
-from uwbench.registry import suggestion
 from uwbench.sources.dataset import AUDIO_SUFFIXES, Dataset, Reading, require_text, with_unique_ids
-from uwbench.sources.own import make_card, task_name
+from uwbench.sources.own_card import make_card, task_name
 
 MANIFEST_SUFFIXES = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"})
 MANIFEST_NAMES = ("manifest.csv", "manifest.tsv", "manifest.jsonl", "manifest.parquet")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from uwbench.registry import Registry
+from uwbench.base.registry import Registry
 
 if TYPE_CHECKING:
     from uwbench.sources.layouts.base import Layout

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from uwbench.card import Card
-from uwbench.clip import AudioFile, Clip
+from uwbench.audio.clip import AudioFile, Clip
+from uwbench.cards.card import Card
 from uwbench.errors import DataError
 from uwbench.sources.dataset import Reading
 

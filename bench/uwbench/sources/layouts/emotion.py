@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from uwbench.card import Card
-from uwbench.clip import AudioFile, Clip
+from uwbench.audio.clip import AudioFile, Clip
+from uwbench.cards.card import Card
 from uwbench.sources.dataset import Reading
 from uwbench.sources.layouts.base import Layout, has, visible
 

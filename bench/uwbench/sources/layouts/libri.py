@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from uwbench.card import Card
-from uwbench.clip import AudioFile, Clip
+from uwbench.audio.clip import AudioFile, Clip
+from uwbench.cards.card import Card
 from uwbench.errors import DataError
 from uwbench.sources.dataset import Reading
 from uwbench.sources.layouts.base import Layout, has, read_lines, shuffled_folds, visible

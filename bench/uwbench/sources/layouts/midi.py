@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from uwbench.clip import Event
+from uwbench.audio.clip import Event
 from uwbench.errors import DataError
 
 _SUSTAIN = 64  # MIDI controller number of the sustain pedal

@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from uwbench.card import Card, load_vocabulary
-from uwbench.clip import AudioFile, Clip
+from uwbench.audio.clip import AudioFile, Clip
+from uwbench.cards.card import Card, load_vocabulary
 from uwbench.errors import DataError
 from uwbench.sources.dataset import Reading
 from uwbench.sources.layouts.base import (

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from uwbench.card import Card
-from uwbench.clip import AudioFile, Clip, Event
+from uwbench.audio.clip import AudioFile, Clip, Event
+from uwbench.base.json_text import parse_json
+from uwbench.cards.card import Card
 from uwbench.errors import DataError
-from uwbench.json_text import parse_json
 from uwbench.sources.dataset import Reading
 from uwbench.sources.layouts.base import Layout, first_existing, has, read_table
 

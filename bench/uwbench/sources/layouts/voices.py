@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from uwbench.card import Card, load_vocabulary
-from uwbench.clip import AudioFile, Clip
+from uwbench.audio.clip import AudioFile, Clip
+from uwbench.base.hashing import sha256_bytes
+from uwbench.cards.card import Card, load_vocabulary
 from uwbench.errors import DataError
-from uwbench.fingerprint import sha256_bytes
 from uwbench.sources.dataset import Reading
 from uwbench.sources.layouts.base import (
     Layout,

@@ -1,0 +1,104 @@
+"""The command `uniwhisper`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from uniwhisper.cli import data as cli_data
+from uniwhisper.cli import experiment as cli_experiment
+from uniwhisper.cli import train as cli_train
+from uwbench.api import UwbenchError
+
+
+class Group(TyperGroup):
+    """Prints errors as one line and leaves with their exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UwbenchError as error:
+            print(f"uniwhisper: {error}", file=sys.stderr)
+            raise SystemExit(error.exit_code) from None
+
+
+app = typer.Typer(
+    cls=Group,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="The companion of uwbench: train a UniWhisper, and export encoders that uwbench loads.",
+)
+
+
+@app.callback()
+def _root() -> None:
+    pass
+
+
+@app.command()
+def plan(
+    config: Annotated[str, typer.Argument(help="full, small, cpu-mini, or a YAML file.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what a training run costs: parameters, FLOPs, memory, GPU-hours. Arithmetic, not measurement."""
+    from uniwhisper.config import load_config
+    from uniwhisper.cost import make_plan
+
+    settings = load_config(config)
+    found = make_plan(settings)
+    if as_json:
+        print(json.dumps({**found.model_dump(), "parameters": found.parameters}, indent=2, sort_keys=True))
+        return
+    gpus = f"{settings.hardware.gpus} GPU" + ("" if settings.hardware.gpus == 1 else "s")
+    wall = f"{found.wall_hours:,.1f} h on {gpus}"
+    rows = [
+        ("encoder", f"{found.encoder_parameters / 1e6:,.1f} M parameters"),
+        ("adapter", f"{found.adapter_parameters / 1e6:,.2f} M parameters"),
+        ("language model", f"{found.lm_parameters / 1e6:,.1f} M parameters, {settings.lm.train} ({settings.lm.kind})"),
+        ("together", f"{found.parameters / 1e9:.3f} B, of which {found.trained_parameters / 1e9:.3f} B are trained"),
+        ("encoder forward", f"{found.forward_30s_encoder_flops / 1e12:.3f} TFLOP for 30 s"),
+        ("LM forward", f"{found.forward_30s_lm_flops / 1e12:.3f} TFLOP for 30 s with its text"),
+        ("training", f"{found.train_flops_per_hour / 1e15:.3f} PFLOP an hour of audio"),
+        ("model states", f"{found.state_gb:.1f} GiB without activations"),
+        ("time", f"{found.gpu_hours:,.{0 if found.gpu_hours >= 10 else 1}f} GPU-hours, {wall}"),
+        ("assumed", f"{settings.hardware.mfu:.0%} of {settings.hardware.peak_tflops:g} TFLOP/s"),
+    ]
+    for name, text in rows:
+        print(f"{name:<16} {text}")
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="A folder with a trained Whisper-shaped model.")],
+    output: Annotated[Path, typer.Option("--output", help="The folder to write.")],
+    base: Annotated[Path | None, typer.Option("--base", help="The original weights, to interpolate with.")] = None,
+    alpha: Annotated[float, typer.Option("--alpha", help="The share of the trained weights.")] = 1.0,
+    ema: Annotated[bool, typer.Option("--ema", help="Export the run's averaged weights.")] = False,
+    training_data: Annotated[
+        Path | None, typer.Option("--training-data", help="YAML list of {dataset, split, licence}.")
+    ] = None,
+) -> None:
+    """Write the encoder of a checkpoint as a folder for `uwbench -m uniwhisper --weights FOLDER`."""
+    from uniwhisper.export import export_encoder
+
+    print(export_encoder(checkpoint, output, base=base, alpha=alpha, training_data=training_data, ema=ema))
+
+
+cli_data.add_to(app)
+cli_train.add_to(app)
+cli_experiment.add_to(app)
+
+
+def main() -> None:
+    """Run the command line."""
+    if not sys.stderr.isatty():  # bars of weights that load are for terminals, not for logs
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    app()

@@ -1,0 +1,1 @@
+"""Training data: rows, shards, converters, wording and checks."""

@@ -1,0 +1,1 @@
+"""The model: encoder, adapter and language model, and its tokens."""

@@ -1,0 +1,181 @@
+"""Instruction and answer as tokens: a prompt that is masked by construction, never by comparing ids.
+
+The prompt is Qwen3's chat format without thinking: the audio first, so that its states do not depend on what is asked,
+then the instruction, then the empty think block that belongs to the prompt. Segments are tokenised one by one, so no
+merge crosses from the prompt into the answer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from uniwhisper.config import Config
+from uniwhisper.data.examples import Question
+from uwbench.api import EncoderError, InputError
+
+_BEFORE = "<|im_start|>user\n"
+_BETWEEN = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+_BYTE_SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The tokens of one question: `audio` slots from `audio_start`, the answer and its end from `answer_start`."""
+
+    ids: list[int]
+    audio_start: int
+    audio: int
+    answer_start: int
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A tokenizer with the constant pieces of its prompt; `longest` is the most tokens a row may have."""
+
+    encode: Callable[[str], list[int]]
+    decode: Callable[[Sequence[int]], str]
+    before: list[int]
+    between: list[int]
+    end: int
+    pad: int
+    longest: int | None = None
+
+    def prompt(self, instruction: str, audio: int) -> Row:
+        """Return a row that ends where the answer begins."""
+        ids = [*self.before, *[self.pad] * audio, *self.encode(instruction), *self.between]
+        return Row(ids, len(self.before), audio, len(ids))
+
+    def row(self, question: Question, audio: int) -> Row:
+        """Return prompt, answer and end token; raise InputError where that is too long, as nothing is ever cut."""
+        start = self.prompt(question.instruction, audio)
+        ids = [*start.ids, *self.encode(question.answer), self.end]
+        if self.longest is not None and len(ids) > self.longest:
+            raise InputError(f"{len(ids)} tokens are more than the decoder's {self.longest}", where=question.task)
+        return Row(ids, start.audio_start, audio, start.answer_start)
+
+
+def open_text(config: Config) -> Text:
+    """Return the tokenizer that a configuration names."""
+    if config.lm.kind == "whisper":
+        return _whisper_text(config.encoder.init)
+    source = config.lm.tokenizer or config.lm.init
+    if source == "bytes":
+        return _byte_text()
+    if source is None:
+        raise InputError("names neither init nor tokenizer", where="lm")
+    return _qwen_text(source)
+
+
+def _byte_text() -> Text:
+    """Return a tokenizer whose ids 0-255 are the bytes of UTF-8, and five marks after them."""
+    marks = {mark: 256 + index for index, mark in enumerate(_BYTE_SPECIALS)}
+
+    def template(text: str) -> list[int]:
+        pieces = re.split("(" + "|".join(map(re.escape, marks)) + ")", text)
+        return [token for piece in pieces for token in ([marks[piece]] if piece in marks else piece.encode())]
+
+    return Text(
+        encode=_to_bytes,
+        decode=_from_bytes,
+        before=template(_BEFORE),
+        between=template(_BETWEEN),
+        end=marks["<|im_end|>"],
+        pad=marks["<|endoftext|>"],
+    )
+
+
+def _to_bytes(text: str) -> list[int]:
+    return list(text.encode("utf-8"))
+
+
+def _from_bytes(ids: Sequence[int]) -> str:
+    return bytes(token for token in ids if token < 256).decode("utf-8", errors="replace")
+
+
+def _tokenizer(source: str) -> Any:
+    """Return a checkpoint's tokenizer, which runs no code of its own: transformers would ask the terminal for leave."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    except (OSError, ValueError, ImportError, LookupError) as error:
+        what = f"has no tokenizer that can be loaded ({' '.join(str(error).split())})"
+        raise EncoderError(what, where=source) from error
+
+
+def _qwen_text(source: str) -> Text:
+    tokenizer = _tokenizer(source)
+    end, pad = (tokenizer.convert_tokens_to_ids(token) for token in ("<|im_end|>", "<|endoftext|>"))
+    if end is None or pad is None or end == pad:
+        raise EncoderError("has no separate <|im_end|> and <|endoftext|>", where=source)
+    return Text(
+        encode=_Plain(tokenizer),
+        decode=_Readable(tokenizer),
+        before=tokenizer.encode(_BEFORE, add_special_tokens=False),
+        between=tokenizer.encode(_BETWEEN, add_special_tokens=False),
+        end=end,
+        pad=pad,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Plain:
+    """Tokenises what users wrote: a mark inside it is text."""
+
+    tokenizer: Any
+
+    def __call__(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Readable:
+    tokenizer: Any
+
+    def __call__(self, ids: Sequence[int]) -> str:
+        return self.tokenizer.decode(list(ids), skip_special_tokens=True)
+
+
+def _whisper_text(source: str) -> Text:
+    """Return Whisper's own tokenizer, or the bytes of its vocabulary where the folder has no tokenizer."""
+    from transformers import WhisperConfig
+
+    config: Any = WhisperConfig.from_pretrained(source)
+    if Path(source).is_dir() and not any((Path(source) / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+        encode, decode = _GptBytes(), _GptBytes().decode
+    else:
+        tokenizer = _tokenizer(source)
+        encode, decode = _Plain(tokenizer), _Readable(tokenizer)
+    return Text(
+        encode=encode,
+        decode=decode,
+        before=[config.decoder_start_token_id],
+        between=encode("\n"),
+        end=config.eos_token_id,
+        pad=config.eos_token_id,  # masks are by position, so the end is learnt although it also pads
+        longest=config.max_target_positions,
+    )
+
+
+def _gpt_order() -> list[int]:
+    """Return the bytes in the order of the first 256 ids of GPT-2's vocabulary: printable ones first."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    return [*printable, *(byte for byte in range(256) if byte not in printable)]
+
+
+class _GptBytes:
+    """GPT-2's byte-level vocabulary without its merges."""
+
+    def __init__(self) -> None:
+        self._order = _gpt_order()
+        self._ids = {byte: token for token, byte in enumerate(self._order)}
+
+    def __call__(self, text: str) -> list[int]:
+        return [self._ids[byte] for byte in text.encode("utf-8")]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return bytes(self._order[token] for token in ids if token < 256).decode("utf-8", errors="replace")

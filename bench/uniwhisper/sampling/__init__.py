@@ -1,0 +1,1 @@
+"""Which clips and questions a step sees, and how they become batches."""

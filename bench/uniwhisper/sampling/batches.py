@@ -1,0 +1,106 @@
+"""From a plan to examples: audio by byte range, the crop, the instruction and the answer, each by hash.
+
+What cannot be read does not stop a run: the next clip of the same dataset that fits stands in, the same one each time,
+and the log counts it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from uniwhisper.config import Wording
+from uniwhisper.data.draws import uniform
+from uniwhisper.data.examples import MAX_SAMPLES, SAMPLE_RATE, Example, Question
+from uniwhisper.data.rows import Row, RowTable
+from uniwhisper.data.shards import read_audio
+from uniwhisper.data.templates import DEFAULT_WORDING, ask
+from uniwhisper.sampling.clips import WHOLE_TASKS
+from uniwhisper.sampling.schedule import Draw, Planner
+from uwbench.api import AudioError, DataError, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Options = Mapping[tuple[str, str], Sequence[str]]
+_MOST_STAND_INS = 100
+_SLACK_S = 0.1  # by which audio may be longer than its row says
+
+
+@dataclass(frozen=True)
+class PlannedBatches:
+    """`examples.Batches` of a plan over a table of rows, whose questions are asked as `wording` says.
+
+    `options` are the possible answers to a question by dataset and `Row.question`, for wording that lists them.
+    """
+
+    table: RowTable
+    planner: Planner
+    wording: Wording = DEFAULT_WORDING
+    options: Options = field(default_factory=dict)
+
+    @property
+    def steps(self) -> int:
+        return self.planner.steps
+
+    def micro_batches(self, step: int, rank: int, world: int) -> list[list[Example]]:
+        """Return the micro-batches of a rank in a step; raise UsageError where they do not come out even."""
+        if self.planner.sizes.micro_batches % world:
+            raise UsageError(
+                f"{self.planner.sizes.micro_batches} micro-batches a step cannot be dealt out to {world} processes",
+                where="run.micro_batch_s",
+                remedy="choose batch_s and micro_batch_s whose quotient is a multiple of the processes",
+            )
+        return [[self._example(drawn) for drawn in micro] for micro in self.planner.draws(step)[rank::world]]
+
+    def _example(self, drawn: Draw) -> Example:
+        try:
+            return self._read(drawn, replaced=False)
+        except AudioError as error:
+            print(f"uniwhisper: {error}; another clip stands in", file=sys.stderr)
+        for _, unit in zip(range(_MOST_STAND_INS), self.planner.stand_ins(drawn), strict=False):
+            try:
+                return self._read(Draw(unit, drawn.visit, drawn.pad30), replaced=True)
+            except AudioError:
+                continue
+        name = self.planner.units.names[self.planner.units.dataset[drawn.unit]]
+        raise DataError(
+            "no clip that can stand in for an unreadable one can be read",
+            where=name,
+            remedy="check the shards: uniwhisper check",
+        )
+
+    def _read(self, drawn: Draw, *, replaced: bool) -> Example:
+        seed = self.planner.seed
+        rows = [self.table[index] for index in self.planner.questions(drawn)]
+        return Example(
+            row=rows[0].id,
+            dataset=rows[0].dataset,
+            audio=heard(rows[0], seed, drawn.visit, whole=any(row.task in WHOLE_TASKS for row in rows)),
+            questions=tuple(self._ask(row, drawn.visit) for row in rows),
+            domain=rows[0].domain,
+            pad30=drawn.pad30,
+            replaced=replaced,
+        )
+
+    def _ask(self, row: Row, visit: int) -> Question:
+        options = self.options.get((row.dataset, row.question), ())
+        return ask(row, self.planner.seed, visit, wording=self.wording, options=options)
+
+
+def heard(row: Row, seed: int, visit: int, *, whole: bool) -> np.ndarray:
+    """Return a row's audio as float32 at 16 kHz, of a long clip 30 s from a place that follows from the visit.
+
+    With `whole` nothing is cut. Raises AudioError where it cannot be read, or is longer than its row says, so that no
+    plan would have held it.
+    """
+    audio = read_audio(row)
+    seconds = len(audio) / SAMPLE_RATE
+    if seconds > row.duration_s + _SLACK_S:
+        raise AudioError(f"lasts {seconds:.2f} s, its row says {row.duration_s:.2f} s", where=row.id)
+    if whole or len(audio) <= MAX_SAMPLES:
+        return audio
+    start = int(uniform(seed, visit, row.id, "crop") * (len(audio) - MAX_SAMPLES + 1))
+    return audio[start : start + MAX_SAMPLES]

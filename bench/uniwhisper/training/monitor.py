@@ -1,0 +1,106 @@
+"""A look at a model during training: held-out answers, a quick probe of its encoder, how far that moved.
+
+Everything is a function of the weights: fixed clips, greedy answers, no generator; nothing of the training's state is
+touched. Every rank looks, as a sharded model needs all of them.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from uniwhisper.config import Config
+from uniwhisper.data.examples import Example
+from uniwhisper.model.build import load_encoder
+from uniwhisper.model.collate import FRAME, log_mel
+from uniwhisper.model.generate import answer
+from uniwhisper.model.model import AudioModel
+from uniwhisper.model.tokens import open_text
+from uniwhisper.sampling.clips import WHOLE_TASKS
+from uniwhisper.sampling.held_out import HeldOut
+
+_AT_ONCE = 8  # clips
+_FIXED = 8  # clips whose features are compared with the original encoder's
+
+
+class Monitor:
+    """Looks at a model with held-out clips; the original encoder's features of the first ones are kept."""
+
+    def __init__(self, config: Config, held_out: HeldOut, device: str) -> None:
+        self._config, self._held_out, self._text = config, held_out, open_text(config)
+        fixed = sorted(held_out.examples, key=lambda example: example.domain != "speech")[:_FIXED]
+        self._mel = log_mel([example.audio for example in fixed], config.encoder.mels).to(device)
+        original = AudioModel(load_encoder(config)).to(device).eval()
+        with torch.no_grad():
+            self._original = original.encode(self._mel).float()
+
+    def look(self, model: AudioModel) -> dict[str, Any]:
+        """Return what is found: `exact` or `wer` a task, `knn` a task, and `cosine` to the original features."""
+        was_training = model.training
+        model.eval()
+        with torch.no_grad():
+            found = self._answers(model) | {"knn": self._probe(model), "cosine": self._cosine(model)}
+        model.train(was_training)
+        return found
+
+    def _answers(self, model: AudioModel) -> dict[str, dict[str, float]]:
+        import jiwer
+
+        config, examples = self._config, self._held_out.examples
+        said: list[str] = []
+        for start in range(0, len(examples), _AT_ONCE):
+            part = examples[start : start + _AT_ONCE]
+            said += answer(
+                model,
+                self._text,
+                [example.audio for example in part],
+                [example.questions[0].instruction for example in part],
+                mels=config.encoder.mels,
+                stack=config.adapter.stack,
+                longest=max(len(self._text.encode(example.questions[0].answer)) for example in part) + 1,
+            )
+        pairs: dict[str, list[tuple[str, str]]] = defaultdict(list)
+        for question, text in zip(self._held_out.questions, said, strict=True):
+            pairs[question.task].append((question.answer, text))
+        found: dict[str, dict[str, float]] = {"exact": {}, "wer": {}}
+        for task, both in sorted(pairs.items()):
+            if task in WHOLE_TASKS:
+                wanted, heard_as = (list(side) for side in zip(*both, strict=True))
+                found["wer"][task] = float(jiwer.wer(wanted, heard_as))
+            else:
+                found["exact"][task] = sum(wanted == text for wanted, text in both) / len(both)
+        return found
+
+    def _probe(self, model: AudioModel) -> dict[str, float]:
+        """Return how often a clip's nearest other clip of its dataset has its answer, by the cosine of mean frames."""
+        pooled = torch.cat([self._pooled(model, part) for part in _parts(self._held_out.examples)])
+        groups: dict[tuple[str, str], list[int]] = defaultdict(list)
+        for index, example in enumerate(self._held_out.examples):
+            if example.questions[0].task not in WHOLE_TASKS:
+                groups[example.dataset, example.questions[0].task].append(index)
+        found = {}
+        for (dataset, task), own in sorted(groups.items()):
+            answers = [self._held_out.questions[index].answer for index in own]
+            if len(set(answers)) < 2 or len(set(answers)) == len(answers):
+                continue  # nothing to tell apart, or no two alike
+            vectors = torch.nn.functional.normalize(pooled[own] - pooled[own].mean(dim=0), dim=1)
+            near = (vectors @ vectors.T).fill_diagonal_(-2).argmax(dim=1).tolist()
+            found[f"{dataset}:{task}"] = sum(answers[i] == answers[j] for i, j in enumerate(near)) / len(own)
+        return found
+
+    def _pooled(self, model: AudioModel, examples: Sequence[Example]) -> torch.Tensor:
+        mel = log_mel([example.audio for example in examples], self._config.encoder.mels).to(self._mel.device)
+        frames = model.encode(mel).float()
+        counts = [-(-len(example.audio) // FRAME) for example in examples]
+        return torch.stack([clip[:count].mean(dim=0) for clip, count in zip(frames, counts, strict=True)]).cpu()
+
+    def _cosine(self, model: AudioModel) -> float:
+        frames = model.encode(self._mel).float()
+        return float(torch.nn.functional.cosine_similarity(frames, self._original, dim=-1).mean())
+
+
+def _parts(examples: Sequence[Example]) -> list[Sequence[Example]]:
+    return [examples[start : start + _AT_ONCE] for start in range(0, len(examples), _AT_ONCE)]

@@ -1,0 +1,294 @@
+"""The training loop: two stages, accumulation, data or sharded parallelism, exact resume.
+
+Every rank runs `train`; `torchrun` or `accelerate launch` start them. A step is a pure function of its number and the
+state before it: no generator is drawn from, so 20 steps are 10 steps, a kill, and 10 steps.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from uniwhisper.config import Config, Stage
+from uniwhisper.data.examples import SAMPLE_RATE, Batches
+from uniwhisper.model.build import build_model, set_stage
+from uniwhisper.model.collate import Batch, Collator
+from uniwhisper.model.model import AudioModel
+from uniwhisper.model.tokens import open_text
+from uniwhisper.sampling.held_out import HeldOut
+from uniwhisper.training import checkpoint
+from uniwhisper.training.checkpoint import Progress
+from uniwhisper.training.ema import Average
+from uniwhisper.training.log import Log, Tally
+from uniwhisper.training.monitor import Monitor
+from uniwhisper.training.optim import clip_to, gradient_norm, make_optimiser, part_norms, schedule, set_rates
+from uniwhisper.training.parallel import World, full_state, load_full_state, wrap
+from uwbench.api import InputError, UwbenchError
+
+_MOST_SKIPPED = 20  # in a row: the run has diverged
+
+
+@dataclass(frozen=True)
+class StepData(torch.utils.data.Dataset["list[Batch] | UwbenchError"]):
+    """One rank's micro-batches by global step; made in the trainer or in its workers, with the same result.
+
+    An error is given back, not raised: a worker would turn it into the text of a traceback.
+    """
+
+    batches: Batches
+    collate: Collator
+    rank: int
+    world: int
+
+    def __getitem__(self, step: int) -> list[Batch] | UwbenchError:
+        try:
+            found = self.batches.micro_batches(step, self.rank, self.world)
+            return [self.collate(examples) for examples in found]
+        except UwbenchError as error:
+            return error
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a run ended: its last checkpoint, where it stands, whether it was told to stop before its end."""
+
+    checkpoint: Path
+    progress: Progress
+    stopped: bool
+
+
+def train(
+    config: Config,
+    batches: Batches,
+    output: Path,
+    *,
+    training_data: list[dict[str, Any]] | None = None,
+    data_digest: str | None = None,
+    held_out: HeldOut | None = None,
+    until: int | None = None,
+) -> Result:
+    """Train to the end of the joint stage, or to step `until`, from the newest checkpoint in `output` if there is one.
+
+    On SIGTERM the step is finished and saved. Steps whose gradient is not finite are skipped and counted; twenty in a
+    row raise UwbenchError. `training_data` (`{dataset, split, licence}` each) goes into the exported encoder;
+    `data_digest` is the identity of what `batches` draws from: InputError where a checkpoint is of other data.
+    With `held_out` clips the model is looked at every `monitor_every` steps.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    last = config.stages.bridge + config.stages.joint
+    if batches.steps is not None:
+        last = min(last, batches.steps)
+    last = last if until is None else min(last, until)
+    with World.joined() as world:
+        run = _Run(
+            config, output, world, batches, Progress(training_data=training_data, data_digest=data_digest), held_out
+        )
+        log = Log(output, config, enabled=world.rank == 0, world=world.size)
+        try:
+            with _stop_flag() as stop:
+                return run.steps(last, log, stop)
+        finally:
+            log.close()
+
+
+class _Run:
+    """The state that steps change: weights, optimiser, progress."""
+
+    def __init__(
+        self,
+        config: Config,
+        output: Path,
+        world: World,
+        batches: Batches,
+        start: Progress,
+        held_out: HeldOut | None,
+    ) -> None:
+        self.config, self.output, self.world = config, output, world
+        found = checkpoint.checkpoints(output)
+        self.progress = start
+        self.model: AudioModel = build_model(config)
+        self._resume: Path | None = found[-1] if found else None
+        if self._resume is not None:
+            self.progress = checkpoint.read_progress(self._resume, config)
+            if self.progress.data_digest != start.data_digest:
+                raise InputError(
+                    "is of other rows or another mixture",
+                    where=self._resume,
+                    remedy="give the same ones or another --output folder",
+                )
+            checkpoint.load_weights(self.model, self._resume)
+        collate = Collator(
+            text=open_text(config),
+            mels=config.encoder.mels,
+            stack=config.adapter.stack,
+            reduction=config.optimiser.reduction,
+        )
+        self.data = StepData(batches, collate, world.rank, world.size)
+        self.model.to(world.device)
+        self._stage: Stage | None = None
+        self._wrapped: Any = None
+        self.optimiser: Any = None
+        self._average: Average | None = None
+        self._norms: dict[str, float] = {}
+        self._in_a_row = 0
+        looks = config.run.monitor_every is not None and held_out is not None and held_out.examples
+        self._monitor = Monitor(config, held_out, world.device) if looks and held_out else None
+
+    def steps(self, last: int, log: Log, stop: list[bool]) -> Result:
+        """Run to step `last` and return what came out."""
+        tally, saved = Tally(), self._resume
+        loader = iter(self._loader(last))
+        while self.progress.step < last and not self.world.any(stop[0]):
+            self._enter_stage()
+            before = time.monotonic()
+            given = next(loader)
+            if isinstance(given, UwbenchError):
+                raise given
+            found = [batch.to(self.world.device) for batch in given]
+            log.waited(time.monotonic() - before)
+            norm = self._step(found, tally, last)
+            step = self.progress.step
+            if step % self.config.run.log_every == 0 or step == last:
+                rates = [group["lr"] for group in self.optimiser.param_groups]
+                whole = Tally.merged(self.world.gather(tally))
+                log.write(
+                    step, str(self._stage), whole, norm, self._norms, rates, self.progress.skipped, self.world.device
+                )
+                tally = Tally()
+            if self._monitor is not None and step % (self.config.run.monitor_every or 1) == 0:
+                log.look(step, self._monitor.look(self.model))
+            if step % self.config.run.save_every == 0:
+                saved = self._save()
+        if saved is None or not saved.name.endswith(f"{self.progress.step:07d}"):
+            self._enter_stage()
+            saved = self._save()
+        return Result(saved, self.progress, stopped=self.progress.step < last)
+
+    def _loader(self, last: int) -> torch.utils.data.DataLoader[list[Batch] | UwbenchError]:
+        return torch.utils.data.DataLoader(
+            self.data,
+            batch_size=None,
+            sampler=range(self.progress.step, last),
+            num_workers=self.config.run.workers,
+            generator=torch.Generator(),  # its own: a loader draws a seed
+        )
+
+    def _enter_stage(self) -> None:
+        stage: Stage = "bridge" if self.progress.step < self.config.stages.bridge else "joint"
+        if stage == self._stage:
+            return
+        if self._wrapped is not None and self.config.run.parallel == "fsdp2":
+            # Sharding has been set up for the parameters that learnt: build again from the whole.
+            state = full_state(self.model)
+            self.model = build_model(self.config).to(self.world.device)
+            load_full_state(self.model, state)
+        first, self._stage = self._stage is None, stage
+        set_stage(self.model, self.config, stage)
+        self._wrapped = wrap(self.model, self.config, self.world)
+        self.optimiser = make_optimiser(self.model, self.config, stage)
+        if stage == "joint" and self.config.run.ema is not None:
+            kept = checkpoint.load_average(self._resume) if first and self._resume is not None else None
+            self._average = Average(self.model.encoder, self.config.run.ema, kept)
+        if first and self._resume is not None and not self._starts_stage():
+            self.world.load_optimiser(self.model, self.optimiser, checkpoint.load_optimiser(self._resume))
+
+    def _starts_stage(self) -> bool:
+        return self.progress.step in {0, self.config.stages.bridge}
+
+    def _step(self, found: list[Batch], tally: Tally, last: int) -> float:
+        config, settings = self.config, self.config.optimiser
+        for batch, losses in zip(found, gradients(self._wrapped, found, config, self.world), strict=True):
+            tally.add(batch, losses, config, self._stage or "joint")
+        norm = gradient_norm(self.model)
+        finite = bool(torch.isfinite(norm))
+        step = self.progress.step
+        if (step + 1) % config.run.log_every == 0 or step + 1 == last:
+            self._norms = part_norms(self.model)
+        start, steps = (
+            (0, config.stages.bridge) if self._stage == "bridge" else (config.stages.bridge, config.stages.joint)
+        )
+        set_rates(self.optimiser, schedule(step - start, steps, settings.warmup_steps, settings.floor))
+        if finite:
+            clip_to(self.model, norm, settings.clip)
+            self.optimiser.step()
+            if self._average is not None:
+                self._average.update()
+        self.optimiser.zero_grad(set_to_none=True)
+        self._in_a_row = 0 if finite else self._in_a_row + 1
+        heard = self.world.sum(sum(sum(batch.samples) for batch in found) / SAMPLE_RATE)
+        self.progress = replace(
+            self.progress,
+            step=step + 1,
+            skipped=self.progress.skipped + (not finite),
+            audio_s=self.progress.audio_s + heard,
+        )
+        if self._in_a_row >= _MOST_SKIPPED:
+            raise UwbenchError(
+                f"{_MOST_SKIPPED} steps in a row had gradients that were not finite",
+                where=f"step {step + 1}",
+                remedy="lower the learning rates, or look at the data of these steps",
+            )
+        return float(norm)
+
+    def _save(self) -> Path:
+        weights = full_state(self.model)
+        optimiser = self.world.optimiser_state(self.model, self.optimiser)
+        averaged = None if self._average is None else self._average.state()
+        folder = self.output / f"step-{self.progress.step:07d}"
+        if self.world.rank == 0:
+            folder = checkpoint.save(
+                self.output, self.progress, self.config, weights, optimiser, self.model.encoder, averaged
+            )
+        self.world.wait()
+        return folder
+
+
+def gradients(wrapped: Any, found: Sequence[Batch], config: Config, world: World) -> list[torch.Tensor]:
+    """Add the gradients of a global step to the model's, from this rank's micro-batches, and return their losses.
+
+    Each token's loss counts by its weight over that of the whole step, on all ranks: however a step is cut and dealt
+    out, its gradient is the same sum, up to the order in which floating point adds it. `wrapped` is `wrap`'s result.
+    """
+    total = world.sum(sum(float(batch.weights.sum()) for batch in found))
+    every = []
+    for index, batch in enumerate(found):
+        with world.accumulating(wrapped, index < len(found) - 1), _autocast(config, world):
+            losses = wrapped(batch)
+            # Ranks' gradients are averaged: times their number, that is the sum over the global step.
+            ((losses * batch.weights).sum() * (world.size / total)).backward()
+        every.append(losses.detach())
+    return every
+
+
+def _autocast(config: Config, world: World) -> AbstractContextManager[Any]:
+    if config.run.precision == "bf16":
+        return torch.autocast(world.device.split(":")[0], torch.bfloat16)
+    return nullcontext()
+
+
+@contextmanager
+def _stop_flag() -> Iterator[list[bool]]:
+    """Yield a list whose only value turns true on SIGTERM; the handler before is put back."""
+    flag = [False]
+
+    def tell(*_: object) -> None:
+        flag[0] = True
+        print("uniwhisper: told to stop, saving after this step", file=sys.stderr)
+
+    try:
+        before = signal.signal(signal.SIGTERM, tell)
+    except ValueError:  # not the main thread: nobody can tell it
+        yield flag
+        return
+    try:
+        yield flag
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,1 @@
+"""Clips and their audio: what a clip is, decoding, scanning."""

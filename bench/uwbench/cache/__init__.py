@@ -1,0 +1,1 @@
+"""The embeddings cache: its files, records, clip tables and upkeep."""

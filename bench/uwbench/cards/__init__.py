@@ -1,0 +1,1 @@
+"""Cards: what a task, a suite and a protocol is."""

@@ -1,0 +1,134 @@
+"""What a run shows on the terminal: the plan first, a bar a task, messages. All of it goes to stderr."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from uwbench.errors import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from uwbench.extraction.plan import Plan
+    from uwbench.options import Folders
+
+_LINE_EVERY_S = 10.0  # how often a log that is no terminal gets a line
+
+
+def error_console() -> Console:
+    """Return a console on stderr."""
+    return open_console(stderr=True)
+
+
+def open_console(**options: Any) -> Console:
+    """Return a console on which texts of others are texts: only rich's own styles reach the terminal as escapes."""
+    from rich.console import Console
+    from rich.segment import Segment
+
+    class PlainConsole(Console):
+        def render(self, renderable: Any, options: Any = None) -> Iterator[Segment]:
+            for one in super().render(renderable, options):
+                yield one if one.control else Segment(printable(one.text), one.style)
+
+    return PlainConsole(highlight=False, **options)
+
+
+class TerminalReporter:
+    """Draws a bar a task where stderr is a terminal, and prints plain lines where it is not."""
+
+    def __init__(self) -> None:
+        self.console = error_console()
+        self.bar: Progress | None = None
+        self.title = ""
+        self.total = self.clips = 0
+        self.audio_s = 0.0
+        self.start = self.last_line = 0.0
+
+    def note(self, text: str) -> None:
+        self.console.print(printable(text), markup=False, soft_wrap=True)
+
+    def planned(self, plans: Sequence[Plan], missing: Sequence[str], folders: Folders) -> None:
+        for line in plan_lines(plans, missing, folders):
+            self.console.print(printable(line), markup=False, soft_wrap=True)
+
+    def started(self, model: str, task: str, clips: int) -> None:
+        self.title, self.total, self.clips, self.audio_s = printable(f"{model}  {task}"), clips, 0, 0.0
+        self.start = self.last_line = time.monotonic()
+        if self.console.is_terminal:
+            self.bar = _bar(self.console)
+            self.bar.start()
+            self.bar.add_task(self.title, total=clips or None, speed="")
+
+    def advanced(self, clips: int, audio_s: float) -> None:
+        self.clips += clips
+        self.audio_s += audio_s
+        if self.bar is not None:
+            self.bar.update(self.bar.task_ids[0], completed=self.clips, speed=self._speed())
+        elif time.monotonic() - self.last_line > _LINE_EVERY_S:
+            self.last_line = time.monotonic()
+            self.console.print(self._line(), markup=False, soft_wrap=True)
+
+    def finished(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+        elif self.clips:
+            self.console.print(self._line(), markup=False, soft_wrap=True)
+        self.clips = 0
+
+    def _speed(self) -> str:
+        seconds = max(time.monotonic() - self.start, 1e-9)
+        speed = f"{self.clips / seconds:.1f} clips/s"
+        return f"{speed}  {self.audio_s / seconds:.0f} audio-s/s" if self.audio_s else speed
+
+    def _line(self) -> str:
+        seconds = time.monotonic() - self.start
+        left = seconds / self.clips * (self.total - self.clips) if self.clips else 0.0
+        ending = f", {left:.0f} s left" if self.clips < self.total else f" in {seconds:.1f} s"
+        return f"{self.title}: {self.clips:,}/{self.total:,} clips, {self._speed()}{ending}"
+
+
+def plan_lines(plans: Sequence[Plan], missing: Sequence[str], folders: Folders) -> list[str]:
+    """Return the plan in words: what is cached, what is encoded and why, how much disk it takes, where things go."""
+    lines = [f"cache {folders.cache}   results {folders.results}   data {folders.data or '(none)'}"]
+    width = max((len(plan.task.card.name) for plan in plans), default=0)
+    for plan in plans:
+        record, task = plan.store.record, plan.task
+        state = f"{plan.cached:,} of {len(task.table.ids):,} clips cached"
+        if plan.to_encode:
+            state += f", {plan.to_encode:,} to encode ({plan.audio_s / 3600:.2f} h): {plan.reason}"
+        lines.append(f"  {task.card.name:<{width}}  {record.name} [{record.fingerprint[:8]}]  {state}")
+    seen = Counter(problem for plan in plans for problem in {*plan.task.problems})
+    lines.extend(f"  note: {problem}" for problem in seen)
+    needed = sum(plan.forecast_bytes() for plan in plans)
+    if needed:
+        lines.append(f"  the embeddings take about {_bytes(needed)} on disk")
+    lines.extend(f"  not here: {line}" for line in missing)
+    return lines
+
+
+def _bytes(count: int) -> str:
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.3g} TB"
+
+
+def _bar(console: Console) -> Progress:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}", markup=False),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )

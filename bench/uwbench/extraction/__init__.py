@@ -1,0 +1,1 @@
+"""From clips and an encoder to parts in the cache."""

@@ -1,0 +1,268 @@
+"""From the cache to a result file: read a task's vectors, probe them, add intervals and provenance, write."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from uwbench.base.atomic import write_atomically
+from uwbench.base.device import pick_device
+from uwbench.cache.clip_table import ClipTable
+from uwbench.cache.store import EncoderRecord, EncoderStore
+from uwbench.cards.card import Protocol
+from uwbench.errors import InputError, ProbeError, UwbenchError
+from uwbench.results.contamination import judge
+from uwbench.results.provenance import git_state, peak_memory_mb, versions
+from uwbench.results.record import (
+    Counts,
+    Failure,
+    Method,
+    ModelInfo,
+    ProtocolInfo,
+    Result,
+    Run,
+    Score,
+    TaskInfo,
+    predictions_path,
+    read_predictions,
+    read_result,
+    result_path,
+    utc_now,
+    write_result,
+)
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from uwbench.options import Options
+    from uwbench.probes.data import TaskData
+
+
+def probe_task(
+    store: EncoderStore,
+    table: ClipTable,
+    protocol: Protocol,
+    results: Path,
+    options: Options,
+    *,
+    seconds: Mapping[str, float] | None = None,
+    speed: dict[str, float] | None = None,
+    unread: Sequence[str] = (),
+) -> tuple[Path, Result]:
+    """Score one task under one encoder by `protocol`; write and return the result and where it is.
+
+    `unread` says which clips could not be read. More of them than `options.allow_missing` is a ProbeError: a score
+    without them would be a silently different number.
+    """
+    from uwbench.probes.run import run_probes
+
+    started, clock = utc_now(), time.perf_counter()
+    present, lost = _present(store, table)
+    missing = list(dict.fromkeys([*unread, *table.unreadable, *lost]))
+    if len(missing) > options.allow_missing:
+        what = f"{len(missing)} clips have no embedding, first: {missing[0]}"
+        remedy = f"mend them and extract again, or accept the loss with --allow-missing {len(missing)}"
+        raise ProbeError(what, where=table.card.name, remedy=remedy)
+    data, chunked = _read(store, present, protocol, options)
+    outcome = run_probes(data, protocol, methods=options.methods, seed=options.seed, device=pick_device(options.device))
+    scores = _with_intervals(outcome.scores, outcome.predictions, protocol)
+    result = Result(
+        status="limited" if table.limited else "partial" if missing else "ok",
+        task=_task_info(present),
+        model=_model_info(store.record, protocol),
+        protocol=ProtocolInfo(name=protocol.name, version=protocol.version, sha256=protocol.sha256()),
+        scores=scores,
+        counts=Counts(clips=len(present.ids), missing=len(missing), chunked=chunked),
+        error=None,
+        run=_run(started, {**(seconds or {}), "probe": time.perf_counter() - clock}, table, options, speed),
+    )
+    path = result_path(results, result)
+    flag = judge(table.card.name, store.record.name, store.record.training_data, folds=table.card.folds is not None)
+    result = result.model_copy(update={"contamination": flag})
+    result, predictions = _keep_other_methods(path, result, outcome.predictions)
+    written = _predictions_bytes(predictions)
+    result = result.model_copy(update={"predictions_sha256": hashlib.sha256(written).hexdigest()})
+    # A cut between the two leaves a result that no longer knows its predictions, and a reader sees that.
+    write_atomically(predictions_path(path), written)
+    return write_result(results, result), result
+
+
+def write_failure(
+    record: EncoderRecord, table: ClipTable, protocol: Protocol, results: Path, options: Options, error: UwbenchError
+) -> tuple[Path, Result]:
+    """Write the result of a task that failed, so that the failure is on record and not a gap."""
+    result = Result(
+        status="failed",
+        task=_task_info(table),
+        model=_model_info(record, protocol),
+        protocol=ProtocolInfo(name=protocol.name, version=protocol.version, sha256=protocol.sha256()),
+        scores={},
+        counts=Counts(clips=len(table.ids), missing=len(table.unreadable), chunked=0),
+        error=Failure(type=type(error).__name__, message=str(error)),
+        run=_run(utc_now(), {}, table, options, None),
+    )
+    path = result_path(results, result)
+    written = write_result(results, result)  # first: a disk that takes no more keeps the score that was there
+    predictions_path(path).unlink(missing_ok=True)
+    return written, result
+
+
+def load_task_data(
+    store: EncoderStore, table: ClipTable, pooling: str, *, text_encoder: str | None = None, device: str = "cpu"
+) -> TaskData:
+    """Read what the probes need of a task: pooled vectors always, frames or caption vectors where its kind needs them.
+
+    Caption vectors need `text_encoder`, which runs on `device` for captions that the cache does not hold.
+    """
+    from uwbench.probes.data import Frames, TaskData
+
+    name = table.card.name
+    frames = None
+    if table.card.kind in ("frame-multi-label", "transcription"):
+        values = store.read_frames(table.keys, task=name)
+        frames = Frames(values, values.offsets, store.record.hop_s)
+    text = None
+    if table.card.kind == "retrieval" and text_encoder is not None:
+        from uwbench.probes.sentences import embed_captions
+
+        captions = [tuple(map(str, labels)) for labels in table.labels]
+        text = embed_captions(captions, text_encoder, store.root, device=device)
+    return TaskData(
+        card=table.card,
+        ids=table.ids,
+        labels=table.labels,
+        splits=_all_of(table.splits),
+        folds=_all_of(table.folds),
+        groups=table.groups,
+        durations_s=np.asarray(table.durations_s),
+        layers=store.record.layers,
+        pooled=store.read_pooled(table.keys, task=name, pooling=pooling),
+        frames=frames,
+        text=text,
+    )
+
+
+def _all_of(values: Sequence[str | None]) -> list[str] | None:
+    found = [value for value in values if value is not None]
+    return found if len(found) == len(values) else None
+
+
+def _present(store: EncoderStore, table: ClipTable) -> tuple[ClipTable, list[str]]:
+    """Return the table of the clips that have an embedding, and the ids of those that have none."""
+    located = store.locate(table.keys, first=table.card.name, whole=True)
+    if (located.part >= 0).all():
+        return table, []
+    kept = np.flatnonzero(located.part >= 0).tolist()
+    return table.keep(kept), [table.ids[row] for row in np.flatnonzero(located.part < 0)]
+
+
+def _read(store: EncoderStore, table: ClipTable, protocol: Protocol, options: Options) -> tuple[TaskData, int]:
+    if not table.ids:
+        raise ProbeError("no clip has an embedding", where=table.card.name, remedy="run uwbench extract")
+    data = load_task_data(
+        store, table, protocol.pooling, text_encoder=options.text_encoder, device=pick_device(options.device)
+    )
+    _, chunks = store.read_counts(table.keys, task=table.card.name)
+    return data, int((chunks > 1).sum())
+
+
+def _with_intervals(scores: Mapping[Method, Score], predictions: pa.Table, protocol: Protocol) -> dict[Method, Score]:
+    from uwbench.results.averages import interval
+
+    folds = protocol.metric_of_folds()
+    return {
+        method: score.model_copy(
+            update={"ci95": interval(predictions, method, score.metric, protocol.bootstrap, of_folds=folds[method])}
+        )
+        for method, score in scores.items()
+    }
+
+
+def _task_info(table: ClipTable) -> TaskInfo:
+    card = table.card
+    scored = len(table.ids) if card.folds is not None else sum(split == "test" for split in table.splits)
+    return TaskInfo(
+        name=card.name,
+        version=card.version,
+        title=card.title,
+        domain=card.domain,
+        kind=card.kind,
+        metric=card.metric,
+        weight=card.weight,
+        chance=card.chance,
+        card_sha256=card.sha256(),
+        data_sha256=table.sha256(),
+        n=scored,
+    )
+
+
+def _model_info(record: EncoderRecord, protocol: Protocol) -> ModelInfo:
+    return ModelInfo(
+        name=record.name,
+        slug=record.slug,
+        family=record.family,
+        revision=record.revision,
+        fingerprint=record.fingerprint,
+        context=record.context,
+        layers=record.layers,
+        pooling=protocol.pooling,
+        dtype=record.dtype,
+        dim=record.dim,
+        sample_rate=record.sample_rate,
+        hop_s=record.hop_s,
+        parameters=record.parameters,
+        training_data=record.training_data,
+    )
+
+
+def _keep_other_methods(path: Path, result: Result, predictions: pa.Table) -> tuple[Result, pa.Table]:
+    """Add what an earlier run scored by a method that this one did not, where all else about the number is the same."""
+    import pyarrow as pa
+
+    if not (path.is_file() and predictions_path(path).is_file()):
+        return result, predictions
+    try:
+        before = read_result(path)
+        rows = read_predictions(path)
+    except InputError:
+        return result, predictions
+    others = [method for method in before.scores if method not in result.scores]
+    same = all(
+        getattr(before, part) == getattr(result, part) for part in ("status", "task", "model", "protocol", "counts")
+    )
+    if not (others and same and before.run.seed == result.run.seed and rows.schema.equals(predictions.schema)):
+        return result, predictions
+    kept = rows.filter(pa.array([method in others for method in rows["method"].to_pylist()]))
+    scores = {**{method: score for method, score in before.scores.items() if method in others}, **result.scores}
+    return result.model_copy(update={"scores": scores}), pa.concat_tables([predictions, kept])
+
+
+def _run(
+    started: str, seconds: Mapping[str, float], table: ClipTable, options: Options, speed: dict[str, float] | None
+) -> Run:
+    return Run(
+        started=started,
+        seconds={name: round(value, 3) for name, value in seconds.items()},
+        peak_mb=peak_memory_mb(),
+        device=pick_device(options.device),
+        versions=versions(),
+        git=git_state(),
+        argv=options.argv,
+        source=table.source,
+        speed=None if speed is None else {name: round(value, 3) for name, value in speed.items()},
+        seed=options.seed,
+    )
+
+
+def _predictions_bytes(predictions: pa.Table) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = pa.BufferOutputStream()
+    pq.write_table(predictions, sink, compression="zstd")
+    return sink.getvalue().to_pybytes()

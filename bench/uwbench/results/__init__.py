@@ -1,0 +1,1 @@
+"""Numbers on record: result files, metrics, intervals, averages, contamination."""

@@ -1,0 +1,51 @@
+"""Where a number was made: versions, memory, the state of the checkout."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = ("torch", "transformers", "scikit-learn", "faiss-cpu", "faiss-gpu", "numpy", "soundfile", "soxr", "pyarrow")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python, uwbench and the packages that touch a number; one that is absent is left out."""
+    from uwbench import __version__
+
+    found = {"python": sys.version.split()[0], "uwbench": __version__}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def git_state() -> dict[str, Any] | None:
+    """Return the commit of the checkout that uwbench runs from and whether it is dirty; None for an installed one."""
+    root = Path(__file__).resolve().parents[3]
+    if not (root / ".git").exists():
+        return None
+    commit = _git(root, "rev-parse", "HEAD")
+    return None if commit is None else {"commit": commit, "dirty": bool(_git(root, "status", "--porcelain"))}
+
+
+def peak_memory_mb() -> float | None:
+    """Return the largest resident memory of this process so far, in MB; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(used / (1 << 20 if sys.platform == "darwin" else 1 << 10), 1)
+
+
+def _git(root: Path, *words: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,88 @@
+"""The card of a user's own data, made from the clips: nothing has to be declared."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from uwbench.audio.clip import Clip, Event, Labels
+from uwbench.cards.card import METRICS_OF_KIND, Card, Domain, Kind, Splits
+from uwbench.errors import InputError
+from uwbench.sources.dataset import natural_key
+
+SEGMENT_S = 1.0  # window of segment-F1 for own frame tasks: DCASE's usual second
+
+
+def make_card(
+    clips: Sequence[Clip],
+    *,
+    name: str,
+    kind: Kind,
+    domain: Domain,
+    where: Path,
+    label: str = "label",
+    group: str | None = None,
+) -> Card:
+    """Return a card for `clips`; raise InputError, naming `where`, where they cannot be a task.
+
+    The metric is the kind's first. Chance is what needs no audio: the share of the largest class in the test part
+    (every clip, with folds), the mean share of a class for multi-label, one over the test clips for retrieval, 0 else.
+    """
+    if not clips:
+        raise InputError("holds no clips", where=where)
+    fields: dict[str, Any] = {}
+    folds = sorted({clip.fold for clip in clips if clip.fold is not None}, key=natural_key)
+    if folds:
+        if len(folds) < 2:
+            raise InputError(f"fold: only {folds[0]!r} occurs, and a task needs at least two folds", where=where)
+        fields["folds"] = tuple(folds)
+        tested: Sequence[Clip] = clips
+    else:
+        counts = Counter(clip.split for clip in clips)
+        for split in ("train", "test"):
+            if not counts[split]:
+                raise InputError(f"split: no clip is in {split!r}", where=where)
+        fields["splits"] = Splits(train="train", valid="valid" if counts["valid"] else None, test="test")
+        tested = [clip for clip in clips if clip.split == "test"]
+    fields |= {"name": name, "version": 1, "title": name, "domain": domain, "labels": label, "group": group}
+    fields |= {"kind": kind, "metric": METRICS_OF_KIND[kind][0]}
+    fields |= {"chance": _chance([clip.labels for clip in tested], kind, where)}
+    fields |= {"segment_s": SEGMENT_S if kind == "frame-multi-label" else None}
+    return Card.model_validate(fields)
+
+
+def task_name(wanted: str | None, folder: Path) -> str:
+    """Return the name of an own task: `wanted`, else the folder's name in the characters that names may have."""
+    name = folder.resolve().name if wanted is None else wanted
+    slug = re.sub(r"[^a-z0-9_.-]+", "-", name.lower()).strip("-._")[:64]
+    if wanted is not None and wanted != slug:
+        raise InputError(
+            f"the name {wanted!r} may hold only a-z, 0-9, '_', '.' and '-', and at most 64 of them",
+            where="--name",
+            remedy=f"for example {slug!r}" if slug else None,
+        )
+    return slug or "own-data"
+
+
+def _chance(labels: Sequence[Labels], kind: Kind, where: Path) -> float:
+    if kind == "retrieval":
+        return round(1 / len(labels), 6) if len(labels) > 1 else 0.0
+    if kind in ("transcription", "frame-multi-label"):
+        return 0.0
+    if kind == "multi-label":
+        counts = Counter(name for names in labels for name in set(_texts(names)))
+        return round(min(sum(counts.values()) / (len(counts) * len(labels)), 0.999999), 6) if counts else 0.0
+    counts = Counter(str(name) for name in labels)
+    share = max(counts.values()) / len(labels)
+    if share == 1:
+        raise InputError(f"label: the clips that are tested all have the label {next(iter(counts))!r}", where=where)
+    return round(share, 6)
+
+
+def _texts(labels: Labels) -> tuple[str, ...]:
+    if isinstance(labels, str):
+        return (labels,)
+    return tuple(item.label if isinstance(item, Event) else item for item in labels)

@@ -1,0 +1,115 @@
+"""Frames on disk read as one array would, in memory that does not grow with them."""
+
+from __future__ import annotations
+
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spectrum_encoder import SpectrumEncoder
+from uwbench.cache.frames import MappedRows
+from uwbench.cache.store import EncoderStore, PooledRows
+from uwbench.errors import StoreError
+from uwbench.extraction.plan import describe_encoder
+from uwbench.probes.data import Frames
+
+DIM = SpectrumEncoder().info.dim
+
+
+def made(counts: list[int], parts: int, seed: int) -> tuple[MappedRows, np.ndarray]:
+    """Clips dealt to parts in random order, and what one array of all would hold."""
+    rng = np.random.default_rng(seed)
+    clips = [rng.standard_normal((count, 3)).astype(np.float16) for count in counts]
+    part, start = rng.integers(0, parts, len(counts)), np.zeros(len(counts), np.int64)
+    held: list[list[np.ndarray]] = [[np.zeros((0, 3), np.float16)] for _ in range(parts)]
+    for clip in rng.permutation(len(counts)):
+        own = held[part[clip]]
+        start[clip] = sum(map(len, own))
+        own.append(clips[clip])
+    return MappedRows([np.concatenate(own) for own in held], part, start, np.array(counts)), np.concatenate(clips)
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=12), st.integers(1, 4), st.integers(0, 99), st.data())
+def test_slices_and_gathers_equal_those_of_one_array(
+    counts: list[int], parts: int, seed: int, draw: st.DataObject
+) -> None:
+    rows, whole = made(counts, parts, seed)
+    assert rows.shape == whole.shape
+    first, last = (draw.draw(st.integers(0, len(whole))) for _ in range(2))
+    np.testing.assert_array_equal(rows[first:last], whole[first:last])
+    if len(whole):
+        picked = np.array(draw.draw(st.lists(st.integers(0, len(whole) - 1), max_size=20)), np.int64)
+        np.testing.assert_array_equal(rows[picked], whole[picked])
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=12), st.integers(1, 20))
+def test_batches_hold_every_clip_once_and_stay_under_their_limit(counts: list[int], most: int) -> None:
+    rows, whole = made(counts, 2, 0)
+    frames = Frames(rows, rows.offsets, 0.02)
+    clips = np.arange(len(counts))[::-1]
+    batches = list(frames.batches(clips, most))
+    np.testing.assert_array_equal(np.concatenate([taken for taken, _ in batches]), clips)
+    for taken, views in batches:
+        assert len(taken) == 1 or sum(map(len, views)) <= most
+        for clip, view in zip(taken, views, strict=True):
+            np.testing.assert_array_equal(view, whole[rows.offsets[clip] : rows.offsets[clip + 1]])
+
+
+def test_rows_that_are_not_there_are_refused() -> None:
+    rows, whole = made([2, 3], 2, 0)
+    frames = Frames(rows, rows.offsets, 0.02)
+    for wrong in (np.array([len(whole)]), np.array([-1])):
+        with pytest.raises(IndexError):
+            rows[wrong]
+    with pytest.raises(IndexError):
+        frames[2]
+
+
+def written(root: Path, counts: list[int]) -> tuple[EncoderStore, list[bytes]]:
+    """A store with two parts, each holding half of the clips; clip i's frames are all i."""
+    store = EncoderStore(root, describe_encoder(SpectrumEncoder().info))
+    keys = [index.to_bytes(32, "big") for index in range(len(counts))]
+    half = len(counts) // 2
+    for name, own in (("00000", range(half)), ("00001", range(half, len(counts)))):
+        vectors = {pooling: np.zeros((len(own), 1, DIM), np.float32) for pooling in ("mean", "mean-all")}
+        rows = PooledRows([keys[i] for i in own], vectors, np.ones(len(own), int), np.ones(len(own), int))
+        store.write_part("task", name, "table", rows, [np.full((counts[i], DIM), i, np.float16) for i in own])
+    return store, keys
+
+
+def test_frames_of_a_store_are_read_without_being_held(tmp_path: Path) -> None:
+    counts = [20_000 + 1000 * index for index in range(10)]  # 80 MB
+    store, keys = written(tmp_path, counts)
+    order = [7, 2, 9, 0]
+    before = pa.total_allocated_bytes()
+    tracemalloc.start()
+    rows = store.read_frames([keys[i] for i in order], task="task")
+    frames = Frames(rows, rows.offsets, 0.02)
+    for clip, index in enumerate(order):
+        assert frames[clip].shape == (counts[index], DIM)
+        assert bool((frames[clip][::1000] == index).all())
+        assert not frames[clip].flags.writeable
+    picked = frames.rows(np.array([rows.offsets[3], 0]))
+    assert picked.dtype == np.float32
+    assert picked[:, 0].tolist() == [0, 7]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 << 20
+    assert pa.total_allocated_bytes() - before < 1 << 20
+
+
+def test_a_flipped_bit_in_frames_is_found_before_they_are_used(tmp_path: Path) -> None:
+    store, keys = written(tmp_path, [10, 10, 10, 10])
+    path = store.folder / "task" / "frames-00001.arrow"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    fresh = EncoderStore(tmp_path, store.record)
+    assert fresh.read_frames(keys[:2], task="task").shape == (20, DIM)
+    with pytest.raises(StoreError, match=r"frames-00001\.arrow: does not match its checksum"):
+        fresh.read_frames(keys, task="task")

@@ -1,0 +1,146 @@
+"""Many threads enter parts at once, none is lost, and keys are found in whatever order they are asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import uwbench.cache.store
+from spectrum_encoder import DIM, SpectrumEncoder
+from uwbench.cache.store import EncoderStore, PooledRows
+from uwbench.extraction.plan import describe_encoder
+
+ROWS = 5  # a part
+
+
+def opened(root: Path) -> EncoderStore:
+    return EncoderStore(root, describe_encoder(SpectrumEncoder().info, poolings=("mean",)))
+
+
+def key(index: int) -> bytes:
+    return index.to_bytes(32, "big")
+
+
+def write(store: EncoderStore, number: int, rows: Sequence[int] | None = None) -> None:
+    """Write part `number`: row i of the store holds the value i."""
+    own = list(rows if rows is not None else range(ROWS * number, ROWS * (number + 1)))
+    vectors = np.repeat(np.array(own, np.float32), DIM).reshape(-1, 1, DIM)
+    ones = np.ones(len(own), np.int32)
+    held = PooledRows([key(index) for index in own], {"mean": vectors}, ones, ones)
+    store.write_part("task", f"{number:05d}", "table", held, None)
+
+
+def names(store: EncoderStore) -> list[str]:
+    manifest = store.manifest("task")
+    return [part.name for part in manifest.parts] if manifest else []
+
+
+def test_parts_of_many_threads_are_all_entered_and_in_fewer_manifests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+    write_atomically = uwbench.cache.store.write_atomically
+
+    def counted(path: Path, data: bytes, **options: Any) -> None:
+        """Every part that a manifest names is there, whole, when the manifest appears."""
+        for part in json.loads(data)["parts"]:
+            assert (path.parent / part["name"]).stat().st_size == part["bytes"]
+        written.append(len(data))
+        time.sleep(0.005)  # meanwhile the other threads write parts
+        write_atomically(path, data, **options)
+
+    monkeypatch.setattr(uwbench.cache.store, "write_atomically", counted)
+    store = opened(tmp_path)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: write(store, number), range(60)))
+    assert names(store) == [f"pooled-{number:05d}.arrow" for number in range(60)]
+    assert len(written) < 40
+    found = store.read_pooled([key(index) for index in range(60 * ROWS)], task="task")
+    np.testing.assert_array_equal(found[:, 0, 0], np.arange(60 * ROWS))
+    assert list(store.damaged("task")) == []
+
+
+def test_a_manifest_that_cannot_be_written_fails_its_own_part_and_loses_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, failures = opened(tmp_path), iter([OSError(28, "No space left on device")] * 3)
+    write_atomically = uwbench.cache.store.write_atomically
+
+    def failing(path: Path, data: bytes, **options: Any) -> None:
+        for error in failures:
+            raise error
+        write_atomically(path, data, **options)
+
+    def attempt(number: int) -> bool:
+        try:
+            write(store, number)
+        except OSError:
+            return False
+        return True
+
+    monkeypatch.setattr(uwbench.cache.store, "write_atomically", failing)
+    with ThreadPoolExecutor(8) as pool:
+        done = list(pool.map(attempt, range(30)))
+    assert done.count(False) == 3
+    succeeded = {f"pooled-{number:05d}.arrow" for number in range(30) if done[number]}
+    assert succeeded <= set(names(store))
+
+
+def test_a_folder_is_synced_before_its_manifest_names_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order in which a power cut may find things: bytes, name, folder, manifest, folder."""
+    events: list[str] = []
+    sync, replace = os.fsync, Path.replace
+
+    def named(handle: int) -> None:
+        path = Path(f"/proc/self/fd/{handle}").readlink()
+        events.append("sync " + ("folder" if path.is_dir() else "pooled" if "pooled" in path.name else "manifest"))
+        sync(handle)
+
+    def renamed(path: Path, target: Path) -> Path:
+        events.append("name " + ("pooled" if "pooled" in target.name else "manifest"))
+        return replace(path, target)
+
+    if not Path("/proc/self/fd").is_dir():
+        pytest.skip("the names of open files are not to be had on this system")
+    store = opened(tmp_path)
+    write(store, 0)  # the folders are there from now on
+    monkeypatch.setattr(os, "fsync", named)
+    monkeypatch.setattr(Path, "replace", renamed)
+    write(store, 1)
+    assert events == ["sync pooled", "name pooled", "sync folder", "sync manifest", "name manifest", "sync folder"]
+
+
+def test_a_store_travels_to_other_processes(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    write(store, 0)
+    copy = pickle.loads(pickle.dumps(store))
+    write(copy, 1)
+    assert names(store) == names(copy) == ["pooled-00000.arrow", "pooled-00001.arrow"]
+
+
+@given(st.permutations(range(3 * ROWS)), st.integers(0, 3 * ROWS), st.booleans())
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_keys_are_found_in_any_order(
+    tmp_path_factory: pytest.TempPathFactory, order: list[int], asked: int, in_order: bool
+) -> None:
+    store = opened(tmp_path_factory.mktemp("store"))
+    held = list(range(3 * ROWS)) if in_order else order
+    for number in range(3):
+        write(store, number, held[ROWS * number : ROWS * (number + 1)])
+    for wanted in (held, order[:asked], [*order, order[0]]):  # as they lie; some; one twice
+        if wanted:
+            found = store.read_pooled([key(index) for index in wanted], task="task")
+            np.testing.assert_array_equal(found[:, 0, 0], wanted)
+    located = store.locate([key(index) for index in [*held, 99]], first="task")
+    assert (located.part >= 0).tolist() == [True] * len(held) + [False]

@@ -1,0 +1,109 @@
+"""Extraction where memory runs out: batches are halved, no number moves, and what is held stays bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from spectrum_encoder import RATE, SpectrumEncoder, reference
+from tones import CARD, run, tones
+from uwbench.encoders.base import Encoded
+from uwbench.errors import EncoderError
+from uwbench.extraction.forward import Forward, Settings
+from uwbench.extraction.plan import describe_encoder, look_at, make_plan
+
+
+def test_out_of_memory_halves_batches_and_changes_no_number(tmp_path: Path) -> None:
+    clips = tones(80)
+    plan, _ = run(clips, tmp_path / "large", SpectrumEncoder())
+    small = SpectrumEncoder(most_windows=3)
+    other, done = run(clips, tmp_path / "small", small)
+    assert done.encoded == 80
+    assert max(small.batches) <= 3
+    keys = plan.task.table.keys
+    expected = plan.store.read_pooled(keys, task="tones")
+    np.testing.assert_allclose(other.store.read_pooled(keys, task="tones"), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_size_that_fits_is_remembered_by_length_and_what_was_done_is_kept() -> None:
+    """Two seconds a window: 40 do not fit, 5 do. The next batch of that length starts there, others do not."""
+    tried: list[int] = []
+
+    class Watched(SpectrumEncoder):
+        def encode(self, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
+            tried.append(len(waveforms))
+            return super().encode(waveforms, lengths, layers)
+
+    encoder = Watched(most_windows=5)
+    encoder.load("cpu", "fp32")
+    forward = Forward(encoder, [0, 1], ("mean",), Settings("cpu", 1e6, 1), frames=False)
+    rng = np.random.default_rng(0)
+    long, short = (rng.standard_normal((40, seconds * RATE)).astype(np.float32) for seconds in (2, 1))
+    found = forward(list(long), ["clip"] * 40)
+    assert tried == [40, 20, 10, *[5] * 8]  # nothing is encoded twice
+    for window, samples in zip(found, long, strict=True):
+        np.testing.assert_allclose(window.pooled.mean, reference(samples), rtol=1e-4, atol=1e-4)
+    tried.clear()
+    forward(list(long), ["clip"] * 40)
+    assert tried == [5] * 8
+    tried.clear()
+    forward(list(short), ["clip"] * 40)
+    assert tried[0] == 40
+
+
+def test_out_of_memory_goes_down_to_the_chunks_of_one_clip_and_changes_no_number(tmp_path: Path) -> None:
+    clips = tones(6, longest=3.5)
+    plan, _ = run(clips, tmp_path / "large", SpectrumEncoder(context_s=1.0))
+    small = SpectrumEncoder(context_s=1.0, most_windows=1)
+    other, done = run(clips, tmp_path / "small", small)
+    assert done.encoded == 6
+    assert done.chunked >= 2
+    assert set(small.batches) == {1}
+    keys = plan.task.table.keys
+    expected = plan.store.read_pooled(keys, task="tones")
+    np.testing.assert_allclose(other.store.read_pooled(keys, task="tones"), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_memory_that_the_machine_does_not_have_is_backed_off_from_too(tmp_path: Path) -> None:
+    """On the CPU torch raises a RuntimeError, here a real one: more is asked for than addresses can name."""
+
+    class Greedy(SpectrumEncoder):
+        def encode(self, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
+            if len(waveforms) > 2:
+                torch.empty(1 << 60, dtype=torch.uint8)
+            return super().encode(waveforms, lengths, layers)
+
+    greedy = Greedy()
+    _, done = run(tones(9), tmp_path, greedy)
+    assert done.encoded == 9
+    assert max(greedy.batches) <= 2
+
+
+def test_another_error_of_the_encoder_is_not_taken_for_one_of_memory(tmp_path: Path) -> None:
+    class Broken(SpectrumEncoder):
+        def encode(self, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
+            raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(EncoderError, match=r"spectrum failed on a batch of \d+: RuntimeError: mat1"):
+        run(tones(4), tmp_path, Broken())
+
+
+def test_one_window_that_does_not_fit_is_an_error_that_names_the_clip(tmp_path: Path) -> None:
+    with pytest.raises(EncoderError, match=r"clip\d+: does not fit into memory alone"):
+        run(tones(5), tmp_path, SpectrumEncoder(most_windows=0))
+
+
+def test_parts_of_many_layers_stay_small(tmp_path: Path) -> None:
+    """A part's vectors are held while it is made: 128 MiB at most, whatever an encoder gives a clip."""
+    encoder = SpectrumEncoder()
+    info = replace(encoder.info, layers=tuple(map(str, range(33))), dim=128_000)
+    plan = make_plan(
+        look_at(CARD, tones(40), "made", (), tmp_path, None), describe_encoder(info, layers="all"), tmp_path
+    )
+    assert max(len(part.rows) for part in plan.parts) * 33 * 128_000 * 2 * 4 <= 128 << 20
+    assert plan.to_encode == 40
