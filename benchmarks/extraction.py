@@ -31,7 +31,9 @@ from uwbench.encoders.base import ModelSpec
 from uwbench.encoders.resolve import open_encoder
 from uwbench.extraction.extract import cut_batches, extract, settings_for
 from uwbench.extraction.forward import Settings
-from uwbench.extraction.plan import Plan, Task, describe_encoder, make_plan
+from uwbench.extraction.identity import describe_encoder
+from uwbench.extraction.plan import Plan, make_plan
+from uwbench.extraction.task import Task
 
 XARES_BATCH = 16  # clips a batch in X-ARES 0.1.3
 

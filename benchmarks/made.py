@@ -8,7 +8,7 @@ import numpy as np
 
 from uwbench.audio.clip import AudioFile, Clip
 from uwbench.cards.card import Card
-from uwbench.extraction.plan import Task, look_at
+from uwbench.extraction.task import Task, look_at
 
 RATE = 44_100
 

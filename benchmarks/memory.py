@@ -31,7 +31,9 @@ from uwbench.cards.card import Card
 from uwbench.encoders.base import ModelSpec
 from uwbench.encoders.resolve import open_encoder
 from uwbench.extraction.extract import extract, settings_for
-from uwbench.extraction.plan import Task, describe_encoder, make_plan
+from uwbench.extraction.identity import describe_encoder
+from uwbench.extraction.plan import make_plan
+from uwbench.extraction.task import Task
 from uwbench.probes.data import Frames
 
 FRAME_CARD = Card.model_validate(

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from probes import FOLDS, FRAMES, HOP_S, SPLITS
-from uwbench.cards.card import MlpSettings, Protocol, Xares, find_card, find_protocol
+from uwbench.cards.card import Xares
+from uwbench.cards.find import find_card, find_protocol
+from uwbench.cards.protocol import MlpSettings, Protocol
 from uwbench.probes.search import epochs_for, grid_points
 
 # Whisper large-v3's encoder: 32 layers, 1,280 wide, 1,500 positions, 128 mel bands, 30 s.

@@ -26,7 +26,8 @@ import numpy as np
 from machine import best, peak_anonymous, print_machine, seconds
 from uwbench.audio.clip import Event, Labels
 from uwbench.cache.frames import MappedRows
-from uwbench.cards.card import Card, find_card, find_protocol
+from uwbench.cards.card import Card
+from uwbench.cards.find import find_card, find_protocol
 from uwbench.probes.data import Frames, TaskData
 from uwbench.probes.knn import neighbours, unit_rows
 from uwbench.probes.run import run_probes

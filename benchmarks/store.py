@@ -24,7 +24,7 @@ import numpy as np
 from machine import best, print_machine, seconds
 from uwbench.cache.store import EncoderStore, Part, PooledRows, open_encoders
 from uwbench.encoders.base import EncoderInfo
-from uwbench.extraction.plan import describe_encoder
+from uwbench.extraction.identity import describe_encoder
 
 PART = 4096  # rows, the largest part that is planned
 WRITERS = 4  # a part is synced to the disk while others are written, as several processes of an extraction do

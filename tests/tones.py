@@ -12,7 +12,9 @@ from uwbench.audio.clip import AudioArray, Clip
 from uwbench.cards.card import Card
 from uwbench.extraction.extract import Extraction, extract
 from uwbench.extraction.forward import Settings
-from uwbench.extraction.plan import Plan, describe_encoder, look_at, make_plan
+from uwbench.extraction.identity import describe_encoder
+from uwbench.extraction.plan import Plan, make_plan
+from uwbench.extraction.task import look_at
 
 SETTINGS = Settings("cpu", batch_seconds=4.0, workers=2)
 CARD = Card.model_validate(

@@ -89,7 +89,7 @@ def probe(
 
 def leaderboard(results: Path, *, suite: str | None = None, protocol: str = "uwbench-1") -> Board:
     """Collect the results under a folder into a board; render it with `uwbench.report`."""
-    from uwbench.cards.card import find_suite
+    from uwbench.cards.find import find_suite
     from uwbench.report.board import build_board
 
     return build_board(results, suite=find_suite(suite) if suite else None, protocol=protocol)

@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from uwbench.cache.clip_table import ClipTable
     from uwbench.cache.store import EncoderRecord, EncoderStore
     from uwbench.cards.card import Card
-    from uwbench.cards.card import Protocol as ProtocolCard
+    from uwbench.cards.protocol import Protocol as ProtocolCard
     from uwbench.encoders.base import Encoder, ModelSpec
     from uwbench.extraction.extract import Extraction
-    from uwbench.extraction.plan import Plan, Task
+    from uwbench.extraction.plan import Plan
+    from uwbench.extraction.task import Task
     from uwbench.results.record import Result
 
 
@@ -143,8 +144,8 @@ def probe_cached(
 
 
 def _protocol(options: Options) -> ProtocolCard:
-    from uwbench.cards.card import find_protocol
-    from uwbench.extraction.plan import RESAMPLER
+    from uwbench.cards.find import find_protocol
+    from uwbench.extraction.identity import RESAMPLER
 
     protocol = find_protocol(options.protocol)
     if protocol.resampler != RESAMPLER:
@@ -155,8 +156,8 @@ def _protocol(options: Options) -> ProtocolCard:
 
 def _look_at(tasks: Sequence[str], suite: str | None, folders: Folders, options: Options, report: Report) -> list[Task]:
     """Open and hash the tasks; one named on the command line must be there, one of a suite may be missing."""
-    from uwbench.cards.card import find_suite
-    from uwbench.extraction.plan import look_at
+    from uwbench.cards.find import find_suite
+    from uwbench.extraction.task import look_at
     from uwbench.sources.resolve import is_own_data, open_task
 
     named = bool(tasks)
@@ -187,7 +188,8 @@ def _look_at(tasks: Sequence[str], suite: str | None, folders: Folders, options:
 def _plan(
     encoders: Sequence[Encoder], looked: Sequence[Task], folders: Folders, options: Options, report: Report
 ) -> list[tuple[Encoder, Plan]]:
-    from uwbench.extraction.plan import describe_encoder, make_plan, share_of
+    from uwbench.extraction.identity import describe_encoder
+    from uwbench.extraction.plan import make_plan, share_of
 
     planned = []
     for encoder in encoders:
@@ -343,7 +345,7 @@ def _cached_tasks(
     report: Report,
 ) -> list[str]:
     """Return the names of the tasks to probe; a task given by its path is looked at, so that mended labels count."""
-    from uwbench.cards.card import find_suite
+    from uwbench.cards.find import find_suite
 
     cached = sorted({name for store in stores for name in store.tasks()})
     if not tasks:
@@ -366,7 +368,7 @@ def _cached_tasks(
 def _cached_table(cache: Path, name: str, task: str) -> ClipTable:
     """Read a clip table and put today's card in it, where its labels are still what the card means."""
     from uwbench.cache.clip_table import read_table
-    from uwbench.cards.card import find_card
+    from uwbench.cards.find import find_card
 
     table = read_table(cache, name)
     card: Card

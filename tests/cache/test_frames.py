@@ -15,7 +15,7 @@ from spectrum_encoder import SpectrumEncoder
 from uwbench.cache.frames import MappedRows
 from uwbench.cache.store import EncoderStore, PooledRows
 from uwbench.errors import StoreError
-from uwbench.extraction.plan import describe_encoder
+from uwbench.extraction.identity import describe_encoder
 from uwbench.probes.data import Frames
 
 DIM = SpectrumEncoder().info.dim

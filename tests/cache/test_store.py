@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import uwbench.cache.store
 from spectrum_encoder import DIM, SpectrumEncoder
 from uwbench.cache.store import EncoderStore, PooledRows
-from uwbench.extraction.plan import describe_encoder
+from uwbench.extraction.identity import describe_encoder
 
 ROWS = 5  # a part
 

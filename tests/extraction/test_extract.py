@@ -24,7 +24,9 @@ from uwbench.encoders.resolve import open_encoder
 from uwbench.errors import AudioError, DataError, EncoderError, UsageError
 from uwbench.extraction.extract import Extraction, cut_batches, extract
 from uwbench.extraction.forward import Forward, Settings
-from uwbench.extraction.plan import Plan, describe_encoder, layer_indices, look_at, make_plan, share_of
+from uwbench.extraction.identity import describe_encoder, layer_indices
+from uwbench.extraction.plan import Plan, make_plan, share_of
+from uwbench.extraction.task import look_at
 
 
 def hashes(cache: Path) -> dict[str, str]:

@@ -15,7 +15,9 @@ from tones import CARD, run, tones
 from uwbench.encoders.base import Encoded
 from uwbench.errors import EncoderError
 from uwbench.extraction.forward import Forward, Settings
-from uwbench.extraction.plan import describe_encoder, look_at, make_plan
+from uwbench.extraction.identity import describe_encoder
+from uwbench.extraction.plan import make_plan
+from uwbench.extraction.task import look_at
 
 
 def test_out_of_memory_halves_batches_and_changes_no_number(tmp_path: Path) -> None:

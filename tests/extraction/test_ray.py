@@ -20,8 +20,10 @@ from uwbench.encoders.resolve import open_encoder
 from uwbench.errors import EncoderError
 from uwbench.extraction.extract import extract
 from uwbench.extraction.forward import Settings
-from uwbench.extraction.plan import Plan, describe_encoder, look_at, make_plan
+from uwbench.extraction.identity import describe_encoder
+from uwbench.extraction.plan import Plan, make_plan
 from uwbench.extraction.ray import extract_on_ray, part_of
+from uwbench.extraction.task import look_at
 
 pytestmark = pytest.mark.slow
 SETTINGS = Settings("cpu", batch_seconds=8.0, workers=1)

@@ -26,7 +26,8 @@ from uwbench.audio.scan import scan_clips
 from uwbench.cache import clip_table
 from uwbench.cache.parts import damage
 from uwbench.cache.store import EncoderStore, open_encoders
-from uwbench.cards.card import Card, Kind, Metric, find_cards, load_card, load_protocol, load_suite
+from uwbench.cards.card import Card, Kind, Metric
+from uwbench.cards.find import find_cards, load_card, load_protocol, load_suite
 from uwbench.errors import AudioError, InputError, StoreError
 from uwbench.report.detail import read_detail
 from uwbench.results import record as result

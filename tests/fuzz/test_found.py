@@ -22,7 +22,7 @@ from uniwhisper.data.rows import SUFFIX, open_rows, read_notes
 from uwbench.audio.clip import AudioBytes, AudioFile, AudioMember, Clip, read_bytes
 from uwbench.audio.decode import decode
 from uwbench.audio.scan import scan_clips
-from uwbench.cards.card import load_card
+from uwbench.cards.find import load_card
 from uwbench.errors import AudioError, DataError, FetchError, InputError, StoreError, UwbenchError
 from uwbench.results.bootstrap import read_items
 from uwbench.results.record import predictions_path, read_predictions, read_result

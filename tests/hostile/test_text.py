@@ -16,7 +16,7 @@ from uniwhisper.config import load_config
 from uniwhisper.data.mixture import load_mixture
 from uniwhisper.export import read_training_data
 from uwbench.base.yaml_text import parse_yaml
-from uwbench.cards.card import load_card, load_protocol, load_suite
+from uwbench.cards.find import load_card, load_protocol, load_suite
 from uwbench.errors import InputError
 
 BOMB = "a: &a [x, x, x]\nb: &b [*a, *a, *a]\nc: [*b, *b, *b]\n"

@@ -10,7 +10,7 @@ from sklearn.metrics import f1_score
 
 from probes.made_data import card, frame_task, task_data
 from uwbench.audio.clip import Event
-from uwbench.cards.card import find_protocol
+from uwbench.cards.find import find_protocol
 from uwbench.errors import ProbeError
 from uwbench.probes.data import Frames
 from uwbench.probes.frames import FrameLabels, frame_targets, segment_count, segment_truth

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from probes.made_data import single_label
-from uwbench.cards.card import find_protocol
+from uwbench.cards.find import find_protocol
 from uwbench.probes.knn import Neighbours, class_scores, elect, neighbours, unit_rows, xares_bank
 from uwbench.probes.run import run_probes
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from probes.made_data import card, task_data
-from uwbench.cards.card import Protocol, find_protocol
+from uwbench.cards.find import find_protocol
+from uwbench.cards.protocol import Protocol
 from uwbench.errors import InputError, ProbeError, UsageError
 from uwbench.probes import sentences
 from uwbench.probes.data import TaskData

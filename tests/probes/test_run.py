@@ -20,7 +20,9 @@ from sklearn.preprocessing import StandardScaler
 
 from probes.made_data import card, esc10, frame_task, multi_label, shuffled, single_label, task_data
 from uwbench.audio.clip import Labels
-from uwbench.cards.card import Protocol, Xares, find_protocol
+from uwbench.cards.card import Xares
+from uwbench.cards.find import find_protocol
+from uwbench.cards.protocol import Protocol
 from uwbench.errors import ProbeError, UsageError
 from uwbench.probes.data import TaskData
 from uwbench.probes.kinds import kind_of

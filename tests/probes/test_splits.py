@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from probes.made_data import card, shuffled, single_label, task_data
 from uwbench.audio.clip import Labels
-from uwbench.cards.card import find_protocol
+from uwbench.cards.find import find_protocol
 from uwbench.errors import ProbeError
 from uwbench.probes.kinds import kind_of
 from uwbench.probes.splits import carve, plan_folds, random_numbers, subsample

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from probes.made_data import card, task_data
-from uwbench.cards.card import Protocol, find_protocol
+from uwbench.cards.find import find_protocol
+from uwbench.cards.protocol import Protocol
 from uwbench.errors import ProbeError
 from uwbench.probes.data import Frames, TaskData
 from uwbench.probes.run import run_probes

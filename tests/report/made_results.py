@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from uwbench.cards.card import Bootstrap
+from uwbench.cards.protocol import Bootstrap
 from uwbench.results.averages import interval
 from uwbench.results.record import (
     Counts,

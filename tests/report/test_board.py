@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 from report.made_results import TASKS, MadeTask, make_board_results, make_result
-from uwbench.cards.card import Suite, find_protocol, find_suite
+from uwbench.cards.find import find_protocol, find_suite
+from uwbench.cards.suite import Suite
 from uwbench.errors import InputError, UsageError
 from uwbench.report.board import Board, build_board, suite_of
 from uwbench.report.compare import compare_models

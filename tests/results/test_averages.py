@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from report.made_results import BOOTSTRAP, TASKS, MadeTask, make_result, predictions
-from uwbench.cards.card import Bootstrap, Suite
+from uwbench.cards.protocol import Bootstrap
+from uwbench.cards.suite import Suite
 from uwbench.errors import InputError, UsageError
 from uwbench.results.averages import Entry, average_entries, averages, borda, combine, interval, rank_by
 from uwbench.results.bootstrap import (

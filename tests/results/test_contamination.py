@@ -16,7 +16,7 @@ import yaml
 
 from conftest import ROOT, Command
 from report.made_results import TASKS, make_result
-from uwbench.cards.card import find_cards
+from uwbench.cards.find import find_cards
 from uwbench.encoders.catalogue import CATALOGUE
 from uwbench.errors import InputError
 from uwbench.report.board import build_board

@@ -16,7 +16,7 @@ import pytest
 
 from probes.made_data import card, single_label, task_data
 from sanity.test_chance import FEW, MADE
-from uwbench.cards.card import find_protocol
+from uwbench.cards.find import find_protocol
 from uwbench.probes.data import TaskData
 from uwbench.probes.run import ProbeOutcome, run_probes
 from uwbench.probes.sentences import TextVectors

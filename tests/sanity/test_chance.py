@@ -11,7 +11,8 @@ import pytest
 
 from probes import made_data, test_retrieval, test_transcription
 from uwbench.audio.clip import Event
-from uwbench.cards.card import Protocol, find_protocol
+from uwbench.cards.find import find_protocol
+from uwbench.cards.protocol import Protocol
 from uwbench.probes.data import Frames, TaskData
 from uwbench.probes.run import run_probes
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from uwbench.cards.card import find_card, find_cards, find_suite, load_vocabulary
+from uwbench.cards.find import find_card, find_cards, find_suite, load_vocabulary
 from uwbench.sources.layouts import LAYOUTS, load_layout
 from uwbench.sources.leaks import card_leaks
 

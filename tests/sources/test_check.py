@@ -13,7 +13,8 @@ import pytest
 import soundfile
 
 from uwbench.audio.clip import AudioFile, Clip, Event
-from uwbench.cards.card import Size, find_card
+from uwbench.cards.card import Size
+from uwbench.cards.find import find_card
 from uwbench.sources.check import CheckReport, check_dataset
 from uwbench.sources.dataset import Dataset
 from uwbench.sources.leaks import card_leaks, dataset_leaks

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from miniatures.tables import write_lines, write_table
-from uwbench.cards.card import find_card, load_vocabulary
+from uwbench.cards.find import find_card, load_vocabulary
 from uwbench.sources.check import check_dataset
 from uwbench.sources.dataset import Dataset
 from uwbench.sources.resolve import open_task

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from uwbench.cards.card import find_card, find_suite
+from uwbench.cards.find import find_card, find_suite
 from uwbench.sources import check
 from uwbench.sources.layouts import load_layout
 from uwbench.sources.table import SPLIT_NAMES

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from miniatures import CARDS
-from uwbench.cards.card import find_card
+from uwbench.cards.find import find_card
 
 # Clips that the publisher counts, in all or in train, valid, test (X-ARES's ten thousandths of VoxLingua included).
 COUNTS: dict[str, tuple[int, ...]] = {

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from sources.zenodo import Zenodo, serve
-from uwbench.cards.card import Card, find_card
+from uwbench.cards.card import Card
+from uwbench.cards.find import find_card
 from uwbench.errors import FetchError, UsageError
 from uwbench.sources import unpack
 from uwbench.sources.download import Patience

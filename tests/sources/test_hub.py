@@ -13,7 +13,8 @@ import pytest
 import soundfile
 
 from uwbench.audio.clip import AudioMember, read_bytes
-from uwbench.cards.card import Card, find_card, load_card
+from uwbench.cards.card import Card
+from uwbench.cards.find import find_card, load_card
 from uwbench.errors import DataError, FetchError
 from uwbench.sources.check import check_dataset
 from uwbench.sources.fetch import fetch_task

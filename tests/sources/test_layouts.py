@@ -12,7 +12,7 @@ import pytest
 from miniatures import CARDS, write_miniature
 from miniatures.publishers import write_midi
 from uwbench.audio.clip import Clip, Event
-from uwbench.cards.card import find_card
+from uwbench.cards.find import find_card
 from uwbench.errors import DataError
 from uwbench.sources.check import check_dataset
 from uwbench.sources.dataset import Dataset

@@ -13,7 +13,7 @@ import pytest
 
 from miniatures.xares import write_tar
 from uwbench.audio.clip import AudioMember, read_bytes
-from uwbench.cards.card import find_card
+from uwbench.cards.find import find_card
 from uwbench.errors import DataError
 from uwbench.sources.resolve import open_task
 from uwbench.sources.shards import read_index

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from miniatures import CARDS
-from uwbench.cards.card import find_card, find_protocol
+from uwbench.cards.find import find_card, find_protocol
 
 AUDIO = (".wav", ".flac", ".mp3")
 # Files of audio that are no clips of the task: a clip without an event, recorded noise, what singers imitated.

@@ -23,7 +23,7 @@ from uwbench.cli.options import (
 from uwbench.errors import UsageError, printable
 
 if TYPE_CHECKING:
-    from uwbench.cards.card import Suite as SuiteCard
+    from uwbench.cards.suite import Suite as SuiteCard
     from uwbench.pipeline import Report
     from uwbench.report.board import Board
     from uwbench.report.compare import Comparison
@@ -152,7 +152,7 @@ def inflation(
     from uwbench import api
     from uwbench.cache.clip_table import read_table
     from uwbench.cache.store import open_encoders
-    from uwbench.cards.card import find_protocol
+    from uwbench.cards.find import find_protocol
     from uwbench.pipeline import choose_stores
     from uwbench.probes.selection_bias import measure_inflation
 
@@ -258,7 +258,7 @@ def _board(
 
 
 def _suite(name: str | None) -> SuiteCard | None:
-    from uwbench.cards.card import find_suite
+    from uwbench.cards.find import find_suite
 
     return find_suite(name) if name else None
 

@@ -90,7 +90,7 @@ def show_model(
 ) -> None:
     """Show one model in full: facts, what it was trained on, and its contamination flag for every task."""
     from uwbench.base.registry import suggestion
-    from uwbench.cards.card import find_cards
+    from uwbench.cards.find import find_cards
     from uwbench.encoders.catalogue import CATALOGUE
     from uwbench.results.contamination import FLAGS, judge, read_lineage, stated, training_of
 
@@ -198,7 +198,7 @@ def list_tasks(
     if ctx.invoked_subcommand is not None:
         return
     from uwbench import api
-    from uwbench.cards.card import find_cards
+    from uwbench.cards.find import find_cards
 
     folders = api.folders(cache, data, results)
     cards, problems = find_cards()
@@ -229,14 +229,14 @@ def show_task(name: Annotated[str, typer.Argument(help="A card's name or file.")
 
 def _card(name: str) -> Card:
     """Return a built-in card by its name, or one by its file."""
-    from uwbench.cards.card import find_card, load_card
+    from uwbench.cards.find import find_card, load_card
 
     return load_card(Path(name)) if name.endswith((".yaml", ".yml")) else find_card(name)
 
 
 def check_card(path: Annotated[Path, typer.Argument(help="A card file.")]) -> None:
     """Check a task card: fields, vocabulary, kind and metric."""
-    from uwbench.cards.card import load_card
+    from uwbench.cards.find import load_card
 
     card = load_card(path)
     print(printable(f"{path}: {card.title}, {card.kind}, {card.metric}, version {card.version}: no fault found"))
@@ -246,7 +246,7 @@ def list_protocols(
     name: Annotated[str | None, typer.Argument(help="Show this protocol in full.")] = None, as_json: Json = False
 ) -> None:
     """List the protocols, or show one in full."""
-    from uwbench.cards.card import find_protocol, names_of
+    from uwbench.cards.find import find_protocol, names_of
 
     protocols = [find_protocol(found) for found in ([name] if name else names_of("protocol"))]
     if name:

@@ -95,7 +95,7 @@ def _expand(item: str) -> list[str]:
         return [item]
     import fnmatch
 
-    from uwbench.cards.card import find_cards
+    from uwbench.cards.find import find_cards
 
     names = sorted(fnmatch.filter(find_cards()[0], item)) or _paths(item)
     if not names:

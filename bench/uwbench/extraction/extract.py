@@ -32,7 +32,8 @@ from uwbench.cache.store import Part
 from uwbench.encoders.base import Encoder, EncoderInfo
 from uwbench.errors import AudioError
 from uwbench.extraction.forward import Forward, Settings, Window
-from uwbench.extraction.plan import RESAMPLER, Plan, PlannedPart
+from uwbench.extraction.identity import RESAMPLER
+from uwbench.extraction.plan import Plan, PlannedPart
 from uwbench.extraction.pooling import STATISTICS, Pooled, merge, moved
 
 _AHEAD = 3  # batches decoded ahead of the device

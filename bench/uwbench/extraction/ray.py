@@ -24,7 +24,8 @@ from uwbench.encoders.resolve import open_encoder
 from uwbench.errors import AudioError, EncoderError, UsageError
 from uwbench.extraction.extract import Extraction, extract
 from uwbench.extraction.forward import Settings
-from uwbench.extraction.plan import Plan, PlannedPart, Task
+from uwbench.extraction.plan import Plan, PlannedPart
+from uwbench.extraction.task import Task
 
 _LOST = 3  # workers lost in a row, with no part written between, after which the fault is taken to be in the work
 

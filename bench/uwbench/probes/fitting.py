@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from uwbench.cards.card import MlpSettings, Xares
+from uwbench.cards.card import Xares
+from uwbench.cards.protocol import MlpSettings
 from uwbench.probes.kinds import Predicted
 from uwbench.probes.mlp import Point
 from uwbench.probes.search import epochs_for, grid_points

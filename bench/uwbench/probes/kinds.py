@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from uwbench.audio.clip import Event
-from uwbench.cards.card import load_vocabulary
+from uwbench.cards.find import load_vocabulary
 from uwbench.errors import ProbeError
 from uwbench.probes.data import TaskData
 from uwbench.probes.splits import random_numbers, subsample

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from uwbench.cache.clip_table import ClipTable, read_table
 from uwbench.cache.store import EncoderStore, open_encoders
-from uwbench.cards.card import find_protocol
+from uwbench.cards.find import find_protocol
 from uwbench.errors import StoreError, UsageError
 from uwbench.probes.score_task import probe_task
 from uwbench.results.provenance import versions

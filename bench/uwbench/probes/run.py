@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from uwbench.cards.card import KnnSettings, Protocol
+from uwbench.cards.protocol import KnnSettings, Protocol
 from uwbench.errors import ProbeError, UsageError
 from uwbench.probes.data import TaskData
 from uwbench.probes.kinds import Kind, Predicted, SingleLabel, joined, kind_of

@@ -14,7 +14,7 @@ from uwbench.base.atomic import write_atomically
 from uwbench.base.device import pick_device
 from uwbench.cache.clip_table import ClipTable
 from uwbench.cache.store import EncoderRecord, EncoderStore
-from uwbench.cards.card import Protocol
+from uwbench.cards.protocol import Protocol
 from uwbench.errors import InputError, ProbeError, UwbenchError
 from uwbench.results.contamination import judge
 from uwbench.results.provenance import git_state, peak_memory_mb, versions

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from uwbench.cards.card import MlpSettings, Xares
+from uwbench.cards.card import Xares
+from uwbench.cards.protocol import MlpSettings
 from uwbench.probes.kinds import Kind, Predicted, joined
 from uwbench.probes.mlp import Point, Problem, Stack, Stream, train
 from uwbench.probes.splits import Fold

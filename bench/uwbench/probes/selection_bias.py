@@ -14,7 +14,7 @@ import numpy as np
 from uwbench.base.device import pick_device
 from uwbench.cache.clip_table import ClipTable
 from uwbench.cache.store import EncoderStore
-from uwbench.cards.card import Protocol
+from uwbench.cards.protocol import Protocol
 from uwbench.errors import UsageError
 from uwbench.probes.score_task import load_task_data
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from uwbench.cards.card import MlpSettings
+from uwbench.cards.protocol import MlpSettings
 from uwbench.errors import ProbeError
 from uwbench.probes.data import TaskData
 

@@ -14,7 +14,9 @@ from statistics import median
 from typing import Literal
 
 from uwbench.base.hashing import SHORT
-from uwbench.cards.card import Bootstrap, Protocol, Suite, find_protocol, find_suite, names_of
+from uwbench.cards.find import find_protocol, find_suite, names_of
+from uwbench.cards.protocol import Bootstrap, Protocol
+from uwbench.cards.suite import Suite
 from uwbench.errors import UsageError, printable
 from uwbench.report.references import Published, load_references
 from uwbench.report.ties import Standing, TaskDraws, draw_tasks, stand

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from uwbench.cards.card import Suite
+    from uwbench.cards.suite import Suite
     from uwbench.report.board import Board, Row
     from uwbench.results.record import Result, Score
 

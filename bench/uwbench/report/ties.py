@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from uwbench.cards.card import Bootstrap
+from uwbench.cards.protocol import Bootstrap
 from uwbench.errors import InputError
 from uwbench.results.averages import Entry, Method, average_shares, combine
 from uwbench.results.bootstrap import (

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from uwbench.cards.card import Bootstrap, Suite
+from uwbench.cards.protocol import Bootstrap
+from uwbench.cards.suite import Suite
 from uwbench.errors import UsageError
 from uwbench.results.bootstrap import generator, read_items, replicates, resamples_for, score_interval, seed_scores
 from uwbench.results.record import Method, Result

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from uwbench.cards.card import read_yaml, tasks_folder
+from uwbench.cards.find import read_yaml, tasks_folder
 from uwbench.results.record import Contamination, Flag
 
 # From the least to the most that a model has seen of a task. The last three leave the board with `--contaminated drop`.

@@ -19,7 +19,7 @@ from uwbench.audio.clip import AudioFile, AudioMember, Clip, Event, read_bytes
 from uwbench.audio.decode import decode as decode_audio
 from uwbench.audio.decode import read_header
 from uwbench.base.hashing import clip_key, sha256_bytes
-from uwbench.cards.card import load_vocabulary
+from uwbench.cards.find import load_vocabulary
 from uwbench.errors import AudioError
 from uwbench.sources.dataset import Dataset, natural_key
 

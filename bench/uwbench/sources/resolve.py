@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import cast, get_args
 
 from uwbench.base.registry import suggestion
-from uwbench.cards.card import Card, Domain, Kind, find_card, find_cards, load_card, tasks_folder
+from uwbench.cards.card import Card, Domain, Kind
+from uwbench.cards.find import find_card, find_cards, load_card, tasks_folder
 from uwbench.errors import DataError, InputError, UsageError
 from uwbench.sources.dataset import Dataset, Reading, with_unique_ids
 from uwbench.sources.hub import find_parquet, read_hub

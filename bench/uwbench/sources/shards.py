@@ -17,7 +17,8 @@ from typing import Any
 
 from uwbench.audio.clip import AudioMember, Clip, Event, Labels
 from uwbench.base.json_text import parse_json
-from uwbench.cards.card import Card, load_vocabulary
+from uwbench.cards.card import Card
+from uwbench.cards.find import load_vocabulary
 from uwbench.errors import DataError
 from uwbench.sources.dataset import Reading, require_text, with_unique_ids
 from uwbench.sources.layouts import load_layout

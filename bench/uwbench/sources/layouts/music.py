@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from uwbench.audio.clip import AudioFile, Clip
-from uwbench.cards.card import Card, load_vocabulary
+from uwbench.cards.card import Card
+from uwbench.cards.find import load_vocabulary
 from uwbench.errors import DataError
 from uwbench.sources.dataset import Reading
 from uwbench.sources.layouts.base import (
