@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
 import pytest
 
+from uwbench.cache.clip_table import ClipTable, read_table, table_path, write_table
 from uwbench.cards.find import find_card, find_cards, find_suite, load_vocabulary
 from uwbench.sources.layouts import LAYOUTS, load_layout
 from uwbench.sources.leaks import card_leaks
@@ -92,3 +97,16 @@ def test_vocabularies_keep_the_order_of_x_ares() -> None:
     assert sum("\u2019" in sentence for sentence in sentences) == 3
     assert sum("'" in sentence for sentence in sentences) == 7
     assert list(load_vocabulary("fsd50k")) == sorted(load_vocabulary("fsd50k"))
+
+
+def test_a_clip_table_with_a_field_that_cards_no_longer_have_is_read(tmp_path: Path) -> None:
+    """Cards had a field `crop_s`, and clip tables hold the card they were written with."""
+    row = (("a",), (bytes(32),), ("x",), ("train",), (None,), (None,), (1.0,))
+    table = ClipTable(find_card("mini_speech"), "here", *row)
+    name = write_table(tmp_path, table)
+    path = table_path(tmp_path, name)
+    content = pq.read_table(path)
+    meta = json.loads(content.schema.metadata[b"uwbench"])
+    meta["card"]["crop_s"] = None
+    pq.write_table(content.replace_schema_metadata({b"uwbench": json.dumps(meta)}), path)
+    assert read_table(tmp_path, name) == table

@@ -110,7 +110,6 @@ class Card(Closed):
     group: Text | None = None
     weight: float = Field(default=1.0, gt=0)
     chance: float = Field(ge=0, lt=1)
-    crop_s: float | None = Field(default=None, gt=0)
     segment_s: float | None = Field(default=None, gt=0)  # window of segment-F1
     sources: Sources = Sources()
     licence: Text = "unknown"

@@ -65,7 +65,7 @@ class Protocol(Closed):
     name: Name
     version: int = Field(gt=0)
     title: Text
-    resampler: Literal["soxr_vhq", "soxr_hq"]
+    resampler: Literal["soxr_vhq"]  # the one that every embedding is made with
     pooling: Literal["mean", "mean-all"]  # over valid frames, or over every frame the encoder emits
     mlp: MlpSettings
     knn: KnnSettings
