@@ -18,7 +18,7 @@ from uwbench.cards.find import find_card, load_card
 from uwbench.errors import DataError, FetchError
 from uwbench.sources.check import check_dataset
 from uwbench.sources.fetch import fetch_task
-from uwbench.sources.resolve import describe_task, open_card, open_task
+from uwbench.sources.resolve import describe_source, open_card, open_task
 
 CARD = """
 name: voices
@@ -84,7 +84,7 @@ def card(tmp_path: Path, place: Path) -> Card:
 
 def check_voices(voices: Card, data: Path, shared: Path) -> None:
     dataset = open_card(voices, data)
-    assert (dataset.origin, describe_task(voices, data).found) == ("hub", dataset.source)
+    assert (dataset.origin, describe_source(voices, data)) == ("hub", dataset.source)
     assert Counter((clip.split, clip.labels) for clip in dataset.clips) == {
         (split, label): count for split, count in (("train", 4), ("valid", 2), ("test", 2)) for label in ("0", "10")
     }

@@ -17,7 +17,7 @@ from uwbench.errors import DataError
 from uwbench.sources.check import check_dataset
 from uwbench.sources.dataset import Dataset
 from uwbench.sources.layouts.midi import read_notes
-from uwbench.sources.resolve import describe_task, open_task
+from uwbench.sources.resolve import describe_source, open_task
 
 LAYOUTS = ("publisher", "xares")
 
@@ -46,7 +46,7 @@ def test_every_dataset_opens_and_passes_its_check(miniatures: Path, card: str, l
     data = miniatures / layout
     dataset = open_task(card, data=data)
     assert dataset.origin == ("shards" if layout == "xares" else "publisher")
-    assert describe_task(dataset.card, data).found == dataset.source
+    assert describe_source(dataset.card, data) == dataset.source
     report = check_dataset(dataset)
     assert {problem.code for problem in report.problems} - SMALL == OWN.get((card, layout), set())
     errors = [problem for problem in report.problems if problem.severity == "error" and problem.code != "count"]
@@ -366,17 +366,17 @@ def test_an_archive_that_was_not_unpacked_is_named(tmp_path: Path) -> None:
 def test_a_known_dataset_given_as_a_folder_of_classes_is_told(tmp_path: Path) -> None:
     names_only(tmp_path / "Speech", ravdess_names())
     (note,) = open_task(str(tmp_path / "Speech")).problems
-    assert "looks like ravdess" in note
+    assert "looks like the published dataset ravdess" in note
 
 
 @pytest.mark.parametrize("card", CARDS)
 def test_what_is_not_at_hand_is_said_with_what_to_do(tmp_path: Path, card: str) -> None:
     for data in (None, tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(DataError, match=f"{card}: its data are not at hand; .*data fetch {card}"):
+        with pytest.raises(DataError, match=f"{card}: cannot find the data; .*data fetch {card}"):
             open_task(card, data=data)
-        assert describe_task(find_card(card), data).found is None
+        assert describe_source(find_card(card), data) is None
     (tmp_path / card).mkdir()
-    with pytest.raises(DataError, match="not at hand"):
+    with pytest.raises(DataError, match="cannot find the data"):
         open_task(card, data=tmp_path)
 
 

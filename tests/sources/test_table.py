@@ -241,7 +241,7 @@ def test_names_of_own_tasks(tmp_path: Path) -> None:
 
 def test_the_name_of_a_card_is_noticed(tmp_path: Path) -> None:
     path = write(tmp_path / "gtzan" / "m.csv", rows())
-    assert "also a built-in card's" in open_task(str(path)).problems[0]
+    assert "a built-in card is also named" in open_task(str(path)).problems[0]
     assert open_task(str(path), name="mine").problems == ()
 
 
@@ -295,7 +295,7 @@ def test_what_is_own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert is_own_data("pets.csv")
     assert not is_own_data("pets.yaml")
     assert not is_own_data("unknown")
-    with pytest.raises(UsageError, match="--group shape own data"):
+    with pytest.raises(UsageError, match="--group can be used with own data only"):
         open_task("esc50", group="x")
     with pytest.raises(UsageError, match=r"--kind.*did you mean multi-label"):
         open_task("pets.csv", kind="multilabel")

@@ -423,7 +423,7 @@ def _show(fields: dict[str, Any], as_json: bool) -> None:
 
 
 def _task_row(card: Card, cache: Path, data: Path | None, results: Path) -> dict[str, Any]:
-    from uwbench.sources.resolve import describe_task
+    from uwbench.sources.resolve import describe_source
 
     return {
         "name": card.name,
@@ -433,7 +433,7 @@ def _task_row(card: Card, cache: Path, data: Path | None, results: Path) -> dict
         "metric": card.metric,
         "version": card.version,
         "clips": card.size.clips if card.size else None,
-        "data": describe_task(card, data).found,
+        "data": describe_source(card, data),
         "cached": len(list(cache.glob(f"*/{card.name}/manifest.json"))),
         "scored": len(list(results.glob(f"*/*/*/{card.name}.json"))),
     }
