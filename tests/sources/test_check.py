@@ -51,7 +51,7 @@ def pets(tmp_path: Path, shared_data: Path) -> Pets:
 def test_nothing_is_found_in_good_data(pets: Pets) -> None:
     for decode in (True, False):
         report = pets.check(decode=decode)
-        assert report.problems == ()
+        assert report.findings == ()
         assert report.ok
         assert (report.task, report.clips, report.counts) == ("pets", 8, {"train": 6, "test": 2})
 
@@ -135,9 +135,9 @@ def test_a_planted_fault_is_found_and_nothing_else(
 ) -> None:
     plant(pets)
     report = pets.check()
-    found = {problem.code: problem for problem in report.problems}
-    assert set(found) == {code} | extra
-    assert (found[code].severity, found[code].clips) == (severity, clips)
+    findings = {finding.code: finding for finding in report.findings}
+    assert set(findings) == {code} | extra
+    assert (findings[code].severity, findings[code].clips) == (severity, clips)
     assert report.ok == (severity == "warning")
     assert json.loads(json.dumps(report.to_json()))["problems"][0].keys() == {"code", "severity", "message", "clips"}
 
@@ -147,7 +147,7 @@ def test_what_meets_the_validation_only_is_a_warning(pets: Pets) -> None:
     pets.rows[1] |= {"split": "valid", "group": "dog0"}
     pets.rows[5] |= {"split": "valid"}
     report = pets.check()
-    assert [(problem.code, problem.severity) for problem in report.problems] == [
+    assert [(finding.code, finding.severity) for finding in report.findings] == [
         ("duplicate-across", "warning"),
         ("group-across", "warning"),
     ]
@@ -156,12 +156,12 @@ def test_what_meets_the_validation_only_is_a_warning(pets: Pets) -> None:
 def test_without_decoding_bytes_are_compared(pets: Pets) -> None:
     same_audio_in_test(pets)
     truncated(pets)
-    assert {problem.code for problem in pets.check(decode=False).problems} == {"duplicate-across", "unreadable"}
+    assert {finding.code for finding in pets.check(decode=False).findings} == {"duplicate-across", "unreadable"}
 
 
 def test_a_pointer_is_told_from_damage(pets: Pets) -> None:
     pointer(pets)
-    assert "git lfs pull" in pets.check().problems[0].message
+    assert "git lfs pull" in pets.check().findings[0].message
 
 
 def with_size(dataset: Dataset, **size: object) -> Dataset:
@@ -171,18 +171,18 @@ def with_size(dataset: Dataset, **size: object) -> Dataset:
 
 def test_counts_are_held_against_the_card(shared_data: Path) -> None:
     dataset = open_task("mini_speech")
-    assert check_dataset(with_size(dataset, clips=120, splits={"train": 72})).problems == ()
-    problems = check_dataset(with_size(dataset, clips=121, splits={"train": 72, "test": 31})).problems
-    assert [problem.message for problem in problems] == [
-        "120 clips, and the card says 121",
-        "30 clips in 'test', and the card says 31",
+    assert check_dataset(with_size(dataset, clips=120, splits={"train": 72})).findings == ()
+    findings = check_dataset(with_size(dataset, clips=121, splits={"train": 72, "test": 31})).findings
+    assert [finding.message for finding in findings] == [
+        "120 clips, but the card says 121",
+        "30 clips in 'test', but the card says 31",
     ]
-    assert {(problem.code, problem.severity) for problem in problems} == {("count", "error")}
+    assert {(finding.code, finding.severity) for finding in findings} == {("count", "error")}
 
 
 def test_generated_tasks_pass() -> None:
     for name in ("mini_speech", "mini_sound", "mini_music"):
-        assert check_dataset(open_task(name)).problems == ()
+        assert check_dataset(open_task(name)).findings == ()
 
 
 def clip(name: str, label: str, split: str, shared: Path, **more: float) -> Clip:
@@ -196,7 +196,7 @@ def test_labels_outside_the_vocabulary_are_errors(shared_data: Path) -> None:
         (("sad", "train"), ("angry", "train"), ("sad", "test"), ("bored", "test"))
     )]  # fmt: skip
     report = check_dataset(Dataset(card, tuple(clips), "here"))
-    unknown = next(problem for problem in report.problems if problem.code == "label-unknown")
+    unknown = next(finding for finding in report.findings if finding.code == "label-unknown")
     assert (unknown.severity, unknown.clips) == ("error", ("3",))
 
 
@@ -210,8 +210,8 @@ def test_stretches_of_one_recording_across_splits(shared_data: Path) -> None:
         clip("2", "b", "test", shared_data),
     )
     dataset = Dataset(card, clips, "here")
-    problems = [p for p in check_dataset(dataset).problems if p.code not in ("class-missing", "silent")]
-    assert [(problem.code, problem.severity, problem.clips) for problem in problems] == [
+    findings = [f for f in check_dataset(dataset).findings if f.code not in ("class-missing", "silent")]
+    assert [(finding.code, finding.severity, finding.clips) for finding in findings] == [
         ("recording-across", "warning", ("9", "9x", "9y"))
     ]
 
@@ -223,8 +223,8 @@ def test_events_after_the_end_are_noticed(shared_data: Path) -> None:
         Clip("a", audio, (Event(4.0, 6.0, "Dog"),), split="train"),
         Clip("b", clip("1", "", "test", shared_data).audio, (Event(5.5, 6.0, "Dog"),), split="test"),
     )
-    problems = {problem.code: problem for problem in check_dataset(Dataset(card, clips, "here")).problems}
-    assert problems["event-outside"].clips == ("b",)
+    findings = {finding.code: finding for finding in check_dataset(Dataset(card, clips, "here")).findings}
+    assert findings["event-outside"].clips == ("b",)
 
 
 def test_what_a_card_tolerates_is_told_and_does_not_fail(shared_data: Path) -> None:
@@ -237,7 +237,7 @@ def test_what_a_card_tolerates_is_told_and_does_not_fail(shared_data: Path) -> N
     for tolerated, ok in (((), False), (("duplicates",), False), (("duplicates", "groups-cross"), True)):
         dataset = Dataset(card.model_copy(update={"tolerated": tolerated}), clips, "here")
         report = check_dataset(dataset)
-        assert {"duplicate-across", "group-across"} <= {problem.code for problem in report.problems}
+        assert {"duplicate-across", "group-across"} <= {finding.code for finding in report.findings}
         assert report.ok == ok
 
 

@@ -92,7 +92,7 @@ def check_voices(voices: Card, data: Path, shared: Path) -> None:
     assert isinstance(first.audio, AudioMember)
     assert read_bytes(first.audio) == recordings(shared, "george", 1)[0].read_bytes()
     assert first.group == "train0"
-    assert not [problem for problem in check_dataset(dataset).problems if problem.severity == "error"]
+    assert not [finding for finding in check_dataset(dataset).findings if finding.severity == "error"]
 
 
 def test_local_parquet_is_read(tmp_path: Path, snapshot: Path, shared_data: Path) -> None:

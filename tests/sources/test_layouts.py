@@ -48,8 +48,8 @@ def test_every_dataset_opens_and_passes_its_check(miniatures: Path, card: str, l
     assert dataset.origin == ("shards" if layout == "xares" else "publisher")
     assert describe_source(dataset.card, data) == dataset.source
     report = check_dataset(dataset)
-    assert {problem.code for problem in report.problems} - SMALL == OWN.get((card, layout), set())
-    errors = [problem for problem in report.problems if problem.severity == "error" and problem.code != "count"]
+    assert {finding.code for finding in report.findings} - SMALL == OWN.get((card, layout), set())
+    errors = [finding for finding in report.findings if finding.severity == "error" and finding.code != "count"]
     assert not errors
     assert sum(report.counts.values()) == report.clips == len(dataset.clips) > 0
     parts = {clip.split or clip.fold for clip in dataset.clips}
@@ -193,7 +193,7 @@ def test_a_listed_file_that_is_missing_is_found_by_the_check(tmp_path: Path, sha
     for path in gone.rglob("*.wav"):
         path.unlink()
     report = check_dataset(open_task("voxceleb1", data=tmp_path))
-    missing = next(problem for problem in report.problems if problem.code == "missing")
+    missing = next(finding for finding in report.findings if finding.code == "missing")
     assert len(missing.clips) == 9
     assert not report.ok
 

@@ -331,9 +331,9 @@ def _check_with_bar(dataset: Dataset) -> CheckReport:
 def _print_check(report: CheckReport) -> None:
     counts = ", ".join(f"{place} {count:,}" for place, count in report.counts.items())
     print(printable(f"{report.task}: {report.clips:,} clips from {report.source} ({counts})"))
-    for problem in report.problems:
-        print(printable(f"  {problem.severity}: {problem.message} [{problem.code}]"))
-    if not report.problems:
+    for finding in report.findings:
+        print(printable(f"  {finding.severity}: {finding.message} [{finding.code}]"))
+    if not report.findings:
         print("  no fault found")
     for fault in report.faults:
         print(printable(f"  known of the dataset: {fault}"))

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from uwbench.audio.clip import Clip, Event, Labels
+from uwbench.audio.clip import Clip, Labels
 from uwbench.cards.card import METRICS_OF_KIND, Card, Domain, Kind, Splits
 from uwbench.errors import InputError
-from uwbench.sources.dataset import natural_key
+from uwbench.sources.dataset import label_names, natural_key
 
 SEGMENT_S = 1.0  # window of segment-F1 for own frame tasks: DCASE's usual second
 
@@ -73,16 +73,10 @@ def _chance(labels: Sequence[Labels], kind: Kind, where: Path) -> float:
     if kind in ("transcription", "frame-multi-label"):
         return 0.0
     if kind == "multi-label":
-        counts = Counter(name for names in labels for name in set(_texts(names)))
+        counts = Counter(name for names in labels for name in set(label_names(names)))
         return round(min(sum(counts.values()) / (len(counts) * len(labels)), 0.999999), 6) if counts else 0.0
     counts = Counter(str(name) for name in labels)
     share = max(counts.values()) / len(labels)
     if share == 1:
         raise InputError(f"label: the clips that are tested all have the label {next(iter(counts))!r}", where=where)
     return round(share, 6)
-
-
-def _texts(labels: Labels) -> tuple[str, ...]:
-    if isinstance(labels, str):
-        return (labels,)
-    return tuple(item.label if isinstance(item, Event) else item for item in labels)

@@ -20,7 +20,7 @@ from uwbench.base.json_text import parse_json
 from uwbench.cards.card import Card
 from uwbench.cards.find import load_vocabulary
 from uwbench.errors import DataError
-from uwbench.sources.dataset import Reading, require_text, with_unique_ids
+from uwbench.sources.dataset import Reading, require_utf8, with_unique_ids
 from uwbench.sources.layouts import load_layout
 from uwbench.sources.layouts.base import Layout, visible
 
@@ -155,7 +155,7 @@ def _index_member(
     base = stem.rpartition("/")[2]
     if base.startswith("._"):
         return
-    require_text(member.name, path)
+    require_utf8(member.name, path)
     known = records if suffix == ".json" else audio
     if (suffix in SHARD_AUDIO or suffix == ".json") and stem in known:
         raise DataError(f"holds {member.name!r} twice", where=path)

@@ -22,7 +22,7 @@ from uwbench.base.json_text import parse_json
 from uwbench.base.registry import suggestion
 from uwbench.cards.card import Domain, Kind
 from uwbench.errors import InputError
-from uwbench.sources.dataset import AUDIO_SUFFIXES, Dataset, Reading, require_text, with_unique_ids
+from uwbench.sources.dataset import AUDIO_SUFFIXES, Dataset, Reading, require_utf8, with_unique_ids
 from uwbench.sources.own_card import make_card, task_name
 
 MANIFEST_SUFFIXES = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"})
@@ -168,7 +168,7 @@ def _classes(root: Path, problems: list[str]) -> dict[str, list[Path]]:
 
 def _relative(file: Path, folder: Path) -> str:
     name = file.relative_to(folder).as_posix()
-    require_text(name, folder)
+    require_utf8(name, folder)
     return name
 
 
