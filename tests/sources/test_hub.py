@@ -191,7 +191,7 @@ def test_audio_that_is_only_a_path_is_refused(tmp_path: Path) -> None:
     )
     (tmp_path / "esc50").mkdir()
     datasets.Dataset.from_list([row], features=features).to_parquet(str(tmp_path / "esc50" / "train.parquet"))
-    with pytest.raises(DataError, match="holds no encoded audio"):
+    with pytest.raises(DataError, match="contains no encoded audio"):
         open_task("esc50", data=tmp_path)
 
 
