@@ -331,9 +331,9 @@ def _check_with_bar(dataset: Dataset) -> CheckReport:
 def _print_check(report: CheckReport) -> None:
     counts = ", ".join(f"{place} {count:,}" for place, count in report.counts.items())
     print(printable(f"{report.task}: {report.clips:,} clips from {report.source} ({counts})"))
-    for problem in report.problems:
-        print(printable(f"  {problem.severity}: {problem.message} [{problem.code}]"))
-    if not report.problems:
+    for finding in report.findings:
+        print(printable(f"  {finding.severity}: {finding.message} [{finding.code}]"))
+    if not report.findings:
         print("  no fault found")
     for fault in report.faults:
         print(printable(f"  known of the dataset: {fault}"))
@@ -423,7 +423,7 @@ def _show(fields: dict[str, Any], as_json: bool) -> None:
 
 
 def _task_row(card: Card, cache: Path, data: Path | None, results: Path) -> dict[str, Any]:
-    from uwbench.sources.resolve import describe_task
+    from uwbench.sources.resolve import describe_source
 
     return {
         "name": card.name,
@@ -433,7 +433,7 @@ def _task_row(card: Card, cache: Path, data: Path | None, results: Path) -> dict
         "metric": card.metric,
         "version": card.version,
         "clips": card.size.clips if card.size else None,
-        "data": describe_task(card, data).found,
+        "data": describe_source(card, data),
         "cached": len(list(cache.glob(f"*/{card.name}/manifest.json"))),
         "scored": len(list(results.glob(f"*/*/*/{card.name}.json"))),
     }
