@@ -14,7 +14,8 @@ import numpy as np
 from uwbench.cards.protocol import Bootstrap
 from uwbench.cards.suite import Suite
 from uwbench.errors import UsageError
-from uwbench.results.bootstrap import generator, read_items, replicates, resamples_for, score_interval, seed_scores
+from uwbench.results.bootstrap import generator, replicates, resamples_for, score_interval, seed_scores
+from uwbench.results.items import read_items
 from uwbench.results.record import Method, Result
 
 if TYPE_CHECKING:
