@@ -288,7 +288,7 @@ def test_results_that_do_not_belong_together_are_never_averaged(tmp_path: Path) 
     with pytest.raises(UsageError, match="models"):
         averages([first, stranger], SUITE, "mlp")
     newer = first.model_copy(update={"task": first.task.model_copy(update={"version": 2})})
-    with pytest.raises(UsageError, match="held twice"):
+    with pytest.raises(UsageError, match="occurs twice"):
         averages([first, newer], SUITE, "mlp")
 
 
