@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from uwbench.cards.suite import Suite as SuiteCard
     from uwbench.pipeline import Report
     from uwbench.report.board import Board
-    from uwbench.report.compare import Comparison
 
 _FORMATS = ("csv", "md", "html", "json")
 
@@ -105,7 +104,7 @@ def compare(
     if as_json:
         print_json(asdict(found))
         return
-    _print_comparison(found)
+    _print(found)
 
 
 def sensitivity(
@@ -119,7 +118,7 @@ def sensitivity(
     """Show how ranks depend on choices: averages, Borda, the probe's settings, without each task and domain."""
     from dataclasses import asdict
 
-    from uwbench.report.sensitivity import sensitivity
+    from uwbench.report.sensitivity import sensitivity, sensitivity_view
 
     board = _board(results, merge, suite, protocol, references=False)
     found = sensitivity(board, _method(method))
@@ -128,14 +127,7 @@ def sensitivity(
     if as_json:
         print_json(asdict(found))
         return
-    table = _table(
-        f"Ranks under other views ({method})", "view", *(board.label(model) for model in found.models), "tau"
-    )
-    for view in found.views:
-        ranks = [str(view.ranks[model]) for model in found.models]
-        name = "Borda count" if view.kind == "borda" else f"{view.kind} {view.name}"
-        table.add_row(name, *ranks, "-" if view.tau is None else f"{view.tau:.2f}")
-    _print(table)
+    _print(sensitivity_view(board, found))
 
 
 def inflation(
@@ -300,48 +292,6 @@ def _render(board: Board, form: str, audio: dict[str, Path]) -> str:
 
         return render_html(board, audio=audio)
     return {"csv": render_csv, "md": render_markdown, "json": render_json}[form](board)
-
-
-def _print_comparison(found: Comparison) -> None:
-    table = _table(
-        f"{found.first} against {found.second} ({found.method}), {len(found.tasks)} of {found.of} tasks",
-        "task",
-        found.first,
-        found.second,
-        "difference",
-        "p",
-        "p (Holm)",
-        "effect h",
-    )
-    for row in found.tasks:
-        between = "" if row.low is None or row.high is None else f" [{row.low:+.3f}, {row.high:+.3f}]"
-        ps = ["-" if p is None else _p(p) for p in (row.p, row.p_corrected)]
-        difference = f"{row.difference:+.3f}{between}"
-        table.add_row(row.task, f"{row.first:.3f}", f"{row.second:.3f}", difference, *ps, f"{row.effect:+.2f}")
-    _print(table)
-    averages = _table(
-        "Averages", "average", found.first, found.second, "these tasks", "p", "tasks like these", "p", "ahead"
-    )
-    for row in found.overall:
-        these = f"{row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}]"
-        like = f"[{row.tasks_low:+.3f}, {row.tasks_high:+.3f}]"
-        averages.add_row(
-            row.average,
-            f"{row.first:.3f}",
-            f"{row.second:.3f}",
-            these,
-            _p(row.p),
-            like,
-            _p(row.tasks_p),
-            f"{row.ahead:.0%}",
-        )
-    _print(averages)
-    if found.left_out:
-        print(f"left out, not held by both: {', '.join(found.left_out)}")
-
-
-def _p(value: float) -> str:
-    return "<0.0001" if value < 1e-4 else f"{value:.4f}"
 
 
 def _table(title: str, *columns: str) -> Any:
