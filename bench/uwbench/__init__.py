@@ -1,16 +1,21 @@
-"""uwbench measures how good a frozen audio encoder is. The public functions are in `uwbench.api`."""
+"""uwbench measures how good a frozen audio encoder is. The public functions are those of `uwbench.api`."""
 
 from __future__ import annotations
 
 __version__ = "0.1.0"
 
-_API = ("extract", "folders", "leaderboard", "probe", "reproduce", "run")
-
 
 def __getattr__(name: str) -> object:
-    # Loaded when asked for: `import uwbench` must cost nothing.
-    if name in _API:
+    # `import uwbench` loads nothing; a public name loads what it needs when it is first used.
+    if not name.startswith("_"):
         from uwbench import api
 
-        return getattr(api, name)
+        if name in api.__all__:
+            return getattr(api, name)
     raise AttributeError(f"module 'uwbench' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    from uwbench import api
+
+    return sorted([*api.__all__, "__version__"])
