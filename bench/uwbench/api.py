@@ -778,6 +778,7 @@ __all__ = [
     "read_manifest",
     "reproduce",
     "sensitivity",
+    "task_names",
     "verify_cache",
     "write_figures",
 ]
