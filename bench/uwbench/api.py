@@ -2,11 +2,11 @@
 
     import uwbench
 
-    results = uwbench.evaluate("logmel", suite="mini")
-    results.to_frame()                                      # a pandas DataFrame, one row per score
-    embeddings = uwbench.load_embeddings("logmel", "mini_music")
-    embeddings.vectors.shape                                # (clips, layers, dim)
-    uwbench.leaderboard(suite="mini")
+    results = uwbench.evaluate(["logmel", "mfcc"], tasks="mini_music")
+    scores = results.to_frame()                                     # a pandas DataFrame, one row per score
+    embeddings = uwbench.load_embeddings("logmel", "mini_music")    # .vectors has the shape (clips, layers, dim)
+    comparison = uwbench.compare("logmel", "mfcc")
+    board = uwbench.leaderboard(suite="mini")
 
 `cache`, `data` and `results` name folders everywhere; without them, the environment variables UWBENCH_CACHE,
 UWBENCH_DATA and UWBENCH_RESULTS count, then the defaults (see `folders`). Errors are subclasses of `UwbenchError`.
@@ -668,9 +668,9 @@ def _models(models: ModelInput | Sequence[ModelInput] | None) -> list[ModelInput
     """Return one or many models as a list; a module that is an encoder may itself be a sequence of layers."""
     if models is None:
         return []
-    if isinstance(models, str | ModelSpec) or hasattr(models, "encode"):
+    if isinstance(models, str | ModelSpec) or hasattr(models, "encode") or not isinstance(models, Iterable):
         return [cast("ModelInput", models)]
-    return list(cast("Sequence[ModelInput]", models))
+    return list(cast("Iterable[ModelInput]", models))
 
 
 def _tasks(tasks: TaskInput | Sequence[TaskInput] | None) -> list[TaskInput]:

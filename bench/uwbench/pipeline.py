@@ -245,7 +245,7 @@ def probe_cached(
     stores, problems = open_encoders(folders.cache)
     if problems and not stores:  # the cache is not empty, it is damaged
         return Results(refused=tuple(problems), suite=suite)
-    names = [name for model in models for name in _cached_names(model, stores)]
+    names = [name for model in models for name in _cached_names(model, stores, folders.cache)]
     chosen = choose_stores(stores, names, folders.cache)
     scan = _cached_tasks(chosen, tasks, suite, folders)
     device = pick_device(device)
@@ -270,7 +270,7 @@ def find_cached(model: str | Encoder, task: TaskSpec | Dataset, cache: Path) -> 
     from uwbench.cache.store import open_encoders
 
     stores = open_encoders(cache)[0]
-    chosen = choose_stores(stores, _cached_names(model, stores), cache)
+    chosen = choose_stores(stores, _cached_names(model, stores, cache), cache)
     cached = {name for store in chosen for name in store.tasks()}
     name = str(task.source) if task.source in cached else open_dataset(task, None).card.name
     holding = [store for store in chosen if name in store.tasks()]
@@ -514,15 +514,20 @@ def _probe_cached_one(
         reporter.finished()
 
 
-def _cached_names(model: str | Encoder, stores: Sequence[EncoderStore]) -> list[str]:
-    """Return what a model is found by in the cache: its name, or the fingerprints made from an encoder's identity."""
-    if isinstance(model, str):
-        return [model]
+def _cached_names(model: str | Encoder, stores: Sequence[EncoderStore], cache: Path) -> list[str]:
+    """Return what finds a model in the cache: its name, or the fingerprints made from an encoder's identity."""
+    if isinstance(model, str) or not stores:
+        return [model if isinstance(model, str) else model.info.name]
     from uwbench.base.hashing import digest
 
     identity = digest(dict(model.info.identity))
-    records = [store.record for store in stores if digest(store.record.identity["encoder"]) == identity]
-    return [record.fingerprint for record in records] or [model.info.name]
+    fingerprints = [
+        store.record.fingerprint for store in stores if digest(store.record.identity["encoder"]) == identity
+    ]
+    if not fingerprints:
+        what = f"no embeddings of {model.info.name!r} with this identity are in {cache}"
+        raise UsageError(what, remedy="extract them first")
+    return fingerprints
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,11 @@ from typing import Any
 
 
 def parse_json(text: str | bytes, *, constants: bool = True) -> Any:
-    """Return the value of a JSON text; raise ValueError if it is not JSON, is nested too deeply, or
-    holds text that is not Unicode.
+    """Return the value of a JSON text.
 
-    JSON can escape half of a surrogate pair, which can be neither written to a file nor printed. Without `constants`,
-    NaN and infinities are refused too.
+    Raises ValueError if it is not JSON, is nested too deeply, or holds text that is not Unicode: JSON can escape
+    half of a surrogate pair, which can be neither written to a file nor printed. Without `constants`, NaN and
+    infinities are refused too.
     """
     if isinstance(text, bytes):
         text = text.decode(json.detect_encoding(text))
