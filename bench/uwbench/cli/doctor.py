@@ -8,9 +8,14 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import typer
+
+from uwbench.cli.options import Cache, Data, Json, Results, print_json
+from uwbench.errors import printable
 
 if TYPE_CHECKING:
     from uwbench.options import Folders
@@ -33,6 +38,26 @@ class Finding:
     ok: bool
     text: str
     remedy: str = ""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this module to the command line."""
+    app.command("doctor")(doctor)
+
+
+def doctor(cache: Cache = None, data: Data = None, results: Results = None, as_json: Json = False) -> None:
+    """Say what works on this machine, and what to do about the rest."""
+    from uwbench import api
+
+    findings = examine(api.folders(cache, data, results))
+    if as_json:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        for finding in findings:
+            print(printable(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.subject:<12} {finding.text}"))
+            if finding.remedy:
+                print(f"      {'':<12} -> {finding.remedy}")
+    raise typer.Exit(0 if all(finding.ok for finding in findings) else 1)
 
 
 def examine(folders: Folders) -> list[Finding]:
