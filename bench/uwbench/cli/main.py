@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from uwbench import __version__
 from uwbench.cli import board, cache, data, doctor, models, protocols, run, tasks
-from uwbench.cli.signals import leaving_in_time
+from uwbench.cli.signals import exit_soon_after_signal
 from uwbench.errors import UwbenchError, disk_error, printable
 
 _HELP = """Measure how good a frozen audio encoder is.
@@ -112,5 +112,5 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):  # a name that is not UTF-8 is shown by its escapes
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    with leaving_in_time(lambda: _line(_interrupted())):
+    with exit_soon_after_signal(lambda: _line(_interrupted())):
         app()

@@ -45,7 +45,7 @@ from uwbench.cli.options import (
     model_specs,
     split_names,
 )
-from uwbench.cli.signals import stopped_by_sigterm
+from uwbench.cli.signals import sigterm_interrupts
 from uwbench.errors import UsageError, printable
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def run(
     from uwbench import api
 
     options = _options(locals())
-    with stopped_by_sigterm():
+    with sigterm_interrupts():
         report = api.run(
             model_specs(model, weights, context, revision, trust_remote_code),
             split_names(task),
@@ -153,7 +153,7 @@ def extract(
     from uwbench import api
 
     options = _options(locals())
-    with stopped_by_sigterm():
+    with sigterm_interrupts():
         report = api.extract(
             model_specs(model, weights, context, revision, trust_remote_code),
             split_names(task),
@@ -196,7 +196,7 @@ def probe(
     from uwbench import api
 
     options = _options(locals())
-    with stopped_by_sigterm():
+    with sigterm_interrupts():
         report = api.probe(
             split_names(task),
             split_names(model),
