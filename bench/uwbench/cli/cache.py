@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
-from uwbench.cli.options import Cache, Json, print_json
-from uwbench.cli.tables import new_table, print_table
-from uwbench.errors import printable
+from uwbench import api
+from uwbench.api import printable
+from uwbench.cli import options as opt
+from uwbench.cli.tables import new_table, print_view
 
 
 def register(group: typer.Typer) -> None:
@@ -20,65 +21,55 @@ def register(group: typer.Typer) -> None:
     group.command("prune")(prune_cache)
 
 
-def list_cache(cache: Cache = None, as_json: Json = False) -> None:
+def list_cache(cache: opt.Cache = None, as_json: opt.Json = False) -> None:
     """List what the embeddings cache holds."""
-    from uwbench import api
-    from uwbench.cache.maintenance import holdings
-
-    root = api.folders(cache, None, None).cache
-    found, problems = holdings(root)
+    root = api.folders(cache).cache
+    entries, problems = api.list_cache(root)
     if as_json:
-        print_json([asdict(one) for one in found])
+        opt.print_json([asdict(entry) for entry in entries])
     else:
         table = new_table("model", "fingerprint", "task", "clips", "layers", "poolings", "MB")
-        for one in found:
-            poolings = ",".join(one.poolings)
+        for entry in entries:
             table.add_row(
-                printable(one.encoder),
-                one.fingerprint[:8],
-                one.task,
-                f"{one.clips:,}",
-                str(one.layers),
-                poolings,
-                f"{one.bytes / 1e6:.2f}",
+                entry.encoder,
+                entry.fingerprint[:8],
+                entry.task,
+                f"{entry.clips:,}",
+                str(entry.layers),
+                ",".join(entry.poolings),
+                f"{entry.bytes / 1e6:.2f}",
             )
-        print_table(table)
-        print(f"{root}: {sum(one.bytes for one in found) / 1e6:.1f} MB")
-    _print_problems(problems)
+        print_view(table)
+        print(printable(f"{root}: {sum(entry.bytes for entry in entries) / 1e6:.1f} MB"))
+    _report_damage(problems)
 
 
-def verify_cache(cache: Cache = None) -> None:
+def verify_cache(cache: opt.Cache = None) -> None:
     """Check every part of the cache against its checksum."""
-    from uwbench import api
-    from uwbench.cache.maintenance import verify
-
-    root = api.folders(cache, None, None).cache
-    checked, damaged, problems = verify(root)
+    root = api.folders(cache).cache
+    checked, damaged, problems = api.verify_cache(root)
     for damage in damaged:
-        print(printable(f"{damage.path}: {damage.what}; the next extract of its task redoes it"))
-    print(f"{root}: {checked:,} parts checked, {len(damaged)} damaged")
+        print(printable(f"{damage.path}: {damage.what}; the next extract of its task writes it again"))
+    print(printable(f"{root}: {checked:,} parts checked, {len(damaged)} damaged"))
     if damaged:
         raise typer.Exit(1)
-    _print_problems(problems)
+    _report_damage(problems)
 
 
 def prune_cache(
-    cache: Cache = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    cache: opt.Cache = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be removed.")] = False,
 ) -> None:
-    """Remove what no manifest and no task refers to. Run it while nothing extracts."""
-    from uwbench import api
-    from uwbench.cache.maintenance import prune
-
-    root = api.folders(cache, None, None).cache
-    found = prune(root, dry_run=dry_run)
-    for one in found:
-        print(printable(f"{one.path}: {one.why}"))
+    """Remove files that no manifest and no task refers to. Run it while nothing extracts."""
+    root = api.folders(cache).cache
+    removed = api.prune_cache(root, dry_run=dry_run)
+    for file in removed:
+        print(printable(f"{file.path}: {file.why}"))
     verb = "would be freed" if dry_run else "freed"
-    print(f"{root}: {sum(one.bytes for one in found) / 1e6:.1f} MB {verb}")
+    print(printable(f"{root}: {sum(file.bytes for file in removed) / 1e6:.1f} MB {verb}"))
 
 
-def _print_problems(problems: list[str]) -> None:
+def _report_damage(problems: list[str]) -> None:
     for problem in problems:
         print(printable(f"damaged: {problem}"), file=sys.stderr)
     if problems:

@@ -1,9 +1,10 @@
-"""The command `uwbench`: parse, call, print, exit code. What the commands do is in `uwbench.api` and below."""
+"""The program `uwbench`: its commands, groups of commands and exit codes. The work itself is in `uwbench.api`."""
 
 from __future__ import annotations
 
 import errno
 import io
+import shlex
 import sys
 from typing import Annotated, Any, NoReturn
 
@@ -11,15 +12,15 @@ import typer
 from typer.core import TyperGroup
 
 from uwbench import __version__
+from uwbench.api import UwbenchError, disk_error, printable
 from uwbench.cli import board, cache, data, doctor, models, protocols, run, tasks
 from uwbench.cli.signals import exit_soon_after_signal
-from uwbench.errors import UwbenchError, disk_error, printable
 
 _HELP = """Measure how good a frozen audio encoder is.
 
     uwbench run -m logmel -s mini                            the built-in suite, no download
 
-    uwbench run -m WHISPER_FOLDER -t my/manifest.csv         own model, own data, no code
+    uwbench run -m WHISPER_FOLDER -t my/manifest.csv         your model, your data, no code
 
     uwbench extract --model uniwhisper --weights DIR --task esc50
 
@@ -30,7 +31,7 @@ _HELP = """Measure how good a frozen audio encoder is.
 
 
 class Group(TyperGroup):
-    """Prints this package's errors as one line and leaves with their exit code."""
+    """A group of commands that prints this package's errors as one line and exits with their code."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -38,7 +39,7 @@ class Group(TyperGroup):
         except UwbenchError as error:
             _fail(str(error), error.exit_code)
         except OSError as error:
-            if error.errno == errno.EPIPE:  # nobody reads any more; typer leaves without a word
+            if error.errno == errno.EPIPE:  # the reader is gone; typer exits silently
                 raise
             failure = disk_error(error)
             _fail(str(failure), failure.exit_code)
@@ -47,7 +48,7 @@ class Group(TyperGroup):
 
 
 class ListingGroup(Group):
-    """A group whose first word may also be a name to show: `uwbench tasks esc50` is `uwbench tasks show esc50`."""
+    """A group that takes a name for its hidden command `show`: `uwbench tasks esc50` is `uwbench tasks show esc50`."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args and args[0] not in self.commands:
@@ -62,12 +63,13 @@ def _fail(message: str, code: int) -> NoReturn:
 
 
 def _line(message: str) -> str:
-    # Not rich: a message may hold file names with brackets, and must never be read as markup.
+    # Without rich, which would read brackets in file names as markup.
     return f"uwbench: {printable(message)}"
 
 
 def _interrupted() -> str:
-    return f"interrupted; what was written is kept, run the same command again to go on: {' '.join(sys.argv[1:])}"
+    command = shlex.join(["uwbench", *sys.argv[1:]])
+    return f"interrupted; finished work is kept, run the same command again to resume: {command}"
 
 
 app = typer.Typer(
@@ -109,7 +111,7 @@ cache.register(_add_group("cache", "List, verify and prune the embeddings cache.
 
 def main() -> None:
     """Run the command line."""
-    for stream in (sys.stdout, sys.stderr):  # a name that is not UTF-8 is shown by its escapes
+    for stream in (sys.stdout, sys.stderr):  # prints file names that are not UTF-8
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     with exit_soon_after_signal(lambda: _line(_interrupted())):

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from uwbench.cli.options import Context, Data, Device, Json, RemoteCode, Revision, Weights, print_json
-from uwbench.cli.tables import new_table, print_fields, print_table
-from uwbench.errors import UsageError, printable
+from uwbench import api
+from uwbench.api import printable
+from uwbench.cli import options as opt
+from uwbench.cli.tables import new_table, print_fields, print_view
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from uwbench.encoders.base import EncoderInfo
     from uwbench.encoders.conformance import Conformance
 
 
@@ -26,18 +23,17 @@ def register(group: typer.Typer) -> None:
     group.command("check")(check_model)
 
 
-def list_models(ctx: typer.Context, as_json: Json = False) -> None:
+def list_models(ctx: typer.Context, as_json: opt.Json = False) -> None:
     """List the models known by name, show one, or check an encoder."""
     if ctx.invoked_subcommand is not None:
         return
-    from uwbench.encoders.catalogue import CATALOGUE
-
+    entries = api.list_models()
     if as_json:
-        print_json([asdict(entry) for entry in CATALOGUE])
+        opt.print_json([asdict(entry) for entry in entries])
         return
     table = new_table("model", "family", "size", "rate", "context", "hop", "layers", "licence", "trained on")
     table.columns[-1].max_width = 40
-    for entry in CATALOGUE:
+    for entry in entries:
         table.add_row(
             entry.name,
             entry.family,
@@ -49,48 +45,16 @@ def list_models(ctx: typer.Context, as_json: Json = False) -> None:
             entry.licence,
             entry.training_data,
         )
-    print_table(table)
-    print("Any Hugging Face id or folder of a known architecture, hear:MODULE and FILE.py:Class work too.")
+    print_view(table)
+    print("Also: any Hugging Face id or folder of a known architecture, hear:MODULE and FILE.py:Class.")
 
 
 def show_model(
-    name: Annotated[str, typer.Argument(help="A name of the catalogue, its hub id, or a folder with weights.")],
-    as_json: Json = False,
+    name: Annotated[str, typer.Argument(help="A model's name, its Hugging Face id, or a folder with weights.")],
+    as_json: opt.Json = False,
 ) -> None:
-    """Show one model in full: facts, what it was trained on, and its contamination flag for every task."""
-    from uwbench.base.registry import suggestion
-    from uwbench.cards.find import find_cards
-    from uwbench.encoders.catalogue import CATALOGUE
-    from uwbench.results.contamination import FLAGS, judge, read_lineage, stated, training_of
-
-    entries = {key: entry for entry in CATALOGUE for key in (entry.name, entry.hub_id) if key}
-    listed = None
-    if name in entries:
-        fields, name = asdict(entries[name]), entries[name].name
-    elif Path(name).expanduser().is_dir():
-        fields, listed = _folder_facts(name)
-        name = fields["name"]
-    else:
-        raise UsageError(f"unknown model {name!r}", remedy=suggestion(name, {entry.name for entry in CATALOGUE}))
-    training = stated(listed) if listed is not None else training_of(name, read_lineage())
-    if training is not None:
-        fields["trained_on"] = training.model_dump(mode="json", exclude={"names"}, exclude_none=True)
-    cards = find_cards()[0].values()
-    flags = {card.name: judge(card.name, name, listed, folds=card.folds is not None).flag for card in cards}
-    found = {flag: [task for task, own in flags.items() if own == flag] for flag in reversed(FLAGS)}
-    fields["contamination"] = {flag: tasks for flag, tasks in found.items() if tasks}
-    print_fields(fields, as_json)
-
-
-def _folder_facts(name: str) -> tuple[dict[str, Any], tuple[dict[str, Any], ...] | None]:
-    """Return what a folder of weights says of itself, and its own list of training data."""
-    from uwbench.encoders.base import ModelSpec
-    from uwbench.encoders.resolve import open_encoder
-
-    info = open_encoder(ModelSpec(name)).info
-    facts = ("name", "family", "parameters", "sample_rate", "context_s", "hop_s", "licence")
-    fields = {fact: getattr(info, fact) for fact in facts}
-    return {**fields, "layers": len(info.layers)}, info.training_data
+    """Show one model in full: facts, training data, and its contamination flag for every task."""
+    print_fields(api.describe_model(name), as_json=as_json)
 
 
 def check_model(
@@ -98,63 +62,43 @@ def check_model(
     task: Annotated[
         str | None, typer.Option("-t", "--task", help="Take the audio of this card, manifest or folder.")
     ] = None,
-    data: Data = None,
-    weights: Weights = None,
-    context: Context = "full",
-    revision: Revision = None,
-    device: Device = "auto",
-    trust_remote_code: RemoteCode = False,
-    as_json: Json = False,
+    data: opt.Data = None,
+    weights: opt.Weights = None,
+    context: opt.Context = api.Context.FULL,
+    revision: opt.Revision = None,
+    device: opt.Device = "auto",
+    trust_remote_code: opt.RemoteCode = False,
+    as_json: opt.Json = False,
 ) -> None:
     """Measure what an encoder promises: frame hop, independence of batch mates, determinism, speed.
 
-    On clips of a task's audio; without --task, on sounds that are computed on the spot.
+    Uses clips of a task's audio; without --task, generated sounds.
     """
-    from uwbench.base.device import pick_device
-    from uwbench.cli.options import model_specs
-    from uwbench.encoders.conformance import check_encoder
-    from uwbench.encoders.resolve import open_encoder
-
-    encoder = open_encoder(model_specs([model], weights, context, revision, trust_remote_code)[0])
-    clips, audio = _clips_of(task, data, encoder.info.sample_rate)
-    found = check_encoder(encoder, clips=clips, device=pick_device(device))
+    spec = api.ModelSpec(model, weights, context.value, revision, trust_remote_code)
+    conformance = api.check_encoder(spec, task=task, data=data, device=device)
     if as_json:
-        print_json({**found.to_json(), "audio": audio})
+        opt.print_json(conformance.to_json())
     else:
-        _print_conformance(found, encoder.info, audio)
-    raise typer.Exit(1 if found.problems else 0)
+        _print_conformance(conformance)
+    raise typer.Exit(1 if conformance.problems else 0)
 
 
-def _clips_of(task: str | None, data: Path | None, rate: int) -> tuple[list[np.ndarray], str]:
-    """Return four clips out of a task, spread over it, and where they come from in words."""
-    from uwbench import api
-
-    dataset = api.open_task(task or "mini_sound", data=api.folders(None, data, None).data)
-    clips = [dataset.clips[len(dataset.clips) * index // 4] for index in range(min(4, len(dataset.clips)))]
-    if not clips:
-        raise UsageError("holds no clip", where=f"--task {task}")
-    decoded = [api.decode(clip.audio, rate, start_s=clip.start_s, end_s=clip.end_s) for clip in clips]
-    if task is None:
-        return decoded, f"{len(clips)} generated sounds of mini_sound; give --task for real audio"
-    return decoded, f"{len(clips)} clips of {dataset.card.name} ({dataset.source})"
-
-
-def _print_conformance(found: Conformance, info: EncoderInfo, audio: str) -> None:
-    from uwbench.encoders.conformance import BATCH_TOLERANCE
-
-    how = {"padded": "padded to the longest", "equal-length": "with mates of its length", "single": "one by one"}
+def _print_conformance(conformance: Conformance) -> None:
+    info = conformance.info
+    batches = {"padded": "padded to the longest", "equal-length": "of equal lengths", "single": "of one clip"}
+    deviation = f"{conformance.batch_deviation:.2g} in batches {batches[info.batching]}"
     rows = {
-        "model": found.model,
-        "audio": audio,
+        "model": conformance.model,
+        "audio": conformance.audio,
         "layers": f"{len(info.layers)} of {info.dim} values",
-        "hop": f"{found.hop_seconds * 1000:.4g} ms ({info.hop_s * 1000:.4g} ms declared)",
-        "batch deviation": f"{found.batch_deviation:.2g} ({how[info.batching]}; at most {BATCH_TOLERANCE:g})",
-        "deterministic": "yes" if found.deterministic else "no",
-        "clips a second": f"{found.clips_per_second:.3g}, of 1 to 4.3 s each",
+        "hop": f"{conformance.hop_seconds * 1000:.4g} ms ({info.hop_s * 1000:.4g} ms declared)",
+        "batch deviation": f"{deviation} (at most {api.BATCH_TOLERANCE:g})",
+        "deterministic": "yes" if conformance.deterministic else "no",
+        "clips per second": f"{conformance.clips_per_second:.3g}, of 1 to 4.3 s each",
     }
     for name, value in rows.items():
         print(printable(f"{name:<16} {value}"))
-    for problem in found.problems:
+    for problem in conformance.problems:
         print(printable(f"problem: {problem}"))
-    if not found.problems:
+    if not conformance.problems:
         print("no problem found")

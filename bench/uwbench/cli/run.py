@@ -1,56 +1,21 @@
-"""The commands that work: run, extract, probe, reproduce."""
+"""The commands that compute: run, extract, probe, reproduce."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperCommand
 
-from uwbench.cli.options import (
-    AllowMissing,
-    AllowOutside,
-    BatchSeconds,
-    Cache,
-    Context,
-    Data,
-    Device,
-    Domain,
-    Dtype,
-    Engine,
-    Force,
-    GroupColumn,
-    Json,
-    Kind,
-    Label,
-    Layers,
-    Limit,
-    Method,
-    Models,
-    Name,
-    Pooling,
-    Protocol,
-    Quiet,
-    RemoteCode,
-    Results,
-    Revision,
-    Seed,
-    Suite,
-    Tasks,
-    TextEncoder,
-    Weights,
-    Workers,
-    model_specs,
-    split_names,
-)
+from uwbench import api
+from uwbench.api import ExtractOptions, ProbeOptions, UsageError, printable
+from uwbench.cli import options as opt
 from uwbench.cli.signals import sigterm_interrupts
-from uwbench.errors import UsageError, printable
 
 if TYPE_CHECKING:
-    from uwbench.options import Folders, Options
-    from uwbench.pipeline import Report, Reporter
+    from uwbench.pipeline import Reporter, Results
 
 
 class TaskCommand(TyperCommand):
@@ -71,207 +36,202 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    model: Models = None,
-    task: Tasks = None,
-    suite: Suite = None,
-    protocol: Protocol = "uwbench-1",
-    method: Method = "mlp,knn",
-    weights: Weights = None,
-    context: Context = "full",
-    layers: Layers = "last",
-    pooling: Pooling = "mean,mean-all",
-    dtype: Dtype = "fp32",
-    device: Device = "auto",
-    batch_seconds: BatchSeconds = None,
-    workers: Workers = None,
-    seed: Seed = 0,
-    limit: Limit = None,
-    force: Force = False,
-    engine: Engine = "local",
-    allow_missing: AllowMissing = 0,
-    text_encoder: TextEncoder = None,
-    label: Label = None,
-    group: GroupColumn = None,
-    name: Name = None,
-    kind: Kind = None,
-    domain: Domain = "sound",
-    allow_outside: AllowOutside = False,
-    trust_remote_code: RemoteCode = False,
-    revision: Revision = None,
-    cache: Cache = None,
-    data: Data = None,
-    results: Results = None,
-    quiet: Quiet = False,
-    as_json: Json = False,
+    model: opt.Models = None,
+    task: opt.Tasks = None,
+    suite: opt.Suite = None,
+    protocol: opt.Protocol = "uwbench-1",
+    method: opt.Methods = "mlp,knn",
+    weights: opt.Weights = None,
+    context: opt.Context = api.Context.FULL,
+    layers: opt.Layers = "last",
+    pooling: opt.Pooling = "mean,mean-all",
+    dtype: opt.Dtype = api.Dtype.FP32,
+    device: opt.Device = "auto",
+    batch_seconds: opt.BatchSeconds = None,
+    workers: opt.Workers = None,
+    seed: opt.Seed = 0,
+    limit: opt.Limit = None,
+    force: opt.Force = False,
+    engine: opt.Engine = api.Engine.LOCAL,
+    allow_missing: opt.AllowMissing = 0,
+    text_encoder: opt.TextEncoder = None,
+    label: opt.Label = None,
+    group: opt.Group = None,
+    name: opt.Name = None,
+    kind: opt.Kind = None,
+    domain: opt.Domain = api.Domain.SOUND,
+    allow_outside: opt.AllowOutside = False,
+    trust_remote_code: opt.RemoteCode = False,
+    revision: opt.Revision = None,
+    cache: opt.Cache = None,
+    data: opt.Data = None,
+    results: opt.Results = None,
+    quiet: opt.Quiet = False,
+    as_json: opt.Json = False,
 ) -> None:
-    """Extract, probe and print the leaderboard. What is cached is not encoded again."""
-    from uwbench import api
-
-    options = _options(locals())
+    """Extract, probe and print the scores. Cached clips are not re-encoded."""
     with sigterm_interrupts():
-        report = api.run(
-            model_specs(model, weights, context, revision, trust_remote_code),
-            split_names(task),
-            _folders(cache, data, results),
-            options,
+        report = api.evaluate(
+            opt.model_specs(model, weights, context, revision, trust_remote_code),
+            opt.task_specs(task, label, group, name, kind, domain, allow_outside),
             suite=suite,
+            protocol=protocol,
+            methods=opt.split_commas(method),
+            data=data,
+            cache=cache,
+            results=results,
+            device=device,
+            extract=ExtractOptions(
+                layers=layers,
+                poolings=tuple(opt.split_commas(pooling)),
+                dtype=dtype,
+                batch_seconds=batch_seconds,
+                workers=workers,
+                limit=limit,
+                force=force,
+                engine=engine,
+            ),
+            probe=ProbeOptions(seed, allow_missing, text_encoder, argv=_argv()),
             reporter=_reporter(quiet),
         )
-    _finish(report, suite, as_json)
+    _print_scores(report, as_json=as_json)
+    _leave(report)
 
 
 def extract(
-    model: Models = None,
-    task: Tasks = None,
-    suite: Suite = None,
-    weights: Weights = None,
-    context: Context = "full",
-    layers: Layers = "last",
-    pooling: Pooling = "mean,mean-all",
-    dtype: Dtype = "fp32",
-    device: Device = "auto",
-    batch_seconds: BatchSeconds = None,
-    workers: Workers = None,
-    limit: Limit = None,
-    force: Force = False,
-    engine: Engine = "local",
-    part: Annotated[str | None, typer.Option("--part", help="I/N: this machine's share of the parts, from 1.")] = None,
-    label: Label = None,
-    group: GroupColumn = None,
-    name: Name = None,
-    kind: Kind = None,
-    domain: Domain = "sound",
-    allow_outside: AllowOutside = False,
-    trust_remote_code: RemoteCode = False,
-    revision: Revision = None,
-    cache: Cache = None,
-    data: Data = None,
-    results: Results = None,
-    quiet: Quiet = False,
+    model: opt.Models = None,
+    task: opt.Tasks = None,
+    suite: opt.Suite = None,
+    weights: opt.Weights = None,
+    context: opt.Context = api.Context.FULL,
+    layers: opt.Layers = "last",
+    pooling: opt.Pooling = "mean,mean-all",
+    dtype: opt.Dtype = api.Dtype.FP32,
+    device: opt.Device = "auto",
+    batch_seconds: opt.BatchSeconds = None,
+    workers: opt.Workers = None,
+    limit: opt.Limit = None,
+    force: opt.Force = False,
+    engine: opt.Engine = api.Engine.LOCAL,
+    part: Annotated[
+        str | None, typer.Option("--part", metavar="I/N", help="Extract the I-th of N shares, from 1.")
+    ] = None,
+    label: opt.Label = None,
+    group: opt.Group = None,
+    name: opt.Name = None,
+    kind: opt.Kind = None,
+    domain: opt.Domain = api.Domain.SOUND,
+    allow_outside: opt.AllowOutside = False,
+    trust_remote_code: opt.RemoteCode = False,
+    revision: opt.Revision = None,
+    cache: opt.Cache = None,
+    data: opt.Data = None,
+    results: opt.Results = None,
+    quiet: opt.Quiet = False,
 ) -> None:
-    """Put embeddings into the cache. Without tasks: every task of the suite whose data is at hand."""
-    from uwbench import api
-
-    options = _options(locals())
+    """Put embeddings into the cache. Without -t: every task of the suite whose data is on this machine."""
     with sigterm_interrupts():
         report = api.extract(
-            model_specs(model, weights, context, revision, trust_remote_code),
-            split_names(task),
-            folders=_folders(cache, data, results),
-            options=options,
+            opt.model_specs(model, weights, context, revision, trust_remote_code),
+            opt.task_specs(task, label, group, name, kind, domain, allow_outside),
             suite=suite,
+            data=data,
+            cache=cache,
+            results=results,
+            device=device,
+            extract=ExtractOptions(
+                layers=layers,
+                poolings=tuple(opt.split_commas(pooling)),
+                dtype=dtype,
+                batch_seconds=batch_seconds,
+                workers=workers,
+                limit=limit,
+                force=force,
+                engine=engine,
+                part=_part(part),
+            ),
             reporter=_reporter(quiet),
         )
-    for name_, task_, done in report.extractions:
-        if done is None:
-            print(printable(f"{name_}  {task_}: everything was cached"))
+    for model_name, task_name, extraction in report.extractions:
+        if extraction is None:
+            print(printable(f"{model_name}  {task_name}: all clips were cached"))
         else:
-            print(printable(f"{name_}  {task_}: {done.encoded:,} clips in {done.seconds:.1f} s"))
+            print(printable(f"{model_name}  {task_name}: {extraction.encoded:,} clips in {extraction.seconds:.1f} s"))
     _leave(report)
 
 
 def probe(
-    task: Tasks = None,
-    model: Models = None,
-    suite: Suite = None,
-    protocol: Protocol = "uwbench-1",
-    method: Method = "mlp,knn",
-    device: Device = "auto",
-    seed: Seed = 0,
-    allow_missing: AllowMissing = 0,
-    text_encoder: TextEncoder = None,
-    label: Label = None,
-    group: GroupColumn = None,
-    name: Name = None,
-    kind: Kind = None,
-    domain: Domain = "sound",
-    allow_outside: AllowOutside = False,
-    cache: Cache = None,
-    data: Data = None,
-    results: Results = None,
-    quiet: Quiet = False,
-    as_json: Json = False,
+    task: opt.Tasks = None,
+    model: opt.Models = None,
+    suite: opt.Suite = None,
+    protocol: opt.Protocol = "uwbench-1",
+    method: opt.Methods = "mlp,knn",
+    device: opt.Device = "auto",
+    seed: opt.Seed = 0,
+    allow_missing: opt.AllowMissing = 0,
+    text_encoder: opt.TextEncoder = None,
+    label: opt.Label = None,
+    group: opt.Group = None,
+    name: opt.Name = None,
+    kind: opt.Kind = None,
+    domain: opt.Domain = api.Domain.SOUND,
+    allow_outside: opt.AllowOutside = False,
+    cache: opt.Cache = None,
+    data: opt.Data = None,
+    results: opt.Results = None,
+    quiet: opt.Quiet = False,
+    as_json: opt.Json = False,
 ) -> None:
-    """Score tasks from the cache, without audio or encoder. Without models: every model in the cache."""
-    from uwbench import api
-
-    options = _options(locals())
+    """Score tasks from the cache, without audio or encoder. Without -m: every model in the cache."""
     with sigterm_interrupts():
         report = api.probe(
-            split_names(task),
-            split_names(model),
-            folders=_folders(cache, data, results),
-            options=options,
+            opt.model_names(model),
+            opt.task_specs(task, label, group, name, kind, domain, allow_outside),
             suite=suite,
+            protocol=protocol,
+            methods=opt.split_commas(method),
+            data=data,
+            cache=cache,
+            results=results,
+            device=device,
+            probe=ProbeOptions(seed, allow_missing, text_encoder, argv=_argv()),
             reporter=_reporter(quiet),
         )
-    _finish(report, suite, as_json)
+    _print_scores(report, as_json=as_json)
+    _leave(report)
 
 
 def reproduce(
     result: Annotated[Path, typer.Argument(help="A result file.")],
-    device: Device = "auto",
-    text_encoder: TextEncoder = None,
-    cache: Cache = None,
-    data: Data = None,
-    results: Results = None,
+    device: opt.Device = "auto",
+    text_encoder: opt.TextEncoder = None,
+    cache: opt.Cache = None,
+    data: Annotated[Path | None, typer.Option("--data", hidden=True)] = None,
+    results: Annotated[Path | None, typer.Option("--results", hidden=True)] = None,
 ) -> None:
-    """Score a result again from the cache and say equal, or what differs."""
-    from uwbench import api
-    from uwbench.options import Options
-
-    own = Options(device=device, text_encoder=text_encoder)
-    found = api.reproduce(result, folders=_folders(cache, data, results), options=own)
-    for line in found.context:
+    """Score a result again from the cache, and print equal or the differences."""
+    del data, results  # accepted for scripts; only the cache and the result file are read
+    reproduction = api.reproduce(result, cache=cache, device=device, text_encoder=text_encoder)
+    for line in reproduction.context:
         print(printable(f"note: {line}"), file=sys.stderr)
-    for line in found.differences:
+    for line in reproduction.differences:
         print(printable(line))
-    print(printable(f"{found.model}, {found.task}: {'equal' if found.equal else 'differs'}"))
-    raise typer.Exit(0 if found.equal else 1)
+    verdict = "equal" if reproduction.equal else "differs"
+    print(printable(f"{reproduction.model}, {reproduction.task}: {verdict}"))
+    raise typer.Exit(0 if reproduction.equal else 1)
 
 
-def _options(given: dict[str, Any]) -> Options:
-    """Build the options of a run from a command's arguments."""
-    from uwbench.options import Options
-
-    methods = tuple(split_names([given.get("method", "mlp,knn")]))
-    unknown = [name for name in methods if name not in ("mlp", "knn")]
-    if unknown or not methods:
-        raise UsageError(f"{given['method']!r} is not mlp, knn or mlp,knn", where="--method")
-    dtype = given.get("dtype", "fp32")
-    if dtype not in ("fp32", "bf16"):
-        raise UsageError(f"{dtype!r} is not one of fp32, bf16", where="--dtype")
-    engine = given.get("engine", "local")
-    if engine not in ("local", "ray"):
-        raise UsageError(f"{engine!r} is not one of local, ray", where="--engine")
-    plain = ("protocol", "layers", "batch_seconds", "workers", "seed", "limit", "force", "allow_missing", "label")
-    more = ("group", "name", "kind", "domain", "allow_outside", "device", "text_encoder")
-    return Options(
-        methods=methods,
-        dtype=dtype,
-        engine=engine,
-        poolings=tuple(split_names([given.get("pooling", "mean,mean-all")])),
-        part=_share(given.get("part")),
-        argv=("uwbench", *map(printable, sys.argv[1:])),
-        **{key: given[key] for key in (*plain, *more) if key in given},
-    )
-
-
-def _share(part: str | None) -> tuple[int, int] | None:
-    if part is None:
+def _part(text: str | None) -> tuple[int, int] | None:
+    if text is None:
         return None
-    index, _, count = part.partition("/")
-    if not (index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
-        raise UsageError(f"{part!r} is not I/N with 1 <= I <= N", where="--part")
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal()):
+        raise UsageError(f"{text!r} is not I/N, as in 1/4", where="--part")
     return int(index), int(count)
 
 
-def _folders(cache: Path | None, data: Path | None, results: Path | None) -> Folders:
-    from uwbench import api
-
-    if data is not None and not data.is_dir():
-        raise UsageError("is no folder", where=f"--data {data}")
-    return api.folders(cache, data, results)
+def _argv() -> tuple[str, ...]:
+    return ("uwbench", *map(printable, sys.argv[1:]))
 
 
 def _reporter(quiet: bool) -> Reporter | None:
@@ -282,17 +242,19 @@ def _reporter(quiet: bool) -> Reporter | None:
     return TerminalReporter()
 
 
-def _finish(report: Report, suite: str | None, as_json: bool) -> None:
-    from uwbench.cli.board import print_report
+def _print_scores(report: Results, *, as_json: bool) -> None:
+    if as_json:
+        opt.print_json([result.model_dump(mode="json", by_alias=True) for _, result in report.results])
+    elif report.results:
+        from uwbench.cli.tables import open_console
 
-    print_report(report, suite, as_json=as_json)
-    _leave(report)
+        open_console().print(report)
 
 
-def _leave(report: Report) -> None:
+def _leave(report: Results) -> NoReturn:
     sys.stdout.flush()
     for line in report.missing:
-        print(printable(f"not here: {line}"), file=sys.stderr)
+        print(printable(f"missing: {line}"), file=sys.stderr)
     for line in report.failures:
         print(printable(f"failed: {line}"), file=sys.stderr)
     raise typer.Exit(report.exit_code)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from uwbench.cli.options import Cache, Data, Json, Results, print_json
-from uwbench.cli.tables import new_table, print_fields, print_table
-from uwbench.errors import printable
-
-if TYPE_CHECKING:
-    from uwbench.cards.card import Card
+from uwbench import api
+from uwbench.api import printable
+from uwbench.cli import options as opt
+from uwbench.cli.tables import new_table, print_fields, print_view
 
 
 def register(group: typer.Typer) -> None:
@@ -24,68 +23,48 @@ def register(group: typer.Typer) -> None:
 
 
 def list_tasks(
-    ctx: typer.Context, data: Data = None, cache: Cache = None, results: Results = None, as_json: Json = False
+    ctx: typer.Context,
+    data: opt.Data = None,
+    cache: opt.Cache = None,
+    results: opt.Results = None,
+    as_json: opt.Json = False,
 ) -> None:
     """List the tasks, show a card in full, or check a card."""
     if ctx.invoked_subcommand is not None:
         return
-    from uwbench import api
-    from uwbench.cards.find import find_cards
-
-    folders = api.folders(cache, data, results)
-    cards, problems = find_cards()
-    rows = [_task_row(card, folders.cache, folders.data, folders.results) for card in cards.values()]
+    rows, problems = api.list_tasks(cache=cache, data=data, results=results)
     if as_json:
-        print_json(rows)
+        opt.print_json([asdict(row) for row in rows])
     else:
         table = new_table("task", "title", "domain", "kind", "metric", "clips", "data here", "cached", "scored")
-        for row in sorted(rows, key=lambda row: (row["domain"], row["name"])):
-            clips = f"{row['clips']:,}" if row["clips"] else "-"
-            here = "yes" if row["data"] else "no"
-            counts = (str(row["cached"] or "-"), str(row["scored"] or "-"))
-            table.add_row(row["name"], row["title"], row["domain"], row["kind"], row["metric"], clips, here, *counts)
-        print_table(table)
-        print("cached, scored: by how many models. uwbench tasks NAME prints a card in full.")
+        for row in sorted(rows, key=lambda row: (row.domain, row.name)):
+            table.add_row(
+                row.name,
+                row.title,
+                row.domain,
+                row.kind,
+                row.metric,
+                f"{row.clips:,}" if row.clips else "-",
+                "yes" if row.data else "no",
+                str(row.cached or "-"),
+                str(row.scored or "-"),
+            )
+        print_view(table)
+        print("cached, scored: number of models. uwbench tasks NAME shows a card in full.")
     for problem in problems:
         print(printable(f"skipped: {problem}"), file=sys.stderr)
 
 
-def show_task(name: Annotated[str, typer.Argument(help="A card's name or file.")], as_json: Json = False) -> None:
+def show_task(name: Annotated[str, typer.Argument(help="A card's name or file.")], as_json: opt.Json = False) -> None:
     """Show a task card in full."""
-    card = card_of(name)
+    card = api.load_card(name)
     fields = card.model_dump(mode="json", exclude_defaults=True)
     if card.size is not None and card.size.download_gb is None and not as_json:
-        fields["size"]["download_gb"] = "unknown; data fetch shows it as soon as the server has told it"
-    print_fields(fields, as_json)
-
-
-def card_of(name: str) -> Card:
-    """Return a built-in card by its name, or one by its file."""
-    from uwbench.cards.find import find_card, load_card
-
-    return load_card(Path(name)) if name.endswith((".yaml", ".yml")) else find_card(name)
+        fields["size"]["download_gb"] = "unknown; data fetch shows it once the server reports it"
+    print_fields(fields, as_json=as_json)
 
 
 def check_card(path: Annotated[Path, typer.Argument(help="A card file.")]) -> None:
     """Check a task card: fields, vocabulary, kind and metric."""
-    from uwbench.cards.find import load_card
-
-    card = load_card(path)
+    card = api.load_card(path)
     print(printable(f"{path}: {card.title}, {card.kind}, {card.metric}, version {card.version}: no fault found"))
-
-
-def _task_row(card: Card, cache: Path, data: Path | None, results: Path) -> dict[str, Any]:
-    from uwbench.sources.resolve import describe_task
-
-    return {
-        "name": card.name,
-        "title": card.title,
-        "domain": card.domain,
-        "kind": card.kind,
-        "metric": card.metric,
-        "version": card.version,
-        "clips": card.size.clips if card.size else None,
-        "data": describe_task(card, data).found,
-        "cached": len(list(cache.glob(f"*/{card.name}/manifest.json"))),
-        "scored": len(list(results.glob(f"*/*/*/{card.name}.json"))),
-    }
