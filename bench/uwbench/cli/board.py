@@ -106,7 +106,7 @@ def sensitivity(
 ) -> None:
     """Show how ranks depend on choices: averages, Borda count, probe settings, leaving out each task and domain."""
     board = api.leaderboard(_result_folders(results, merge), suite=suite, protocol=protocol, references=False)
-    ranks = board.sensitivity(method=method)
+    ranks = board.sensitivity(method=method.value)
     if ranks is None:
         raise UsageError("fewer than two models have the same tasks", remedy="run the missing tasks")
     if as_json:
