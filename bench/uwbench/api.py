@@ -84,10 +84,10 @@ if TYPE_CHECKING:
     from uwbench.pipeline import Model, Reporter, Results
     from uwbench.probes.reproduce import Reproduction
     from uwbench.probes.selection_bias import Inflation
-    from uwbench.report.board import Board
     from uwbench.report.compare import Comparison
+    from uwbench.report.leaderboard import Leaderboard
     from uwbench.report.listings import TaskRow, describe_model
-    from uwbench.report.sensitivity import Sensitivity
+    from uwbench.report.sensitivity import Sensitivity, sensitivity_view
     from uwbench.sources.check import CheckReport
     from uwbench.sources.dataset import Dataset
     from uwbench.sources.resolve import is_own_data
@@ -107,6 +107,7 @@ _LAZY = {
     "describe_model": "uwbench.report.listings",
     "BATCH_TOLERANCE": "uwbench.encoders.conformance",
     "free_bytes": "uwbench.cache.store",
+    "sensitivity_view": "uwbench.report.sensitivity",
     "is_own_data": "uwbench.sources.resolve",
     # For the companion, until it imports them from uwbench.base.
     **dict.fromkeys(("write_atomically", "write_in_place"), "uwbench.base.atomic"),
@@ -303,22 +304,24 @@ def leaderboard(
     protocol: str = "uwbench-1",
     references: bool = True,
     contaminated: str = Contaminated.KEEP,
-) -> Board:
-    """Return the board of the results under one or several folders.
+) -> Leaderboard:
+    """Return the leaderboard of the results under one or several folders.
 
     Without `suite`, its tasks are whatever the results hold. `references` adds published rows. `contaminated` is `keep`
     (mark scores of tasks that a model was trained on) or `drop` (leave them out).
     """
     from uwbench.cards.find import find_suite
     from uwbench.report.board import build_board
+    from uwbench.report.leaderboard import Leaderboard
 
-    return build_board(
+    board = build_board(
         _result_folders(results),
         suite=find_suite(suite) if suite else None,
         protocol=protocol,
         references=references,
         contaminated=choice(Contaminated, contaminated, "--contaminated").value,
     )
+    return Leaderboard(board)
 
 
 def compare(
@@ -356,10 +359,8 @@ def sensitivity(
 
     None if fewer than two models hold the same tasks.
     """
-    from uwbench.report.sensitivity import sensitivity
-
     board = leaderboard(results, suite=suite, protocol=protocol, references=False)
-    return sensitivity(board, choice(Method, method, "--method").value)
+    return board.sensitivity(method=choice(Method, method, "--method").value)
 
 
 def write_figures(
@@ -374,10 +375,8 @@ def write_figures(
 
     `formats` are some of svg, png and pdf. Raises UsageError for another, or if there is no score to draw.
     """
-    from uwbench.report.figures import write_figures
-
     board = leaderboard(results, suite=suite, protocol=protocol, references=False)
-    return write_figures(board, Path(output), formats=formats)
+    return board.write_figures(output, formats=formats)
 
 
 def model_card(
@@ -392,7 +391,7 @@ def model_card(
     from uwbench.report.model_card import mteb_results, render_eval_results, render_model_index
 
     form = choice(CardFormat, format, "--format")
-    board = leaderboard(results, suite=suite, protocol=protocol, references=False)
+    board = leaderboard(results, suite=suite, protocol=protocol, references=False).board
     if form is CardFormat.MTEB:
         return mteb_results(board, model)
     return (render_model_index if form is CardFormat.HF else render_eval_results)(board, model)
@@ -789,6 +788,7 @@ __all__ += [
     "free_bytes",
     "is_own_data",
     "printable",
+    "sensitivity_view",
     "task_names",
 ]  # for cli
 __all__ += ["clip_key", "digest", "parse_json", "parse_yaml", "read_yaml_file", "sha256_bytes", "sha256_file"]
