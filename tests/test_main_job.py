@@ -66,8 +66,7 @@ def esc10_job(shared_data: Path, whisper_tiny: Path, tmp_path_factory: pytest.Te
 
     root = tmp_path_factory.mktemp("esc10")
     pack(shared_data / "esc10", root / "data" / "esc50")
-    folders = api.folders(root / "cache", root / "data", root / "results")
-    report = api.extract([api.ModelSpec(str(whisper_tiny))], ["esc50"], folders=folders)
+    report = api.extract(str(whisper_tiny), "esc50", cache=root / "cache", data=root / "data", results=root / "results")
     assert report.exit_code == 0, report.failures
     return {"cache": root / "cache", "data": root / "data", "results": root / "results", "model": whisper_tiny}
 

@@ -147,7 +147,7 @@ def test_limited_results_stay_off_the_board(uwbench: Command, dataset: Path) -> 
         (["run", "-m", "logmel", "-t", "esc50"], 1, "esc50"),
         (["extract", "-m", "logmel", "-s", "mini", "--part", "3/2"], 2, "--part"),
         (["probe", "-t", "mini_music"], 1, "run uwbench extract first"),
-        (["leaderboard", "--format", "pdf"], 2, "csv, md, html"),
+        (["leaderboard", "--format", "pdf"], 2, "'csv', 'md', 'html'"),
         (["reproduce", "nothing.json"], 2, "nothing.json"),
         (["tasks", "esc51"], 2, "did you mean esc50"),
         (["protocols", "xares"], 2, "xares-0.1.3"),
@@ -170,7 +170,6 @@ def test_listings(uwbench: Command) -> None:
     assert "name: mini_speech" in uwbench("tasks", "mini_speech").out
     assert "learning_rates" in uwbench("protocols", "uwbench-1").out
     assert uwbench("tasks", "check", ROOT / "tasks" / "esc50.yaml").code == 0
-    assert uwbench("doctor").out.count("ok  ") >= 5
 
 
 def test_cache_commands(uwbench: Command, dataset: Path, tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_parts_that_come_while_a_plan_is_made_are_not_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def extract(name: str) -> None:
-        api.extract([api.ModelSpec("logmel")], ["mini_speech"], folders=api.folders(tmp_path / name))
+        api.extract("logmel", "mini_speech", cache=tmp_path / name)
 
     extract("alone")
     locate, calls = EncoderStore.locate, iter(range(1 << 30))
