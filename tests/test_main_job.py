@@ -16,7 +16,6 @@ import shutil
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +26,7 @@ from sklearn.preprocessing import StandardScaler
 
 from conftest import Command
 from golden.make_esc10 import pack, read_rows
-from uwbench.cache.clip_table import read_table
+from uwbench.cache.clip_table import ClipTable, read_table
 from uwbench.cache.store import EncoderStore, read_encoder
 
 pytestmark = pytest.mark.slow
@@ -38,8 +37,9 @@ CLASSES = ("dog_bark", "rain")
 
 @pytest.fixture(scope="module")
 def golden(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder whose `cache` is a copy of the golden cache."""
+    """A folder whose `cache` is a copy of the golden cache, and whose `data` is empty."""
     folder = tmp_path_factory.mktemp("golden")
+    (folder / "data").mkdir()
     shutil.copytree(GOLDEN, folder / "cache")
     return folder
 
@@ -134,12 +134,14 @@ def extracted(
 
 @pytest.mark.parametrize("pooling", ["mean", "mean-all"])
 def test_the_encoder_gives_the_golden_embeddings(extracted: Path, golden: Path, pooling: str) -> None:
-    golden_store, golden_keys = open_store(golden / "cache")
-    store, keys = open_store(extracted / "cache")
-    assert len(keys) == 20
-    assert set(keys) <= set(golden_keys), "the key of a clip changed: its bytes, decoding and crop settings make it"
-    vectors = store.read_pooled(keys, task="esc50", pooling=pooling)
-    expected = golden_store.read_pooled(keys, task="esc50", pooling=pooling)
+    golden_store, golden_table = open_store(golden / "cache")
+    store, table = open_store(extracted / "cache")
+    assert len(table.keys) == 20
+    assert set(table.keys) <= set(golden_table.keys), (
+        "clips have other keys: a clip's bytes and how it is cut make them"
+    )
+    vectors = store.read_pooled(table.keys, task="esc50", pooling=pooling)
+    expected = golden_store.read_pooled(table.keys, task="esc50", pooling=pooling)
     np.testing.assert_allclose(vectors, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -176,41 +178,47 @@ def test_the_same_clips_as_a_manifest_are_not_encoded_again(
 
 
 def test_one_weight_changed_is_another_encoder(
-    uwbench: Command, extracted: Path, whisper_tiny: Path, tmp_path: Path
+    uwbench: Command, extracted: Path, small_whisper: Path, tmp_path: Path
 ) -> None:
     from safetensors.torch import load_file, save_file
 
-    folder = tmp_path / whisper_tiny.name
-    shutil.copytree(whisper_tiny, folder)
+    folder = tmp_path / "model"
+    shutil.copytree(small_whisper, folder)
+    words = ("extract", "-m", folder, "-t", "esc50", "--limit", "1", "--data", extracted / "data")
+    assert uwbench(*words).code == 0
     weights = load_file(folder / "model.safetensors")
     weights["model.encoder.layers.0.fc1.bias"][0] += 1e-3
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    done = uwbench("extract", "-m", folder, "-t", "esc50", "--part", "13/13", *folders(extracted))
+    done = uwbench(*words)
     assert done.code == 0, done.err
-    assert "0 of 20 clips cached" in done.err
+    assert "0 of 5 clips cached" in done.err
     assert "changed since the last time: weights" in done.err
 
 
 def test_real_labels_of_the_music_and_speech_sets(uwbench: Command, shared_data: Path) -> None:
     words = ["-t", shared_data / "fsdd" / "manifest.csv", "-t", shared_data / "philharmonia" / "manifest.csv"]
-    done = uwbench("run", "-m", "logmel", *words, "--json")
+    done = uwbench("run", "-m", "logmel", *words, "--seed", "0", "--json")
     assert done.code == 0, done.err
-    found = {result["task"]["name"]: result for result in json.loads(done.out)}
-    assert found["fsdd"]["task"]["n"] == 300
-    assert found["fsdd"]["scores"]["mlp"]["main_score"] > 0.7
-    assert found["philharmonia"]["scores"]["mlp"]["main_score"] > 0.5
-    other = uwbench(
-        "run", "-m", "logmel", *words[:2], "--label", "speaker", "--name", "fsdd_speaker", "--method", "knn", "--json"
-    )
+    results = {result["task"]["name"]: result for result in json.loads(done.out)}
+    assert results["fsdd"]["task"]["n"] == 300
+    assert results["fsdd"]["scores"]["mlp"]["main_score"] > 0.7
+    assert results["philharmonia"]["scores"]["mlp"]["main_score"] > 0.5
+    speaker = ("--label", "speaker", "--name", "fsdd_speaker", "--method", "knn")
+    other = uwbench("run", "-m", "logmel", *words[:2], *speaker, "--json")
     assert "3,000 of 3,000 clips cached" in other.err
     assert json.loads(other.out)[0]["scores"]["knn"]["main_score"] > 0.7
 
 
-def embeddings(job: dict[str, Path]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    record = read_encoder(next(path for path in job["cache"].glob("*/encoder.json")))
-    store = EncoderStore(job["cache"], record)
+def open_store(cache: Path) -> tuple[EncoderStore, ClipTable]:
+    """Open the only encoder of a cache and its table of ESC-10."""
+    store = EncoderStore(cache, read_encoder(next(cache.glob("*/encoder.json"))))
     manifest = store.manifest("esc50")
     assert manifest is not None
-    table = read_table(job["cache"], manifest.table)
-    vectors = store.read_pooled(table.keys, task="esc50")[:, 0]
+    return store, read_table(cache, manifest.table)
+
+
+def read_embeddings(cache: Path, pooling: str = "mean") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the vectors, labels and folds of the only encoder of a cache."""
+    store, table = open_store(cache)
+    vectors = store.read_pooled(table.keys, task="esc50", pooling=pooling)[:, 0]
     return vectors, np.array(table.labels), np.array(table.folds)

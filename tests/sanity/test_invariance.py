@@ -101,7 +101,7 @@ def test_order_batches_workers_and_parts_change_no_score(
 
 
 def test_a_run_on_local_data_opens_no_connection(rows: list[dict[str, str]], tmp_path: Path) -> None:
-    """Run commands for which every connection and host lookup is an error, without the settings that turn the hub off."""
+    """Every connection and host lookup ends the program, and no setting turns the hub off."""
     manifest = write(rows, tmp_path / "digits")
     program = f"""
 import os, socket, sys
