@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from uniwhisper.evaluate import Difference, differences, encoder_of, spec_of
 from uniwhisper.experiment_jobs import run_side_by_side
 from uniwhisper.experiment_speech import Heard, heard_digits
 from uniwhisper.experiment_tasks import (
@@ -27,8 +26,12 @@ from uniwhisper.experiment_tasks import (
     write_rows,
     write_tasks,
 )
+
+from uniwhisper.evaluate import Difference, differences, encoder_of, spec_of
 from uwbench import api
 from uwbench.api import Folders, InputError, ModelSpec, Options, UsageError, UwbenchError
+from uwbench.base.atomic import write_atomically
+from uwbench.base.hashing import sha256_file
 
 ARMS: dict[str, dict[str, Any]] = {"lm": {}, "whisper": {"lm": {"kind": "whisper", "lr": 1e-4}}}
 DEFAULT_RUNS = (
@@ -153,7 +156,7 @@ def _turn(
         _by_scope(output, turn, trained, original),
     )
     text = json.dumps(asdict(scores), indent=1, sort_keys=True) + "\n"
-    api.write_atomically(_done(output, turn, arm), text.encode())
+    write_atomically(_done(output, turn, arm), text.encode())
 
 
 def _by_scope(output: Path, turn: str, first: str, second: str) -> dict[str, tuple[Difference, ...]]:
@@ -199,7 +202,7 @@ def _spoken(whisper: Path, encoder: Path, output: Path, clips: int, name: str) -
     if not done.is_file():
         found = heard_digits(whisper, encoder, output / "tasks" / _DIGITS / "manifest.csv", clips)
         done.parent.mkdir(exist_ok=True)
-        api.write_atomically(done, (json.dumps(asdict(found), sort_keys=True) + "\n").encode())
+        write_atomically(done, (json.dumps(asdict(found), sort_keys=True) + "\n").encode())
     return Heard(**json.loads(done.read_text(encoding="utf-8")))
 
 
@@ -214,14 +217,14 @@ def _claim(output: Path, settings: dict[str, Any]) -> None:
         if other:
             what = f"holds an experiment with another {', '.join(other)}"
             raise UsageError(what, where=output, remedy="name another --output")
-    api.write_atomically(path, (json.dumps(own, indent=1, sort_keys=True) + "\n").encode())
+    write_atomically(path, (json.dumps(own, indent=1, sort_keys=True) + "\n").encode())
 
 
 def _weights(encoder: Path) -> str:
     path = encoder / "model.safetensors"
     if not path.is_file():
         raise InputError("is no Whisper folder (no model.safetensors)", where=encoder)
-    return api.sha256_file(path)
+    return sha256_file(path)
 
 
 def _read(path: Path) -> Scores:

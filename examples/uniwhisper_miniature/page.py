@@ -6,11 +6,13 @@ from collections.abc import Iterator, Sequence
 from math import sqrt
 from pathlib import Path
 
-from uniwhisper.evaluate import METHODS, Difference, interval
 from uniwhisper.experiment import Outcome, Scores
 from uniwhisper.experiment_speech import Heard
 from uniwhisper.experiment_tasks import SOURCES
-from uwbench.api import InputError, write_atomically
+
+from uniwhisper.evaluate import METHODS, Difference, interval
+from uwbench.api import InputError
+from uwbench.base.atomic import write_atomically
 
 BEGIN = "<!-- experiment: written by the command -->"
 END = "<!-- end of experiment -->"

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from uwbench import api
 from uwbench.api import InputError
+from uwbench.base.atomic import write_atomically
 
 Split = Literal["test", "valid"]
 ALL = "none"  # the turn that holds nothing out
@@ -151,7 +151,7 @@ def _write_task(folder: Path, audio: Path, column: str, chosen: Sequence[tuple[d
         if trained[row[column]] >= least
     )
     folder.mkdir(parents=True, exist_ok=True)
-    api.write_atomically(folder / "manifest.csv", text.getvalue().encode())
+    write_atomically(folder / "manifest.csv", text.getvalue().encode())
 
 
 def _spread(rows: Sequence[dict[str, str]], count: int) -> list[dict[str, str]]:

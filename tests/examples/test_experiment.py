@@ -9,13 +9,13 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-
-from uniwhisper.data.rows import open_rows
-from uniwhisper.evaluate import Difference
 from uniwhisper.experiment import Outcome, Scores, Settings, run_experiment
 from uniwhisper.experiment_page import BEGIN, END, report, write_tables
 from uniwhisper.experiment_speech import Heard, heard_digits
 from uniwhisper.experiment_tasks import refuse_leaks, write_rows, write_tasks
+
+from uniwhisper.data.rows import open_rows
+from uniwhisper.evaluate import Difference
 from uniwhisper.training.checkpoint import checkpoints
 from uniwhisper.training.train import train
 from uwbench.api import InputError, UsageError, UwbenchError

@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-
 from uniwhisper.experiment_jobs import run_side_by_side
 
 SLEEPERS = """

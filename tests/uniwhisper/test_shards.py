@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 
 from uniwhisper.data.rows import RowTable, open_rows
 from uniwhisper.data.shards import Asked, Item, content_hash, pcm16, read_audio, write_shards
-from uwbench.api import AudioArray, AudioError, AudioFile, UsageError, clip_key, decode, sha256_file
+from uwbench.api import AudioArray, AudioError, AudioFile, UsageError, decode
+from uwbench.base.hashing import clip_key, sha256_file
 
 ASKED = {
     "fsdd": {"keyword": "digit", "speaker_id": "speaker"},
