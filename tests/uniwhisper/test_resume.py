@@ -90,7 +90,6 @@ def test_sigterm_saves(whisper_tiny: Path, clips: list[Example], tmp_path: Path)
             return super().micro_batches(step, rank, world)
 
     result = train(settings(str(whisper_tiny)), Telling(clips), tmp_path)
-    assert result.stopped
     assert result.checkpoint.name == "step-0000003"
     assert checkpoint.read_progress(result.checkpoint).step == 3
 
