@@ -14,7 +14,7 @@ from typer.main import get_command
 from uniwhisper.cli.main import app, main
 from uniwhisper_miniature.command import app as experiment
 
-PAGE = (Path(__file__).parents[2] / "docs" / "uniwhisper.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "uniwhisper.md").read_text(encoding="utf-8")
 COMMANDS = [shlex.split(line) for line in re.findall(r"^    uniwhisper (.*)$", PAGE, re.M)]
 CHEAP = ("plan", "mix", "ablate")
 
