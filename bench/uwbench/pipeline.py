@@ -157,7 +157,7 @@ def _protocol(options: Options) -> ProtocolCard:
 def _look_at(tasks: Sequence[str], suite: str | None, folders: Folders, options: Options, report: Report) -> list[Task]:
     """Open and hash the tasks; one named on the command line must be there, one of a suite may be missing."""
     from uwbench.cards.find import find_suite
-    from uwbench.extraction.task import look_at
+    from uwbench.extraction.task import scan_task
     from uwbench.sources.resolve import is_own_data, open_task
 
     named = bool(tasks)
@@ -174,7 +174,7 @@ def _look_at(tasks: Sequence[str], suite: str | None, folders: Folders, options:
             continue
         try:
             looked.append(
-                look_at(dataset.card, dataset.clips, dataset.source, dataset.problems, folders.cache, options.limit)
+                scan_task(dataset.card, dataset.clips, dataset.source, dataset.problems, folders.cache, options.limit)
             )
         except DataError as error:
             report.failures.append(str(error))

@@ -26,7 +26,7 @@ from uwbench.extraction.extract import Extraction, cut_batches, extract
 from uwbench.extraction.forward import Forward, Settings
 from uwbench.extraction.identity import describe_encoder, layer_indices
 from uwbench.extraction.plan import Plan, make_plan, share_of
-from uwbench.extraction.task import look_at
+from uwbench.extraction.task import scan_task
 
 
 def hashes(cache: Path) -> dict[str, str]:
@@ -103,7 +103,7 @@ def test_tasks_on_the_same_clips_share_vectors(tmp_path: Path) -> None:
     encoder = SpectrumEncoder()
     run(clips, tmp_path, encoder)
     record = describe_encoder(encoder.info, layers="all")
-    other = look_at(CARD.model_copy(update={"name": "other"}), clips, "made", (), tmp_path, None)
+    other = scan_task(CARD.model_copy(update={"name": "other"}), clips, "made", (), tmp_path, None)
     plan = make_plan(other, record, tmp_path)
     assert plan.to_encode == 0
     assert plan.store.read_pooled(other.table.keys, task="other").shape == (30, 2, 161)
@@ -179,7 +179,7 @@ def test_a_forward_is_launched_without_reading_anything_back(
 
     layers = [0, len(encoder.info.layers) - 1]
     poolings = ("mean", "mean-all", "std", "max", "first")
-    forward = Forward(encoder, layers, poolings, Settings("meta", 120.0, 1), frames=True)
+    forward = Forward(encoder, layers, poolings, Settings("meta", 120.0, 1), needs_frames=True)
     with Watch():
         forward.start([np.zeros(seconds * RATE, np.float32) for seconds in (1, 5, 2)], ["a", "b", "c"])
     assert masks == [context == "trimmed"] * (len(encoder.info.layers) - 1)
@@ -225,7 +225,7 @@ def test_a_clip_that_changes_under_the_run_is_not_stored_under_the_old_key(tmp_p
 
 def test_a_task_without_a_readable_clip_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no clip that can be read"):
-        look_at(CARD, [Clip("x", AudioFile(tmp_path / "x.wav"), "0", split="test")], "made", (), tmp_path, None)
+        scan_task(CARD, [Clip("x", AudioFile(tmp_path / "x.wav"), "0", split="test")], "made", (), tmp_path, None)
 
 
 def test_forecast_is_near_what_is_written(tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_forecast_is_near_what_is_written(tmp_path: Path) -> None:
 
 
 def test_limit_takes_labels_in_turn_from_every_split(tmp_path: Path) -> None:
-    task = look_at(CARD, tones(60), "made", (), tmp_path, 4)
+    task = scan_task(CARD, tones(60), "made", (), tmp_path, 4)
     splits = list(zip(task.table.splits, task.table.labels, strict=True))
     assert task.table.limited
     assert {pair: splits.count(pair) for pair in splits} == {
@@ -272,7 +272,7 @@ FRAME_CARD = CARD.model_copy(update={"name": "moments", "kind": "frame-multi-lab
 
 def run_frames(clips: list[Clip], cache: Path, encoder: SpectrumEncoder) -> tuple[Plan, Extraction]:
     record = describe_encoder(encoder.info)
-    plan = make_plan(look_at(FRAME_CARD, clips, "made", (), cache, None), record, cache)
+    plan = make_plan(scan_task(FRAME_CARD, clips, "made", (), cache, None), record, cache)
     encoder.load("cpu", "fp32")
     return plan, extract(plan, encoder, SETTINGS, lambda clips, seconds: None)
 

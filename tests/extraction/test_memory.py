@@ -17,7 +17,7 @@ from uwbench.errors import EncoderError
 from uwbench.extraction.forward import Forward, Settings
 from uwbench.extraction.identity import describe_encoder
 from uwbench.extraction.plan import make_plan
-from uwbench.extraction.task import look_at
+from uwbench.extraction.task import scan_task
 
 
 def test_out_of_memory_halves_batches_and_changes_no_number(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_the_size_that_fits_is_remembered_by_length_and_what_was_done_is_kept() 
 
     encoder = Watched(most_windows=5)
     encoder.load("cpu", "fp32")
-    forward = Forward(encoder, [0, 1], ("mean",), Settings("cpu", 1e6, 1), frames=False)
+    forward = Forward(encoder, [0, 1], ("mean",), Settings("cpu", 1e6, 1), needs_frames=False)
     rng = np.random.default_rng(0)
     long, short = (rng.standard_normal((40, seconds * RATE)).astype(np.float32) for seconds in (2, 1))
     found = forward(list(long), ["clip"] * 40)
@@ -105,7 +105,7 @@ def test_parts_of_many_layers_stay_small(tmp_path: Path) -> None:
     encoder = SpectrumEncoder()
     info = replace(encoder.info, layers=tuple(map(str, range(33))), dim=128_000)
     plan = make_plan(
-        look_at(CARD, tones(40), "made", (), tmp_path, None), describe_encoder(info, layers="all"), tmp_path
+        scan_task(CARD, tones(40), "made", (), tmp_path, None), describe_encoder(info, layers="all"), tmp_path
     )
     assert max(len(part.rows) for part in plan.parts) * 33 * 128_000 * 2 * 4 <= 128 << 20
     assert plan.to_encode == 40

@@ -120,7 +120,9 @@ class _Extractor:
         self.store = plan.store
         self.name = plan.task.card.name
         self.layers = [self.info.layers.index(layer) for layer in self.store.record.layers]
-        self.forward = Forward(encoder, self.layers, self.store.record.poolings, settings, frames=plan.frames)
+        self.forward = Forward(
+            encoder, self.layers, self.store.record.poolings, settings, needs_frames=plan.needs_frames
+        )
         self.unreadable: list[AudioError] = []
         self.encoded = self.chunked = 0
         self.audio_s = 0.0
@@ -151,7 +153,7 @@ class _Extractor:
         shape = (len(part.rows), len(self.layers), self.info.dim)
         vectors = {name: np.empty(shape, np.float32) for name in self.store.record.poolings}
         spill = None
-        if self.plan.frames:
+        if self.plan.needs_frames:
             spill = self.store.spill(self.name, part.name)
             claim.callback(spill.close)
         return _Open(part, claim, vectors, spill)

@@ -64,10 +64,16 @@ class Forward:
     """
 
     def __init__(
-        self, encoder: Encoder, layers: Sequence[int], poolings: Sequence[str], settings: Settings, *, frames: bool
+        self,
+        encoder: Encoder,
+        layers: Sequence[int],
+        poolings: Sequence[str],
+        settings: Settings,
+        *,
+        needs_frames: bool,
     ) -> None:
         self.encoder, self.layers, self.poolings, self.settings = encoder, layers, poolings, settings
-        self.frames = frames
+        self.needs_frames = needs_frames
         self.info = encoder.info
         self.cuda = settings.device.startswith("cuda")
         self.fits: dict[int, int] = {}  # seconds of the longest window, rounded up -> windows that fit
@@ -151,7 +157,7 @@ class Forward:
             check_shape(frames, valid, (len(windows), len(self.layers), self.info.dim), self.info.name)
             emitted = torch.full_like(valid, frames.shape[2]) if self.info.forward_s else valid
             reduced = reduce_frames(frames, valid, emitted, self.poolings)
-            kept = frames[:, -1].half() if self.frames else None
+            kept = frames[:, -1].half() if self.needs_frames else None
             given = frames.shape[2]
             if not self.cuda:
                 return _Launched(group, names, reduced, valid, emitted, kept, given, lambda: None)

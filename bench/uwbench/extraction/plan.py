@@ -39,7 +39,7 @@ class Plan:
     table_name: str
     store: EncoderStore
     parts: tuple[PlannedPart, ...]
-    frames: bool  # whether the task needs frames
+    needs_frames: bool
     cached: int  # clips whose embedding is there
     reason: str  # why the others are encoded
 
@@ -56,7 +56,7 @@ class Plan:
         """Return the bytes that the parts will take on disk, within a percent for pooled vectors."""
         record = self.store.record
         pooled = self.to_encode * (40 + 4 * len(record.layers) * record.dim * len(record.poolings))
-        frames = self.audio_s / record.hop_s * record.dim * 2 if self.frames else 0
+        frames = self.audio_s / record.hop_s * record.dim * 2 if self.needs_frames else 0
         return int(pooled + frames)
 
 
@@ -67,7 +67,7 @@ def make_plan(task: Task, record: EncoderRecord, cache: Path, *, force: bool = F
     """
     store = EncoderStore(cache, record)
     name = task.card.name
-    frames = task.card.kind in ("frame-multi-label", "transcription")
+    needs_frames = task.card.kind in ("frame-multi-label", "transcription")
     reason = _why_new(cache, record) if not (store.folder / "encoder.json").is_file() else "new or changed clips"
     damaged = list(store.damaged(name))
     for part, damage in damaged:
@@ -82,11 +82,11 @@ def make_plan(task: Task, record: EncoderRecord, cache: Path, *, force: bool = F
         needed = set(range(len(table.keys)))
         reason = "--force"
     else:
-        located = store.locate(table.keys, first=name, frames=frames)
+        located = store.locate(table.keys, first=name, frames=needs_frames)
         needed = {row for row, part in enumerate(located.part) if part < 0}
     cached = len(table.keys) - len(needed)
     parts = _cut(table, needed, store, set() if force else taken)
-    return Plan(task, write_table(cache, table), store, parts, frames, cached, reason if parts else "")
+    return Plan(task, write_table(cache, table), store, parts, needs_frames, cached, reason if parts else "")
 
 
 def share_of(plan: Plan, index: int, count: int) -> Plan:

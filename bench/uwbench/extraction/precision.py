@@ -52,7 +52,7 @@ def measure_parity(encoder: Encoder, plan: Plan, settings: Settings, dtype: str)
 def _vectors(encoder: Encoder, waveforms: Sequence[np.ndarray], settings: Settings, dtype: str) -> np.ndarray:
     info = encoder.info
     encoder.load(settings.device, dtype)
-    forward = Forward(encoder, [len(info.layers) - 1], ("mean",), settings, frames=False)
+    forward = Forward(encoder, [len(info.layers) - 1], ("mean",), settings, needs_frames=False)
     limit = None if info.context_s is None else samples_in(info.context_s, info.sample_rate)
     vectors = []
     for index, samples in enumerate(waveforms):

@@ -29,7 +29,7 @@ class Task:
         return self.table.card
 
 
-def look_at(
+def scan_task(
     card: Card, clips: Sequence[Clip], source: str, problems: Sequence[str], cache: Path, limit: int | None
 ) -> Task:
     """Hash every clip and return the task; clips that cannot be read are listed, not dropped in silence."""
