@@ -23,7 +23,8 @@ from sklearn.preprocessing import StandardScaler
 
 from conftest import Command
 from uwbench.cache.clip_table import read_table
-from uwbench.cache.store import EncoderStore, read_encoder
+from uwbench.cache.records import read_encoder
+from uwbench.cache.store import EncoderStore
 
 pytestmark = pytest.mark.slow
 
@@ -185,5 +186,5 @@ def embeddings(job: dict[str, Path]) -> tuple[np.ndarray, np.ndarray, np.ndarray
     manifest = store.manifest("esc50")
     assert manifest is not None
     table = read_table(job["cache"], manifest.table)
-    vectors = store.read_pooled(table.keys, task="esc50")[:, 0]
+    vectors = store.open_task("esc50", table.keys).pooled()[:, 0]
     return vectors, np.array(table.labels), np.array(table.folds)

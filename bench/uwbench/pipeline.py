@@ -18,7 +18,8 @@ from uwbench.options import Folders, Options
 
 if TYPE_CHECKING:
     from uwbench.cache.clip_table import ClipTable
-    from uwbench.cache.store import EncoderRecord, EncoderStore
+    from uwbench.cache.records import EncoderRecord
+    from uwbench.cache.store import EncoderStore
     from uwbench.cards.card import Card
     from uwbench.cards.protocol import Protocol as ProtocolCard
     from uwbench.encoders.base import Encoder, ModelSpec

@@ -40,7 +40,7 @@ def test_vectors_equal_a_float64_reference(tmp_path: Path) -> None:
     plan, done = run(clips, tmp_path, SpectrumEncoder())
     assert done.encoded == 100
     assert not done.unreadable
-    found = plan.store.read_pooled(plan.task.table.keys, task="tones")
+    found = plan.store.open_task("tones", plan.task.table.keys).pooled()
     for clip, vector in zip(clips, found, strict=True):
         assert isinstance(clip.audio, AudioArray)
         np.testing.assert_allclose(vector, reference(clip.audio.samples), rtol=2e-5, atol=1e-6)
@@ -49,8 +49,8 @@ def test_vectors_equal_a_float64_reference(tmp_path: Path) -> None:
 def test_long_clips_are_chunked_and_pooled_by_valid_frames(tmp_path: Path) -> None:
     clips = tones(40, longest=3.0)
     plan, done = run(clips, tmp_path, SpectrumEncoder(context_s=0.7))
-    found = plan.store.read_pooled(plan.task.table.keys, task="tones")
-    frames, chunks = plan.store.read_counts(plan.task.table.keys, task="tones")
+    found = plan.store.open_task("tones", plan.task.table.keys).pooled()
+    frames, chunks = plan.store.open_task("tones", plan.task.table.keys).counts()
     for clip, vector, count in zip(clips, found, chunks, strict=True):
         assert isinstance(clip.audio, AudioArray)
         np.testing.assert_allclose(vector, reference(clip.audio.samples, round(0.7 * RATE)), rtol=2e-5, atol=1e-6)
@@ -77,7 +77,7 @@ def test_one_changed_sample_encodes_one_clip(tmp_path: Path) -> None:
     clips[7] = replace(clips[7], audio=AudioArray(samples, RATE, "clip7"))
     plan, done = run(clips, tmp_path, SpectrumEncoder())
     assert done.encoded == 1
-    vector = plan.store.read_pooled([plan.task.table.keys[7]], task="tones")[0]
+    vector = plan.store.open_task("tones", [plan.task.table.keys[7]]).pooled()[0]
     np.testing.assert_allclose(vector, reference(samples), rtol=2e-5, atol=1e-6)
 
 
@@ -106,7 +106,7 @@ def test_tasks_on_the_same_clips_share_vectors(tmp_path: Path) -> None:
     other = scan_task(CARD.model_copy(update={"name": "other"}), clips, "made", (), tmp_path, None)
     plan = make_plan(other, record, tmp_path)
     assert plan.to_encode == 0
-    assert plan.store.read_pooled(other.table.keys, task="other").shape == (30, 2, 161)
+    assert plan.store.open_task("other", other.table.keys).pooled().shape == (30, 2, 161)
 
 
 def test_the_same_audio_twice_is_encoded_once(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_the_same_audio_twice_is_encoded_once(tmp_path: Path) -> None:
     twin = replace(clips[0], id="twin")
     plan, done = run([*clips, twin], tmp_path, SpectrumEncoder())
     assert done.encoded == 10
-    vectors = plan.store.read_pooled(plan.task.table.keys, task="tones")
+    vectors = plan.store.open_task("tones", plan.task.table.keys).pooled()
     np.testing.assert_array_equal(vectors[0], vectors[10])
 
 
@@ -290,9 +290,9 @@ def test_a_long_clip_comes_in_windows_and_gives_what_one_piece_gives(tmp_path: P
     clips = [*tones(9), Clip("long", AudioFile(path), "0", split="train")]
     encoder = SpectrumEncoder(context_s=1.5)
     plan, done = run(clips, tmp_path / "cache", encoder)
-    vector = plan.store.read_pooled([plan.task.table.keys[9]], task="tones")[0]
+    vector = plan.store.open_task("tones", [plan.task.table.keys[9]]).pooled()[0]
     np.testing.assert_allclose(vector, reference(samples, round(1.5 * RATE)), rtol=2e-5, atol=1e-6)
-    frames, chunks = plan.store.read_counts([plan.task.table.keys[9]], task="tones")
+    frames, chunks = plan.store.open_task("tones", [plan.task.table.keys[9]]).counts()
     assert chunks.tolist() == [-(-len(samples) // round(1.5 * RATE))]
     assert frames.tolist() == [-(-len(samples) // 320)]
     assert done.encoded == 10
@@ -308,7 +308,7 @@ def test_frames_of_short_and_long_clips_are_those_of_the_encoder(tmp_path: Path)
         assert isinstance(clip.audio, AudioArray)
         samples[index] = clip.audio.samples
     plan, _ = run_frames(clips, tmp_path / "cache", SpectrumEncoder(context_s=1.5))
-    rows = plan.store.read_frames(plan.task.table.keys, task="moments")
+    rows = plan.store.open_task("moments", plan.task.table.keys, needs_frames=True).frames()
     for index in range(10):
         pieces = [samples[index][i : i + round(1.5 * RATE)] for i in range(0, len(samples[index]), round(1.5 * RATE))]
         padded = [np.pad(piece, (0, -len(piece) % 320)).reshape(-1, 320) for piece in pieces]
@@ -331,8 +331,8 @@ def test_a_long_clip_that_breaks_off_is_listed_and_leaves_no_frames(tmp_path: Pa
     plan, done = run_frames(clips, tmp_path / "cache", SpectrumEncoder(context_s=30.0))
     assert [str(path) in str(error) for error in done.unreadable] == [True]
     kept = [key for index, key in enumerate(plan.task.table.keys) if index != 5]
-    rows = plan.store.read_frames(kept, task="moments")
-    frames, _ = plan.store.read_counts(kept, task="moments")
+    rows = plan.store.open_task("moments", kept, needs_frames=True).frames()
+    frames, _ = plan.store.open_task("moments", kept).counts()
     np.testing.assert_array_equal(np.diff(rows.offsets), frames)
 
 

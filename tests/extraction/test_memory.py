@@ -28,8 +28,8 @@ def test_out_of_memory_halves_batches_and_changes_no_number(tmp_path: Path) -> N
     assert done.encoded == 80
     assert max(small.batches) <= 3
     keys = plan.task.table.keys
-    expected = plan.store.read_pooled(keys, task="tones")
-    np.testing.assert_allclose(other.store.read_pooled(keys, task="tones"), expected, rtol=1e-5, atol=1e-6)
+    expected = plan.store.open_task("tones", keys).pooled()
+    np.testing.assert_allclose(other.store.open_task("tones", keys).pooled(), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_the_size_that_fits_is_remembered_by_length_and_what_was_done_is_kept() -> None:
@@ -67,8 +67,8 @@ def test_out_of_memory_goes_down_to_the_chunks_of_one_clip_and_changes_no_number
     assert done.chunked >= 2
     assert set(small.batches) == {1}
     keys = plan.task.table.keys
-    expected = plan.store.read_pooled(keys, task="tones")
-    np.testing.assert_allclose(other.store.read_pooled(keys, task="tones"), expected, rtol=1e-5, atol=1e-6)
+    expected = plan.store.open_task("tones", keys).pooled()
+    np.testing.assert_allclose(other.store.open_task("tones", keys).pooled(), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_memory_that_the_machine_does_not_have_is_backed_off_from_too(tmp_path: Path) -> None:

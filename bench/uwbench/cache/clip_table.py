@@ -46,6 +46,11 @@ class ClipTable:
     limited: bool = False  # made with --limit: results from it stay off the board
     unreadable: tuple[str, ...] = ()  # clips of the source that are not here, and why
 
+    @property
+    def needs_frames(self) -> bool:
+        """True if the task is scored on frames and not on one vector per clip."""
+        return self.card.kind in ("frame-multi-label", "transcription")
+
     def sha256(self) -> str:
         """Return the identity of the data: ids, keys, labels, splits, folds and groups, not where they came from."""
         rows = zip(

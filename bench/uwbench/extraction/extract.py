@@ -28,7 +28,7 @@ from uwbench.audio.scan import WHOLE_FILE, sha256_of
 from uwbench.base.hashing import sha256_bytes
 from uwbench.cache.frames import Spill
 from uwbench.cache.parts import PooledRows
-from uwbench.cache.store import Part
+from uwbench.cache.records import Part
 from uwbench.encoders.base import Encoder, EncoderInfo
 from uwbench.errors import AudioError
 from uwbench.extraction.forward import Forward, Settings, Window
@@ -308,8 +308,10 @@ class _Extractor:
         counts = np.array(part.counts, np.int32)
         rows = PooledRows(part.keys, vectors, counts[:, 0], counts[:, 1])
         name, table = part.part.name, self.plan.table_name
-        entry = self.store.write_part(self.name, name, table, rows, part.spill, enter=self.written is None)
-        if self.written is not None:
+        entry = self.store.write_part(self.name, name, rows, part.spill)
+        if self.written is None:
+            self.store.enter(self.name, table, [entry])
+        else:
             self.written(entry)
 
 

@@ -67,7 +67,7 @@ def make_plan(task: Task, record: EncoderRecord, cache: Path, *, force: bool = F
     """
     store = EncoderStore(cache, record)
     name = task.card.name
-    needs_frames = task.card.kind in ("frame-multi-label", "transcription")
+    needs_frames = task.table.needs_frames
     reason = _why_new(cache, record) if not (store.folder / "encoder.json").is_file() else "new or changed clips"
     damaged = list(store.damaged(name))
     for part, damage in damaged:
@@ -82,8 +82,7 @@ def make_plan(task: Task, record: EncoderRecord, cache: Path, *, force: bool = F
         needed = set(range(len(table.keys)))
         reason = "--force"
     else:
-        located = store.locate(table.keys, first=name, frames=needs_frames)
-        needed = {row for row, part in enumerate(located.part) if part < 0}
+        needed = set(store.open_task(name, table.keys, needs_frames=needs_frames).missing.tolist())
     cached = len(table.keys) - len(needed)
     parts = _cut(table, needed, store, set() if force else taken)
     return Plan(task, write_table(cache, table), store, parts, needs_frames, cached, reason if parts else "")

@@ -18,7 +18,8 @@ from typing import Any
 
 from uwbench.audio.clip import AudioFile, AudioMember, Clip
 from uwbench.base.hashing import digest
-from uwbench.cache.store import EncoderStore, Part
+from uwbench.cache.records import Part
+from uwbench.cache.store import EncoderStore
 from uwbench.encoders.base import Encoder, ModelSpec
 from uwbench.encoders.resolve import open_encoder
 from uwbench.errors import AudioError, EncoderError, UsageError
