@@ -22,7 +22,8 @@ from uwbench.audio.decode import chunks, decode, decode_windows
 from uwbench.encoders.base import Encoded, ModelSpec
 from uwbench.encoders.resolve import open_encoder
 from uwbench.errors import AudioError, DataError, EncoderError, UsageError
-from uwbench.extraction.extract import Extraction, cut_batches, extract
+from uwbench.extraction.batching import cut_batches
+from uwbench.extraction.extract import Extraction, extract
 from uwbench.extraction.forward import Forward, Settings
 from uwbench.extraction.identity import describe_encoder, layer_indices
 from uwbench.extraction.plan import Plan, make_plan, share_of
@@ -192,7 +193,7 @@ def test_values_that_are_not_finite_name_the_clip(tmp_path: Path) -> None:
             encoded.frames[:] = np.nan
             return encoded
 
-    with pytest.raises(EncoderError, match=r"clip\d+: the encoder gave NaN"):
+    with pytest.raises(EncoderError, match=r"clip\d+: the encoder returned NaN"):
         run(tones(5), tmp_path, Broken())
 
 
@@ -367,7 +368,7 @@ def test_layers_that_were_not_asked_for_are_the_encoders_error(tmp_path: Path) -
             encoded = super().encode(waveforms, lengths, layers)
             return replace(encoded, frames=encoded.frames[:, :1])
 
-    with pytest.raises(EncoderError, match="gave frames of shape"):
+    with pytest.raises(EncoderError, match="returned frames of shape"):
         run(tones(5), tmp_path, Wrong())
 
 

@@ -96,7 +96,7 @@ def test_another_error_of_the_encoder_is_not_taken_for_one_of_memory(tmp_path: P
 
 
 def test_one_window_that_does_not_fit_is_an_error_that_names_the_clip(tmp_path: Path) -> None:
-    with pytest.raises(EncoderError, match=r"clip\d+: does not fit into memory alone"):
+    with pytest.raises(EncoderError, match=r"clip\d+: does not fit in memory, even alone"):
         run(tones(5), tmp_path, SpectrumEncoder(most_windows=0))
 
 

@@ -25,7 +25,7 @@ PREPROCESSING_VERSION = 1
 
 _BLOCK = 1 << 16  # frames decoded at a time
 _LEAST_RATE, _MOST_RATE = 1_000, 1_000_000  # Hz; a header beyond them lies, and would make gigabytes of a few bytes
-_QUALITY = {"soxr_vhq": "VHQ", "soxr_hq": "HQ"}
+RESAMPLER = "soxr_vhq"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,6 @@ def decode(
     *,
     start_s: float | None = None,
     end_s: float | None = None,
-    resampler: str = "soxr_vhq",
     data: bytes | None = None,
 ) -> np.ndarray:
     """Return the stretch from `start_s` to `end_s` of `audio` as float32 `(samples,)`, mono, at `rate` Hz.
@@ -66,7 +65,7 @@ def decode(
     Channels are averaged. `data` holds the encoded bytes where they were read already. Raises AudioError, naming the
     audio, where nothing can be decoded, the stretch is empty, or a sample is NaN or infinite.
     """
-    parts = list(_decoded(audio, rate, start_s, end_s, resampler, data))
+    parts = list(_decoded(audio, rate, start_s, end_s, data))
     samples = np.concatenate(parts) if parts else np.zeros(0, np.float32)
     if samples.size == 0:
         raise _empty(audio, start_s)
@@ -75,17 +74,17 @@ def decode(
 
 
 def _decoded(
-    audio: Audio, rate: int, start_s: float | None, end_s: float | None, resampler: str, data: bytes | None
+    audio: Audio, rate: int, start_s: float | None, end_s: float | None, data: bytes | None
 ) -> Iterator[np.ndarray]:
     """Yield the stretch of `audio` at `rate` Hz, block by block."""
     try:
         if isinstance(audio, AudioArray):
             first, last = _stretch(start_s, end_s, audio.rate)
             blocks: Iterator[np.ndarray] = iter([audio.samples[first:last].astype(np.float32)])
-            yield from _resample(blocks, audio.rate, rate, resampler)
+            yield from _resample(blocks, audio.rate, rate)
         else:
             with _open(audio, data) as file:
-                yield from _resample(_mono_blocks(file, start_s, end_s), file.samplerate, rate, resampler)
+                yield from _resample(_mono_blocks(file, start_s, end_s), file.samplerate, rate)
     except (soundfile.SoundFileError, OSError) as error:
         raise AudioError(_reason(error), where=str(audio)) from error
 
@@ -106,7 +105,6 @@ def decode_windows(
     *,
     start_s: float | None = None,
     end_s: float | None = None,
-    resampler: str = "soxr_vhq",
 ) -> Iterator[np.ndarray]:
     """Yield what `chunks(decode(...), window)` holds, a window at a time, in memory that the clip's length is not in.
 
@@ -114,7 +112,7 @@ def decode_windows(
     """
     held: list[np.ndarray] = []
     count = total = 0
-    for block in _decoded(audio, rate, start_s, end_s, resampler, None):
+    for block in _decoded(audio, rate, start_s, end_s, None):
         _require_finite(block, audio)
         held.append(block)
         count, total = count + len(block), total + len(block)
@@ -193,11 +191,11 @@ def _mono_blocks(file: Any, start_s: float | None, end_s: float | None) -> Itera
             yield kept[:, 0] if kept.shape[1] == 1 else kept.mean(axis=1, dtype=np.float32)
 
 
-def _resample(blocks: Iterator[np.ndarray], source: int, target: int, quality: str) -> Iterator[np.ndarray]:
+def _resample(blocks: Iterator[np.ndarray], source: int, target: int) -> Iterator[np.ndarray]:
     if source == target:
         yield from blocks
         return
-    stream = soxr.ResampleStream(source, target, 1, dtype="float32", quality=_QUALITY[quality])
+    stream = soxr.ResampleStream(source, target, 1, dtype="float32", quality="VHQ")
     for block in blocks:
         yield stream.resample_chunk(np.ascontiguousarray(block))
     yield stream.resample_chunk(np.zeros(0, np.float32), last=True)

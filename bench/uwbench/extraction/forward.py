@@ -7,7 +7,7 @@ copies. So the next batch is launched while this one is computed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ import numpy as np
 from uwbench.audio.decode import samples_in
 from uwbench.encoders.base import Encoder
 from uwbench.errors import EncoderError
+from uwbench.extraction.batching import group_windows
 from uwbench.extraction.pooling import Pooled, as_pooled, reduce_frames
 
 if TYPE_CHECKING:
@@ -85,7 +86,11 @@ class Forward:
 
     def start(self, windows: Sequence[np.ndarray], names: Sequence[str]) -> Callable[[], list[Window]]:
         """Launch what `__call__` does, and return the function that waits for it. On the CPU it is done at once."""
-        launched = [one for group in self._groups(windows) for one in self._fit(windows, names, group)]
+        launched = [
+            one
+            for group in group_windows(windows, self.info, self.settings.batch_seconds)
+            for one in self._fit(windows, names, group)
+        ]
 
         def finish() -> list[Window]:
             done: dict[int, Window] = {}
@@ -94,25 +99,6 @@ class Forward:
             return [done[index] for index in range(len(windows))]
 
         return finish
-
-    def _groups(self, windows: Sequence[np.ndarray]) -> Iterator[list[int]]:
-        """Split into forwards that may share a batch and stay under the budget."""
-        order = list(range(len(windows)))
-        if self.info.batching == "single":
-            yield from ([index] for index in order)
-            return
-        group: list[int] = []
-        longest = 0.0
-        for index in sorted(order, key=lambda i: len(windows[i])):
-            length = max(self.info.forward_s, self.info.min_s, len(windows[index]) / self.info.sample_rate)
-            apart = self.info.batching == "equal-length" and group and len(windows[group[0]]) != len(windows[index])
-            if group and (apart or (len(group) + 1) * max(length, longest) > self.settings.batch_seconds):
-                yield group
-                group, longest = [], 0.0
-            group.append(index)
-            longest = max(longest, length)
-        if group:
-            yield group
 
     def _fit(self, windows: Sequence[np.ndarray], names: Sequence[str], group: list[int]) -> list[_Launched]:
         bucket = -int(-max(len(windows[index]) for index in group) // self.info.sample_rate)

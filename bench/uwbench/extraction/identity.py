@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from uwbench.audio.decode import PREPROCESSING_VERSION
+from uwbench.audio.decode import PREPROCESSING_VERSION, RESAMPLER
 from uwbench.base.hashing import digest
 from uwbench.base.registry import suggestion
 from uwbench.cache.records import POOLINGS, EncoderRecord
@@ -13,7 +13,6 @@ from uwbench.encoders.base import EncoderInfo
 from uwbench.errors import UsageError
 
 DEFAULT_POOLINGS = ("mean", "mean-all")
-RESAMPLER = "soxr_vhq"
 
 
 def describe_encoder(

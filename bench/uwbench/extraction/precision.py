@@ -10,7 +10,7 @@ import numpy as np
 from uwbench.audio.decode import chunks, samples_in
 from uwbench.encoders.base import Encoder
 from uwbench.errors import AudioError
-from uwbench.extraction.extract import decode_clip
+from uwbench.extraction.encode import decode_clip
 from uwbench.extraction.forward import Forward, Settings
 from uwbench.extraction.plan import Plan
 from uwbench.extraction.pooling import merge

@@ -73,7 +73,7 @@ class _Worker:
             what = "has other weights or another version on a worker than where the run was started"
             raise EncoderError(what, where=record.name, remedy="give all machines the same files and packages")
         parts: list[Part] = []
-        done = extract(plan, self.encoder, self.job.settings, lambda *_: None, written=parts.append)
+        done = extract(plan, self.encoder, self.job.settings, lambda *_: None, enter=parts.append)
         return _Done(tuple(parts), done)
 
 
