@@ -1,8 +1,8 @@
 """Extraction: decode clips ahead of the device, encode and pool them in batches, write parts.
 
-A part is written when its last batch is done, so an interruption loses one part at most. Memory is bounded by the batch,
-whatever the amount of data or the length of a clip: a clip of several minutes is decoded window by window, and frames
-wait on disk until their part is complete. Only an encoder without a longest context gets each clip whole.
+A part is written when its last batch is done, so an interruption loses one part at most. Memory is bounded by the
+batch, whatever the amount of data or the length of a clip: a clip of several minutes is decoded window by window, and
+frames wait on disk until their part is complete. Only an encoder without a longest context gets each clip whole.
 """
 
 from __future__ import annotations
@@ -138,11 +138,8 @@ class _Extractor:
                 part.claim.close()
 
     def _batches(self, parts: Iterator[OpenPart], open_parts: list[OpenPart]) -> Iterator[ShortBatch | LongClip]:
-        durations, context_s, batch_s = (
-            self.plan.task.table.durations_s,
-            self.info.context_s,
-            self.settings.batch_seconds,
-        )
+        durations, context_s = self.plan.task.table.durations_s, self.info.context_s
+        batch_s = self.settings.batch_seconds
         for part in parts:
             open_parts.append(part)
             batches = list(cut_batches(part.planned.rows, durations, self.info, batch_s))
