@@ -1,13 +1,13 @@
 """The embeddings cache: clip tables, vectors by content, and the manifests that make them visible.
 
     clips/<task>-<data8>.parquet                  labels, splits, groups, keys: independent of encoders
-    <slug>-<fp8>/encoder.json                     what made the vectors
-    <slug>-<fp8>/<task>/pooled-00000.arrow        key, frames, chunks and one vector list a pooling; a row a clip
+    <slug>-<fp8>/encoder.json                     the encoder that made the vectors
+    <slug>-<fp8>/<task>/pooled-00000.arrow        key, frames, chunks and one vector per pooling; one row per clip
     <slug>-<fp8>/<task>/frames-00000.arrow        key and valid frames in float16, for tasks that need them
     <slug>-<fp8>/<task>/manifest.json             the parts that count, with sizes and checksums
 
-A part is written beside its final name, synced, renamed, and only then entered in the manifest; what the manifest
-does not name does not exist. Nothing here holds a time stamp, so the same work gives the same bytes.
+A part is written beside its final name, synced, renamed, and only then entered in the manifest; a part that no manifest
+names does not exist. No file holds a time stamp, so the same work gives the same bytes.
 """
 
 from __future__ import annotations
@@ -81,11 +81,11 @@ class EncoderStore:
         return self._manifests[task][1]
 
     def create(self) -> None:
-        """Write encoder.json where it is not there yet."""
+        """Write encoder.json if it does not exist."""
         path = self.folder / "encoder.json"
         if path.is_file():
             if read_encoder(path).fingerprint != self.record.fingerprint:
-                raise StoreError("holds another encoder whose short fingerprint is the same", where=path.parent)
+                raise StoreError("holds another encoder with the same short fingerprint", where=path.parent)
             return
         write_atomically(path, encoder_text(self.record).encode())
 
@@ -127,7 +127,7 @@ class EncoderStore:
             self._write_manifest(replace(manifest, parts=entries))
 
     def spill(self, task: str, name: str) -> Spill:
-        """Return where frames of the part `name`, whose claim the caller holds, wait for the part to be written."""
+        """Return a file for the frames of the part `name`, whose claim the caller holds, until the part is written."""
         return Spill(self.folder / task / f".frames-{name}.tmp", self.record.dim)
 
     def drop_part(self, task: str, part: Part) -> None:
@@ -193,9 +193,9 @@ class EncoderStore:
 
     @contextmanager
     def claim(self, task: str, name: str, *, wait: bool) -> Iterator[bool]:
-        """Hold a part for this process; yield False where another holds it (and `wait` is off).
+        """Lock a part for this process; yield False if another process has it and `wait` is off.
 
-        The lock is the operating system's, so it goes with a process that dies.
+        The operating system releases the lock of a process that dies.
         """
         import filelock
 
@@ -234,7 +234,7 @@ class EncoderStore:
 
 
 def open_encoders(root: Path) -> tuple[list[EncoderStore], list[str]]:
-    """Return the encoders in a cache, sorted by folder, and an error line for each that cannot be read."""
+    """Return the encoders in a cache, sorted by folder, and one error line for each that cannot be read."""
     stores, problems = [], []
     for path in sorted(root.glob("*/encoder.json")):
         try:
