@@ -29,7 +29,8 @@ from made import audio_files, look, no_progress, random_whisper
 from uwbench.audio.decode import decode
 from uwbench.encoders.base import ModelSpec
 from uwbench.encoders.resolve import open_encoder
-from uwbench.extraction.extract import cut_batches, extract, settings_for
+from uwbench.extraction.batching import cut_batches
+from uwbench.extraction.extract import extract, settings_for
 from uwbench.extraction.forward import Settings
 from uwbench.extraction.identity import describe_encoder
 from uwbench.extraction.plan import Plan, make_plan

@@ -153,7 +153,7 @@ def read_frames(cache: Path) -> None:
     manifest = store.manifest("clips")
     assert manifest is not None
     keys = [key for part in manifest.parts for key in store.part_keys("clips", part)]
-    values = store.read_frames(keys, task="clips")
+    values = store.open_task("clips", keys, needs_frames=True).frames()
     frames = Frames(values, values.offsets, store.record.hop_s)
     for start in range(0, len(values), 100_000):
         frames.rows(np.arange(start, min(start + 100_000, len(values)))).sum()

@@ -22,7 +22,9 @@ from pathlib import Path
 import numpy as np
 
 from machine import best, print_machine, seconds
-from uwbench.cache.store import EncoderStore, Part, PooledRows, open_encoders
+from uwbench.cache.parts import PooledRows
+from uwbench.cache.records import Part
+from uwbench.cache.store import EncoderStore, open_encoders
 from uwbench.encoders.base import EncoderInfo
 from uwbench.extraction.identity import describe_encoder
 
@@ -100,7 +102,7 @@ def write_store(root: Path, keys: list[bytes], vectors: np.ndarray) -> None:
         own = keys[number * PART : (number + 1) * PART]
         ones = np.ones(len(own), np.int32)
         held = PooledRows(own, {"mean": vectors[: len(own)]}, ones, ones)
-        store.write_part("task", f"{number:05d}", "table", held, None)
+        store.enter("task", "table", [store.write_part("task", f"{number:05d}", held)])
 
     with ThreadPoolExecutor(WRITERS) as pool:
         list(pool.map(one, range(-(-len(keys) // PART))))
@@ -115,7 +117,7 @@ def read(folder: Path, keys: list[bytes], vectors: np.ndarray, order: np.ndarray
     wanted = [keys[index] for index in order.tolist()]
 
     def ours() -> np.ndarray:
-        return the_store(folder / "store", vectors.shape[2]).read_pooled(wanted, task="task")
+        return the_store(folder / "store", vectors.shape[2]).open_task("task", wanted).pooled()
 
     def raw() -> np.ndarray:
         held = np.load(folder / "raw" / f"{0:010d}.npy")
@@ -162,7 +164,9 @@ def opening(folder: Path, keys: list[bytes]) -> None:
         assert stores[0].manifest("task") is not None
 
     def one() -> None:
-        the_store(folder / "store", open_encoders(folder / "store")[0][0].record.dim).read_pooled(keys[:1], task="task")
+        the_store(folder / "store", open_encoders(folder / "store")[0][0].record.dim).open_task(
+            "task", keys[:1]
+        ).pooled()
 
     for count in (244, 24_414):  # a million and a hundred million clips
         store = the_store(folder / f"manifest-{count}", 1280)

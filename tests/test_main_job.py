@@ -27,7 +27,8 @@ from sklearn.preprocessing import StandardScaler
 from conftest import Command
 from golden.make_esc10 import pack, read_rows
 from uwbench.cache.clip_table import ClipTable, read_table
-from uwbench.cache.store import EncoderStore, read_encoder
+from uwbench.cache.records import read_encoder
+from uwbench.cache.store import EncoderStore
 
 pytestmark = pytest.mark.slow
 
@@ -140,8 +141,8 @@ def test_the_encoder_gives_the_golden_embeddings(extracted: Path, golden: Path, 
     assert set(table.keys) <= set(golden_table.keys), (
         "clips have other keys: a clip's bytes and how it is cut make them"
     )
-    vectors = store.read_pooled(table.keys, task="esc50", pooling=pooling)
-    expected = golden_store.read_pooled(table.keys, task="esc50", pooling=pooling)
+    vectors = store.open_task("esc50", table.keys).pooled(pooling)
+    expected = golden_store.open_task("esc50", table.keys).pooled(pooling)
     np.testing.assert_allclose(vectors, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -220,5 +221,5 @@ def open_store(cache: Path) -> tuple[EncoderStore, ClipTable]:
 def read_embeddings(cache: Path, pooling: str = "mean") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the vectors, labels and folds of the only encoder of a cache."""
     store, table = open_store(cache)
-    vectors = store.read_pooled(table.keys, task="esc50", pooling=pooling)[:, 0]
+    vectors = store.open_task("esc50", table.keys).pooled(pooling)[:, 0]
     return vectors, np.array(table.labels), np.array(table.folds)

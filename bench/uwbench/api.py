@@ -292,7 +292,7 @@ def load_embeddings(
 
     model = encoder.name if isinstance(encoder, ModelSpec) else _made(encoder)
     store, table = find_cached(model, _task_spec(task), folders(cache).cache)
-    vectors = store.read_pooled(table.keys, task=table.card.name, pooling=pooling)
+    vectors = store.open_task(table.card.name, table.keys).pooled(pooling)
     rest = (table.ids, table.labels, table.splits, table.folds, table.groups)
     return Embeddings(vectors, store.record.layers, *rest)
 

@@ -327,7 +327,7 @@ class _Scan:
 def _scan(tasks: Sequence[TaskSpec | Dataset], suite: str | None, folders: Folders, limit: int | None) -> _Scan:
     """Open and hash the tasks; one that was named must be at hand, one of a suite may be missing."""
     from uwbench.cards.find import find_suite
-    from uwbench.extraction.task import look_at
+    from uwbench.extraction.task import scan_task
 
     chosen = tasks or [TaskSpec(name) for name in find_suite(suite or DEFAULT_SUITE).tasks]
     scanned: list[Task] = []
@@ -341,7 +341,9 @@ def _scan(tasks: Sequence[TaskSpec | Dataset], suite: str | None, folders: Folde
             failures += [line] if tasks else []
             continue
         try:
-            scanned.append(look_at(dataset.card, dataset.clips, dataset.source, dataset.problems, folders.cache, limit))
+            scanned.append(
+                scan_task(dataset.card, dataset.clips, dataset.source, dataset.problems, folders.cache, limit)
+            )
         except DataError as error:
             failures.append(str(error))
     names = [task.card.name for task in scanned]

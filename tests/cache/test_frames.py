@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from spectrum_encoder import SpectrumEncoder
 from uwbench.cache.frames import MappedRows
-from uwbench.cache.store import EncoderStore, PooledRows
+from uwbench.cache.parts import PooledRows
+from uwbench.cache.store import EncoderStore
 from uwbench.errors import StoreError
 from uwbench.extraction.identity import describe_encoder
 from uwbench.probes.data import Frames
@@ -78,7 +79,8 @@ def written(root: Path, counts: list[int]) -> tuple[EncoderStore, list[bytes]]:
     for name, own in (("00000", range(half)), ("00001", range(half, len(counts)))):
         vectors = {pooling: np.zeros((len(own), 1, DIM), np.float32) for pooling in ("mean", "mean-all")}
         rows = PooledRows([keys[i] for i in own], vectors, np.ones(len(own), int), np.ones(len(own), int))
-        store.write_part("task", name, "table", rows, [np.full((counts[i], DIM), i, np.float16) for i in own])
+        frames = [np.full((counts[i], DIM), i, np.float16) for i in own]
+        store.enter("task", "table", [store.write_part("task", name, rows, frames)])
     return store, keys
 
 
@@ -88,7 +90,7 @@ def test_frames_of_a_store_are_read_without_being_held(tmp_path: Path) -> None:
     order = [7, 2, 9, 0]
     before = pa.total_allocated_bytes()
     tracemalloc.start()
-    rows = store.read_frames([keys[i] for i in order], task="task")
+    rows = store.open_task("task", [keys[i] for i in order], needs_frames=True).frames()
     frames = Frames(rows, rows.offsets, 0.02)
     for clip, index in enumerate(order):
         assert frames[clip].shape == (counts[index], DIM)
@@ -110,6 +112,6 @@ def test_a_flipped_bit_in_frames_is_found_before_they_are_used(tmp_path: Path) -
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     fresh = EncoderStore(tmp_path, store.record)
-    assert fresh.read_frames(keys[:2], task="task").shape == (20, DIM)
+    assert fresh.open_task("task", keys[:2], needs_frames=True).frames().shape == (20, DIM)
     with pytest.raises(StoreError, match=r"frames-00001\.arrow: does not match its checksum"):
-        fresh.read_frames(keys, task="task")
+        fresh.open_task("task", keys, needs_frames=True).frames()

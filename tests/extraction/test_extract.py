@@ -22,11 +22,12 @@ from uwbench.audio.decode import chunks, decode, decode_windows
 from uwbench.encoders.base import Encoded, ModelSpec
 from uwbench.encoders.resolve import open_encoder
 from uwbench.errors import AudioError, DataError, EncoderError, UsageError
-from uwbench.extraction.extract import Extraction, cut_batches, extract
+from uwbench.extraction.batching import cut_batches
+from uwbench.extraction.extract import Extraction, extract
 from uwbench.extraction.forward import Forward, Settings
 from uwbench.extraction.identity import describe_encoder, layer_indices
 from uwbench.extraction.plan import Plan, make_plan, share_of
-from uwbench.extraction.task import look_at
+from uwbench.extraction.task import scan_task
 
 
 def hashes(cache: Path) -> dict[str, str]:
@@ -40,7 +41,7 @@ def test_vectors_equal_a_float64_reference(tmp_path: Path) -> None:
     plan, done = run(clips, tmp_path, SpectrumEncoder())
     assert done.encoded == 100
     assert not done.unreadable
-    found = plan.store.read_pooled(plan.task.table.keys, task="tones")
+    found = plan.store.open_task("tones", plan.task.table.keys).pooled()
     for clip, vector in zip(clips, found, strict=True):
         assert isinstance(clip.audio, AudioArray)
         np.testing.assert_allclose(vector, reference(clip.audio.samples), rtol=2e-5, atol=1e-6)
@@ -49,8 +50,8 @@ def test_vectors_equal_a_float64_reference(tmp_path: Path) -> None:
 def test_long_clips_are_chunked_and_pooled_by_valid_frames(tmp_path: Path) -> None:
     clips = tones(40, longest=3.0)
     plan, done = run(clips, tmp_path, SpectrumEncoder(context_s=0.7))
-    found = plan.store.read_pooled(plan.task.table.keys, task="tones")
-    frames, chunks = plan.store.read_counts(plan.task.table.keys, task="tones")
+    found = plan.store.open_task("tones", plan.task.table.keys).pooled()
+    frames, chunks = plan.store.open_task("tones", plan.task.table.keys).counts()
     for clip, vector, count in zip(clips, found, chunks, strict=True):
         assert isinstance(clip.audio, AudioArray)
         np.testing.assert_allclose(vector, reference(clip.audio.samples, round(0.7 * RATE)), rtol=2e-5, atol=1e-6)
@@ -77,7 +78,7 @@ def test_one_changed_sample_encodes_one_clip(tmp_path: Path) -> None:
     clips[7] = replace(clips[7], audio=AudioArray(samples, RATE, "clip7"))
     plan, done = run(clips, tmp_path, SpectrumEncoder())
     assert done.encoded == 1
-    vector = plan.store.read_pooled([plan.task.table.keys[7]], task="tones")[0]
+    vector = plan.store.open_task("tones", [plan.task.table.keys[7]]).pooled()[0]
     np.testing.assert_allclose(vector, reference(samples), rtol=2e-5, atol=1e-6)
 
 
@@ -103,10 +104,10 @@ def test_tasks_on_the_same_clips_share_vectors(tmp_path: Path) -> None:
     encoder = SpectrumEncoder()
     run(clips, tmp_path, encoder)
     record = describe_encoder(encoder.info, layers="all")
-    other = look_at(CARD.model_copy(update={"name": "other"}), clips, "made", (), tmp_path, None)
+    other = scan_task(CARD.model_copy(update={"name": "other"}), clips, "made", (), tmp_path, None)
     plan = make_plan(other, record, tmp_path)
     assert plan.to_encode == 0
-    assert plan.store.read_pooled(other.table.keys, task="other").shape == (30, 2, 161)
+    assert plan.store.open_task("other", other.table.keys).pooled().shape == (30, 2, 161)
 
 
 def test_the_same_audio_twice_is_encoded_once(tmp_path: Path) -> None:
@@ -114,7 +115,7 @@ def test_the_same_audio_twice_is_encoded_once(tmp_path: Path) -> None:
     twin = replace(clips[0], id="twin")
     plan, done = run([*clips, twin], tmp_path, SpectrumEncoder())
     assert done.encoded == 10
-    vectors = plan.store.read_pooled(plan.task.table.keys, task="tones")
+    vectors = plan.store.open_task("tones", plan.task.table.keys).pooled()
     np.testing.assert_array_equal(vectors[0], vectors[10])
 
 
@@ -179,7 +180,7 @@ def test_a_forward_is_launched_without_reading_anything_back(
 
     layers = [0, len(encoder.info.layers) - 1]
     poolings = ("mean", "mean-all", "std", "max", "first")
-    forward = Forward(encoder, layers, poolings, Settings("meta", 120.0, 1), frames=True)
+    forward = Forward(encoder, layers, poolings, Settings("meta", 120.0, 1), needs_frames=True)
     with Watch():
         forward.start([np.zeros(seconds * RATE, np.float32) for seconds in (1, 5, 2)], ["a", "b", "c"])
     assert masks == [context == "trimmed"] * (len(encoder.info.layers) - 1)
@@ -192,7 +193,7 @@ def test_values_that_are_not_finite_name_the_clip(tmp_path: Path) -> None:
             encoded.frames[:] = np.nan
             return encoded
 
-    with pytest.raises(EncoderError, match=r"clip\d+: the encoder gave NaN"):
+    with pytest.raises(EncoderError, match=r"clip\d+: the encoder returned NaN"):
         run(tones(5), tmp_path, Broken())
 
 
@@ -225,7 +226,7 @@ def test_a_clip_that_changes_under_the_run_is_not_stored_under_the_old_key(tmp_p
 
 def test_a_task_without_a_readable_clip_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no clip that can be read"):
-        look_at(CARD, [Clip("x", AudioFile(tmp_path / "x.wav"), "0", split="test")], "made", (), tmp_path, None)
+        scan_task(CARD, [Clip("x", AudioFile(tmp_path / "x.wav"), "0", split="test")], "made", (), tmp_path, None)
 
 
 def test_forecast_is_near_what_is_written(tmp_path: Path) -> None:
@@ -235,7 +236,7 @@ def test_forecast_is_near_what_is_written(tmp_path: Path) -> None:
 
 
 def test_limit_takes_labels_in_turn_from_every_split(tmp_path: Path) -> None:
-    task = look_at(CARD, tones(60), "made", (), tmp_path, 4)
+    task = scan_task(CARD, tones(60), "made", (), tmp_path, 4)
     splits = list(zip(task.table.splits, task.table.labels, strict=True))
     assert task.table.limited
     assert {pair: splits.count(pair) for pair in splits} == {
@@ -272,7 +273,7 @@ FRAME_CARD = CARD.model_copy(update={"name": "moments", "kind": "frame-multi-lab
 
 def run_frames(clips: list[Clip], cache: Path, encoder: SpectrumEncoder) -> tuple[Plan, Extraction]:
     record = describe_encoder(encoder.info)
-    plan = make_plan(look_at(FRAME_CARD, clips, "made", (), cache, None), record, cache)
+    plan = make_plan(scan_task(FRAME_CARD, clips, "made", (), cache, None), record, cache)
     encoder.load("cpu", "fp32")
     return plan, extract(plan, encoder, SETTINGS, lambda clips, seconds: None)
 
@@ -290,9 +291,9 @@ def test_a_long_clip_comes_in_windows_and_gives_what_one_piece_gives(tmp_path: P
     clips = [*tones(9), Clip("long", AudioFile(path), "0", split="train")]
     encoder = SpectrumEncoder(context_s=1.5)
     plan, done = run(clips, tmp_path / "cache", encoder)
-    vector = plan.store.read_pooled([plan.task.table.keys[9]], task="tones")[0]
+    vector = plan.store.open_task("tones", [plan.task.table.keys[9]]).pooled()[0]
     np.testing.assert_allclose(vector, reference(samples, round(1.5 * RATE)), rtol=2e-5, atol=1e-6)
-    frames, chunks = plan.store.read_counts([plan.task.table.keys[9]], task="tones")
+    frames, chunks = plan.store.open_task("tones", [plan.task.table.keys[9]]).counts()
     assert chunks.tolist() == [-(-len(samples) // round(1.5 * RATE))]
     assert frames.tolist() == [-(-len(samples) // 320)]
     assert done.encoded == 10
@@ -308,7 +309,7 @@ def test_frames_of_short_and_long_clips_are_those_of_the_encoder(tmp_path: Path)
         assert isinstance(clip.audio, AudioArray)
         samples[index] = clip.audio.samples
     plan, _ = run_frames(clips, tmp_path / "cache", SpectrumEncoder(context_s=1.5))
-    rows = plan.store.read_frames(plan.task.table.keys, task="moments")
+    rows = plan.store.open_task("moments", plan.task.table.keys, needs_frames=True).frames()
     for index in range(10):
         pieces = [samples[index][i : i + round(1.5 * RATE)] for i in range(0, len(samples[index]), round(1.5 * RATE))]
         padded = [np.pad(piece, (0, -len(piece) % 320)).reshape(-1, 320) for piece in pieces]
@@ -331,8 +332,8 @@ def test_a_long_clip_that_breaks_off_is_listed_and_leaves_no_frames(tmp_path: Pa
     plan, done = run_frames(clips, tmp_path / "cache", SpectrumEncoder(context_s=30.0))
     assert [str(path) in str(error) for error in done.unreadable] == [True]
     kept = [key for index, key in enumerate(plan.task.table.keys) if index != 5]
-    rows = plan.store.read_frames(kept, task="moments")
-    frames, _ = plan.store.read_counts(kept, task="moments")
+    rows = plan.store.open_task("moments", kept, needs_frames=True).frames()
+    frames, _ = plan.store.open_task("moments", kept).counts()
     np.testing.assert_array_equal(np.diff(rows.offsets), frames)
 
 
@@ -367,7 +368,7 @@ def test_layers_that_were_not_asked_for_are_the_encoders_error(tmp_path: Path) -
             encoded = super().encode(waveforms, lengths, layers)
             return replace(encoded, frames=encoded.frames[:, :1])
 
-    with pytest.raises(EncoderError, match="gave frames of shape"):
+    with pytest.raises(EncoderError, match="returned frames of shape"):
         run(tones(5), tmp_path, Wrong())
 
 

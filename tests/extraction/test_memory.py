@@ -17,7 +17,7 @@ from uwbench.errors import EncoderError
 from uwbench.extraction.forward import Forward, Settings
 from uwbench.extraction.identity import describe_encoder
 from uwbench.extraction.plan import make_plan
-from uwbench.extraction.task import look_at
+from uwbench.extraction.task import scan_task
 
 
 def test_out_of_memory_halves_batches_and_changes_no_number(tmp_path: Path) -> None:
@@ -28,8 +28,8 @@ def test_out_of_memory_halves_batches_and_changes_no_number(tmp_path: Path) -> N
     assert done.encoded == 80
     assert max(small.batches) <= 3
     keys = plan.task.table.keys
-    expected = plan.store.read_pooled(keys, task="tones")
-    np.testing.assert_allclose(other.store.read_pooled(keys, task="tones"), expected, rtol=1e-5, atol=1e-6)
+    expected = plan.store.open_task("tones", keys).pooled()
+    np.testing.assert_allclose(other.store.open_task("tones", keys).pooled(), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_the_size_that_fits_is_remembered_by_length_and_what_was_done_is_kept() -> None:
@@ -43,7 +43,7 @@ def test_the_size_that_fits_is_remembered_by_length_and_what_was_done_is_kept() 
 
     encoder = Watched(most_windows=5)
     encoder.load("cpu", "fp32")
-    forward = Forward(encoder, [0, 1], ("mean",), Settings("cpu", 1e6, 1), frames=False)
+    forward = Forward(encoder, [0, 1], ("mean",), Settings("cpu", 1e6, 1), needs_frames=False)
     rng = np.random.default_rng(0)
     long, short = (rng.standard_normal((40, seconds * RATE)).astype(np.float32) for seconds in (2, 1))
     found = forward(list(long), ["clip"] * 40)
@@ -67,8 +67,8 @@ def test_out_of_memory_goes_down_to_the_chunks_of_one_clip_and_changes_no_number
     assert done.chunked >= 2
     assert set(small.batches) == {1}
     keys = plan.task.table.keys
-    expected = plan.store.read_pooled(keys, task="tones")
-    np.testing.assert_allclose(other.store.read_pooled(keys, task="tones"), expected, rtol=1e-5, atol=1e-6)
+    expected = plan.store.open_task("tones", keys).pooled()
+    np.testing.assert_allclose(other.store.open_task("tones", keys).pooled(), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_memory_that_the_machine_does_not_have_is_backed_off_from_too(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_another_error_of_the_encoder_is_not_taken_for_one_of_memory(tmp_path: P
 
 
 def test_one_window_that_does_not_fit_is_an_error_that_names_the_clip(tmp_path: Path) -> None:
-    with pytest.raises(EncoderError, match=r"clip\d+: does not fit into memory alone"):
+    with pytest.raises(EncoderError, match=r"clip\d+: does not fit in memory, even alone"):
         run(tones(5), tmp_path, SpectrumEncoder(most_windows=0))
 
 
@@ -105,7 +105,7 @@ def test_parts_of_many_layers_stay_small(tmp_path: Path) -> None:
     encoder = SpectrumEncoder()
     info = replace(encoder.info, layers=tuple(map(str, range(33))), dim=128_000)
     plan = make_plan(
-        look_at(CARD, tones(40), "made", (), tmp_path, None), describe_encoder(info, layers="all"), tmp_path
+        scan_task(CARD, tones(40), "made", (), tmp_path, None), describe_encoder(info, layers="all"), tmp_path
     )
     assert max(len(part.rows) for part in plan.parts) * 33 * 128_000 * 2 * 4 <= 128 << 20
     assert plan.to_encode == 40

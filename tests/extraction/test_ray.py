@@ -23,7 +23,7 @@ from uwbench.extraction.forward import Settings
 from uwbench.extraction.identity import describe_encoder
 from uwbench.extraction.plan import Plan, make_plan
 from uwbench.extraction.ray import extract_on_ray, part_of
-from uwbench.extraction.task import look_at
+from uwbench.extraction.task import scan_task
 
 pytestmark = pytest.mark.slow
 SETTINGS = Settings("cpu", batch_seconds=8.0, workers=1)
@@ -94,7 +94,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 def plan_in(cache: Path, clips: list[Clip], spec: ModelSpec = SPEC) -> Plan:
     encoder = open_encoder(spec)
-    return make_plan(look_at(CARD, clips, "made", (), cache, None), describe_encoder(encoder.info), cache)
+    return make_plan(scan_task(CARD, clips, "made", (), cache, None), describe_encoder(encoder.info), cache)
 
 
 def locally(cache: Path, clips: list[Clip], spec: ModelSpec) -> Any:

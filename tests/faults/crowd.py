@@ -43,7 +43,7 @@ def decoder_dies(world: World, tries: int) -> Tally:
         fatal = world.random.randrange(40, 180)
 
         def dying(fatal: int = fatal) -> None:
-            import uwbench.extraction.extract as stage
+            import uwbench.extraction.encode as stage
 
             decode, calls = stage.decode_clip, iter(range(1 << 30))
 

@@ -18,7 +18,8 @@ from run_faults import table
 from world import Ended, Tally, Verdict, compare, contents
 
 from uwbench import api
-from uwbench.cache.store import EncoderStore, Located
+from uwbench.cache.store import EncoderStore
+from uwbench.cache.task_vectors import TaskVectors
 
 HERE = Path(__file__).parent
 FAULTS = 22
@@ -120,15 +121,15 @@ def test_parts_that_come_while_a_plan_is_made_are_not_made_again(
         api.extract("logmel", "mini_speech", cache=tmp_path / name)
 
     extract("alone")
-    locate, calls = EncoderStore.locate, iter(range(1 << 30))
+    open_task, calls = EncoderStore.open_task, iter(range(1 << 30))
 
-    def located_before_another_wrote(store: EncoderStore, *args: Any, **named: Any) -> Located:
-        found = locate(store, *args, **named)
+    def opened_before_another_wrote(store: EncoderStore, *args: Any, **named: Any) -> TaskVectors:
+        found = open_task(store, *args, **named)
         if next(calls) == 0:
             extract("shared")
         return found
 
-    monkeypatch.setattr(EncoderStore, "locate", located_before_another_wrote)
+    monkeypatch.setattr(EncoderStore, "open_task", opened_before_another_wrote)
     extract("shared")
     assert next(calls) > 1
     assert compare(contents(tmp_path / "alone"), contents(tmp_path / "shared")) == Verdict()

@@ -285,12 +285,12 @@ def _read_task(store: EncoderStore, task: str, keys: list[bytes], read: str) -> 
             damage(store.folder / task / file, expected)
         assert all(len(key) == 32 for key in store.part_keys(task, part))
     if read in ("all", "vectors"):
-        counts, chunks = store.read_counts(keys, task=task)
+        counts, chunks = store.open_task(task, keys).counts()
         assert len(counts) == len(chunks) == len(keys)
         for pooling in store.record.poolings[: 2 if read == "all" else 1]:
-            assert len(store.read_pooled(keys[::-1], task=task, pooling=pooling)) == len(keys)
+            assert len(store.open_task(task, keys[::-1]).pooled(pooling)) == len(keys)
     if task == "events" and read in ("all", "frames"):
-        frames = store.read_frames(keys, task=task)
+        frames = store.open_task(task, keys, needs_frames=True).frames()
         assert len(frames[:]) == len(frames)
         frames[np.arange(len(frames))]
 

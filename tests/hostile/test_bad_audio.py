@@ -116,4 +116,4 @@ def _vectors(store: EncoderStore, pooling: str) -> np.ndarray:
     manifest = store.manifest(task)
     assert manifest is not None
     keys = [key for part in manifest.parts for key in store.part_keys(task, part)]
-    return store.read_pooled(keys, task=task, pooling=pooling)
+    return store.open_task(task, keys).pooled(pooling)
