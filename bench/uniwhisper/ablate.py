@@ -11,7 +11,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from uniwhisper.config import Closed, Config, leaves, load_config, overlaid
-from uwbench.api import InputError, UsageError, parse_yaml, read_yaml_file, suggestion
+from uwbench.api import InputError, UsageError
+from uwbench.base.registry import suggestion
+from uwbench.base.yaml_text import parse_yaml, read_yaml_file
 
 
 class _File(Closed):

@@ -9,7 +9,9 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from uwbench.api import InputError, UsageError, parse_yaml, read_yaml_file, suggestion
+from uwbench.api import InputError, UsageError
+from uwbench.base.registry import suggestion
+from uwbench.base.yaml_text import parse_yaml, read_yaml_file
 
 WINDOW_S = 30.0
 FRAMES_PER_S = 50  # Whisper's encoder: one frame each 20 ms

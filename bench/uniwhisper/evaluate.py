@@ -12,6 +12,7 @@ from uniwhisper.export import export_encoder
 from uniwhisper.training.checkpoint import checkpoints
 from uwbench import api
 from uwbench.api import Folders, ModelSpec, Reporter, TaskSpec, UsageError, UwbenchError
+from uwbench.base.hashing import sha256_file
 
 Context = Literal["full", "trimmed"]
 METHODS: tuple[Literal["mlp", "knn"], ...] = ("mlp", "knn")
@@ -54,7 +55,7 @@ def encoder_of(trained: Path, output: Path) -> Path:
     mark = output / "uniwhisper.json"
     if mark.is_file():
         recorded = json.loads(mark.read_text(encoding="utf-8"))
-        if recorded.get("checkpoint") == [api.sha256_file(trained / "encoder" / "model.safetensors")]:
+        if recorded.get("checkpoint") == [sha256_file(trained / "encoder" / "model.safetensors")]:
             return output
         raise UsageError("holds the export of another checkpoint", where=output, remedy="name another --output")
     return export_encoder(trained, output)

@@ -6,7 +6,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from uwbench.api import EncoderError, InputError, UsageError, parse_json, read_yaml_file, sha256_file
+from uwbench.api import EncoderError, InputError, UsageError
+from uwbench.base.hashing import sha256_file
+from uwbench.base.json_text import parse_json
+from uwbench.base.yaml_text import read_yaml_file
 
 if TYPE_CHECKING:
     import torch

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from runs import InMemory, digits, settings
 from safetensors.torch import save_file
 
+from runs import InMemory, digits, settings
 from uniwhisper.model.build import build_model, set_stage
 from uniwhisper.model.collate import Collator
 from uniwhisper.model.tokens import open_text

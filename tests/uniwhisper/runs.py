@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from small_whisper import ENCODER
 from uniwhisper.config import Config, load_config
 from uniwhisper.data.examples import Example, Question
 from uniwhisper.training.train import Result, train
@@ -53,10 +54,10 @@ class InMemory:
 
 
 def settings(whisper: str, **overlay: Any) -> Config:
-    """Return a run of 4 + 16 steps with the real encoder and a language model of a few thousand parameters."""
+    """Return a run of 4 + 16 steps with the small Whisper and a language model of a few thousand parameters."""
     run = {"save_every": 10, "keep": 3, "log_every": 2, **overlay.pop("run", {})}
     base = {
-        "encoder": {"init": whisper, "lr": 1e-4},
+        "encoder": {**ENCODER, "init": whisper, "lr": 1e-4},
         "adapter": {"lr": 1e-3},
         "lm": {**LM, "lr": 1e-3, **overlay.pop("lm", {})},
         "stages": {"bridge": 4, "joint": 16, "bridge_lr": 1e-3, **overlay.pop("stages", {})},

@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+from packed import pack
+from runs import LM
+from small_whisper import ENCODER
 from uniwhisper.ablate import Arm, arms, changes, find_arm, run_arm
 from uniwhisper.cli.main import main
 from uniwhisper.config import load_config, overlaid
@@ -18,10 +21,6 @@ from uniwhisper.data.convert import Request, convert
 from uniwhisper.data.templates import find_form
 from uniwhisper.sampling.prepare import prepare
 from uwbench.api import InputError, UsageError
-
-sys.path.insert(0, str(Path(__file__).parent))
-from packed import pack
-from runs import LM
 
 BASE = {"lm": LM, "data": {"mixture": "mini", "bins": 1}, "stages": {"bridge": 1, "joint": 3}}
 RUN = {"batch_s": 24, "micro_batch_s": 24, "save_every": 100}
@@ -87,10 +86,10 @@ def test_unknown_arms_and_files_of_another_form_are_named(tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_an_arm_trains_with_its_change_alone_or_with_several_when_asked(
-    shared_data: Path, whisper_tiny: Path, tmp_path: Path
+    shared_data: Path, small_whisper: Path, tmp_path: Path
 ) -> None:
     pack(shared_data, tmp_path / "rows", 24)
-    base = {**BASE, "run": RUN, "encoder": {"init": str(whisper_tiny)}}
+    base = {**BASE, "run": RUN, "encoder": {**ENCODER, "init": str(small_whisper)}}
     folder = run_arm(find_arm("stack-8"), "cpu-mini", [tmp_path / "rows"], tmp_path / "one", base=base)
     trained = json.loads((folder / "trainer.json").read_text())["config"]
     assert (trained["adapter"]["stack"], trained["lm"]["dim"]) == (8, LM["dim"])

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from uniwhisper.cli import data as cli_data
-from uniwhisper.cli import experiment as cli_experiment
+from uniwhisper.cli import evaluate as cli_evaluate
 from uniwhisper.cli import train as cli_train
 from uwbench.api import UwbenchError
 
@@ -94,7 +94,7 @@ def export(
 
 cli_data.add_to(app)
 cli_train.add_to(app)
-cli_experiment.add_to(app)
+cli_evaluate.add_to(app)
 
 
 def main() -> None:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from uwbench.api import InputError, UsageError, parse_yaml
+from uwbench.api import InputError, UsageError
+from uwbench.base.yaml_text import parse_yaml
 
 if TYPE_CHECKING:
     from uniwhisper.data.mixture import Mixture

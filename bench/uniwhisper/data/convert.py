@@ -19,18 +19,10 @@ from uniwhisper.data.facts import Facts, facts_of, language_names
 from uniwhisper.data.ontology import Ancestors, most_specific, read_ancestors
 from uniwhisper.data.shards import SHARD_BYTES, Asked, Item, Packed, write_shards
 from uniwhisper.data.templates import draw, find_form
-from uwbench.api import (
-    Clip,
-    InputError,
-    Labels,
-    UsageError,
-    find_manifest,
-    load_task,
-    parse_json,
-    read_manifest,
-    suggestion,
-    write_atomically,
-)
+from uwbench.api import Clip, InputError, Labels, UsageError, find_manifest, load_task, read_manifest
+from uwbench.base.atomic import write_atomically
+from uwbench.base.json_text import parse_json
+from uwbench.base.registry import suggestion
 
 CLASSES = ".classes.json"
 

@@ -28,12 +28,11 @@ from uwbench.api import (
     Clip,
     InputError,
     UsageError,
-    clip_key,
     decode,
     load_task,
     read_bytes,
-    sha256_bytes,
 )
+from uwbench.base.hashing import clip_key, sha256_bytes
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -15,7 +15,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from uniwhisper.config import DOMAINS, Closed, Data, Domain, Share, validated
-from uwbench.api import InputError, UsageError, parse_yaml, read_yaml_file, suggestion
+from uwbench.api import InputError, UsageError
+from uwbench.base.registry import suggestion
+from uwbench.base.yaml_text import parse_yaml, read_yaml_file
 
 _TOLERANCE = 1e-9
 

@@ -11,7 +11,8 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from uwbench.api import InputError, parse_json
+from uwbench.api import InputError
+from uwbench.base.json_text import parse_json
 
 Ancestors = Mapping[str, frozenset[str]]
 

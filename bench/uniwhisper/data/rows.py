@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from uwbench.api import InputError, UsageError, digest, sha256_file, write_atomically
+from uwbench.api import InputError, UsageError
+from uwbench.base.atomic import write_atomically
+from uwbench.base.hashing import digest, sha256_file
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -30,14 +30,11 @@ from uwbench.api import (
     AudioMember,
     StoreError,
     UsageError,
-    clip_key,
     decode,
-    digest,
     read_bytes,
-    sha256_bytes,
-    write_atomically,
-    write_in_place,
 )
+from uwbench.base.atomic import write_atomically, write_in_place
+from uwbench.base.hashing import clip_key, digest, sha256_bytes
 
 SHARD_BYTES = 1_000_000_000
 _AHEAD = 32  # clips a worker, decoded before they are written

@@ -19,7 +19,8 @@ from uniwhisper.data.draws import pick, uniform
 from uniwhisper.data.examples import Question
 from uniwhisper.data.rows import Row
 from uniwhisper.data.wording import read_wording
-from uwbench.api import InputError, UsageError, suggestion
+from uwbench.api import InputError, UsageError
+from uwbench.base.registry import suggestion
 
 
 class Form(Closed):

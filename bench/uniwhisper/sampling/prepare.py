@@ -17,7 +17,9 @@ from uniwhisper.sampling.batches import Options, PlannedBatches
 from uniwhisper.sampling.clips import TRAINED, Units, units_of
 from uniwhisper.sampling.held_out import HeldOut, hold_out
 from uniwhisper.sampling.schedule import Planner, Sizes
-from uwbench.api import UsageError, digest, suggestion
+from uwbench.api import UsageError
+from uwbench.base.hashing import digest
+from uwbench.base.registry import suggestion
 
 _MOST_OPTIONS = 50  # possible answers that an instruction may list
 

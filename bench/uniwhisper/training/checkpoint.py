@@ -21,7 +21,8 @@ from torch import nn
 from uniwhisper.config import Config, leaves, parse_config
 from uniwhisper.export import write_encoder
 from uniwhisper.model.model import own_state
-from uwbench.api import InputError, sha256_file
+from uwbench.api import InputError
+from uwbench.base.hashing import sha256_file
 
 _PREFIX = "step-"
 _FREE = {f"run.{name}" for name in ("workers", "save_every", "keep", "log_every", "monitor_every", "monitor_clips")}

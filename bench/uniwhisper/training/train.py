@@ -6,11 +6,10 @@ state before it: no generator is drawn from, so 20 steps are 10 steps, a kill, a
 
 from __future__ import annotations
 
-import signal
-import sys
+import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from uniwhisper.training.log import Log, Tally
 from uniwhisper.training.monitor import Monitor
 from uniwhisper.training.optim import clip_to, gradient_norm, make_optimiser, part_norms, schedule, set_rates
 from uniwhisper.training.parallel import World, full_state, load_full_state, wrap
+from uniwhisper.training.sigterm import on_sigterm
 from uwbench.api import InputError, UwbenchError
 
 _MOST_SKIPPED = 20  # in a row: the run has diverged
@@ -58,11 +58,10 @@ class StepData(torch.utils.data.Dataset["list[Batch] | UwbenchError"]):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a run ended: its last checkpoint, where it stands, whether it was told to stop before its end."""
+    """A run's last checkpoint and its progress."""
 
     checkpoint: Path
     progress: Progress
-    stopped: bool
 
 
 def train(
@@ -92,9 +91,10 @@ def train(
             config, output, world, batches, Progress(training_data=training_data, data_digest=data_digest), held_out
         )
         log = Log(output, config, enabled=world.rank == 0, world=world.size)
+        stopping = threading.Event()
         try:
-            with _stop_flag() as stop:
-                return run.steps(last, log, stop)
+            with on_sigterm("stopping; saving after this step", stopping.set):
+                return run.steps(last, log, stopping)
         finally:
             log.close()
 
@@ -142,11 +142,11 @@ class _Run:
         looks = config.run.monitor_every is not None and held_out is not None and held_out.examples
         self._monitor = Monitor(config, held_out, world.device) if looks and held_out else None
 
-    def steps(self, last: int, log: Log, stop: list[bool]) -> Result:
+    def steps(self, last: int, log: Log, stopping: threading.Event) -> Result:
         """Run to step `last` and return what came out."""
         tally, saved = Tally(), self._resume
         loader = iter(self._loader(last))
-        while self.progress.step < last and not self.world.any(stop[0]):
+        while self.progress.step < last and not self.world.any(stopping.is_set()):
             self._enter_stage()
             before = time.monotonic()
             given = next(loader)
@@ -170,7 +170,7 @@ class _Run:
         if saved is None or not saved.name.endswith(f"{self.progress.step:07d}"):
             self._enter_stage()
             saved = self._save()
-        return Result(saved, self.progress, stopped=self.progress.step < last)
+        return Result(saved, self.progress)
 
     def _loader(self, last: int) -> torch.utils.data.DataLoader[list[Batch] | UwbenchError]:
         return torch.utils.data.DataLoader(
@@ -272,23 +272,3 @@ def _autocast(config: Config, world: World) -> AbstractContextManager[Any]:
     if config.run.precision == "bf16":
         return torch.autocast(world.device.split(":")[0], torch.bfloat16)
     return nullcontext()
-
-
-@contextmanager
-def _stop_flag() -> Iterator[list[bool]]:
-    """Yield a list whose only value turns true on SIGTERM; the handler before is put back."""
-    flag = [False]
-
-    def tell(*_: object) -> None:
-        flag[0] = True
-        print("uniwhisper: told to stop, saving after this step", file=sys.stderr)
-
-    try:
-        before = signal.signal(signal.SIGTERM, tell)
-    except ValueError:  # not the main thread: nobody can tell it
-        yield flag
-        return
-    try:
-        yield flag
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.resources
 from typing import Any
 
-from uwbench.api import InputError, parse_yaml
+from uwbench.api import InputError
+from uwbench.base.yaml_text import parse_yaml
 
 
 def read_wording(name: str) -> dict[str, Any]:

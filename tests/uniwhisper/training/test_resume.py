@@ -14,15 +14,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from runs import InMemory, digits, losses, settings
 from uniwhisper.data.examples import Example
 from uniwhisper.export import export_encoder
 from uniwhisper.training import checkpoint
 from uniwhisper.training.train import train
 from uwbench.api import InputError, ModelSpec, UwbenchError
 from uwbench.encoders.resolve import open_encoder
-
-sys.path.insert(0, str(Path(__file__).parent))
-from runs import InMemory, digits, losses, settings
 
 DATA = [{"dataset": "fsdd", "split": "train", "licence": "CC BY-SA 4.0"}]
 
@@ -33,11 +31,11 @@ def clips(shared_data: Path) -> list[Example]:
 
 
 @pytest.fixture(scope="module")
-def whole(whisper_tiny: Path, clips: list[Example], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(small_whisper: Path, clips: list[Example], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run of twenty steps that nothing disturbed."""
     torch.set_num_threads(1)
     output = tmp_path_factory.mktemp("whole")
-    train(settings(str(whisper_tiny)), InMemory(clips), output, training_data=DATA)
+    train(settings(str(small_whisper)), InMemory(clips), output, training_data=DATA)
     return output
 
 
@@ -53,44 +51,43 @@ def same(one: Path, two: Path) -> None:
 
 
 def spawn(whisper: Path, data: Path, output: Path, **asked: Any) -> subprocess.Popen[str]:
-    program = Path(__file__).with_name("runs.py")
+    program = Path(__file__).parents[1] / "runs.py"
     words = {"whisper": str(whisper), "data": str(data), "output": str(output), **asked}
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen([sys.executable, program, json.dumps(words)], env=env, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.slow
-def test_killed_and_resumed_is_not_killed(whole: Path, whisper_tiny: Path, shared_data: Path, tmp_path: Path) -> None:
+def test_killed_and_resumed_is_not_killed(whole: Path, small_whisper: Path, shared_data: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
-    killed = spawn(whisper_tiny, shared_data, output, kill_at=13)
+    killed = spawn(small_whisper, shared_data, output, kill_at=13)
     killed.communicate()
     assert killed.returncode == -signal.SIGKILL
     assert [path.name for path in checkpoint.checkpoints(output)] == ["step-0000010"]
-    again = spawn(whisper_tiny, shared_data, output, overlay={"run": {"workers": 2}})
+    again = spawn(small_whisper, shared_data, output, overlay={"run": {"workers": 2}})
     _, errors = again.communicate()
     assert again.returncode == 0, errors
     same(whole / "step-0000020", output / "step-0000020")
 
 
 def test_stopping_at_the_stages_border_changes_nothing(
-    whole: Path, whisper_tiny: Path, clips: list[Example], tmp_path: Path
+    whole: Path, small_whisper: Path, clips: list[Example], tmp_path: Path
 ) -> None:
-    config = settings(str(whisper_tiny))
+    config = settings(str(small_whisper))
     for until in (2, 4, 20):
         result = train(config, InMemory(clips), tmp_path, until=until, training_data=DATA)
         assert result.progress.step == until
     same(whole / "step-0000020", tmp_path / "step-0000020")
 
 
-def test_sigterm_saves(whisper_tiny: Path, clips: list[Example], tmp_path: Path) -> None:
+def test_sigterm_saves(small_whisper: Path, clips: list[Example], tmp_path: Path) -> None:
     class Telling(InMemory):
         def micro_batches(self, step: int, rank: int, world: int) -> list[list[Example]]:
             if step == 2:
                 os.kill(os.getpid(), signal.SIGTERM)
             return super().micro_batches(step, rank, world)
 
-    result = train(settings(str(whisper_tiny)), Telling(clips), tmp_path)
-    assert result.stopped
+    result = train(settings(str(small_whisper)), Telling(clips), tmp_path)
     assert result.checkpoint.name == "step-0000003"
     assert checkpoint.read_progress(result.checkpoint).step == 3
 
@@ -105,9 +102,9 @@ def test_the_loss_falls_and_the_log_says_so(whole: Path) -> None:
     assert last["mfu"] > 0
 
 
-def test_another_configuration_does_not_resume(whole: Path, whisper_tiny: Path, clips: list[Example]) -> None:
+def test_another_configuration_does_not_resume(whole: Path, small_whisper: Path, clips: list[Example]) -> None:
     with pytest.raises(InputError, match=r"another configuration: optimiser.clip was 1.0 and is 2.0;"):
-        train(settings(str(whisper_tiny), optimiser={"clip": 2.0}), InMemory(clips), whole)
+        train(settings(str(small_whisper), optimiser={"clip": 2.0}), InMemory(clips), whole)
 
 
 def test_an_export_is_the_trained_encoder(whole: Path, tmp_path: Path) -> None:
@@ -120,12 +117,12 @@ def test_an_export_is_the_trained_encoder(whole: Path, tmp_path: Path) -> None:
     encoder = open_encoder(ModelSpec("uniwhisper", weights=str(folder)))
     assert list(encoder.info.training_data or ()) == DATA
     encoder.load("cpu", "fp32")
-    frames = encoder.encode(torch.zeros(1, 16_000), torch.tensor([16_000]), [4]).frames
+    frames = encoder.encode(torch.zeros(1, 16_000), torch.tensor([16_000]), [2]).frames
     assert bool(torch.isfinite(frames).all())
 
 
 def test_steps_that_are_not_finite_are_skipped_and_counted(
-    whisper_tiny: Path, clips: list[Example], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_whisper: Path, clips: list[Example], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from uniwhisper.model.model import AudioModel
 
@@ -137,10 +134,10 @@ def test_steps_that_are_not_finite_are_skipped_and_counted(
 
     monkeypatch.setattr(AudioModel, "forward", broken)
     bad: Any = {5}  # the second of the four micro-batches of step 1
-    config = settings(str(whisper_tiny))
+    config = settings(str(small_whisper))
     result = train(config, InMemory(clips), tmp_path / "one", until=3)
     assert (result.progress.step, result.progress.skipped) == (3, 1)
     assert all(bool(torch.isfinite(v).all()) for v in load_file(result.checkpoint / "model.safetensors").values())
     bad = range(10**6)
     with pytest.raises(UwbenchError, match="20 steps in a row"):
-        train(settings(str(whisper_tiny), stages={"bridge": 30, "joint": 1}), InMemory(clips[:8]), tmp_path / "two")
+        train(settings(str(small_whisper), stages={"bridge": 30, "joint": 1}), InMemory(clips[:8]), tmp_path / "two")

@@ -1,4 +1,4 @@
-"""The experiment's tables in Markdown, and their place in a page, between two marks."""
+"""The experiment's tables in Markdown, and the page that they are written into."""
 
 from __future__ import annotations
 
@@ -7,72 +7,73 @@ from math import sqrt
 from pathlib import Path
 
 from uniwhisper.evaluate import METHODS, Difference, interval
-from uniwhisper.experiment import Outcome, Scores
-from uniwhisper.experiment_speech import Heard
-from uniwhisper.experiment_tasks import SOURCES
-from uwbench.api import InputError, write_atomically
+from uniwhisper_miniature.experiment import Outcome, Scores
+from uniwhisper_miniature.speech import Heard
+from uniwhisper_miniature.tasks import SOURCES
+from uwbench.api import InputError
+from uwbench.base.atomic import write_atomically
 
 BEGIN = "<!-- experiment: written by the command -->"
 END = "<!-- end of experiment -->"
 _SCOPES = ("trained on", "held out", "all")
 
 
-def report(found: Outcome) -> list[str]:
-    """Return the tables: averages a run and scope, over the held-out sets, the two arms, spoken digits, every task."""
+def report(outcome: Outcome) -> list[str]:
+    """Return the tables: averages per run and scope and over held-out sets, both arms, spoken digits, every task."""
     lines = ["Averages over tasks, trained encoder against original:", ""]
     lines += _head("held out | decoder | steps | audio | scope | probe | original | trained | difference [95 %]", 5)
-    for one in found.runs:
-        head = f"| {one.turn} | {one.arm} | {one.steps} | {one.audio_s / 60:.0f} min"
+    for run in outcome.runs:
+        head = f"| {run.turn} | {run.arm} | {run.steps} | {run.audio_s / 60:.0f} min"
         lines += [
             f"{head} | {scope} | {row.method} | {_scores(row)} | {interval(row)} |"
             for scope in _SCOPES
-            for row in _averages(one.scopes.get(scope, ()))
+            for row in _averages(run.scopes.get(scope, ()))
         ]
-    lines += _over_sets(found.runs)
-    if found.arms:
-        lines += ["", "The same steps with a language model and with Whisper's decoder, one encoder against the other:"]
+    lines += _over_sets(outcome.runs)
+    if outcome.arms:
+        lines += ["", "The same steps with a language model and with Whisper's decoder, compared:"]
         lines += ["", *_head("held out | scope | probe | whisper | lm | lm - whisper [95 %]", 3)]
         lines += [
             f"| {turn} | {scope} | {row.method} | {_scores(row)} | {interval(row)} |"
-            for turn, scopes in found.arms.items()
+            for turn, scopes in outcome.arms.items()
             for scope in _SCOPES
             for row in _averages(scopes.get(scope, ()))
         ]
-    lines += ["", "Spoken digits that Whisper's own decoder, as it was, writes down from the encoder's states:", ""]
+    lines += ["", "Spoken digits as transcribed by Whisper's original decoder from the encoder's output:", ""]
     lines += _head("held out | decoder in training | exactly right | word error rate", 2)
-    lines += ["| original encoder | | " + _spoken(found.spoken)]
-    lines += [f"| {one.turn} | {one.arm} | {_spoken(one.spoken)}" for one in found.runs]
+    lines += ["| original encoder | | " + _spoken(outcome.spoken)]
+    lines += [f"| {run.turn} | {run.arm} | {_spoken(run.spoken)}" for run in outcome.runs]
     lines += ["", "Every task:", ""]
     lines += _head("held out | decoder | task | probe | original | trained | difference [95 %]", 4)
-    for one in found.runs:
-        shut = {row.name for row in one.scopes.get("held out", ())}
-        for row in one.scopes["all"]:
+    for run in outcome.runs:
+        excluded = {row.name for row in run.scopes.get("held out", ())}
+        for row in run.scopes["all"]:
             if not _is_average(row):
-                name = f"{row.name} (held out)" if row.name in shut else row.name
-                lines.append(f"| {one.turn} | {one.arm} | {name} | {row.method} | {_scores(row)} | {interval(row)} |")
+                name = f"{row.name} (held out)" if row.name in excluded else row.name
+                lines.append(f"| {run.turn} | {run.arm} | {name} | {row.method} | {_scores(row)} | {interval(row)} |")
     return lines
 
 
 def _over_sets(runs: Sequence[Scores]) -> list[str]:
-    """Return the mean over the turns that hold a whole set out, of an arm that has had them all."""
+    """Return the mean over the turns that hold out a whole data set, for each arm that ran all of them."""
     sets = [source.name for source in SOURCES]
     lines: list[str] = []
-    for arm in dict.fromkeys(one.arm for one in runs):
-        own = {one.turn: one for one in runs if one.arm == arm}
-        if not set(sets) <= set(own):
+    for arm in dict.fromkeys(run.arm for run in runs):
+        by_turn = {run.turn: run for run in runs if run.arm == arm}
+        if not set(sets) <= set(by_turn):
             continue
         for method in METHODS:
-            rows = [row for name in sets for row in _averages(own[name].scopes["held out"]) if row.method == method]
-            if found := _mean(rows, method):
-                lines.append(f"| {arm} | {method} | {_scores(found)} | {interval(found)} |")
+            rows = [row for name in sets for row in _averages(by_turn[name].scopes["held out"]) if row.method == method]
+            if mean := _mean(rows, method):
+                lines.append(f"| {arm} | {method} | {_scores(mean)} | {interval(mean)} |")
     if not lines:
         return []
-    title = "Each set as the one that was held out, and the mean of the three (their clips are drawn independently):"
+    title = "Mean over the three data sets, each scored when held out (their clips are drawn independently):"
     return ["", title, "", *_head("decoder | probe | original | trained | difference [95 %]", 2), *lines]
 
 
 def _mean(rows: Sequence[Difference], method: str) -> Difference | None:
-    """Return the mean of independent differences; its interval's half is the root of the summed squares, over n."""
+    """Return the mean of n independent differences: half-widths of the interval add in quadrature, divided by n."""
     count = len(rows)
     if not count:
         return None
@@ -87,7 +88,7 @@ def _mean(rows: Sequence[Difference], method: str) -> Difference | None:
 
 
 def _head(names: str, words: int) -> list[str]:
-    """Return a table's head and rule; all but the first `words` columns are numbers."""
+    """Return a table's header and rule; columns after the first `words` are right-aligned."""
     rules = ["---" if place < words else "---:" for place in range(names.count("|") + 1)]
     return [f"| {names} |", f"| {' | '.join(rules)} |"]
 
@@ -109,7 +110,7 @@ def _spoken(heard: Heard) -> str:
 
 
 def write_tables(page: Path, command: str, lines: Sequence[str]) -> None:
-    """Replace what stands between the marks by the command and its tables; raise InputError without the marks."""
+    """Replace the text between the page's two marks by the command and its tables; raise InputError without them."""
     try:
         text = page.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

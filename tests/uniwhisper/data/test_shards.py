@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 
 from uniwhisper.data.rows import RowTable, open_rows
 from uniwhisper.data.shards import Asked, Item, content_hash, pcm16, read_audio, write_shards
-from uwbench.api import AudioArray, AudioError, AudioFile, UsageError, clip_key, decode, sha256_file
+from uwbench.api import AudioArray, AudioError, AudioFile, UsageError, decode
+from uwbench.base.hashing import clip_key, sha256_file
 
 ASKED = {
     "fsdd": {"keyword": "digit", "speaker_id": "speaker"},
@@ -143,7 +144,7 @@ def test_packing_that_was_killed_goes_on_and_ends_with_the_same_bytes(
     items: list[Item], folder: Path, shared_data: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "killed"
-    words = [sys.executable, "-c", KILLED, Path(__file__).parent, shared_data, output]
+    words = [sys.executable, "-c", KILLED, Path(__file__).parents[1], shared_data, output]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     for last in (40, 60):
         done = subprocess.run([*words, str(last)], capture_output=True, text=True, check=False, env=env)

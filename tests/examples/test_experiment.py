@@ -10,18 +10,20 @@ from pathlib import Path
 
 import pytest
 
+from runs import LM
+from small_whisper import ENCODER
 from uniwhisper.data.rows import open_rows
 from uniwhisper.evaluate import Difference
-from uniwhisper.experiment import Outcome, Scores, Settings, run_experiment
-from uniwhisper.experiment_page import BEGIN, END, report, write_tables
-from uniwhisper.experiment_speech import Heard, heard_digits
-from uniwhisper.experiment_tasks import refuse_leaks, write_rows, write_tasks
 from uniwhisper.training.checkpoint import checkpoints
 from uniwhisper.training.train import train
+from uniwhisper_miniature.experiment import Outcome, Scores, Settings, run_experiment
+from uniwhisper_miniature.page import BEGIN, END, report, write_tables
+from uniwhisper_miniature.speech import Heard, heard_digits
+from uniwhisper_miniature.tasks import refuse_leaks, write_rows, write_tasks
 from uwbench.api import InputError, UsageError, UwbenchError
 
-LM = {"dim": 32, "layers": 2, "ffn": 64, "heads": 2, "kv_heads": 1, "head_dim": 16}
 OVERLAY = {
+    "encoder": ENCODER,
     "lm": LM,
     "data": {"bins": 1},
     "stages": {"bridge": 1, "joint": 3},
@@ -62,16 +64,16 @@ def data(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def done(data: Path, whisper_tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def done(data: Path, small_whisper: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("experiment")
-    run_experiment(data, whisper_tiny, output, SETTINGS, say=lambda text: None)
+    run_experiment(data, small_whisper, output, SETTINGS, log=lambda text: None)
     return output
 
 
 @pytest.mark.slow
-def test_a_turn_scores_what_it_held_out_and_what_it_heard(data: Path, whisper_tiny: Path, done: Path) -> None:
+def test_a_turn_scores_what_it_held_out_and_what_it_heard(data: Path, small_whisper: Path, done: Path) -> None:
     said: list[str] = []
-    found = run_experiment(data, whisper_tiny, done, SETTINGS, say=said.append)
+    found = run_experiment(data, small_whisper, done, SETTINGS, log=said.append)
     (scores,) = found.runs
     assert [text for text in said if text.startswith("leakage gate: fsdd") and text.endswith("0 rows leak")]
     assert not [text for text in said if text.startswith("held out")]  # the second call trains nothing
@@ -88,12 +90,12 @@ def test_a_turn_scores_what_it_held_out_and_what_it_heard(data: Path, whisper_ti
 
 @pytest.mark.slow
 def test_two_trainings_at_a_time_are_scored_as_one_after_the_other(
-    data: Path, whisper_tiny: Path, done: Path, tmp_path: Path
+    data: Path, small_whisper: Path, done: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "jobs"
     shutil.copytree(done, output)
     runs = (("esc10", "lm"), ("none", "whisper"), ("fsdd", "lm"))
-    found = run_experiment(data, whisper_tiny, output, replace(SETTINGS, runs=runs), say=lambda text: None, jobs=2)
+    found = run_experiment(data, small_whisper, output, replace(SETTINGS, runs=runs), log=lambda text: None, jobs=2)
     assert [(one.turn, one.arm, one.steps) for one in found.runs] == [(*run, 4) for run in runs]
     assert {row.name for row in found.runs[0].scopes["held out"]} == {"esc10_label", "average (task)"}
     assert (output / "fsdd-lm.json").read_bytes() == (done / "fsdd-lm.json").read_bytes()
@@ -117,7 +119,7 @@ def test_no_scored_test_clip_is_trained_on(data: Path, done: Path) -> None:
 
 @pytest.mark.slow
 def test_a_killed_experiment_goes_on_from_its_checkpoint_to_the_same_scores(
-    data: Path, whisper_tiny: Path, done: Path, tmp_path: Path
+    data: Path, small_whisper: Path, done: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "again"
     shutil.copytree(done, output)
@@ -126,13 +128,13 @@ def test_a_killed_experiment_goes_on_from_its_checkpoint_to_the_same_scores(
     shutil.rmtree(output / "encoders")
     (kept,) = checkpoints(output / "runs" / "fsdd-lm")
     at = (kept / "model.safetensors").stat().st_mtime_ns
-    run_experiment(data, whisper_tiny, output, SETTINGS, say=lambda text: None)
+    run_experiment(data, small_whisper, output, SETTINGS, log=lambda text: None)
     assert (output / "fsdd-lm.json").read_bytes() == before
     assert (kept / "model.safetensors").stat().st_mtime_ns == at
 
 
 def test_a_training_that_was_told_to_stop_is_not_scored_and_goes_on(
-    data: Path, whisper_tiny: Path, done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, small_whisper: Path, done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = tmp_path / "stopped"
     shutil.copytree(done, output)
@@ -142,19 +144,19 @@ def test_a_training_that_was_told_to_stop_is_not_scored_and_goes_on(
     (output / "fsdd-lm.json").unlink()
     with monkeypatch.context() as patch:
         patch.setattr("uniwhisper.training.train.train", partial(train, until=2))
-        with pytest.raises(UwbenchError, match="told to stop at step 2"):
-            run_experiment(data, whisper_tiny, output, SETTINGS, say=lambda text: None)
+        with pytest.raises(UwbenchError, match="stopped by SIGTERM at step 2"):
+            run_experiment(data, small_whisper, output, SETTINGS, log=lambda text: None)
     assert not (output / "fsdd-lm.json").exists()
     assert not (output / "encoders").exists()
-    run_experiment(data, whisper_tiny, output, SETTINGS, say=lambda text: None)
+    run_experiment(data, small_whisper, output, SETTINGS, log=lambda text: None)
     assert (output / "fsdd-lm.json").read_bytes() == before
 
 
-def test_other_settings_in_the_same_folder_are_refused(data: Path, whisper_tiny: Path, done: Path) -> None:
+def test_other_settings_in_the_same_folder_are_refused(data: Path, small_whisper: Path, done: Path) -> None:
     with pytest.raises(UsageError, match="another clips"):
-        run_experiment(data, whisper_tiny, done, Settings(overlay=OVERLAY, clips=5, spoken=2), say=lambda text: None)
+        run_experiment(data, small_whisper, done, Settings(overlay=OVERLAY, clips=5, spoken=2), log=lambda text: None)
     with pytest.raises(UsageError, match="gtzan"):
-        run_experiment(data, whisper_tiny, done, Settings(runs=(("gtzan", "lm"),)), say=lambda text: None)
+        run_experiment(data, small_whisper, done, Settings(runs=(("gtzan", "lm"),)), log=lambda text: None)
 
 
 def test_tables_go_between_the_marks_of_a_page(tmp_path: Path) -> None:

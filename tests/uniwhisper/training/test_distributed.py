@@ -26,7 +26,7 @@ def spawn_world(asked: Mapping[str, object], world: int, program: str = "runs.py
         if world > 1:
             env |= {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank)}
             env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        line = [sys.executable, Path(__file__).with_name(program), json.dumps(asked)]
+        line = [sys.executable, Path(__file__).parents[1] / program, json.dumps(asked)]
         running.append(subprocess.Popen(line, env=env, stderr=subprocess.PIPE, text=True))
     for process in running:
         _, errors = process.communicate(timeout=120)
@@ -34,10 +34,10 @@ def spawn_world(asked: Mapping[str, object], world: int, program: str = "runs.py
 
 
 @pytest.fixture(scope="module")
-def of_one(whisper_tiny: Path, shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+def of_one(small_whisper: Path, shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
     """The gradients of a step of four micro-batches in one process."""
     path = tmp_path_factory.mktemp("one") / "gradients.safetensors"
-    asked = {"whisper": str(whisper_tiny), "data": str(shared_data), "output": str(path), "parallel": "ddp"}
+    asked = {"whisper": str(small_whisper), "data": str(shared_data), "output": str(path), "parallel": "ddp"}
     spawn_world(asked, 1, "gradients.py")
     return load_file(path)
 
@@ -45,10 +45,10 @@ def of_one(whisper_tiny: Path, shared_data: Path, tmp_path_factory: pytest.TempP
 @pytest.mark.slow
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp2"])
 def test_the_gradient_of_two_processes_is_that_of_one(
-    whisper_tiny: Path, shared_data: Path, tmp_path: Path, of_one: dict[str, torch.Tensor], parallel: str
+    small_whisper: Path, shared_data: Path, tmp_path: Path, of_one: dict[str, torch.Tensor], parallel: str
 ) -> None:
     path = tmp_path / "gradients.safetensors"
-    asked = {"whisper": str(whisper_tiny), "data": str(shared_data), "output": str(path), "parallel": parallel}
+    asked = {"whisper": str(small_whisper), "data": str(shared_data), "output": str(path), "parallel": parallel}
     spawn_world(asked, 2, "gradients.py")
     found = load_file(path)
     assert set(found) == set(of_one)
@@ -67,16 +67,16 @@ def trained(whisper: Path, data: Path, output: Path, parallel: str, world: int) 
 
 
 @pytest.fixture(scope="module")
-def by_one(whisper_tiny: Path, shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trained(whisper_tiny, shared_data, tmp_path_factory.mktemp("one") / "run", "ddp", 1)
+def by_one(small_whisper: Path, shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(small_whisper, shared_data, tmp_path_factory.mktemp("one") / "run", "ddp", 1)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp2"])
 def test_two_processes_are_one(
-    whisper_tiny: Path, shared_data: Path, by_one: Path, tmp_path: Path, parallel: str
+    small_whisper: Path, shared_data: Path, by_one: Path, tmp_path: Path, parallel: str
 ) -> None:
-    by_two = trained(whisper_tiny, shared_data, tmp_path / "run", parallel, 2)
+    by_two = trained(small_whisper, shared_data, tmp_path / "run", parallel, 2)
     one, two = (load_file(run / "step-0000006" / "model.safetensors") for run in (by_one, by_two))
     start = load_file(by_one / "step-0000003" / "model.safetensors")
     assert set(one) == set(two)
@@ -94,7 +94,7 @@ def test_two_processes_are_one(
     for path in last.iterdir():
         if path.is_file():
             path.unlink()
-    trained(whisper_tiny, shared_data, by_two, parallel, 2)
+    trained(small_whisper, shared_data, by_two, parallel, 2)
     after = load_file(last / "model.safetensors")
     for name, value in before.items():
         torch.testing.assert_close(after[name], value, rtol=0, atol=1e-6)

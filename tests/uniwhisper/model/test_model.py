@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import WhisperModel
 
+from runs import LM
 from uniwhisper.config import Config, Stage, load_config
 from uniwhisper.cost import count_parameters
 from uniwhisper.data.examples import Example, Question
@@ -23,8 +24,6 @@ from uniwhisper.model.model import AudioModel, UniWhisper
 from uniwhisper.model.tokens import open_text
 from uniwhisper.training.log import Tally, done_flops, useful_flops
 from uwbench.api import AudioError, AudioFile, InputError, UsageError, decode
-
-LM = {"dim": 32, "layers": 2, "ffn": 64, "heads": 2, "kv_heads": 1, "head_dim": 16}
 
 
 def mini(whisper: Path, **overlay: Any) -> Config:

@@ -29,7 +29,7 @@ from uniwhisper.data.answers import (
 from uniwhisper.data.facts import facts_of, language_names
 from uwbench.api import Event, InputError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 WORDS = st.text() | st.from_regex(r"[A-Za-z_;<> .]{0,20}", fullmatch=True)
 TAGGED = st.lists(st.sampled_from(["<COMMA>", "<PERIOD>", "<QUESTIONMARK>", "HELLO", "You", " ", "<", ">", "COMMA"]))
 

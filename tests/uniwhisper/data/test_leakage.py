@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import soundfile
 
+from packed import items, pack
 from uniwhisper.cli.main import main
 from uniwhisper.data.leakage import TestSet, check_leaks, find_leaks, open_test_set
 from uniwhisper.data.mixture import load_mixture
@@ -17,9 +18,6 @@ from uniwhisper.data.rows import RowTable, open_rows
 from uniwhisper.data.shards import write_shards
 from uniwhisper.sampling.prepare import prepare
 from uwbench.api import AudioFile, InputError, UsageError, decode
-
-sys.path.insert(0, str(Path(__file__).parent))
-from packed import items, pack
 
 
 @pytest.fixture(scope="module")

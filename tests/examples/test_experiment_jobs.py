@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from uniwhisper.experiment_jobs import run_side_by_side
+from uniwhisper_miniature.jobs import run_side_by_side
 
 SLEEPERS = """
 import multiprocessing, threading, time
-from uniwhisper.experiment_jobs import run_side_by_side
+from uniwhisper_miniature.jobs import run_side_by_side
 from uwbench.api import UwbenchError
 
 def tell():
@@ -57,7 +57,7 @@ def test_no_process_outlives_the_command(tmp_path: Path, told: signal.Signals) -
     _, errors = parent.communicate(timeout=120)
     assert parent.returncode == (1 if told == signal.SIGTERM else -signal.SIGKILL)
     if told == signal.SIGTERM:
-        assert "give the same command again to go on" in errors
+        assert "run the same command again to continue" in errors
     until = time.monotonic() + 60
     while (left := [pid for pid in children if Path(f"/proc/{pid}").exists()]) and time.monotonic() < until:
         time.sleep(0.1)

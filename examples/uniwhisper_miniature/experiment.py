@@ -1,8 +1,8 @@
-"""The miniature experiment: train without some of three real sets, score the original and the trained encoder on all.
+"""The experiment's stages: rows, training, export, scores.
 
-Each turn holds one set, or one kind of label of a set, out of training altogether; a last one trains on all. Two arms,
-a language model and Whisper's own decoder, hear the same clips and questions in the same steps. Every stage leaves its
-output in the folder, and a stage whose output is there is not done again.
+Each turn holds one data set, or one kind of label of a set, out of training; the last turn trains on everything. Two
+arms, a language model and Whisper's own decoder, train on the same clips and questions in the same steps. Every stage
+leaves its output in the working folder and is skipped if the output is there.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from uniwhisper.evaluate import Difference, differences, encoder_of, spec_of
-from uniwhisper.experiment_jobs import run_side_by_side
-from uniwhisper.experiment_speech import Heard, heard_digits
-from uniwhisper.experiment_tasks import (
+from uniwhisper_miniature.jobs import run_side_by_side
+from uniwhisper_miniature.speech import Heard, heard_digits
+from uniwhisper_miniature.tasks import (
     ALL,
     SOURCES,
     TASKS,
@@ -29,6 +29,8 @@ from uniwhisper.experiment_tasks import (
 )
 from uwbench import api
 from uwbench.api import ExtractOptions, InputError, ModelSpec, TaskSpec, UsageError, UwbenchError
+from uwbench.base.atomic import write_atomically
+from uwbench.base.hashing import sha256_file
 
 ARMS: dict[str, dict[str, Any]] = {"lm": {}, "whisper": {"lm": {"kind": "whisper", "lr": 1e-4}}}
 DEFAULT_RUNS = (
@@ -37,14 +39,16 @@ DEFAULT_RUNS = (
     *((source.name, "lm") for source in SOURCES),
 )
 _DIGITS = "fsdd_digit"
+_GO_ON = "run the same command again to continue"
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the experiment is made of: `runs` are a turn and an arm each.
+    """The experiment's settings; each of `runs` is a turn and an arm.
 
-    `clips` is the most clips of a split that are scored, `spoken` the digits that Whisper's decoder writes down. With
-    the split `valid`, no test clip is looked at: settings are chosen so. `alpha` is the trained weights' share.
+    `clips` is the largest number of clips scored per split, `spoken` the number of digits that Whisper's decoder
+    transcribes. With the split `valid`, test clips stay unseen, for choosing settings. `alpha` is the trained weights'
+    share in the export.
     """
 
     config: str = "cpu-mini"
@@ -58,9 +62,9 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """One turn and arm: differences of the trained encoder from the original by scope, and what training heard.
+    """One run: the differences between the trained and the original encoder by scope, and the training's length.
 
-    `fingerprint` is the trained encoder's in the results; `spoken` the digits that Whisper's decoder wrote down.
+    `fingerprint` is the trained encoder's in the results; `spoken` is how its digits were transcribed.
     """
 
     turn: str
@@ -74,7 +78,7 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """All runs, the original's spoken digits, and by turn how far the `lm` arm is above the `whisper` arm by scope."""
+    """All runs, the original's spoken digits, and for each turn the `lm` arm minus the `whisper` arm by scope."""
 
     runs: tuple[Scores, ...]
     spoken: Heard
@@ -82,40 +86,40 @@ class Outcome:
 
 
 def run_experiment(
-    data: Path, encoder: Path, output: Path, settings: Settings, say: Callable[[str], None] = print, jobs: int = 1
+    data: Path, encoder: Path, output: Path, settings: Settings, log: Callable[[str], None] = print, jobs: int = 1
 ) -> Outcome:
-    """Do what is not done yet, `jobs` trainings at a time, and return all scores.
+    """Run the stages that remain, `jobs` trainings at a time, and return all scores.
 
-    Raises UsageError where `output` holds an experiment of other settings or a name is unknown, InputError where a
-    clip that is scored would be trained on.
+    Raises UsageError if `output` holds an experiment with other settings or a name is unknown, and InputError if a
+    scored clip would be trained on.
     """
     for turn, arm in settings.runs:
         for name, known in ((turn, TURNS), (arm, tuple(ARMS))):
             if name not in known:
                 raise UsageError(f"{name!r} is not one of {', '.join(known)}", where="experiment")
-    _claim(output, {**asdict(settings), "encoder": _weights(encoder)})
-    say("data: rows and shards of the training splits")
+    _claim(output, {**asdict(settings), "encoder": _weights_hash(encoder)})
+    log("data: rows and shards of the training splits")
     write_tasks(data, output / "tasks", settings.clips, settings.split)
-    refuse_leaks(data, write_rows(data, ALL, output / "rows"), say)
-    say("original encoder: embeddings, probes, spoken digits")
+    refuse_leaks(data, write_rows(data, ALL, output / "rows"), log)
+    log("original encoder: embeddings, probes, spoken digits")
     original = _score(ModelSpec(str(encoder), context="trimmed"), output)
     spoken = _spoken(encoder, encoder, output, settings.spoken, "original")
-    given = []
+    calls = []
     for turn, arm in settings.runs:
-        if not _done(output, turn, arm).is_file():
-            say(f"held out {turn}, {arm}: to be trained and scored")
+        if not _scores_file(output, turn, arm).is_file():
+            log(f"held out {turn}, {arm}: training and scoring")
             rows = tuple(write_rows(data, turn, output / "rows"))
-            given.append((turn, arm, encoder, output, rows, settings, original))
-    run_side_by_side(_turn, given, jobs)
-    found = [_read(_done(output, turn, arm)) for turn, arm in settings.runs]
-    return Outcome(tuple(found), spoken, _arms(found, output))
+            calls.append((turn, arm, encoder, output, rows, settings, original))
+    run_side_by_side(_run, calls, jobs)
+    runs = [_read_scores(_scores_file(output, turn, arm)) for turn, arm in settings.runs]
+    return Outcome(tuple(runs), spoken, _compare_arms(runs, output))
 
 
-def _done(output: Path, turn: str, arm: str) -> Path:
+def _scores_file(output: Path, turn: str, arm: str) -> Path:
     return output / f"{turn}-{arm}.json"
 
 
-def _turn(
+def _run(
     turn: str, arm: str, encoder: Path, output: Path, rows: Sequence[Path], settings: Settings, original: str
 ) -> None:
     """Train, export and score, and write the scores."""
@@ -135,8 +139,7 @@ def _turn(
         data_digest=prepared.digest,
     )
     if result.progress.step < config.stages.bridge + config.stages.joint:
-        remedy = "give the same command again to go on"
-        raise UwbenchError(f"told to stop at step {result.progress.step}", where=f"{turn}, {arm}", remedy=remedy)
+        raise UwbenchError(f"stopped by SIGTERM at step {result.progress.step}", where=f"{turn}, {arm}", remedy=_GO_ON)
     folder = output / "encoders" / f"{turn}-{arm}"
     if settings.alpha == 1:
         folder = encoder_of(result.checkpoint, folder)
@@ -153,12 +156,12 @@ def _turn(
         _by_scope(output, turn, trained, original),
     )
     text = json.dumps(asdict(scores), indent=1, sort_keys=True) + "\n"
-    api.write_atomically(_done(output, turn, arm), text.encode())
+    write_atomically(_scores_file(output, turn, arm), text.encode())
 
 
 def _by_scope(output: Path, turn: str, first: str, second: str) -> dict[str, tuple[Difference, ...]]:
-    shut = held_out(turn)
-    scopes = {"held out": shut, "trained on": tuple(task for task in TASKS if task not in shut), "all": TASKS}
+    excluded = held_out(turn)
+    scopes = {"held out": excluded, "trained on": tuple(task for task in TASKS if task not in excluded), "all": TASKS}
     return {
         name: differences(output / "results", first, second, tasks, average="task")
         for name, tasks in scopes.items()
@@ -166,14 +169,14 @@ def _by_scope(output: Path, turn: str, first: str, second: str) -> dict[str, tup
     }
 
 
-def _arms(found: Sequence[Scores], output: Path) -> dict[str, dict[str, tuple[Difference, ...]]]:
-    """Return the differences of the two arms' encoders, of those turns that have both."""
-    prints = {(one.turn, one.arm): one.fingerprint for one in found}
-    turns = dict.fromkeys(one.turn for one in found)
+def _compare_arms(runs: Sequence[Scores], output: Path) -> dict[str, dict[str, tuple[Difference, ...]]]:
+    """Return the differences between the two arms' encoders, for the turns that have both."""
+    fingerprints = {(run.turn, run.arm): run.fingerprint for run in runs}
+    turns = dict.fromkeys(run.turn for run in runs)
     return {
-        turn: _by_scope(output, turn, prints[turn, "lm"], prints[turn, "whisper"])
+        turn: _by_scope(output, turn, fingerprints[turn, "lm"], fingerprints[turn, "whisper"])
         for turn in turns
-        if (turn, "lm") in prints and (turn, "whisper") in prints
+        if (turn, "lm") in fingerprints and (turn, "whisper") in fingerprints
     }
 
 
@@ -198,36 +201,37 @@ def _score(spec: ModelSpec, output: Path) -> str:
 
 
 def _spoken(whisper: Path, encoder: Path, output: Path, clips: int, name: str) -> Heard:
-    done = output / "spoken" / f"{name}.json"
-    if not done.is_file():
-        found = heard_digits(whisper, encoder, output / "tasks" / _DIGITS / "manifest.csv", clips)
-        done.parent.mkdir(exist_ok=True)
-        api.write_atomically(done, (json.dumps(asdict(found), sort_keys=True) + "\n").encode())
-    return Heard(**json.loads(done.read_text(encoding="utf-8")))
+    path = output / "spoken" / f"{name}.json"
+    if not path.is_file():
+        heard = heard_digits(whisper, encoder, output / "tasks" / _DIGITS / "manifest.csv", clips)
+        path.parent.mkdir(exist_ok=True)
+        write_atomically(path, (json.dumps(asdict(heard), sort_keys=True) + "\n").encode())
+    return Heard(**json.loads(path.read_text(encoding="utf-8")))
 
 
 def _claim(output: Path, settings: dict[str, Any]) -> None:
+    """Record the settings in the folder; raise UsageError if it holds an experiment with others."""
     output.mkdir(parents=True, exist_ok=True)
-    own = json.loads(json.dumps(settings))
+    settings = json.loads(json.dumps(settings))
     path = output / "experiment.json"
     if path.is_file():
-        held = json.loads(path.read_text(encoding="utf-8"))
-        free = {"runs"}  # more of them may be asked for later
-        other = sorted(name for name in own if name not in free and own[name] != held.get(name))
-        if other:
-            what = f"holds an experiment with another {', '.join(other)}"
-            raise UsageError(what, where=output, remedy="name another --output")
-    api.write_atomically(path, (json.dumps(own, indent=1, sort_keys=True) + "\n").encode())
+        recorded = json.loads(path.read_text(encoding="utf-8"))
+        # More runs may be asked for later.
+        changed = sorted(name for name in settings if name != "runs" and settings[name] != recorded.get(name))
+        if changed:
+            message = f"holds an experiment with another {', '.join(changed)}"
+            raise UsageError(message, where=output, remedy="name another --output")
+    write_atomically(path, (json.dumps(settings, indent=1, sort_keys=True) + "\n").encode())
 
 
-def _weights(encoder: Path) -> str:
+def _weights_hash(encoder: Path) -> str:
     path = encoder / "model.safetensors"
     if not path.is_file():
         raise InputError("is no Whisper folder (no model.safetensors)", where=encoder)
-    return api.sha256_file(path)
+    return sha256_file(path)
 
 
-def _read(path: Path) -> Scores:
-    held = json.loads(path.read_text(encoding="utf-8"))
-    scopes = {name: tuple(Difference(**row) for row in rows) for name, rows in held["scopes"].items()}
-    return replace(Scores(**held), scopes=scopes, spoken=Heard(**held["spoken"]))
+def _read_scores(path: Path) -> Scores:
+    fields = json.loads(path.read_text(encoding="utf-8"))
+    scopes = {name: tuple(Difference(**row) for row in rows) for name, rows in fields["scopes"].items()}
+    return replace(Scores(**fields), scopes=scopes, spoken=Heard(**fields["spoken"]))

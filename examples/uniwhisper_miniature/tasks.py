@@ -1,4 +1,4 @@
-"""What the miniature experiment hears and is scored on: three real sets, their questions, rows, tasks and leaks."""
+"""The three data sets: training rows and their questions, scored tasks, and the check for leaks."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from uwbench import api
 from uwbench.api import InputError
+from uwbench.base.atomic import write_atomically
 
 Split = Literal["test", "valid"]
-ALL = "none"  # the turn that holds nothing out
-_ROLES = {"1": "train", "2": "train", "3": "train", "4": "valid", "5": "test"}  # of ESC-10's folds
+ALL = "none"  # the turn that holds out nothing
+# ESC-10's folds as splits.
+_ROLES = {"1": "train", "2": "train", "3": "train", "4": "valid", "5": "test"}
 _TRAINED_FOLDS = ("1", "2", "3")
-_LEAST = 5  # training clips of a label that is scored
-_NTH = 4  # of the training clips, which the probes choose on where the validation split is what is scored
+_MIN_CLIPS = 5  # in training, for a label to be scored
+_NTH = 4  # if the validation split is scored, probes choose on every fourth training clip
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of labels, the question that training asks about it (as `convert --label`), and whether it is scored."""
+    """A column of labels, the training question about it (as for `convert --label`), and if it is scored."""
 
     name: str
     ask: str
@@ -32,19 +33,19 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One of the three sets: what is asked about it, and the tasks of its domain that are scored."""
+    """One data set: its domain, and its columns of labels."""
 
     name: str
     domain: str
     columns: tuple[Column, ...]
 
     def task(self, column: Column) -> str:
-        """Return a column's name as a task and as a turn."""
+        """Return the name of a column's task, which is also the turn that holds it out."""
         return f"{self.name}_{column.name}"
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Return the names of the tasks that are scored."""
+        """The names of the scored tasks."""
         return tuple(self.task(column) for column in self.columns if column.scored)
 
 
@@ -68,31 +69,31 @@ TURNS = (*(source.name for source in SOURCES), *(task for s in SOURCES if len(s.
 
 
 def held_out(turn: str) -> tuple[str, ...]:
-    """Return the scored tasks that a turn keeps out of training: a set's, one of them, or none."""
+    """Return the scored tasks that a turn keeps out of training: all of a data set, one, or none."""
     return next((source.tasks for source in SOURCES if source.name == turn), (turn,) if turn in TASKS else ())
 
 
 def write_rows(data: Path, turn: str, folder: Path) -> list[Path]:
-    """Write the training rows of a turn, each source and choice of questions once, and return their folders."""
+    """Write a turn's training rows, one folder per source and choice of questions, and return the folders."""
     from uniwhisper.data.convert import Request, convert
 
-    found = []
+    folders = []
     for source in SOURCES:
         asked = [column for column in source.columns if turn not in (source.name, source.task(column))]
         if not asked:
             continue
-        own = folder / "-".join([source.name, *(column.name for column in asked)])
+        target = folder / "-".join([source.name, *(column.name for column in asked)])
         folds = _TRAINED_FOLDS if source.name == "esc10" else ()
         lines = tuple(f"{column.name}:{column.ask}" for column in asked)
-        convert(Request(source=str(data / source.name), folds=folds, ask=lines), own, workers=1)
-        found.append(own)
-    return found
+        convert(Request(source=str(data / source.name), folds=folds, ask=lines), target, workers=1)
+        folders.append(target)
+    return folders
 
 
-def refuse_leaks(data: Path, rows: Sequence[Path], say: Callable[[str], None]) -> None:
-    """Compare training rows with the validation and test clips of every source and say what came out.
+def refuse_leaks(data: Path, rows: Sequence[Path], log: Callable[[str], None]) -> None:
+    """Compare training rows with the validation and test clips of every source, and log the result.
 
-    Raises InputError where one is such a clip, by bytes, samples or the publisher's id.
+    Raises InputError if a row is such a clip by bytes, samples or the publisher's id.
     """
     from uniwhisper.data.leakage import find_leaks, leak_table, open_test_set
     from uniwhisper.data.rows import open_rows
@@ -104,16 +105,16 @@ def refuse_leaks(data: Path, rows: Sequence[Path], say: Callable[[str], None]) -
     ]
     leaks = find_leaks(table, tests)
     for line in leak_table(leaks, tests):
-        say(f"leakage gate: {' '.join(line.split())}")
+        log(f"leakage gate: {' '.join(line.split())}")
     if leaks:
         raise InputError(f"holds {len(leaks)} rows of clips that are scored: {leaks[0].clip}", where=leaks[0].dataset)
 
 
 def write_tasks(data: Path, folder: Path, clips: int, split: Split) -> None:
-    """Write a manifest a task, in which ESC-10's folds are splits: no clip of `test` is ever trained on.
+    """Write one manifest per task, with ESC-10's folds as splits; no clip of `test` is ever trained on.
 
-    `clips` are the most of a split, evenly spaced. With the split `valid`, that is what is scored, and the probes
-    choose on every fourth training clip: settings are chosen so, and the test clips stay unseen.
+    At most `clips` clips per split are used, evenly spaced. With the split `valid`, the validation clips are scored and
+    probes choose on every fourth training clip, so that settings can be chosen without a look at the test clips.
     """
     for source in SOURCES:
         manifest = data / source.name / "manifest.csv"
@@ -133,25 +134,25 @@ def write_tasks(data: Path, folder: Path, clips: int, split: Split) -> None:
                 "valid": trained[::_NTH],
                 "test": parts["valid"],
             }
-        chosen = [(row, name) for name, own in parts.items() for row in _spread(own, clips)]
+        chosen = [(row, name) for name, members in parts.items() for row in _spread(members, clips)]
         for column in source.columns:
             if column.scored:
                 _write_task(folder / source.task(column), manifest.parent, column.name, chosen)
 
 
 def _write_task(folder: Path, audio: Path, column: str, chosen: Sequence[tuple[dict[str, str], str]]) -> None:
-    trained = Counter(row[column] for row, split in chosen if split == "train")
-    least = min(_LEAST, max(trained.values(), default=0))
+    counts = Counter(row[column] for row, split in chosen if split == "train")
+    fewest = min(_MIN_CLIPS, max(counts.values(), default=0))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["path", "label", "split"])
     writer.writerows(
         [str((audio / row["path"]).resolve()), row[column], split]
         for row, split in chosen
-        if trained[row[column]] >= least
+        if counts[row[column]] >= fewest
     )
     folder.mkdir(parents=True, exist_ok=True)
-    api.write_atomically(folder / "manifest.csv", text.getvalue().encode())
+    write_atomically(folder / "manifest.csv", text.getvalue().encode())
 
 
 def _spread(rows: Sequence[dict[str, str]], count: int) -> list[dict[str, str]]:

@@ -19,6 +19,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import WhisperModel
 
+from packed import pack
+from runs import LM
+from small_whisper import ENCODER
 from uniwhisper.cli.main import main
 from uniwhisper.cli.train import overlay_of
 from uniwhisper.config import load_config
@@ -29,11 +32,8 @@ from uniwhisper.sampling.prepare import prepare
 from uniwhisper.training import checkpoint
 from uwbench.api import InputError, UsageError
 
-sys.path.insert(0, str(Path(__file__).parent))
-from packed import pack
-from runs import LM
-
 SMALL = {f"lm.{name}": value for name, value in LM.items()} | {
+    **{f"encoder.{name}": value for name, value in ENCODER.items()},
     "data.mixture": "mini",
     "data.qa_per_audio": 2,
     "run.batch_s": 16,
@@ -87,10 +87,10 @@ def run(monkeypatch: pytest.MonkeyPatch, line: list[str]) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(data: Path, whisper_tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(data: Path, small_whisper: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that nothing disturbed."""
     output = tmp_path_factory.mktemp("whole")
-    done = spawn(words(data, whisper_tiny, output))
+    done = spawn(words(data, small_whisper, output))
     out, errors = done.communicate()
     assert done.returncode == 0, errors
     assert out.strip() == str(output / "step-0000008")
@@ -108,17 +108,17 @@ def lines(output: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 def test_a_killed_command_goes_on_to_the_same_bytes(
-    data: Path, whisper_tiny: Path, whole: Path, tmp_path: Path
+    data: Path, small_whisper: Path, whole: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "run"
-    first = spawn(words(data, whisper_tiny, output))
+    first = spawn(words(data, small_whisper, output))
     while not checkpoint.checkpoints(output) and first.poll() is None:
         time.sleep(0.005)
     first.send_signal(signal.SIGKILL)
     first.communicate()
     assert [path.name for path in checkpoint.checkpoints(output)] in (["step-0000004"], [])
     assert first.returncode == -signal.SIGKILL
-    again = spawn(words(data, whisper_tiny, output, run__workers=1))
+    again = spawn(words(data, small_whisper, output, run__workers=1))
     _, errors = again.communicate()
     assert again.returncode == 0, errors
     trained = json.loads((output / "step-0000008" / "trainer.json").read_text())
@@ -153,10 +153,10 @@ def test_the_export_lists_what_was_heard(whole: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_two_processes_of_a_launcher_are_one(
-    data: Path, whisper_tiny: Path, whole: Path, tmp_path: Path, launcher: str
+    data: Path, small_whisper: Path, whole: Path, tmp_path: Path, launcher: str
 ) -> None:
     output = tmp_path / "two"
-    done = spawn(words(data, whisper_tiny, output), ranks=2, launcher=launcher)
+    done = spawn(words(data, small_whisper, output), ranks=2, launcher=launcher)
     _, errors = done.communicate()
     assert done.returncode == 0, errors[-3000:]
     one, two = (load_file(folder / "step-0000008" / "model.safetensors") for folder in (whole, output))
@@ -170,12 +170,12 @@ def test_two_processes_of_a_launcher_are_one(
 
 @pytest.mark.slow
 def test_a_sharded_model_is_looked_at_averaged_and_resumed_as_a_whole_one(
-    data: Path, whisper_tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, small_whisper: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = {"run__monitor_every": 2, "run__monitor_clips": 8, "run__ema": 0.75, "run__parallel": "fsdp2"}
-    run(monkeypatch, words(data, whisper_tiny, tmp_path / "whole", **asked))
+    run(monkeypatch, words(data, small_whisper, tmp_path / "whole", **asked))
     for until in ("5", "8"):  # the second goes on with sharded averages
-        line = [*words(data, whisper_tiny, tmp_path / "sharded", **asked), "--until", until]
+        line = [*words(data, small_whisper, tmp_path / "sharded", **asked), "--until", until]
         done = spawn(line, ranks=2)
         _, errors = done.communicate()
         assert done.returncode == 0, errors[-3000:]
@@ -187,7 +187,7 @@ def test_a_sharded_model_is_looked_at_averaged_and_resumed_as_a_whole_one(
         for task, value in first["knn"].items():
             assert second["knn"][task] == pytest.approx(value, abs=0.26)  # one clip of four may be near two others
         assert second["exact"].keys() == first["exact"].keys()
-    start = WhisperModel.from_pretrained(whisper_tiny).encoder.state_dict()
+    start = WhisperModel.from_pretrained(small_whisper).encoder.state_dict()
     for name in ("encoder-ema", "encoder"):
         path = Path("step-0000008", name, "model.safetensors")
         whole, sharded = (load_file(tmp_path / folder / path) for folder in ("whole", "sharded"))
@@ -201,7 +201,7 @@ def test_a_sharded_model_is_looked_at_averaged_and_resumed_as_a_whole_one(
 def test_other_rows_do_not_go_on(
     data: Path,
     shared_data: Path,
-    whisper_tiny: Path,
+    small_whisper: Path,
     whole: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -209,7 +209,7 @@ def test_other_rows_do_not_go_on(
 ) -> None:
     other = tmp_path / "rows"
     pack(shared_data, other, 20)
-    monkeypatch.setattr(sys, "argv", ["uniwhisper", *words(other, whisper_tiny, whole)])
+    monkeypatch.setattr(sys, "argv", ["uniwhisper", *words(other, small_whisper, whole)])
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == 2
@@ -218,10 +218,10 @@ def test_other_rows_do_not_go_on(
 
 @pytest.mark.slow
 def test_looking_changes_nothing(
-    data: Path, whisper_tiny: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, small_whisper: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked = tmp_path / "looked"
-    run(monkeypatch, words(data, whisper_tiny, looked, run__monitor_every=2, run__monitor_clips=12))
+    run(monkeypatch, words(data, small_whisper, looked, run__monitor_every=2, run__monitor_clips=12))
     for name in ("model.safetensors", "optimizer.pt"):
         assert (looked / "step-0000008" / name).read_bytes() == (whole / "step-0000008" / name).read_bytes()
     seen = [line["monitor"] for line in lines(looked) if "monitor" in line]
@@ -231,17 +231,17 @@ def test_looking_changes_nothing(
     assert seen[0]["cosine"] > seen[1]["cosine"] > seen[3]["cosine"] > 0
     assert all(0 <= value <= 1 for look in seen for value in look["knn"].values())
     again = tmp_path / "again"
-    run(monkeypatch, [*words(data, whisper_tiny, again, run__monitor_every=2, run__monitor_clips=12), "--until", "3"])
-    run(monkeypatch, words(data, whisper_tiny, again, run__monitor_every=2, run__monitor_clips=12))
+    run(monkeypatch, [*words(data, small_whisper, again, run__monitor_every=2, run__monitor_clips=12), "--until", "3"])
+    run(monkeypatch, words(data, small_whisper, again, run__monitor_every=2, run__monitor_clips=12))
     assert [line["monitor"] for line in lines(again) if "monitor" in line] == seen
 
 
 def test_averages_are_those_of_the_steps_and_resume(
-    data: Path, whisper_tiny: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, small_whisper: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = {"run__ema": 0.75, "run__save_every": 1, "run__keep": 20}
-    run(monkeypatch, [*words(data, whisper_tiny, tmp_path / "run", **asked), "--until", "5"])
-    run(monkeypatch, words(data, whisper_tiny, tmp_path / "run", **asked))
+    run(monkeypatch, [*words(data, small_whisper, tmp_path / "run", **asked), "--until", "5"])
+    run(monkeypatch, words(data, small_whisper, tmp_path / "run", **asked))
     folders = checkpoint.checkpoints(tmp_path / "run")
     states = [load_file(folder / "encoder" / "model.safetensors") for folder in folders]
     mean = {name: value.double() for name, value in states[1].items()}  # the bridge's end
@@ -259,10 +259,10 @@ def test_averages_are_those_of_the_steps_and_resume(
 
 @pytest.mark.parametrize("asked", [{"run__precision": "bf16"}, {"data__pad30_prob": 0.5, "run__micro_batch_s": 32}])
 def test_bf16_and_thirty_seconds_run(
-    data: Path, whisper_tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any]
+    data: Path, small_whisper: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any]
 ) -> None:
     sizes = {"run__batch_s": 32} if "data__pad30_prob" in asked else {}
-    run(monkeypatch, [*words(data, whisper_tiny, tmp_path, run__log_every=1, **asked, **sizes), "--until", "4"])
+    run(monkeypatch, [*words(data, small_whisper, tmp_path, run__log_every=1, **asked, **sizes), "--until", "4"])
     found = lines(tmp_path)
     assert all(np.isfinite(line["loss"]) for line in found)
     assert sum(line["skipped"] for line in found) == 0
@@ -272,7 +272,7 @@ def test_bf16_and_thirty_seconds_run(
 
 
 def test_unreadable_audio_is_replaced_and_counted(
-    data: Path, whisper_tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    data: Path, small_whisper: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "rows"
     shutil.copytree(data, folder)
@@ -299,7 +299,7 @@ def test_unreadable_audio_is_replaced_and_counted(
                 replaced += example.replaced
     assert replaced > 0
     assert "another clip stands in" in capsys.readouterr().err
-    run(monkeypatch, [*words(folder, whisper_tiny, tmp_path / "run"), "--until", "4"])
+    run(monkeypatch, [*words(folder, small_whisper, tmp_path / "run"), "--until", "4"])
     assert sum(line["replaced"] for line in lines(tmp_path / "run")) == replaced
 
 
@@ -321,7 +321,7 @@ def test_a_shard_that_is_gone_or_short_stops_a_run_before_it_begins(data: Path, 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "trainer.json"])
 def test_a_damaged_checkpoint_is_named(
     data: Path,
-    whisper_tiny: Path,
+    small_whisper: Path,
     whole: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -331,7 +331,7 @@ def test_a_damaged_checkpoint_is_named(
     shutil.copytree(whole / "step-0000004", tmp_path / "run" / "step-0000004")
     path = tmp_path / "run" / "step-0000004" / name
     path.write_bytes(path.read_bytes()[:300])
-    monkeypatch.setattr(sys, "argv", ["uniwhisper", *words(data, whisper_tiny, tmp_path / "run")])
+    monkeypatch.setattr(sys, "argv", ["uniwhisper", *words(data, small_whisper, tmp_path / "run")])
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == 2
@@ -341,14 +341,14 @@ def test_a_damaged_checkpoint_is_named(
 @pytest.mark.parametrize("workers", [0, 1])
 def test_what_the_data_side_refuses_is_said_in_one_line(
     data: Path,
-    whisper_tiny: Path,
+    small_whisper: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     workers: int,
 ) -> None:
     monkeypatch.setattr(PlannedBatches, "micro_batches", refuse)
-    monkeypatch.setattr(sys, "argv", ["uniwhisper", *words(data, whisper_tiny, tmp_path, run__workers=workers)])
+    monkeypatch.setattr(sys, "argv", ["uniwhisper", *words(data, small_whisper, tmp_path, run__workers=workers)])
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == 2

@@ -1,0 +1,58 @@
+"""Run several trainings at once, one process each: models this small use the cores best with one thread each."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+from uniwhisper.training.sigterm import on_sigterm
+from uwbench.api import UwbenchError
+
+
+def run_side_by_side(work: Callable[..., None], calls: Sequence[tuple[Any, ...]], jobs: int) -> None:
+    """Call `work` with each tuple of arguments, `jobs` at a time; the processes share the cores' threads.
+
+    An error in one call is raised here when the calls under way have ended; no further call starts. SIGTERM is passed
+    on, so that trainings save and stop. A process whose parent has died ends too.
+    """
+    if jobs == 1 or len(calls) < 2:
+        for arguments in calls:
+            work(*arguments)
+        return
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(jobs, context, initializer=_start_worker, initargs=(threads,))
+    with pool, on_sigterm("stopping; trainings save first", _terminate_children):
+        futures = [pool.submit(work, *arguments) for arguments in calls]
+        try:
+            for future in futures:
+                future.result()
+        except BrokenProcessPool as error:
+            remedy = "run the same command again to continue"
+            raise UwbenchError("a training process was stopped or died", where="experiment", remedy=remedy) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _start_worker(threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _terminate_children() -> None:
+    for child in multiprocessing.active_children():
+        child.terminate()
