@@ -701,7 +701,6 @@ def _open_model(model: ModelInput) -> Model:
 
 
 __all__ = [
-    # For the command line.
     "BATCH_TOLERANCE",
     "Audio",
     "AudioArray",
