@@ -79,9 +79,9 @@ def _notice(line: str) -> None:
 def _print_check(report: CheckReport) -> None:
     counts = ", ".join(f"{part} {count:,}" for part, count in report.counts.items())
     print(printable(f"{report.task}: {report.clips:,} clips from {report.source} ({counts})"))
-    for finding in report.problems:
+    for finding in report.findings:
         print(printable(f"  {finding.severity}: {finding.message} [{finding.code}]"))
-    if not report.problems:
+    if not report.findings:
         print("  no fault found")
     for fault in report.faults:
         print(printable(f"  known fault of the dataset: {fault}"))

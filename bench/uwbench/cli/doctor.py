@@ -46,7 +46,7 @@ def register(app: typer.Typer) -> None:
 def doctor(
     cache: opt.Cache = None, data: opt.Data = None, results: opt.Results = None, as_json: opt.Json = False
 ) -> None:
-    """Check this machine: torch, FAISS, audio, threads, memory, folders, Hugging Face; say how to fix what fails."""
+    """Check this machine and say how to fix what fails."""
     diagnoses = examine(api.folders(cache, data, results))
     if as_json:
         opt.print_json([asdict(diagnosis) for diagnosis in diagnoses])

@@ -28,7 +28,7 @@ Tasks = Annotated[
         "-t",
         "--task",
         help="A task's name, a card file, a manifest, or a folder with one sub-folder per class. Repeat, separate by "
-        "commas, or use globs. Options for one of them in brackets: 'my.csv[label=speaker,group=session,name=who]'.",
+        "commas, or use globs. Options for one task go in brackets: 'my.csv[label=speaker,group=session,name=who]'.",
     ),
 ]
 Suite = Annotated[

@@ -36,7 +36,7 @@ def list_tasks(folders: Folders) -> tuple[list[TaskRow], list[str]]:
 
 
 def _task_row(card: Card, folders: Folders) -> TaskRow:
-    from uwbench.sources.resolve import describe_task
+    from uwbench.sources.resolve import describe_source
 
     return TaskRow(
         name=card.name,
@@ -46,7 +46,7 @@ def _task_row(card: Card, folders: Folders) -> TaskRow:
         metric=card.metric,
         version=card.version,
         clips=card.size.clips if card.size else None,
-        data=describe_task(card, folders.data).found,
+        data=describe_source(card, folders.data),
         cached=len(list(folders.cache.glob(f"*/{card.name}/manifest.json"))),
         scored=len(list(folders.results.glob(f"*/*/*/{card.name}.json"))),
     )
