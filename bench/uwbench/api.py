@@ -70,11 +70,6 @@ if TYPE_CHECKING:
         Labels,
         read_bytes,
     )
-    from uwbench.base.atomic import write_atomically, write_in_place
-    from uwbench.base.hashing import clip_key, digest, sha256_bytes, sha256_file
-    from uwbench.base.json_text import parse_json
-    from uwbench.base.registry import suggestion
-    from uwbench.base.yaml_text import parse_yaml, read_yaml_file
     from uwbench.cache.maintenance import Holding, Pruned
     from uwbench.cache.store import Damage, free_bytes
     from uwbench.cards.card import Card
@@ -109,12 +104,6 @@ _LAZY = {
     "free_bytes": "uwbench.cache.store",
     "sensitivity_view": "uwbench.report.sensitivity",
     "is_own_data": "uwbench.sources.resolve",
-    # For the companion, until it imports them from uwbench.base.
-    **dict.fromkeys(("write_atomically", "write_in_place"), "uwbench.base.atomic"),
-    **dict.fromkeys(("clip_key", "digest", "sha256_bytes", "sha256_file"), "uwbench.base.hashing"),
-    **dict.fromkeys(("parse_yaml", "read_yaml_file"), "uwbench.base.yaml_text"),
-    "parse_json": "uwbench.base.json_text",
-    "suggestion": "uwbench.base.registry",
 }
 
 
@@ -712,6 +701,7 @@ def _open_model(model: ModelInput) -> Model:
 
 
 __all__ = [
+    "BATCH_TOLERANCE",
     "Audio",
     "AudioArray",
     "AudioBytes",
@@ -754,11 +744,15 @@ __all__ = [
     "compare",
     "decode",
     "describe_model",
+    "disk_error",
+    "escaped",
     "evaluate",
     "extract",
     "fetch_data",
     "find_manifest",
     "folders",
+    "free_bytes",
+    "is_own_data",
     "leaderboard",
     "list_cache",
     "list_models",
@@ -771,25 +765,15 @@ __all__ = [
     "load_task",
     "measure_inflation",
     "model_card",
+    "printable",
     "probe",
     "prune_cache",
     "read_bytes",
     "read_manifest",
     "reproduce",
     "sensitivity",
+    "sensitivity_view",
     "task_names",
     "verify_cache",
     "write_figures",
 ]
-__all__ += [
-    "BATCH_TOLERANCE",
-    "disk_error",
-    "escaped",
-    "free_bytes",
-    "is_own_data",
-    "printable",
-    "sensitivity_view",
-    "task_names",
-]  # for cli
-__all__ += ["clip_key", "digest", "parse_json", "parse_yaml", "read_yaml_file", "sha256_bytes", "sha256_file"]
-__all__ += ["suggestion", "write_atomically", "write_in_place"]

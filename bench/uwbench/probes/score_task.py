@@ -170,8 +170,9 @@ def _open(store: EncoderStore, table: ClipTable) -> TaskVectors:
 
 
 def _all_of(values: Sequence[str | None]) -> list[str] | None:
-    found = [value for value in values if value is not None]
-    return found if len(found) == len(values) else None
+    """Return the values, or None if one is missing."""
+    present = [value for value in values if value is not None]
+    return present if len(present) == len(values) else None
 
 
 def _present(store: EncoderStore, table: ClipTable) -> tuple[ClipTable, TaskVectors, list[str]]:
