@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from miniatures.publishers import write_midi
 from miniatures.xares import write_tar
 from uwbench.errors import DataError, InputError, UwbenchError
+from uwbench.options import TaskSpec
 from uwbench.sources.layouts.midi import read_notes
 from uwbench.sources.resolve import open_task
 from uwbench.sources.shards import read_index
@@ -67,7 +68,7 @@ json_values = st.recursive(
 def test_json_rows(folder: Path, table: list[dict[str, object]], kind: str) -> None:
     path = folder / "m.jsonl"
     path.write_text("\n".join(json.dumps(row) for row in table), encoding="utf-8")
-    refused = refusal(lambda: open_task(str(path), kind=kind))
+    refused = refusal(lambda: open_task(TaskSpec(path, kind=kind)))
     assert refused is None or refused.where == str(path)
 
 
