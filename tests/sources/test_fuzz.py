@@ -1,4 +1,4 @@
-"""Files of any content are read or refused with an error that names them; nothing else comes out of the readers."""
+"""Files with arbitrary content are either read or refused by an error that names them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from uwbench.sources.shards import read_index
 
 
 def refusal(work: Callable[[], object]) -> UwbenchError | None:
-    """Return the error by which what the readers were given is refused; any other error fails the test."""
+    """Return the InputError or DataError that `work` raises, or None; any other error fails the test."""
     try:
         work()
     except (InputError, DataError) as error:

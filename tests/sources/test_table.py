@@ -1,4 +1,4 @@
-"""Own data: manifests in four formats, folders, and what is wrong with them said with file, line and column."""
+"""Own data: manifests in four formats, and folders; errors name the file, line and column."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def write(path: Path, rows: list[Row]) -> Path:
 
 
 def rows(**changes: Any) -> list[Row]:
-    """Two classes in train and test; `changes` replace values of the third row, which is at line 4 of a CSV."""
+    """Return rows of two classes in train and test; `changes` replace values of the third, line 4 of a CSV."""
     table = [
         {"path": f"{split}/{label}.wav", "label": label, "split": split}
         for split in ("train", "test")
@@ -63,7 +63,7 @@ def test_real_manifests_become_tasks(shared_data: Path) -> None:
     assert all(str(clip.audio).startswith(str(shared_data / "fsdd")) for clip in fsdd.clips)
 
 
-def test_a_folder_with_a_manifest_is_its_manifest(shared_data: Path) -> None:
+def test_a_folder_with_a_manifest_is_read_as_the_manifest(shared_data: Path) -> None:
     assert open_task(str(shared_data / "esc10")).source == f"manifest {shared_data / 'esc10' / 'manifest.csv'}"
 
 
@@ -75,7 +75,7 @@ texts = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min
     groups=st.lists(texts, min_size=8, max_size=8),
     starts=st.lists(st.integers(0, 50), min_size=8, max_size=8),
 )
-def test_all_formats_say_the_same(
+def test_all_formats_give_the_same_clips(
     tmp_path_factory: pytest.TempPathFactory, labels: list[str], groups: list[str], starts: list[int]
 ) -> None:
     folder = tmp_path_factory.mktemp("m")
@@ -121,10 +121,10 @@ def test_a_bad_row_is_named(tmp_path: Path, changes: Row, message: str) -> None:
     if changes == {"path": "train/dog.wav"}:
         changes = changes | {"label": "wolf"}
     path = write(tmp_path / "m.csv", rows(**changes))
-    with pytest.raises(InputError, match=message) as caught:
+    with pytest.raises(InputError, match=message) as error:
         open_task(str(path))
-    assert caught.value.where == str(path)
-    assert caught.value.exit_code == 2
+    assert error.value.where == str(path)
+    assert error.value.exit_code == 2
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_a_missing_group_column_is_named(tmp_path: Path) -> None:
         open_task(TaskSpec(path, group="speaker"))
 
 
-def test_outside_is_allowed_on_request(tmp_path: Path) -> None:
+def test_paths_outside_the_folder_can_be_allowed(tmp_path: Path) -> None:
     path = write(tmp_path / "in" / "m.csv", rows(path="../a.wav"))
     clip = open_task(TaskSpec(path, allow_outside=True)).clips[2]
     assert str(clip.audio) == str(tmp_path / "in" / ".." / "a.wav")
@@ -204,7 +204,7 @@ def test_a_spreadsheet_export_is_read(tmp_path: Path) -> None:
     assert (second.id, second.labels, second.split) == ("c.wav", "d", "test")
 
 
-def test_integers_that_a_table_made_floats_stay_integers(tmp_path: Path) -> None:
+def test_integers_stored_as_floats_stay_integers(tmp_path: Path) -> None:
     table = [{"path": f"{i}.wav", "label": float(i % 2), "fold": i % 2} for i in range(4)]
     assert {clip.labels for clip in open_task(str(write(tmp_path / "m.parquet", table))).clips} == {"0", "1"}
 
@@ -240,7 +240,7 @@ def test_names_of_own_tasks(tmp_path: Path) -> None:
         open_task(TaskSpec(path, name="My Data"))
 
 
-def test_the_name_of_a_card_is_noticed(tmp_path: Path) -> None:
+def test_a_name_shared_with_a_card_is_noted(tmp_path: Path) -> None:
     path = write(tmp_path / "gtzan" / "m.csv", rows())
     assert "a built-in card is also named" in open_task(str(path)).problems[0]
     assert open_task(TaskSpec(path, name="mine")).problems == ()
