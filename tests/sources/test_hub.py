@@ -143,7 +143,7 @@ def test_the_source_to_fetch_from_can_be_named(
     assert result.code == 0, result.err
     check_voices(voices, tmp_path / "data", shared_data)
     for words, message in (
-        ((path, "--source", "disk"), "'disk' is not one of shards, hub"),
+        ((path, "--source", "disk"), "'disk' is not one of 'shards', 'hub'"),
         (("ravdess", "--source", "hub"), "ravdess: names no Hugging Face dataset"),
     ):
         result = uwbench("data", "fetch", *words, *data)
