@@ -301,18 +301,7 @@ def open_dataset(task: TaskSpec | Dataset, data: Path | None) -> Dataset:
     """Open a task's clips; what is open already is returned as it is."""
     from uwbench.sources.resolve import open_task
 
-    if not isinstance(task, TaskSpec):
-        return task
-    return open_task(
-        str(task.source),
-        data=data,
-        label=task.label,
-        group=task.group,
-        name=task.name,
-        kind=task.kind,
-        domain=task.domain,
-        allow_outside=task.allow_outside,
-    )
+    return open_task(task, data) if isinstance(task, TaskSpec) else task
 
 
 @dataclass(frozen=True, slots=True)

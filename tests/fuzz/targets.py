@@ -29,6 +29,7 @@ from uwbench.cache.store import EncoderStore, open_encoders
 from uwbench.cards.card import Card, Kind, Metric
 from uwbench.cards.find import find_cards, load_card, load_protocol, load_suite
 from uwbench.errors import AudioError, InputError, StoreError
+from uwbench.options import TaskSpec
 from uwbench.report.detail import read_detail
 from uwbench.results import record as result
 from uwbench.results.items import read_items
@@ -123,7 +124,7 @@ def manifest_parquet(folder: Path, world: Path, data: bytes) -> None:
 
 def _manifest(path: Path, data: bytes) -> None:
     path.write_bytes(data)
-    dataset = open_task(str(path), kind=_KINDS[_choice(data, len(_KINDS))])
+    dataset = open_task(TaskSpec(path, kind=_KINDS[_choice(data, len(_KINDS))]))
     dataset.card.sha256()
     _use_clips(dataset.clips)
     _usable(dataset.problems)

@@ -24,6 +24,7 @@ from uwbench.audio.decode import decode
 from uwbench.audio.scan import scan_clips
 from uwbench.cards.find import load_card
 from uwbench.errors import AudioError, DataError, FetchError, InputError, StoreError, UwbenchError
+from uwbench.options import TaskSpec
 from uwbench.results.items import read_items
 from uwbench.results.record import predictions_path, read_predictions, read_result
 from uwbench.sources.layouts.midi import read_notes as read_midi
@@ -80,7 +81,7 @@ def test_a_text_that_is_none_or_nested_too_deeply(field: str, value: str, tmp_pa
     path = tmp_path / "m.jsonl"
     row = {"path": "a.wav", "label": "a", "split": "train", field: value}
     path.write_text(json.dumps(row) + "\n" + json.dumps({**row, "split": "test"}))
-    refuse(InputError, path, lambda: open_task(str(path), kind="multi-label"))
+    refuse(InputError, path, lambda: open_task(TaskSpec(path, kind="multi-label")))
 
 
 def test_a_date_that_no_calendar_has(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What tests of sources share."""
+"""Fixtures for the tests of sources."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from miniatures import CARDS, write_miniature
 
 @pytest.fixture
 def empty(tmp_path: Path) -> Path:
-    """A folder in which nothing is, so that a test can say all that it holds afterwards."""
+    """An empty folder, so that a test can check its whole content afterwards."""
     folder = tmp_path / "empty"
     folder.mkdir()
     return folder
@@ -19,7 +19,7 @@ def empty(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def miniatures(tmp_path_factory: pytest.TempPathFactory, shared_data: Path) -> Path:
-    """Every dataset in both forms: <layout>/<card>."""
+    """Miniatures of all datasets in both forms, as <layout>/<card>."""
     root = tmp_path_factory.mktemp("miniatures")
     for layout in ("publisher", "xares"):
         for card in CARDS:
