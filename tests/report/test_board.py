@@ -154,7 +154,7 @@ def test_results_of_several_machines_make_one_board(folder: Path, tmp_path: Path
     merged = build_board([folder, tmp_path])
     assert {model.label for model in merged.models} == {*MODELS, "elsewhere"}
     assert len(merged.cells) == len(board.cells) + 2
-    with pytest.raises(UsageError, match="no such folder"):
+    with pytest.raises(UsageError, match="folder of results does not exist"):
         build_board(tmp_path / "nowhere")
 
 
