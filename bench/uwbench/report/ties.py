@@ -22,7 +22,7 @@ _ROUNDING = 1e-24  # a variance below this is rounding alone
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """One model's standing: `place` is 1 + the number of significantly better models, `tied` those not distinguishable."""
+    """One model's standing: `place` is 1 + the number of significantly better models, `tied` those it is tied with."""
 
     place: int
     tied: tuple[str, ...]
