@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from conftest import Once
 from miniatures import CARDS, write_miniature
 
 
@@ -19,7 +19,7 @@ def empty(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def miniatures(once: Once, shared_data: Path) -> Path:
+def miniatures(once: Callable[[str, Callable[[Path], object]], Path], shared_data: Path) -> Path:
     """Every dataset in both forms, <layout>/<card>: made once per run, so only to read."""
 
     def make(folder: Path) -> None:
