@@ -214,7 +214,7 @@ def test_nobody_is_asked_at_the_terminal_whether_to_run_a_feature_extractor(tmp_
     offer(path, AutoFeatureExtractor="modeling_set.Evil")
     encoder = open_encoder(ModelSpec(str(folder)))
     encoder.load("cpu", "fp32")
-    with pytest.raises(EncoderError, match=r"preprocessor_config\.json: names code of its own, which is not run"):
+    with pytest.raises(EncoderError, match=r"preprocessor_config\.json: names remote code, which is not run"):
         encoder.encode(torch.zeros(1, 48_000), torch.tensor([48_000]), [0])
     assert not (folder / "sprung").exists()
     assert springs(AutoFeatureExtractor, folder)
