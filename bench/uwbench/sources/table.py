@@ -314,8 +314,8 @@ def _clip(row: _Row, columns: Columns, subset_column: str) -> Clip:
             raise row.error("split", f"{row.cell('split')!r} is not one of {_SPLITS_ALLOWED}")
     else:
         fold = row.required("fold")
-    label = row.values[columns.label]
     try:
+        label = row.values[columns.label]
         labels = () if columns.gaps and label in (None, "", []) else parse_labels(label, columns.kind)
     except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise row.error(columns.label, f"{error}") from error
