@@ -10,9 +10,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from uniwhisper.config import Closed, Config, leaves, load_config, overlaid
+from uniwhisper.config import Config, leaves, load_config, overlaid
 from uwbench.api import InputError, UsageError
 from uwbench.base.registry import suggestion
+from uwbench.base.schema import Closed
 from uwbench.base.yaml_text import parse_yaml, read_yaml_file
 
 

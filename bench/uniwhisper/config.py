@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from uwbench.api import InputError, UsageError
 from uwbench.base.registry import suggestion
+from uwbench.base.schema import Closed
 from uwbench.base.yaml_text import parse_yaml, read_yaml_file
 
 WINDOW_S = 30.0
@@ -24,12 +25,6 @@ DOMAINS: tuple[Domain, ...] = get_args(Domain)
 Count = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0)]
-
-
-class Closed(BaseModel):
-    """A frozen section that refuses unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 Section = TypeVar("Section", bound=Closed)

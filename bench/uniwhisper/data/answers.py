@@ -9,7 +9,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Literal, get_args
+from typing import Literal
 
 from uniwhisper.data.draws import pick, seed_of
 from uwbench.api import Event, InputError, Labels
@@ -28,7 +28,6 @@ AnswerKind = Literal[
     "note",
     "midi",
 ]
-KINDS: tuple[AnswerKind, ...] = get_args(AnswerKind)
 CLOSED_KINDS: frozenset[AnswerKind] = frozenset({"label", "labels", "language", "gender", "number", "note", "midi"})
 
 SEPARATOR = "; "

@@ -8,8 +8,9 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from uniwhisper.config import Closed, validated
+from uniwhisper.config import validated
 from uniwhisper.data.wording import read_wording
+from uwbench.base.schema import Closed
 
 
 class Facts(Closed):

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import Field
 
-from uniwhisper.config import Closed, Wording, validated
+from uniwhisper.config import Wording, validated
 from uniwhisper.data.answers import AnswerKind, draw_answer
 from uniwhisper.data.draws import pick, uniform
 from uniwhisper.data.examples import Question
@@ -21,6 +21,7 @@ from uniwhisper.data.rows import Row
 from uniwhisper.data.wording import read_wording
 from uwbench.api import InputError, UsageError
 from uwbench.base.registry import suggestion
+from uwbench.base.schema import Closed
 
 
 class Form(Closed):

@@ -22,7 +22,6 @@ _STILL: dict[str, Any] = {  # no randomness in the forward
     "encoder_layerdrop": 0.0,
     "decoder_layerdrop": 0.0,
 }
-_INIT_STD = 0.02  # of Qwen3's embeddings, where there are no weights to measure
 
 
 def build_model(config: Config) -> AudioModel:
@@ -40,31 +39,6 @@ def build_model(config: Config) -> AudioModel:
             add_lora(model.lm if config.lm.kind == "whisper" else model.lm.model, config)
     _prepare(model, config)
     return model
-
-
-def build_empty(config: Config) -> AudioModel:
-    """Return the model's shape on the meta device: no weights, no sources, any size."""
-    from transformers import Qwen3ForCausalLM, WhisperConfig
-    from transformers.models.whisper.modeling_whisper import WhisperModel
-
-    e = config.encoder
-    shape = WhisperConfig(
-        num_mel_bins=e.mels,
-        d_model=e.dim,
-        encoder_layers=e.layers,
-        encoder_ffn_dim=e.ffn,
-        encoder_attention_heads=max(e.dim // 64, 1),
-        decoder_layers=e.layers,
-        decoder_ffn_dim=e.ffn,
-        decoder_attention_heads=max(e.dim // 64, 1),
-        max_source_positions=e.positions,
-        vocab_size=51_866,
-    )
-    with torch.device("meta"):
-        if config.lm.kind == "whisper":
-            whisper = WhisperModel(shape)
-            return WhisperArm(whisper.encoder, whisper.decoder)
-        return _joined(config, WhisperModel(shape).encoder, Qwen3ForCausalLM(_lm_config(config.lm)), _INIT_STD)
 
 
 def _joined(config: Config, encoder: nn.Module, lm: Any, scale: float) -> UniWhisper:
@@ -102,7 +76,7 @@ def load_encoder(config: Config) -> Any:
     return _load_whisper(config.encoder).encoder
 
 
-def _lm_config(config: LanguageModel) -> Any:
+def qwen_config(config: LanguageModel) -> Any:
     from transformers import Qwen3Config
 
     return Qwen3Config(
@@ -123,7 +97,7 @@ def _load_lm(config: LanguageModel) -> Any:
     from transformers import Qwen3ForCausalLM
 
     if config.kind == "random-qwen3":
-        return Qwen3ForCausalLM(_lm_config(config))
+        return Qwen3ForCausalLM(qwen_config(config))
     if config.init is None:
         raise InputError("kind qwen3 needs init, a folder or a hub id", where="lm")
     _require_source(config.init, "lm.init")

@@ -49,7 +49,7 @@ class PlannedBatches:
         """Return the micro-batches of a rank in a step; raise UsageError where they do not come out even."""
         if self.planner.sizes.micro_batches % world:
             raise UsageError(
-                f"{self.planner.sizes.micro_batches} micro-batches a step cannot be dealt out to {world} processes",
+                f"{self.planner.sizes.micro_batches} micro-batches per step cannot be divided among {world} processes",
                 where="run.micro_batch_s",
                 remedy="choose batch_s and micro_batch_s whose quotient is a multiple of the processes",
             )
