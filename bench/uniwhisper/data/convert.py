@@ -41,8 +41,9 @@ class Request:
     """A request to convert a source.
 
     `source` is a task as `uwbench` takes it; a card's data lies under `data`. `ask` holds lines `COLUMN:TASK[/FORM]`,
-    by default those of `wording/datasets.yaml`. `splits` and `folds` select clips: a source with folds needs `folds`, and
-    `test`, or every fold, is refused without `allow_test`. Clips with a label of `exclude` (lines `COLUMN=LABEL`, as in
+    by default those of `wording/datasets.yaml`. `splits` and `folds` select clips: a source with folds needs
+    `folds`, and `test`, or every fold, is refused without `allow_test`. Clips with a label of `exclude` (lines
+    `COLUMN=LABEL`, as in
     the source or in words) are left out. `slots` holds lines `TASK.SLOT=TEXT` or `TASK.SLOT=@COLUMN`. `name`, `domain`,
     `licence` and `recording` (the publisher's ids, as in `Facts.source`) override the card and the facts. With an
     `ontology` file (see `ontology.read_ancestors`), labels that another label of the clip implies are removed.

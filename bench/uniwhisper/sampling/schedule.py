@@ -287,7 +287,7 @@ class Planner:
 
 
 def _joined(counts: np.ndarray, fits: np.ndarray, least: int, most: int) -> list[tuple[int, int]]:
-    """Merge bins of fewer than `least` clips into longer ones; return `(clips, clips per micro-batch)` of `most` bins."""
+    """Merge bins of fewer than `least` clips into longer ones: `(clips, clips per micro-batch)` of at most `most`."""
     bins: list[tuple[int, int]] = []
     carried = 0
     for count, fit in zip(counts.tolist(), fits.tolist(), strict=True):
