@@ -19,7 +19,7 @@ from uniwhisper.data.facts import Facts, facts_of, language_names
 from uniwhisper.data.ontology import Ancestors, most_specific, read_ancestors
 from uniwhisper.data.shards import SHARD_BYTES, Asked, Item, Packed, write_shards
 from uniwhisper.data.templates import draw, find_form
-from uwbench.api import Clip, InputError, Labels, UsageError, find_manifest, open_task, read_manifest
+from uwbench.api import Clip, InputError, Labels, UsageError, find_manifest, load_task, read_manifest
 from uwbench.base.atomic import write_atomically
 from uwbench.base.json_text import parse_json
 from uwbench.base.registry import suggestion
@@ -221,7 +221,7 @@ def _open(request: Request) -> _Source:
         domain, licence = request.domain or facts.domain, request.licence or facts.licence
         columns: dict[str, tuple[Labels, ...]] = {}
     else:
-        dataset = open_task(request.source, data=request.data)
+        dataset = load_task(request.source, data=request.data)
         name, clips = request.name or dataset.card.name, dataset.clips
         facts = facts_of(name)
         domain, licence = (

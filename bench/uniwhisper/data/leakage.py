@@ -29,7 +29,7 @@ from uwbench.api import (
     InputError,
     UsageError,
     decode,
-    open_task,
+    load_task,
     read_bytes,
 )
 from uwbench.base.hashing import clip_key, sha256_bytes
@@ -78,7 +78,7 @@ def open_test_set(spec: str, *, data: Path | None = None) -> TestSet:
     if spec.endswith(".parquet") and Path(spec).is_file():
         return _of_table(Path(spec))
     task, parts = _task_and_parts(spec)
-    dataset = open_task(task, data=data)
+    dataset = load_task(task, data=data)
     if parts:
         clips = [clip for clip in dataset.clips if (clip.split or clip.fold) in parts]
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,13 +30,22 @@ class Conformance:
     deterministic: bool
     clips_per_second: float
     problems: tuple[str, ...]
+    audio: str  # the audio it was measured on, in words
+    info: EncoderInfo  # as the encoder declares itself
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"problems": list(self.problems)}
+        """Return the measurements as `models check --json` prints them."""
+        fields = {field: getattr(self, field) for field in self.__dataclass_fields__ if field != "info"}
+        return fields | {"problems": list(self.problems)}
 
 
 def check_encoder(
-    encoder: Encoder, *, clips: Sequence[np.ndarray] | None = None, device: str = "cpu", dtype: str = "fp32"
+    encoder: Encoder,
+    *,
+    clips: Sequence[np.ndarray] | None = None,
+    device: str = "cpu",
+    dtype: str = "fp32",
+    audio: str = "chirps in noise",
 ) -> Conformance:
     """Load the encoder and measure it on `clips`, float32 `(samples,)` at its rate, or on chirps in noise.
 
@@ -68,7 +77,8 @@ def check_encoder(
     tolerance = BATCH_TOLERANCE if dtype == "fp32" else 100 * BATCH_TOLERANCE
     if not deviation <= tolerance:
         problems.append(f"a clip's vector changes by {deviation:.2g} with its batch mates; declare another batching")
-    return Conformance(info.name, hop, deviation, deterministic, len(cut) / seconds, tuple(problems))
+    speed = len(cut) / seconds
+    return Conformance(info.name, hop, deviation, deterministic, speed, tuple(problems), audio, info)
 
 
 def _batched(encoder: Encoder, clips: Sequence[np.ndarray], device: str) -> list[torch.Tensor]:
