@@ -1,4 +1,4 @@
-"""Building the model a configuration names, from its sources; and which of its parts learn in which stage."""
+"""Build a configuration's model from its sources, and choose the parts that learn in each stage."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _STILL: dict[str, Any] = {  # no randomness in the forward
 
 
 def build_model(config: Config) -> AudioModel:
-    """Return the model in fp32 with its sources' weights; what has none is drawn from the run's seed."""
+    """Return the model in fp32 with its sources' weights; parts without weights are initialised from the run's seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.run.seed)
         whisper = _load_whisper(config.encoder)
@@ -56,27 +56,28 @@ def _load_whisper(config: EncoderConfig) -> Any:
         message = str(error).splitlines()[0]
         remedy = "name a Whisper folder as encoder.init"
         raise InputError(f"cannot be loaded ({message})", where=config.init, remedy=remedy) from error
-    found = whisper.config
-    shape = found.num_mel_bins, found.d_model, found.encoder_layers, found.encoder_ffn_dim, found.max_source_positions
-    wanted = config.mels, config.dim, config.layers, config.ffn, config.positions
-    if shape != wanted:
-        raise InputError(f"has the shape {shape}, the configuration says {wanted}", where=config.init)
+    w = whisper.config
+    shape = w.num_mel_bins, w.d_model, w.encoder_layers, w.encoder_ffn_dim, w.max_source_positions
+    configured = config.mels, config.dim, config.layers, config.ffn, config.positions
+    if shape != configured:
+        raise InputError(f"has the shape {shape}, the configuration says {configured}", where=config.init)
     return whisper
 
 
 def _require_source(name: str, key: str) -> None:
-    """Raise InputError for a name that is no folder here and cannot be one of a hub, which has the form OWNER/NAME."""
+    """Raise InputError for a name that is neither a folder nor of a hub's form OWNER/NAME."""
     owner, slash, rest = name.partition("/")
     if not Path(name).is_dir() and not (slash and owner.strip(".~") and rest and "/" not in rest):
         raise InputError("is no folder, and no OWNER/NAME of a hub", where=name, remedy=f"name a folder as {key}")
 
 
 def load_encoder(config: Config) -> Any:
-    """Return the encoder that a run begins with, in fp32."""
+    """Return a run's initial encoder, in fp32."""
     return _load_whisper(config.encoder).encoder
 
 
 def qwen_config(config: LanguageModel) -> Any:
+    """Return the Qwen3 configuration of a language model's shape."""
     from transformers import Qwen3Config
 
     return Qwen3Config(
@@ -111,7 +112,7 @@ def _load_lm(config: LanguageModel) -> Any:
 
 
 class LoraLinear(nn.Module):
-    """A frozen linear layer and a low-rank update, zero at first: `base(x) + alpha / rank * B A x`."""
+    """A frozen linear layer with a low-rank update that starts at zero: `base(x) + alpha / rank * B A x`."""
 
     def __init__(self, base: nn.Linear, rank: int, alpha: float) -> None:
         super().__init__()
@@ -146,7 +147,7 @@ def _prepare(model: AudioModel, config: Config) -> None:
 
 
 def set_stage(model: AudioModel, config: Config, stage: Stage) -> None:
-    """Say which parameters learn: in `bridge` those without pretrained weights, in `joint` what is configured.
+    """Set the parameters that learn: in `bridge` those without pretrained weights, in `joint` the configured ones.
 
     Whisper's own decoder has no adapter before it, so there it is the decoder that learns the instructions in
     `bridge`. The encoder's sinusoidal positions never learn.

@@ -84,7 +84,7 @@ def test_what_a_capped_domain_cannot_take_goes_to_the_others() -> None:
     found = mixture(entry("a", "speech"), entry("b", "sound"), caps={"epochs": 1, "small_epochs": 1})
     shares = target_shares(found, {"a": 10.0, "b": 90.0}, 100.0)
     assert shares == pytest.approx({"a": 0.1, "b": 0.9})
-    with pytest.raises(UsageError, match=r"hears 101.00 h, and the caps allow 100.00 h"):
+    with pytest.raises(UsageError, match=r"needs 101.00 h and the caps allow 100.00 h"):
         target_shares(found, {"a": 10.0, "b": 90.0}, 101.0)
 
 
