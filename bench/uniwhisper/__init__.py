@@ -1,1 +1,1 @@
-"""The companion of uwbench: what a UniWhisper costs to train, and exports that the benchmark loads."""
+"""The companion of uwbench: train a UniWhisper encoder, and export it for the benchmark."""

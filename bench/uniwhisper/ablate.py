@@ -1,4 +1,4 @@
-"""Ablations: arms that change one thing of a configuration, listed with what they change, and trained."""
+"""Ablations: arms that each change one setting of a configuration."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from uniwhisper.config import Closed, Config, leaves, load_config, overlaid
+from uniwhisper.config import Config, leaves, load_config, overlaid
 from uwbench.api import InputError, UsageError
 from uwbench.base.registry import suggestion
+from uwbench.base.schema import Closed
 from uwbench.base.yaml_text import parse_yaml, read_yaml_file
 
 
@@ -31,7 +32,7 @@ class Arm:
 
 
 def arms() -> list[Arm]:
-    """Return the arms that come with the package."""
+    """Return the arms in the package."""
     files = [path for path in importlib.resources.files("uniwhisper.ablations").iterdir() if _is_yaml(path.name)]
     return [
         _arm(path.name.removesuffix(".yaml"), parse_yaml(path.read_text(encoding="utf-8"), path.name), path.name)
@@ -40,7 +41,7 @@ def arms() -> list[Arm]:
 
 
 def find_arm(name: str) -> Arm:
-    """Return an arm by its name or from a YAML file; raise UsageError with suggestions, or InputError."""
+    """Load an arm by name or from a YAML file; raise UsageError with suggestions, or InputError."""
     if _is_yaml(name):
         return _arm(Path(name).stem, read_yaml_file(Path(name)), name)
     known = {arm.name: arm for arm in arms()}
@@ -50,7 +51,7 @@ def find_arm(name: str) -> Arm:
 
 
 def changes(arm: Arm, config: str, base: Mapping[str, Any] | None = None) -> dict[str, tuple[Any, Any]]:
-    """Return each key that differs between a configuration (after `base`) and the same with the arm: before, after."""
+    """Return the values before and after of each key that an arm changes in a configuration with `base`."""
     before = leaves(load_config(config, base))
     after = leaves(_with(arm, config, base))
     return {key: (before[key], after[key]) for key in before if before[key] != after[key]}
@@ -66,7 +67,7 @@ def run_arm(
     mixture: str | None = None,
     allow_several: bool = False,
 ) -> Path:
-    """Train an arm on folders of rows, going on with what `output` holds, and return its last checkpoint.
+    """Train an arm on folders of rows, resuming from `output`, and return its last checkpoint.
 
     Raises UsageError for an arm that changes nothing here, or more than one key without `allow_several`: what two
     changes do together says nothing of either.
@@ -74,12 +75,12 @@ def run_arm(
     from uniwhisper.sampling.prepare import prepare
     from uniwhisper.training.train import train
 
-    found = changes(arm, config, base)
-    if not found:
+    changed = changes(arm, config, base)
+    if not changed:
         raise UsageError(f"changes nothing of {config}", where=arm.name)
-    if len(found) > 1 and not allow_several:
+    if len(changed) > 1 and not allow_several:
         remedy = "make an arm of each, or give --allow-several"
-        raise UsageError(f"changes {len(found)} things: {', '.join(found)}", where=arm.name, remedy=remedy)
+        raise UsageError(f"changes {len(changed)} things: {', '.join(changed)}", where=arm.name, remedy=remedy)
     settings = _with(arm, config, base)
     prepared = prepare(settings, data, mixture=mixture)
     result = train(
@@ -103,8 +104,8 @@ def _is_yaml(name: str) -> bool:
 
 def _arm(name: str, values: Any, where: str) -> Arm:
     try:
-        found = _File.model_validate(values)
+        file = _File.model_validate(values)
     except ValidationError as error:
         what = f"is no arm of `title` and `change` ({' '.join(str(error).split())})"
         raise InputError(what, where=where) from error
-    return Arm(name, found.title, found.change)
+    return Arm(name, file.title, file.change)

@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from uwbench.api import InputError, UsageError
 from uwbench.base.registry import suggestion
+from uwbench.base.schema import Closed
 from uwbench.base.yaml_text import parse_yaml, read_yaml_file
 
 WINDOW_S = 30.0
-FRAMES_PER_S = 50  # Whisper's encoder: one frame each 20 ms
+FRAMES_PER_S = 50  # Whisper's encoder: one frame per 20 ms
 _WHISPER_VOCABULARY = 51_866  # Large-v3's; the others differ by two rows at most
 _WHISPER_TEXT = 448  # positions of Whisper's decoder
 
@@ -26,29 +27,23 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0)]
 
 
-class Closed(BaseModel):
-    """A frozen section that refuses unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
 Section = TypeVar("Section", bound=Closed)
 
 
 def validated(kind: type[Section], values: Any, where: str | None) -> Section:
-    """Return plain values as a section; raise InputError naming the file `where` and the first field that is wrong."""
+    """Return plain values as a section; raise InputError naming the file `where` and the first wrong field."""
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        found = error.errors(include_url=False)[0]
-        field = ".".join(map(str, found["loc"]))
-        if found["type"] == "extra_forbidden":
-            raise InputError(f"{field}: is not a key", where=where, remedy=_near(kind, found["loc"])) from error
-        raise InputError(f"{field or 'the file'}: {found['msg']}", where=where) from error
+        first = error.errors(include_url=False)[0]
+        field = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            raise InputError(f"{field}: is not a key", where=where, remedy=_near(kind, first["loc"])) from error
+        raise InputError(f"{field or 'the file'}: {first['msg']}", where=where) from error
 
 
 def _near(kind: type[Closed], place: Sequence[int | str]) -> str | None:
-    """Return the hint for a key that is none, from those of the sections on the way to it."""
+    """Return a suggestion for an unknown key, from the keys of its section."""
     for name in place[:-1]:
         inner = kind.model_fields[name].annotation if name in kind.model_fields else None
         if not (isinstance(inner, type) and issubclass(inner, Closed)):
@@ -58,7 +53,7 @@ def _near(kind: type[Closed], place: Sequence[int | str]) -> str | None:
 
 
 class Encoder(Closed):
-    """A Whisper-shaped encoder: its shape, where its weights come from (folder or hub id), how it is trained.
+    """A Whisper-shaped encoder: its shape, the source of its weights (folder or hub id), and its learning rates.
 
     Layer i of n learns at `lr * layer_decay ** (n - 1 - i)`, the convolutions below at `lr * layer_decay ** n`.
     """
@@ -87,9 +82,9 @@ class Encoder(Closed):
 
 
 class Adapter(Closed):
-    """LayerNorm, linear layers, RMSNorm, over `stack` frames at a time; and two learned marks.
+    """The adapter: LayerNorm, linear layers and RMSNorm over `stack` frames at a time, and two learned marks.
 
-    `mlp` has two layers with GELU between, `linear` the first of them alone.
+    `mlp` has two linear layers with GELU between them, `linear` only the first.
     """
 
     stack: Literal[1, 2, 4, 8]
@@ -120,7 +115,7 @@ class Lora(Closed):
 
 
 class LanguageModel(Closed):
-    """What turns audio and instruction into the answer.
+    """The language model that answers an instruction about the audio.
 
     `qwen3` reads its weights from `init`; `random-qwen3` is the same shape untrained; `whisper` is the decoder that
     came with the encoder, behind no adapter, and takes its shape from there. `tokenizer` is `bytes`, a folder or a hub
@@ -147,7 +142,7 @@ class LanguageModel(Closed):
         return self.layers * (attention + 3 * self.dim * self.ffn)
 
     def parameters(self) -> int:
-        """Return all parameters; output and input embeddings are one."""
+        """Return all parameters; output and input embeddings are shared."""
         norms = self.layers * (2 * self.dim + 2 * self.head_dim) + self.dim
         return self.matrices() + norms + self.vocabulary * self.dim
 
@@ -179,7 +174,7 @@ def whisper_decoder_flops(encoder: Encoder, frames: float, tokens: float, answer
 
 
 class Wording(Closed):
-    """How a task is asked.
+    """The wording of questions.
 
     `varied` draws from the task's phrases, of which only the first `phrases` are used (None: all), and in `bare_share`
     of the draws from its bare lines; `canonical` asks the first phrase and nothing else, `tag` the first bare line.
@@ -194,7 +189,7 @@ class Wording(Closed):
 
 
 class Data(Closed):
-    """What is heard: hours of audio, the mean clip, the mean text around it, and how often a clip is padded to 30 s.
+    """The training data: hours, mean clip and text lengths, and the share of clips padded to 30 s.
 
     `mixture` names the file of datasets. With `speech_share`, that is the share of audio-seconds of its domain speech;
     the other domains keep their proportions, and no replay beyond it is asked for. `without_domains` are not heard, and
@@ -220,7 +215,7 @@ class Data(Closed):
 
 
 class Hardware(Closed):
-    """The machine: `peak_tflops` of one GPU in bf16, and the share of it that is assumed to be reached."""
+    """The machine: `peak_tflops` of one GPU in bf16, and the assumed utilisation `mfu`."""
 
     gpus: Count
     peak_tflops: float = Field(gt=0)
@@ -230,7 +225,7 @@ class Hardware(Closed):
 class Optimiser(Closed):
     """AdamW; warm-up, then a cosine down to `floor` of the rate, in each stage; one global gradient norm.
 
-    `reduction` weighs answer tokens: all alike, each answer alike, or an answer by the root of its length.
+    `reduction` weighs answer tokens: all equally, each answer equally, or each answer by the root of its length.
     """
 
     betas: tuple[float, float] = (0.9, 0.98)
@@ -243,7 +238,7 @@ class Optimiser(Closed):
 
 
 class Stages(Closed):
-    """Steps of the two stages: `bridge` trains what is new at `bridge_lr`, `joint` everything at its own rate."""
+    """Steps of the two stages: `bridge` trains new parts at `bridge_lr`, `joint` each part at its own rate."""
 
     bridge: Annotated[int, Field(ge=0)]
     joint: Annotated[int, Field(ge=0)]
@@ -251,7 +246,7 @@ class Stages(Closed):
 
 
 class Run(Closed):
-    """How a run is carried out; batches are global, in seconds of audio with its padding.
+    """The execution of a run; batch sizes are global, in seconds of audio including padding.
 
     `ema` is the decay of averaged encoder weights, kept from the joint stage on and exported by choice. Every
     `monitor_every` steps the model is looked at with `monitor_clips` held-out clips.
@@ -286,15 +281,15 @@ class Config(Closed):
 
 
 def shipped_configs() -> list[str]:
-    """Return the names of the configurations that come with the package."""
+    """Return the names of the configurations in the package."""
     files = importlib.resources.files("uniwhisper.configs").iterdir()
     return sorted(path.name.removesuffix(".yaml") for path in files if path.name.endswith(".yaml"))
 
 
 def load_config(name: str, overlay: Mapping[str, Any] | None = None) -> Config:
-    """Return a shipped configuration by its name, or one by its path; `overlay` replaces keys, section by section.
+    """Load a configuration of the package by name, or a file by path; `overlay` replaces keys within sections.
 
-    Raises InputError for a file that cannot be read or holds what it should not, UsageError for an unknown name.
+    Raises InputError for a file that is unreadable or invalid, UsageError for an unknown name.
     """
     if name in shipped_configs():
         text = (importlib.resources.files("uniwhisper.configs") / f"{name}.yaml").read_text(encoding="utf-8")
@@ -307,7 +302,7 @@ def load_config(name: str, overlay: Mapping[str, Any] | None = None) -> Config:
 
 
 def parse_config(values: Any, *, where: str | None = None) -> Config:
-    """Return the configuration that plain values describe; raise InputError naming the first field that is wrong."""
+    """Return the configuration that plain values describe; raise InputError naming the first wrong field."""
     return validated(Config, values, where)
 
 
@@ -321,15 +316,15 @@ def overlaid(values: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str,
 
 
 def leaves(config: Config) -> dict[str, Any]:
-    """Return every value of a configuration under its key, as in `run.batch_s`."""
+    """Return every value of a configuration by its dotted key, for example `run.batch_s`."""
     return _leaves(config.model_dump(mode="json"), "")
 
 
 def _leaves(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
-            found |= _leaves(value, f"{prefix}{key}.")
+            values |= _leaves(value, f"{prefix}{key}.")
         else:
-            found[f"{prefix}{key}"] = value
-    return found
+            values[f"{prefix}{key}"] = value
+    return values

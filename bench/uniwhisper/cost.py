@@ -1,4 +1,4 @@
-"""What training a UniWhisper costs: parameters, FLOPs, memory, GPU-hours, from a configuration and arithmetic alone.
+"""The cost of training a UniWhisper: parameters, FLOPs, memory and GPU-hours, computed from a configuration.
 
 A matrix product of n parameters costs 2n FLOPs a position forward and twice that backward. Attention over T positions
 adds 4 T^2 d a layer in the encoder and half of that in the causal language model. Nothing is measured here; `mfu` is
@@ -21,7 +21,7 @@ _STATE_BYTES = 16  # fp32 weight, gradient and AdamW's two moments, per trained 
 
 
 class Plan(Closed):
-    """The cost of a run. FLOPs are of one audio-hour of training unless they say forward, with one question a clip."""
+    """The cost of a run. FLOPs are per hour of training audio, except for `forward_*`, with one question per clip."""
 
     encoder_parameters: int
     adapter_parameters: int
@@ -40,7 +40,7 @@ class Plan(Closed):
 
 
 def make_plan(config: Config) -> Plan:
-    """Return what a run costs."""
+    """Return the cost of a run."""
     data = config.data
     window = WINDOW_S * FRAMES_PER_S
     encoder, adapter, lm, trained = count_parameters(config)
@@ -65,7 +65,7 @@ def make_plan(config: Config) -> Plan:
 
 
 def count_parameters(config: Config) -> tuple[int, int, int, int]:
-    """Return the parameters of encoder, adapter and decoder, and how many of all are trained in the joint stage.
+    """Return the parameters of encoder, adapter and decoder, and the number trained in the joint stage.
 
     The encoder's fixed positions are never trained; LoRA's matrices count with the decoder.
     """
@@ -91,14 +91,14 @@ def train_flops(
 def audio_flops(config: Config, frames: float, stage: Stage, *, again: bool = False) -> float:
     """Return the FLOPs of encoder and adapter over `frames`, forward and backward; a frozen encoder has no backward.
 
-    With `again`, the forward of what learns is computed a second time, as checkpointing does.
+    With `again`, the forward of trained parts is computed twice, as with activation checkpointing.
     """
     learns = stage == "joint" and config.encoder.train == "full"
-    found = config.encoder.flops(frames) * ((4 if again else 3) if learns else 1)
+    flops = config.encoder.flops(frames) * ((4 if again else 3) if learns else 1)
     if config.lm.kind != "whisper":
-        found += 3 * config.adapter.flops(config.encoder, config.lm, frames)
-        found -= 0 if learns else config.adapter.first_flops(config.encoder, config.lm, frames)
-    return found
+        flops += 3 * config.adapter.flops(config.encoder, config.lm, frames)
+        flops -= 0 if learns else config.adapter.first_flops(config.encoder, config.lm, frames)
+    return flops
 
 
 def text_flops(
@@ -111,8 +111,8 @@ def text_flops(
     """
     new = config.lm.kind in {"random-qwen3", "whisper"}
     learns = config.lm.train == "full" and (stage == "joint" or new)
-    seen = frames if config.lm.kind == "whisper" else heard
-    return ((3 if learns else 2) + again) * _text_flops(config, seen, prompt, answer)
+    audio_frames = frames if config.lm.kind == "whisper" else heard
+    return ((3 if learns else 2) + again) * _text_flops(config, audio_frames, prompt, answer)
 
 
 def _text_flops(config: Config, frames: float, prompt: float, answer: float) -> float:

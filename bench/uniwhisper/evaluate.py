@@ -1,4 +1,4 @@
-"""The benchmark on what training made, with the original encoder beside it: export, extract, probe, compare."""
+"""Benchmark a trained encoder beside the original: export, extract, probe, compare."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ METHODS: tuple[Literal["mlp", "knn"], ...] = ("mlp", "knn")
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """An average or a task under two encoders on the same clips; the interval is of `trained - original`."""
+    """A task's or an average's score for two encoders on the same clips, with an interval of `trained - original`."""
 
     name: str
     method: str
@@ -33,7 +33,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Where the trained encoder lies, and how far it is above the original: a line a task, then the average."""
+    """The folder of the trained encoder, the results, and the differences: one per task, then the average."""
 
     encoder: Path
     results: Path
@@ -41,20 +41,20 @@ class Evaluation:
 
 
 def encoder_of(trained: Path, output: Path) -> Path:
-    """Return the encoder folder of an export, a checkpoint or a run's folder (its last checkpoint).
+    """Return the encoder folder of an export, a checkpoint, or a run (its last checkpoint).
 
-    What is no export yet is exported to `output`, once: an export of the same checkpoint there is taken as it is.
+    A checkpoint is exported to `output`, unless its export is there.
     """
     if (trained / "uniwhisper.json").is_file() and (trained / "config.json").is_file():
         return trained
     if not (trained / "encoder").is_dir():
-        found = checkpoints(trained) if trained.is_dir() else []
-        if not found:
+        folders = checkpoints(trained) if trained.is_dir() else []
+        if not folders:
             raise UsageError("is neither an export nor a checkpoint, nor a run that has one", where=trained)
-        trained = found[-1]
-    mark = output / "uniwhisper.json"
-    if mark.is_file():
-        recorded = json.loads(mark.read_text(encoding="utf-8"))
+        trained = folders[-1]
+    description = output / "uniwhisper.json"
+    if description.is_file():
+        recorded = json.loads(description.read_text(encoding="utf-8"))
         if recorded.get("checkpoint") == [sha256_file(trained / "encoder" / "model.safetensors")]:
             return output
         raise UsageError("holds the export of another checkpoint", where=output, remedy="name another --output")
@@ -71,12 +71,12 @@ def evaluate(
     context: Context = "full",
     reporter: Reporter | None = None,
 ) -> Evaluation:
-    """Run the benchmark's tasks on two encoder folders, treated alike, and compare them by paired bootstrap.
+    """Run the benchmark's tasks on two encoder folders with the same settings, and compare them by paired bootstrap.
 
-    Embeddings that the cache holds are not computed again. Raises UwbenchError naming the tasks that failed.
+    Cached embeddings are reused. Raises UwbenchError naming the tasks that failed.
     """
     specs = [ModelSpec(str(original), context=context), spec_of(trained, context)]
-    scored = api.evaluate(
+    results = api.evaluate(
         specs,
         tasks,
         suite=suite,
@@ -85,48 +85,49 @@ def evaluate(
         results=folders.results,
         reporter=reporter,
     )
-    if scored.failures:
-        raise UwbenchError("; ".join(scored.failures), where="evaluate")
-    prints = list(dict.fromkeys(result.model.fingerprint for _, result in scored.results))
-    names = list(dict.fromkeys(result.task.name for _, result in scored.results))
-    if len(prints) != 2:
+    if results.failures:
+        raise UwbenchError("; ".join(results.failures), where="evaluate")
+    fingerprints = list(dict.fromkeys(result.model.fingerprint for _, result in results.results))
+    names = list(dict.fromkeys(result.task.name for _, result in results.results))
+    if len(fingerprints) != 2:
         raise UsageError("has the weights of the original: there is nothing to compare", where=trained)
-    return Evaluation(trained, folders.results, differences(folders.results, prints[1], prints[0], names))
+    compared = differences(folders.results, fingerprints[1], fingerprints[0], names)
+    return Evaluation(trained, folders.results, compared)
 
 
 def spec_of(encoder: Path, context: Context) -> ModelSpec:
-    """Return how uwbench opens an export."""
+    """Return the model specification by which uwbench opens an export."""
     return ModelSpec("uniwhisper", weights=str(encoder), context=context)
 
 
 def differences(
     results: Path, trained: str, original: str, tasks: Sequence[str], *, average: str = "weighted"
 ) -> tuple[Difference, ...]:
-    """Return the difference a task and in the average over `tasks`, for each method, of two fingerprints.
+    """Return the differences between two fingerprints: for each method, one per task and one of the average.
 
-    The average's interval is over draws of the clips; it says how sure the difference is on these tasks.
+    The average's interval comes from resampling clips: it shows how certain the difference is on these tasks.
     """
-    found: list[Difference] = []
+    rows: list[Difference] = []
     for method in METHODS:
         compared = api.compare(trained, original, results=results, method=method, tasks=tasks)
-        rows: list[tuple[str, Any]] = [(row.task, row) for row in compared.tasks]
-        rows += [(f"average ({average})", row) for row in compared.overall if row.average == average]
-        for name, row in rows:
-            found.append(Difference(name, method, row.second, row.first, row.difference, row.low, row.high))
-    return tuple(found)
+        named: list[tuple[str, Any]] = [(row.task, row) for row in compared.tasks]
+        named += [(f"average ({average})", row) for row in compared.overall if row.average == average]
+        for name, row in named:
+            rows.append(Difference(name, method, row.second, row.first, row.difference, row.low, row.high))
+    return tuple(rows)
 
 
-def interval(found: Difference) -> str:
-    """Return a difference with its interval, in points of a hundred."""
-    if found.low is None or found.high is None:
-        return f"{100 * found.difference:+.1f}"
-    return f"{100 * found.difference:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
+def interval(row: Difference) -> str:
+    """Return a difference with its interval, in percentage points."""
+    if row.low is None or row.high is None:
+        return f"{100 * row.difference:+.1f}"
+    return f"{100 * row.difference:+.1f} [{100 * row.low:+.1f}, {100 * row.high:+.1f}]"
 
 
-def table(found: Sequence[Difference]) -> list[str]:
-    """Return a Markdown table of differences, scores in points of a hundred."""
+def table(rows: Sequence[Difference]) -> list[str]:
+    """Return a Markdown table of differences, with scores in percent."""
     lines = ["| task | method | original | trained | difference [95 %] |", "| --- | --- | ---: | ---: | ---: |"]
-    for row in found:
+    for row in rows:
         scores = f"{100 * row.original:.1f} | {100 * row.trained:.1f}"
         lines.append(f"| {row.name} | {row.method} | {scores} | {interval(row)} |")
     return lines

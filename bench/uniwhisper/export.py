@@ -1,4 +1,4 @@
-"""Make an encoder folder that uwbench loads: weights, configuration, front end, and what it was trained on."""
+"""Write an encoder folder that uwbench loads: weights, configuration, feature extractor and list of training data."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def export_encoder(
     training_data: Path | None = None,
     ema: bool = False,
 ) -> Path:
-    """Write the encoder of a training checkpoint or a Whisper folder to `output` and return that.
+    """Write the encoder of a training checkpoint or a Whisper folder to `output`, and return `output`.
 
     With `base`, the weights are `(1 - alpha) * base + alpha * checkpoint` (WiSE-FT, Wortsman et al. 2022), which
     gives back speech that training took. `training_data` is a YAML list of `{dataset, split, licence}`, the basis of
@@ -62,7 +62,7 @@ def export_encoder(
 
 
 def read_training_data(path: Path) -> list[dict[str, Any]]:
-    """Return a list of what an encoder was trained on; raise InputError naming the entry that is not of the form."""
+    """Read a list of training data; raise InputError naming a malformed entry."""
     entries = read_yaml_file(path)
     if not isinstance(entries, list) or not entries:
         raise InputError("is no list of {dataset, split, licence}", where=path)
@@ -82,12 +82,12 @@ def _load(folder: Path) -> WhisperEncoder:
     if not (folder / "config.json").is_file():
         remedy = "name a checkpoint of a run (its folder step-...) or a folder of Whisper weights"
         raise UsageError("is no checkpoint folder (no config.json)", where=folder, remedy=remedy)
-    try:  # unsaid, transformers asks the terminal whether to run a folder's code
+    try:  # by default, transformers asks on the terminal whether to run a folder's code
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, LookupError) as error:
         raise EncoderError(f"is not of Whisper's shape ({' '.join(str(error).split())})", where=folder) from error
     if config.model_type != "whisper":
-        raise EncoderError(f"holds a {config.model_type} model, not one of Whisper's shape", where=folder)
+        raise EncoderError(f"holds a {config.model_type} model, not a Whisper", where=folder)
     if (config.architectures or [""])[0] == "WhisperEncoder":
         return WhisperEncoder.from_pretrained(folder, dtype=torch.float32)
     return WhisperModel.from_pretrained(folder, dtype=torch.float32).encoder
@@ -106,7 +106,7 @@ def _interpolate(encoder: WhisperEncoder, base: WhisperEncoder, alpha: float, wh
 
 
 def write_encoder(encoder: WhisperEncoder, output: Path, *, weights: dict[str, torch.Tensor] | None = None) -> None:
-    """Write an encoder and its front end as a folder that loads; `weights` stand in for its own."""
+    """Write an encoder and its feature extractor as a loadable folder; `weights` replace the encoder's own."""
     from transformers import WhisperFeatureExtractor
 
     output.mkdir(parents=True, exist_ok=True)

@@ -186,7 +186,7 @@ def _score(spec: ModelSpec, output: Path) -> str:
     for source in SOURCES:
         for task in source.tasks:
             manifest = output / "tasks" / task / "manifest.csv"
-            report = api.evaluate(
+            results = api.evaluate(
                 spec,
                 TaskSpec(manifest, label="label", name=task, domain=source.domain, allow_outside=True),
                 cache=output / "cache",
@@ -194,9 +194,9 @@ def _score(spec: ModelSpec, output: Path) -> str:
                 device="cpu",
                 extract=ExtractOptions(poolings=("mean",)),
             )
-            if report.failures:
-                raise UwbenchError("; ".join(report.failures), where=task)
-            fingerprint = report.results[0][1].model.fingerprint
+            if results.failures:
+                raise UwbenchError("; ".join(results.failures), where=task)
+            fingerprint = results.results[0][1].model.fingerprint
     return fingerprint
 
 

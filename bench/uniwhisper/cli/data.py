@@ -31,27 +31,33 @@ def add_to(app: typer.Typer) -> None:
 
 def convert(
     source: Annotated[str, typer.Argument(help="A task card's name, a manifest, or a folder.")],
-    output: Annotated[Path, typer.Option("--output", help="The folder of shards to write or to go on with.")],
+    output: Annotated[Path, typer.Option("--output", help="The folder of shards to write or resume.")],
     label: Annotated[
         list[str] | None,
-        typer.Option("--label", help="COLUMN:TASK or COLUMN:TASK/FORM, what to ask; repeats. Default: what is known."),
+        typer.Option(
+            "--label",
+            help="The question about a column, COLUMN:TASK or COLUMN:TASK/FORM; repeats. Default: known ones.",
+        ),
     ] = None,
     split: Annotated[
-        list[str] | None, typer.Option("--split", help="A split to take; repeats. Default: train.")
+        list[str] | None, typer.Option("--split", help="A split to convert; repeats. Default: train.")
     ] = None,
-    fold: Annotated[list[str] | None, typer.Option("--fold", help="A fold to take; repeats, or with commas.")] = None,
+    fold: Annotated[
+        list[str] | None, typer.Option("--fold", help="A fold to convert; repeats, or with commas.")
+    ] = None,
     exclude: Annotated[
-        list[str] | None, typer.Option("--exclude", help="COLUMN=LABEL whose clips are left out; repeats.")
+        list[str] | None, typer.Option("--exclude", help="Leave out clips with this COLUMN=LABEL; repeats.")
     ] = None,
     slot: Annotated[
-        list[str] | None, typer.Option("--slot", help="TASK.SLOT=TEXT or TASK.SLOT=@COLUMN, as in asr.language=fr.")
+        list[str] | None,
+        typer.Option("--slot", help="TASK.SLOT=TEXT or TASK.SLOT=@COLUMN, for example asr.language=fr."),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option("--data", help="Where the data of cards are.", envvar="UWBENCH_DATA")
+        Path | None, typer.Option("--data", help="The folder of the cards' data.", envvar="UWBENCH_DATA")
     ] = None,
     name: Annotated[str | None, typer.Option("--name", help="The dataset's name in the rows.")] = None,
     domain: Annotated[
-        str | None, typer.Option("--domain", help="speech, paralinguistic, sound or music; default: what is known.")
+        str | None, typer.Option("--domain", help="speech, paralinguistic, sound or music; default: the known one.")
     ] = None,
     licence: Annotated[str | None, typer.Option("--licence", help="The licence of the clips.")] = None,
     recording: Annotated[
@@ -60,14 +66,14 @@ def convert(
     ] = None,
     ontology: Annotated[
         Path | None,
-        typer.Option("--ontology", help="AudioSet's ontology.json, by which lists lose what other labels imply."),
+        typer.Option("--ontology", help="AudioSet's ontology.json; labels implied by other labels are removed."),
     ] = None,
-    allow_test: Annotated[bool, typer.Option("--allow-test", help="Take test clips too.")] = False,
-    shard_mb: Annotated[float, typer.Option("--shard-mb", help="Megabytes of a shard.")] = 1000.0,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Threads that decode.")] = 2,
+    allow_test: Annotated[bool, typer.Option("--allow-test", help="Convert test clips too.")] = False,
+    shard_mb: Annotated[float, typer.Option("--shard-mb", help="Shard size in MB.")] = 1000.0,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Decoding threads.")] = 2,
     as_json: AsJson = False,
 ) -> None:
-    """Make training data: questions and 16 kHz FLAC shards from what the benchmark reads. Stopped, it goes on."""
+    """Make training data, questions and 16 kHz FLAC shards, from a benchmark source. Resumes if interrupted."""
     from uniwhisper.data.convert import Request
     from uniwhisper.data.convert import convert as run
 
@@ -103,35 +109,35 @@ def convert(
 def check(
     folder: Annotated[list[Path], typer.Argument(help="Folders of training data.")],
     allow: Annotated[
-        list[str] | None, typer.Option("--allow", help="A licence to accept, as the rows name it; repeats.")
+        list[str] | None, typer.Option("--allow", help="A licence to accept, as spelled in the rows; repeats.")
     ] = None,
     config: Annotated[
-        str | None, typer.Option("--config", help="The configuration whose tokenizer counts the answers' tokens.")
+        str | None, typer.Option("--config", help="The configuration whose tokenizer counts tokens of answers.")
     ] = None,
-    decode: Annotated[bool, typer.Option("--decode", help="Decode every clip and compare its samples.")] = False,
+    decode: Annotated[bool, typer.Option("--decode", help="Decode every clip and check its samples.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Check training data: audio, questions, answers, licences, closed sets, the same audio in two splits."""
     from uniwhisper.data.validate import validate
 
     tokens = None if config is None else _counter(config)
-    found = validate(folder, allow=allow or (), tokens=tokens, decode=decode)
+    checks = validate(folder, allow=allow or (), tokens=tokens, decode=decode)
     if as_json:
-        print(json.dumps([asdict(one) for one in found], ensure_ascii=False, indent=2))
+        print(json.dumps([asdict(check) for check in checks], ensure_ascii=False, indent=2))
     else:
-        _print_checks(found)
-    if any(one.faults for one in found):
+        _print_checks(checks)
+    if any(check.faults for check in checks):
         raise SystemExit(1)
 
 
 def templates(
-    task: Annotated[str | None, typer.Argument(help="A task, or TASK/FORM; none: list them.")] = None,
-    slot: Annotated[list[str] | None, typer.Option("--slot", help="NAME=TEXT that fills a blank; repeats.")] = None,
-    draws: Annotated[int, typer.Option("--draws", min=0, help="Print what this many epochs would ask.")] = 0,
+    task: Annotated[str | None, typer.Argument(help="TASK or TASK/FORM; without it, list the tasks.")] = None,
+    slot: Annotated[list[str] | None, typer.Option("--slot", help="NAME=TEXT to fill a blank; repeats.")] = None,
+    draws: Annotated[int, typer.Option("--draws", min=0, help="Print the questions of this many epochs.")] = 0,
     seed: Annotated[int, typer.Option("--seed", help="The seed of the draws.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Print how tasks are asked: the list of tasks, or the phrases of one, or what would be drawn."""
+    """Print question templates: all tasks, the phrases of one task, or drawn questions."""
     from uniwhisper.data.templates import find_form
     from uniwhisper.data.templates import templates as load
 
@@ -139,16 +145,16 @@ def templates(
         _print_tasks(as_json)
         return
     name, _, form = task.partition("/")
-    found = find_form(name, form or None)
+    template = find_form(name, form or None)
     if draws:
-        slots = dict(_pair(one) for one in slot or ()) | ({"form": form} if form else {})
+        slots = dict(_pair(text) for text in slot or ()) | ({"form": form} if form else {})
         _print_draws(name, slots, draws, seed, as_json)
         return
     if as_json:
-        shown = found if form else load()[name]
+        shown = template if form else load()[name]
         print(json.dumps(shown.model_dump(), ensure_ascii=False, indent=2))
         return
-    _print_form(found)
+    _print_form(template)
     for other, inner in {} if form else load()[name].forms.items():
         print(f"\n{name}/{other}")
         _print_form(inner)
@@ -162,8 +168,8 @@ def _counter(config: str) -> Callable[[str], int]:
     return lambda answer: len(text.encode(answer))
 
 
-def _listed(given: Sequence[str] | None) -> tuple[str, ...]:
-    return tuple(part.strip() for text in given or () for part in text.split(",") if part.strip())
+def _listed(texts: Sequence[str] | None) -> tuple[str, ...]:
+    return tuple(part.strip() for text in texts or () for part in text.split(",") if part.strip())
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -214,15 +220,15 @@ def _report(planned: Conversion, packed: Packed, as_json: bool) -> None:
         print(path)
 
 
-def _print_checks(found: Sequence[Check]) -> None:
+def _print_checks(checks: Sequence[Check]) -> None:
     print(f"{'check':<20} {'looked at':>10} {'at fault':>9}")
-    for one in found:
-        print(f"{one.name:<20} {one.seen:>10,} {one.faults:>9,}")
-    for one in found:
-        for example in one.examples:
-            print(f"{one.name}: {example}")
-        if one.faults > len(one.examples):
-            print(f"{one.name}: and {one.faults - len(one.examples):,} more")
+    for check in checks:
+        print(f"{check.name:<20} {check.seen:>10,} {check.faults:>9,}")
+    for check in checks:
+        for example in check.examples:
+            print(f"{check.name}: {example}")
+        if check.faults > len(check.examples):
+            print(f"{check.name}: and {check.faults - len(check.examples):,} more")
 
 
 def _print_tasks(as_json: bool) -> None:

@@ -18,7 +18,7 @@ from uwbench.api import UwbenchError
 
 
 class Group(TyperGroup):
-    """Prints errors as one line and leaves with their exit code."""
+    """Prints errors as one line and exits with their code."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -48,27 +48,27 @@ def plan(
     config: Annotated[str, typer.Argument(help="full, small, cpu-mini, or a YAML file.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say what a training run costs: parameters, FLOPs, memory, GPU-hours. Arithmetic, not measurement."""
+    """Estimate the cost of a training run: parameters, FLOPs, memory, GPU-hours. Computed, not measured."""
     from uniwhisper.config import load_config
     from uniwhisper.cost import make_plan
 
     settings = load_config(config)
-    found = make_plan(settings)
+    cost = make_plan(settings)
     if as_json:
-        print(json.dumps({**found.model_dump(), "parameters": found.parameters}, indent=2, sort_keys=True))
+        print(json.dumps({**cost.model_dump(), "parameters": cost.parameters}, indent=2, sort_keys=True))
         return
     gpus = f"{settings.hardware.gpus} GPU" + ("" if settings.hardware.gpus == 1 else "s")
-    wall = f"{found.wall_hours:,.1f} h on {gpus}"
+    wall = f"{cost.wall_hours:,.1f} h on {gpus}"
     rows = [
-        ("encoder", f"{found.encoder_parameters / 1e6:,.1f} M parameters"),
-        ("adapter", f"{found.adapter_parameters / 1e6:,.2f} M parameters"),
-        ("language model", f"{found.lm_parameters / 1e6:,.1f} M parameters, {settings.lm.train} ({settings.lm.kind})"),
-        ("together", f"{found.parameters / 1e9:.3f} B, of which {found.trained_parameters / 1e9:.3f} B are trained"),
-        ("encoder forward", f"{found.forward_30s_encoder_flops / 1e12:.3f} TFLOP for 30 s"),
-        ("LM forward", f"{found.forward_30s_lm_flops / 1e12:.3f} TFLOP for 30 s with its text"),
-        ("training", f"{found.train_flops_per_hour / 1e15:.3f} PFLOP an hour of audio"),
-        ("model states", f"{found.state_gb:.1f} GiB without activations"),
-        ("time", f"{found.gpu_hours:,.{0 if found.gpu_hours >= 10 else 1}f} GPU-hours, {wall}"),
+        ("encoder", f"{cost.encoder_parameters / 1e6:,.1f} M parameters"),
+        ("adapter", f"{cost.adapter_parameters / 1e6:,.2f} M parameters"),
+        ("language model", f"{cost.lm_parameters / 1e6:,.1f} M parameters, {settings.lm.train} ({settings.lm.kind})"),
+        ("together", f"{cost.parameters / 1e9:.3f} B, of which {cost.trained_parameters / 1e9:.3f} B are trained"),
+        ("encoder forward", f"{cost.forward_30s_encoder_flops / 1e12:.3f} TFLOP for 30 s"),
+        ("LM forward", f"{cost.forward_30s_lm_flops / 1e12:.3f} TFLOP for 30 s with its text"),
+        ("training", f"{cost.train_flops_per_hour / 1e15:.3f} PFLOP per hour of audio"),
+        ("model states", f"{cost.state_gb:.1f} GiB without activations"),
+        ("time", f"{cost.gpu_hours:,.{0 if cost.gpu_hours >= 10 else 1}f} GPU-hours, {wall}"),
         ("assumed", f"{settings.hardware.mfu:.0%} of {settings.hardware.peak_tflops:g} TFLOP/s"),
     ]
     for name, text in rows:
@@ -79,9 +79,9 @@ def plan(
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="A folder with a trained Whisper-shaped model.")],
     output: Annotated[Path, typer.Option("--output", help="The folder to write.")],
-    base: Annotated[Path | None, typer.Option("--base", help="The original weights, to interpolate with.")] = None,
-    alpha: Annotated[float, typer.Option("--alpha", help="The share of the trained weights.")] = 1.0,
-    ema: Annotated[bool, typer.Option("--ema", help="Export the run's averaged weights.")] = False,
+    base: Annotated[Path | None, typer.Option("--base", help="The original weights to interpolate with.")] = None,
+    alpha: Annotated[float, typer.Option("--alpha", help="The trained weights' share.")] = 1.0,
+    ema: Annotated[bool, typer.Option("--ema", help="Export the averaged weights.")] = False,
     training_data: Annotated[
         Path | None, typer.Option("--training-data", help="YAML list of {dataset, split, licence}.")
     ] = None,
@@ -99,6 +99,6 @@ cli_evaluate.add_to(app)
 
 def main() -> None:
     """Run the command line."""
-    if not sys.stderr.isatty():  # bars of weights that load are for terminals, not for logs
+    if not sys.stderr.isatty():  # progress bars are for terminals, not for logs
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     app()

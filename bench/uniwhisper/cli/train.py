@@ -24,12 +24,14 @@ MixtureFile = Annotated[
 ]
 TestData = Annotated[
     list[str] | None,
-    typer.Option("--test-data", help="TASK[:PARTS], a manifest, or a cache's clip table that no row may be in."),
+    typer.Option(
+        "--test-data", help="Refuse rows of these test clips: TASK[:PARTS], a manifest, or a cache's clip table."
+    ),
 ]
 BenchmarkData = Annotated[
     Path | None, typer.Option("--benchmark-data", help="The benchmark's data.", envvar="UWBENCH_DATA")
 ]
-Overlay = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, as in run.batch_s=96; repeats.")]
+Overlay = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, for example run.batch_s=96; repeats.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -39,7 +41,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def overlay_of(pairs: Sequence[str], *, encoder: str | None = None, lm: str | None = None) -> dict[str, Any]:
-    """Return the overlay of a configuration that options ask for; raise UsageError naming one that is malformed."""
+    """Return the configuration overlay of --set options; raise UsageError naming a malformed one."""
     overlay: dict[str, Any] = {}
     named = [("encoder.init", encoder), ("lm.init", lm)]
     for pair in pairs:
@@ -65,7 +67,7 @@ def overlay_of(pairs: Sequence[str], *, encoder: str | None = None, lm: str | No
 def train(
     config: Annotated[str, typer.Argument(help="full, small, cpu-mini, or a YAML file.")],
     output: Annotated[
-        Path, typer.Option("--output", help="The folder of checkpoints and logs; resumes what it holds.")
+        Path, typer.Option("--output", help="The folder for checkpoints and logs; a run there is resumed.")
     ],
     data: Data = None,
     mixture: MixtureFile = None,
@@ -75,21 +77,23 @@ def train(
     until: Annotated[int | None, typer.Option("--until", help="Stop after this step.")] = None,
     test_data: TestData = None,
     benchmark_data: BenchmarkData = None,
-    drop_leaks: Annotated[bool, typer.Option("--drop-leaks", help="Leave out rows of test clips.")] = False,
+    drop_leaks: Annotated[
+        bool, typer.Option("--drop-leaks", help="Leave out rows of test clips instead of failing.")
+    ] = False,
     held_out: Annotated[
-        list[Path] | None, typer.Option("--held-out", help="A folder of rows to look at during training; repeats.")
+        list[Path] | None, typer.Option("--held-out", help="A folder of rows for monitoring during training; repeats.")
     ] = None,
 ) -> None:
-    """Train a UniWhisper, or go on with one. Under torchrun or accelerate launch every process runs this."""
+    """Train a UniWhisper, or resume a run. Under torchrun or accelerate launch every process runs this."""
     from uniwhisper.config import load_config
     from uniwhisper.sampling.prepare import prepare
     from uniwhisper.training.train import train as run
 
     if not data:
-        raise UsageError("names no training rows", where="--data", remedy="make some: uniwhisper convert")
-    found = load_config(config, overlay_of(settings or (), encoder=encoder, lm=lm))
+        raise UsageError("names no training rows", where="--data", remedy="make them with uniwhisper convert")
+    configuration = load_config(config, overlay_of(settings or (), encoder=encoder, lm=lm))
     prepared = prepare(
-        found,
+        configuration,
         data,
         mixture=mixture,
         test_data=test_data or (),
@@ -98,7 +102,7 @@ def train(
         held_out=held_out or (),
     )
     result = run(
-        found,
+        configuration,
         prepared.batches,
         output,
         training_data=prepared.training_data,
@@ -114,34 +118,34 @@ def mix(
     mixture: Annotated[str, typer.Argument(help="candidate-38k, candidate-38k-strict, mini, or a YAML file.")],
     data: Data = None,
     config: Annotated[
-        str | None, typer.Option("--config", help="Plan this configuration's steps; else one pass over the data.")
+        str | None, typer.Option("--config", help="Plan this configuration's steps; default: one pass over the data.")
     ] = None,
     settings: Overlay = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Print a mixture: hours, licences, target shares of audio-seconds, and with --data those that a plan gives."""
+    """Print a mixture: hours, licences, target shares of audio-seconds, and with --data the shares of a plan."""
     from uniwhisper.config import load_config
     from uniwhisper.data.mixture import load_mixture
     from uniwhisper.sampling.prepare import describe_mixture
 
-    found = load_mixture(mixture)
-    report = describe_mixture(found, data or (), load_config(config, overlay_of(settings or ())) if config else None)
+    loaded = load_mixture(mixture)
+    report = describe_mixture(loaded, data or (), load_config(config, overlay_of(settings or ())) if config else None)
     if as_json:
-        print(json.dumps({"name": found.name, "hours": found.hours, **asdict(report)}, indent=2, sort_keys=True))
+        print(json.dumps({"name": loaded.name, "hours": loaded.hours, **asdict(report)}, indent=2, sort_keys=True))
     else:
-        for line in mix_table(found, report):
+        for line in mix_table(loaded, report):
             print(line)
 
 
 def mix_table(mixture: Mixture, report: MixReport) -> list[str]:
-    """Return the lines that `mix` prints: the datasets, then the domains, then all together."""
+    """Return the lines that `mix` prints: one per dataset, one per domain, and the total."""
     from uniwhisper.data.mixture import by_domain
 
     planned = report.seconds is not None
     head = f"{'dataset':<22} {'domain':<15} {'hours':>9} {'target':>7}"
     lines = [head + (f" {'at hand':>9} {'plan':>7}" if planned else "") + "  available  licence"]
 
-    sure = {entry.name: (entry.hours_verified, entry.licence_verified) for entry in mixture.datasets}
+    verified = {entry.name: (entry.hours_verified, entry.licence_verified) for entry in mixture.datasets}
 
     def cells(hours: float, at_hand: float | None, target: float | None, realised: float | None) -> str:
         shown = f"{_hours(hours):>9} {_share(target):>7}"
@@ -149,8 +153,9 @@ def mix_table(mixture: Mixture, report: MixReport) -> list[str]:
 
     for row in report.rows:
         numbers = cells(row.hours, row.at_hand, row.target, row.realised)
-        read_hours, read_licence = ("" if yes else " (unverified)" for yes in sure[row.name])
-        about = f"hours{read_hours}; {row.licence}{read_licence}" if read_hours else f"{row.licence}{read_licence}"
+        hours_verified, licence_verified = verified[row.name]
+        about = "" if hours_verified else "hours (unverified); "
+        about += row.licence if licence_verified else f"{row.licence} (unverified)"
         lines.append(f"{row.name:<22} {row.domain:<15} {numbers}  {row.available:<10} {about}")
     lines.append("")
     sums = [
@@ -158,14 +163,14 @@ def mix_table(mixture: Mixture, report: MixReport) -> list[str]:
         for field in ("hours", "at_hand", "target", "realised")
     ]
     for domain in sums[0]:
-        hours, at_hand, target, realised = (one[domain] for one in sums)
+        hours, at_hand, target, realised = (values[domain] for values in sums)
         lines.append(f"{'':<22} {domain:<15} {cells(hours, at_hand, target, realised)}")
-    hours, at_hand, target, realised = (sum(one.values()) for one in sums)
+    hours, at_hand, target, realised = (sum(values.values()) for values in sums)
     lines.append(f"{'total':<22} {'':<15} {cells(hours, at_hand, target, realised)}")
     if report.seconds is not None:
-        lines.append(f"{report.steps} steps hear {report.seconds / 3600:,.2f} h")
+        lines.append(f"{report.steps} steps use {report.seconds / 3600:,.2f} h")
     if report.strangers:
-        lines.append(f"not in the mixture, and not heard: {', '.join(report.strangers)}")
+        lines.append(f"not in the mixture, and not used: {', '.join(report.strangers)}")
     if report.too_long:
         lines.append(f"{report.too_long} rows are left out: a transcript of more than 30 s cannot be cropped")
     return lines
@@ -186,7 +191,7 @@ def leakage(
     benchmark_data: BenchmarkData = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Compare training rows with test clips, by bytes, samples and source ids; leaves with 1 if some are the same."""
+    """Compare training rows with test clips by bytes, samples and source ids; exit with 1 if any match."""
     from uniwhisper.data.leakage import find_leaks, leak_table, open_test_set
     from uniwhisper.data.mixture import load_mixture
     from uniwhisper.data.rows import open_rows

@@ -1,7 +1,7 @@
-"""From the benchmark's sources to training data: a task card, a manifest or a folder becomes shards of questions.
+"""Convert a benchmark source (a task card, a manifest or a folder) to training data: shards of clips and questions.
 
-Which column of labels is asked about as which task is said in one place (`COLUMN:TASK` or `COLUMN:TASK/FORM`); a clip
-is packed once however many questions it gets. Only training splits and folds are taken unless one says otherwise.
+`COLUMN:TASK` or `COLUMN:TASK/FORM` maps a column of labels to the question asked about it. A clip is packed once,
+however many questions it has. By default only training splits and folds are converted.
 """
 
 from __future__ import annotations
@@ -38,14 +38,15 @@ _MANIFEST_KINDS: dict[AnswerKind, _ManifestKind] = {
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to convert.
+    """A request to convert a source.
 
-    `source` is what `uwbench` takes as a task, a card's under `data`. `ask` are lines `COLUMN:TASK[/FORM]`; empty: what
-    `wording/datasets.yaml` knows. `splits` and `folds` are those to take: folds are needed where the source has them,
-    and `test`, or every fold, is refused without `allow_test`. `exclude` are lines `COLUMN=LABEL`, as in the source or
-    in words, whose clips are left out altogether. `slots` are lines `TASK.SLOT=TEXT` or `TASK.SLOT=@COLUMN`. `name`,
-    `domain`, `licence` and `recording` (the publisher's ids, as `Facts.source`) replace what the card or the facts say.
-    By an `ontology` file (see `ontology.read_ancestors`), labels lose those that others of the same clip imply.
+    `source` is a task as `uwbench` takes it; a card's data lies under `data`. `ask` holds lines `COLUMN:TASK[/FORM]`,
+    by default those of `wording/datasets.yaml`. `splits` and `folds` select clips: a source with folds needs
+    `folds`, and `test`, or every fold, is refused without `allow_test`. Clips with a label of `exclude` (lines
+    `COLUMN=LABEL`, as in
+    the source or in words) are left out. `slots` holds lines `TASK.SLOT=TEXT` or `TASK.SLOT=@COLUMN`. `name`, `domain`,
+    `licence` and `recording` (the publisher's ids, as in `Facts.source`) override the card and the facts. With an
+    `ontology` file (see `ontology.read_ancestors`), labels that another label of the clip implies are removed.
     """
 
     source: str
@@ -65,7 +66,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """What is to be packed: items, the closed set of answers a question, and how many clips were left out and why."""
+    """The items to pack, the closed set of answers per question, and the number of clips left out, by reason."""
 
     dataset: str
     items: tuple[Item, ...]
@@ -89,9 +90,18 @@ class _Question:
         return find_form(self.task, self.form).answer
 
 
+@dataclass(frozen=True, slots=True)
+class _Slot:
+    """A blank in a task's templates, and its value for each clip."""
+
+    task: str
+    name: str
+    values: tuple[str | None, ...]
+
+
 @dataclass(slots=True)
 class _Source:
-    """The clips of a source, and its columns of labels by name; `fixed` says that there are no others."""
+    """The clips of a source, and its columns of labels by name; of a manifest, those read so far."""
 
     name: str
     clips: tuple[Clip, ...]
@@ -103,7 +113,7 @@ class _Source:
     facts: Facts = field(default_factory=Facts)
 
     def column(self, name: str, kind: AnswerKind = "label") -> tuple[Labels, ...]:
-        """Return the labels of a column, clip by clip; empty ones are `()`. Raises UsageError for an unknown column."""
+        """Return a column's labels, one per clip, `()` for an empty one; raise UsageError for an unknown column."""
         key = f"{name} {_MANIFEST_KINDS.get(kind, 'single-label')}"
         if self.manifest is None:
             if name not in self.columns:
@@ -116,43 +126,48 @@ class _Source:
 
 
 def plan_conversion(request: Request) -> Conversion:
-    """Read labels, decode nothing, and return what is to be packed.
+    """Read the labels, without decoding audio, and return the items to pack.
 
-    Raises UsageError for a request that cannot be, InputError for labels that are not of their question's kind.
+    Raises UsageError for an impossible request, InputError for labels that do not fit their question.
     """
     source = _open(request)
     questions = [_parse_question(line) for line in request.ask or source.facts.ask]
     if not questions:
-        raise UsageError(
-            "nothing says what to ask about its labels", where=source.where, remedy="give --label COLUMN:TASK"
-        )
-    taken = _taken(source, request)
-    shut = _excluded(source, request.exclude)
+        raise UsageError("has no questions about its labels", where=source.where, remedy="give --label COLUMN:TASK")
+    chosen = _chosen(source, request)
+    excluded = _excluded(source, request.exclude)
     slots = [_parse_slot(line, source, questions) for line in request.slots]
     ancestors = read_ancestors(request.ontology) if request.ontology is not None else {}
     answers = {question: _answers(source, question, ancestors) for question in dict.fromkeys(questions)}
-    items, unasked = [], 0
-    for index in taken:
-        if index in shut:
+    items = []
+    for index in chosen:
+        if index in excluded:
             continue
-        asked = tuple(
-            _asked(
-                question, found[index], {name: values[index] for task, name, values in slots if task == question.task}
-            )
-            for question, found in answers.items()
-            if found[index]
-        )
-        if not asked:
-            unasked += 1
-            continue
-        items.append(_item(source, source.clips[index], asked))
-    _require_askable(items)
+        if asked := _questions_about(index, answers, slots):
+            items.append(_item(source, source.clips[index], asked))
     if not items:
-        raise UsageError(
-            "leaves no clip to convert", where=source.where, remedy="look at --split, --fold and --exclude"
-        )
-    classes = {q.name: _classes(q.kind, found) for q, found in answers.items() if q.kind in CLOSED_KINDS}
-    return Conversion(source.name, tuple(items), classes, len(shut & set(taken)), unasked)
+        raise UsageError("leaves no clip to convert", where=source.where, remedy="check --split, --fold and --exclude")
+    _require_askable(items)
+    n_excluded = len(excluded & set(chosen))
+    return Conversion(
+        dataset=source.name,
+        items=tuple(items),
+        classes={q.name: _classes(q.kind, texts) for q, texts in answers.items() if q.kind in CLOSED_KINDS},
+        excluded=n_excluded,
+        unasked=len(chosen) - n_excluded - len(items),
+    )
+
+
+def _questions_about(
+    index: int, answers: Mapping[_Question, Sequence[tuple[str, ...]]], slots: Sequence[_Slot]
+) -> tuple[Asked, ...]:
+    """Return a clip's questions: those that its labels answer, with the slots of their task."""
+    asked = []
+    for question, by_clip in answers.items():
+        if by_clip[index]:
+            values = {slot.name: slot.values[index] for slot in slots if slot.task == question.task}
+            asked.append(_asked(question, by_clip[index], values))
+    return tuple(asked)
 
 
 def convert(
@@ -163,32 +178,32 @@ def convert(
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Conversion, Packed]:
-    """Write the training data of a request to `output`, going on where it was stopped; see `shards.write_shards`.
+    """Write the training data of a request to `output`, resuming an interrupted conversion; see `shards.write_shards`.
 
-    Beside the shards, `<dataset>.classes.json` holds the closed set of answers of each question, over all splits.
+    Beside the shards, `<dataset>.classes.json` holds each question's closed set of answers over all splits.
     """
     planned = plan_conversion(request)
 
-    def tell(done: int) -> None:
+    def report(count: int) -> None:
         if progress is not None:
-            progress(done, len(planned.items))
+            progress(count, len(planned.items))
 
     packed = write_shards(
-        output, planned.items, shard_bytes=shard_bytes, name=planned.dataset, workers=workers, progress=tell
+        output, planned.items, shard_bytes=shard_bytes, name=planned.dataset, workers=workers, progress=report
     )
     _write_classes(output, planned)
     return planned, packed
 
 
 def read_classes(folder: Path) -> dict[str, dict[str, list[str]]]:
-    """Return the closed sets of a folder, `{dataset: {question: answers}}`; raise InputError where one is damaged."""
-    found = {}
+    """Return a folder's closed sets, `{dataset: {question: answers}}`; raise InputError for a damaged file."""
+    classes = {}
     for path in sorted(folder.glob(f"*{CLASSES}")):
         try:
-            found[path.name.removesuffix(CLASSES)] = parse_json(path.read_text(encoding="utf-8"))
+            classes[path.name.removesuffix(CLASSES)] = parse_json(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise InputError(f"cannot be read ({error})", where=path) from error
-    return found
+    return classes
 
 
 def _write_classes(folder: Path, planned: Conversion) -> None:
@@ -230,8 +245,8 @@ def _parse_question(line: str) -> _Question:
     return _Question(column, task, form or None)
 
 
-def _parse_slot(line: str, source: _Source, questions: Sequence[_Question]) -> tuple[str, str, tuple[str | None, ...]]:
-    """Return a task, the name of its slot, and what fills it clip by clip."""
+def _parse_slot(line: str, source: _Source, questions: Sequence[_Question]) -> _Slot:
+    """Parse `TASK.SLOT=TEXT` or `TASK.SLOT=@COLUMN`."""
     target, equals, value = line.partition("=")
     task, _, name = target.partition(".")
     if not (equals and name and value):
@@ -239,91 +254,91 @@ def _parse_slot(line: str, source: _Source, questions: Sequence[_Question]) -> t
     if task not in {question.task for question in questions}:
         raise UsageError(f"nothing asks {task!r}", where="--slot")
     if value.startswith("@"):
-        found = [text if isinstance(text, str) else None for text in source.column(value[1:])]
+        values = [text if isinstance(text, str) else None for text in source.column(value[1:])]
     else:
-        found = [value] * len(source.clips)
+        values = [value] * len(source.clips)
     if name in ("language", "target"):
-        return task, name, tuple(normalise_language(text) for text in found)
-    return task, name, tuple(found)
+        values = [normalise_language(text) for text in values]
+    return _Slot(task, name, tuple(values))
 
 
 def normalise_language(text: str | None) -> str | None:
-    """Return the English name of a language for a slot; None for none."""
+    """Return the English name of a language, or None for no text."""
     return normalise("language", text, languages=language_names())[0] if text else None
 
 
-def _taken(source: _Source, request: Request) -> list[int]:
-    """Return the clips of the splits or folds asked for; refuse what the benchmark tests on."""
+def _chosen(source: _Source, request: Request) -> list[int]:
+    """Return the indices of the clips in the requested splits or folds; refuse those that the benchmark tests on."""
     folds = {clip.fold for clip in source.clips if clip.fold is not None}
     if folds:
         if not request.folds:
             raise UsageError(
                 f"has folds ({', '.join(sorted(folds))}), each of them a test fold in turn",
                 where=source.where,
-                remedy="say with --fold which to train on",
+                remedy="choose the training folds with --fold",
             )
         _require_known(request.folds, folds, "--fold")
         if set(request.folds) == folds and not request.allow_test:
-            raise _tests(source, "every fold")
+            raise _is_test_data(source, "every fold")
         return [index for index, clip in enumerate(source.clips) if clip.fold in request.folds]
     if request.folds:
         raise UsageError("has splits, no folds", where=source.where)
     _require_known(request.splits, {"train", "valid", "test"}, "--split")
     if "test" in request.splits and not request.allow_test:
-        raise _tests(source, "the split test")
+        raise _is_test_data(source, "the split test")
     return [index for index, clip in enumerate(source.clips) if clip.split in request.splits]
 
 
-def _require_known(given: Sequence[str], known: set[str], option: str) -> None:
-    for one in given:
-        if one not in known:
-            raise UsageError(f"{one!r} is not one of {', '.join(sorted(known))}", where=option)
+def _require_known(names: Sequence[str], known: set[str], option: str) -> None:
+    for name in names:
+        if name not in known:
+            raise UsageError(f"{name!r} is not one of {', '.join(sorted(known))}", where=option)
 
 
-def _tests(source: _Source, what: str) -> UsageError:
+def _is_test_data(source: _Source, what: str) -> UsageError:
     return UsageError(
         f"{what} is what the benchmark tests on",
         where=source.where,
-        remedy="an encoder trained on it cannot be scored there; --allow-test converts it all the same",
+        remedy="an encoder trained on it cannot be scored there; --allow-test converts it anyway",
     )
 
 
 def _excluded(source: _Source, lines: Sequence[str]) -> set[int]:
-    """Return the clips that a label shuts out; raise UsageError for a label that no clip has."""
-    shut: set[int] = set()
+    """Return the indices of clips with an excluded label; raise UsageError for a label that no clip has."""
+    excluded: set[int] = set()
     for line in lines:
         column, equals, value = line.partition("=")
         if not (equals and column and value):
             raise UsageError(f"{line!r} is not COLUMN=LABEL", where="--exclude")
         names = source.facts.names(column)
-        found = set()
+        matches = set()
         for index, labels in enumerate(source.column(column)):
-            texts = [labels] if isinstance(labels, str) else [one for one in labels if isinstance(one, str)]
+            texts = [labels] if isinstance(labels, str) else [label for label in labels if isinstance(label, str)]
             words = normalise("labels", tuple(texts), names=names)
             if value in texts or any(value in text.split(SEPARATOR) for text in words):
-                found.add(index)
-        if not found:
+                matches.add(index)
+        if not matches:
             raise UsageError(f"no clip has {column} {value!r}", where="--exclude")
-        shut |= found
-    return shut
+        excluded |= matches
+    return excluded
 
 
 def _answers(source: _Source, question: _Question, ancestors: Ancestors) -> list[tuple[str, ...]]:
-    """Return the answers to a question, clip by clip; none where the labels give none."""
+    """Return the answers to a question, one tuple per clip, empty if the labels give none."""
     labels = source.column(question.column, question.kind)
     if question.kind in ("caption", "text"):
-        labels = tuple(_listed(one) for one in labels)
+        labels = tuple(_listed(label) for label in labels)
     if question.kind == "labels" and ancestors:
-        labels = tuple(_specific(one, ancestors) for one in labels)
-    texts = [one for one in labels if isinstance(one, str)]
-    # A set written in capitals throughout says nothing about case.
-    lower = question.kind == "transcript" and not any(one.islower() for text in texts for one in text)
+        labels = tuple(_specific(label, ancestors) for label in labels)
+    texts = [label for label in labels if isinstance(label, str)]
+    # Transcripts all in capitals carry no case.
+    lower = question.kind == "transcript" and not any(letter.islower() for text in texts for letter in text)
     names, languages = source.facts.names(question.column), language_names()
-    found = []
-    for clip, one in zip(source.clips, labels, strict=True):
+    answers: list[tuple[str, ...]] = []
+    for clip, label in zip(source.clips, labels, strict=True):
         try:
-            found.append(
-                normalise(question.kind, one, names=names, languages=languages, lower=lower) if len(one) else ()
+            answers.append(
+                normalise(question.kind, label, names=names, languages=languages, lower=lower) if len(label) else ()
             )
         except InputError as error:
             raise InputError(
@@ -331,23 +346,23 @@ def _answers(source: _Source, question: _Question, ancestors: Ancestors) -> list
                 where=source.where,
                 remedy=error.remedy,
             ) from error
-    return found
+    return answers
 
 
 def _specific(labels: Labels, ancestors: Ancestors) -> Labels:
     if isinstance(labels, str):
         return labels
-    return most_specific([one if isinstance(one, str) else one.label for one in labels], ancestors)
+    return most_specific([label if isinstance(label, str) else label.label for label in labels], ancestors)
 
 
 def _listed(labels: Labels) -> Labels:
-    """Return the texts of a cell that holds a JSON list of them."""
+    """Return the texts of a cell that holds a JSON list, and any other label as it is."""
     if isinstance(labels, str) and labels.startswith("["):
         try:
-            found = parse_json(labels)
+            texts = parse_json(labels)
         except ValueError:
             return labels
-        return tuple(found) if all(isinstance(one, str) for one in found) else labels
+        return tuple(texts) if all(isinstance(text, str) for text in texts) else labels
     return labels
 
 
@@ -360,14 +375,14 @@ def _asked(question: _Question, answers: tuple[str, ...], slots: Mapping[str, st
 
 
 def _require_askable(items: Sequence[Item]) -> None:
-    """Raise InputError where a template's every phrase has a blank that a clip does not fill."""
-    seen: set[tuple[str, frozenset[str]]] = set()
+    """Raise InputError if every phrase of a template has a blank that a clip does not fill."""
+    checked: set[tuple[str, frozenset[str]]] = set()
     for item in items:
         for asked in item.asked:
             kind = (asked.task, frozenset(asked.slots))
-            if asked.instruction is None and kind not in seen:
+            if asked.instruction is None and kind not in checked:
                 draw(asked.task, asked.slots, 0, 0, item.clip)
-                seen.add(kind)
+                checked.add(kind)
 
 
 def _item(source: _Source, clip: Clip, asked: tuple[Asked, ...]) -> Item:
@@ -387,11 +402,11 @@ def _item(source: _Source, clip: Clip, asked: tuple[Asked, ...]) -> Item:
 
 def _classes(kind: AnswerKind, answers: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
     single = {text for texts in answers for text in texts}
-    return tuple(sorted({one for text in single for one in (text.split(SEPARATOR) if kind == "labels" else [text])}))
+    return tuple(sorted({name for text in single for name in (text.split(SEPARATOR) if kind == "labels" else [text])}))
 
 
 def count_tasks(items: Sequence[Item]) -> list[tuple[str, int, int]]:
-    """Return, for each question, its name, how many rows ask it and how many different answers they have."""
+    """Return each question's name, its number of rows and its number of different answers."""
     rows: Counter[str] = Counter()
     answers: dict[str, set[str]] = defaultdict(set)
     for item in items:

@@ -1,4 +1,4 @@
-"""Numbers that follow from names: hashes of arrays, and permutations of any size without a table."""
+"""Pseudo-random numbers and permutations computed from names, without state."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ _ROUNDS = 4  # of the Feistel network; Luby and Rackoff (1988): four make a stro
 
 
 def seed_of(*parts: object) -> int:
-    """Return a 64-bit number that follows from `parts` alone."""
-    seen = hashlib.sha256("\0".join(map(str, parts)).encode()).digest()
-    return int.from_bytes(seen[:8], "big")
+    """Return a 64-bit hash of `parts`."""
+    hashed = hashlib.sha256("\0".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(hashed[:8], "big")
 
 
 def uniform(*parts: object) -> float:
-    """Return a number in [0, 1) that follows from `parts` alone."""
+    """Return a number in [0, 1) determined by `parts`."""
     return seed_of(*parts) / 2**64
 
 
 def pick(count: int, *parts: object) -> int:
-    """Return an index below `count` that follows from `parts` alone."""
+    """Return an index below `count` determined by `parts`."""
     return seed_of(*parts) % count
 
 
@@ -36,7 +36,7 @@ def mixed(values: np.ndarray, seed: int) -> np.ndarray:
 
 
 def permuted(positions: np.ndarray, size: int, seed: int) -> np.ndarray:
-    """Return where a pseudo-random permutation of `range(size)` puts `positions`; costs nothing for the others.
+    """Apply a pseudo-random permutation of `range(size)` to `positions`, without computing the rest of it.
 
     A Feistel network over the next even number of bits; what falls outside walks on until it is inside.
     """
@@ -49,7 +49,7 @@ def permuted(positions: np.ndarray, size: int, seed: int) -> np.ndarray:
             left, right = right, left ^ (mixed(right, seed + number) & mask)
         return left << np.uint64(half) | right
 
-    found = step(positions.astype(np.uint64))
-    while (outside := found >= np.uint64(size)).any():
-        found[outside] = step(found[outside])
-    return found.astype(np.int64)
+    places = step(positions.astype(np.uint64))
+    while (outside := places >= np.uint64(size)).any():
+        places[outside] = step(places[outside])
+    return places.astype(np.int64)

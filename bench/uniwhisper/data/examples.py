@@ -1,4 +1,4 @@
-"""What the data side hands to the trainer: one decoded clip with its questions, in micro-batches."""
+"""The trainer's input: decoded clips with their questions, in micro-batches."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
 
 SAMPLE_RATE = 16_000
 MAX_SAMPLES = 30 * SAMPLE_RATE
-MIN_SAMPLES = SAMPLE_RATE  # shorter clips get silence up to a second
+MIN_SAMPLES = SAMPLE_RATE  # shorter clips are padded to one second
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One instruction about a clip, the answer to be learnt, and the task they belong to."""
+    """An instruction about a clip, the answer to learn, and their task."""
 
     instruction: str
     answer: str
@@ -24,9 +24,9 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A clip, `(samples,)` float32 mono at 16 kHz of at most 30 s, and what is asked about it.
+    """A clip, `(samples,)` float32 mono at 16 kHz of at most 30 s, and its questions.
 
-    `pad30` asks for silence up to 30 s; `replaced` says that the clip stands in for one that could not be read.
+    `pad30` asks for silence up to 30 s; `replaced` marks a clip that replaces an unreadable one.
     """
 
     row: str
@@ -49,5 +49,5 @@ class Batches(Protocol):
     def steps(self) -> int | None: ...
 
     def micro_batches(self, step: int, rank: int, world: int) -> list[list[Example]]:
-        """Return the micro-batches of a rank in global step `step`; pure in its arguments."""
+        """Return a rank's micro-batches in global step `step`; a pure function of its arguments."""
         ...

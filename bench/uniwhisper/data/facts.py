@@ -1,4 +1,4 @@
-"""What is known of a dataset: how its labels are spelt, what is asked about them, its licence, its publisher's ids."""
+"""Known facts about datasets: spelling of labels, questions, licence, ids of the publisher."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from uniwhisper.config import Closed, validated
+from uniwhisper.config import validated
 from uniwhisper.data.wording import read_wording
+from uwbench.base.schema import Closed
 
 
 class Facts(Closed):
-    """The facts of one dataset, as in `wording/datasets.yaml`; what is not known is empty."""
+    """The facts about one dataset in `wording/datasets.yaml`; unknown ones are empty."""
 
     ask: tuple[str, ...] = ()
     labels: dict[str, str] = Field(default_factory=dict)
@@ -27,7 +28,7 @@ class Facts(Closed):
         for names in (self.labels, *self.columns.values()):
             moved = [value for value in names.values() if names.get(value, value) != value]
             if moved:
-                raise ValueError(f"the word {moved[0]!r} is itself spelt another way")
+                raise ValueError(f"the word {moved[0]!r} is itself spelled another way")
         return self
 
     def names(self, column: str) -> dict[str, str]:
@@ -35,11 +36,11 @@ class Facts(Closed):
         return {**self.labels, **self.columns.get(column, {})}
 
     def source_of(self, clip: str, group: str | None) -> str | None:
-        """Return the publisher's id of a clip's recording; None where it is not known."""
+        """Return the publisher's id of a clip's recording, or None if unknown."""
         if self.source is None or self.source == "group":
             return group if self.source else None
-        found = re.search(self.source, clip)
-        return found[1] if found else None
+        match = re.search(self.source, clip)
+        return match[1] if match else None
 
 
 @lru_cache(maxsize=1)
@@ -49,7 +50,7 @@ def _known() -> dict[str, Facts]:
 
 
 def facts_of(dataset: str) -> Facts:
-    """Return what is known of a dataset by its name; nothing, for one that is not there."""
+    """Return the facts about a dataset by name; empty ones for an unknown dataset."""
     return _known().get(dataset, Facts())
 
 

@@ -1,8 +1,8 @@
-"""The gate between training rows and the benchmark's test clips.
+"""Find training rows that are test clips of the benchmark.
 
-A row is a leak where its clip was made from the same encoded bytes and stretch as a test clip (the benchmark's key),
-where its samples at 16 kHz are a test clip's (content), or where its publisher's id is that of a test clip's recording
-(source; only between datasets that the mixture says share a source, as ids of different publishers may coincide).
+A row leaks if its clip has the same encoded bytes and time range as a test clip (key), the same samples at 16 kHz
+(content), or the publisher's id of a test clip's recording (source). Ids of different publishers may coincide, so
+sources are compared only between datasets that share one according to the mixture.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class TestSet:
-    """The clips a task is scored on: maps from the benchmark's key, the content's hash and a source id to a clip's id.
+    """A task's test clips: clip ids by the benchmark's key, by content hash and by source id.
 
-    `unread` clips could not be decoded: of these only the key is known, or nothing.
+    `unread` clips could not be decoded: at most their key is known.
     """
 
-    __test__ = False  # no test case, whatever pytest thinks of the name
+    __test__ = False  # keeps pytest from collecting it
 
     task: str
     keys: dict[bytes, str] = field(default_factory=dict)
@@ -60,7 +60,7 @@ class TestSet:
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """A training row that a test set holds: the row's number, its dataset, the task, the test clip, how it was told."""
+    """A training row that is a test clip: the row's number, its dataset, the task, the test clip, the kind of match."""
 
     row: int
     dataset: str
@@ -70,37 +70,44 @@ class Leak:
 
 
 def open_test_set(spec: str, *, data: Path | None = None) -> TestSet:
-    """Return the test clips that `TASK`, `TASK:PARTS` or a clip table of a cache (`clips/NAME.parquet`) names.
+    """Return the test clips named by `TASK`, `TASK:PARTS` or a cache's clip table (`clips/NAME.parquet`).
 
-    A task is what `uwbench` takes: a card's name, a manifest or a folder. PARTS are splits or folds, with commas; by
-    default the split `test`, or every fold. Raises UsageError where a part holds no clip.
+    TASK is a card's name, a manifest or a folder, as for `uwbench`. PARTS are comma-separated splits or folds; the
+    default is the split `test`, or every fold. Raises UsageError if the parts hold no clip.
     """
     if spec.endswith(".parquet") and Path(spec).is_file():
         return _of_table(Path(spec))
-    task, _, parts = (spec, "", "") if Path(spec).exists() else spec.rpartition(":") if ":" in spec else (spec, "", "")
+    task, parts = _task_and_parts(spec)
     dataset = load_task(task, data=data)
-    wanted = {part.strip() for part in parts.split(",") if part.strip()}
-    clips = [clip for clip in dataset.clips if (_place(clip) in wanted if wanted else clip.split in (None, "test"))]
+    if parts:
+        clips = [clip for clip in dataset.clips if (clip.split or clip.fold) in parts]
+    else:
+        clips = [clip for clip in dataset.clips if clip.split in (None, "test")]
     if not clips:
-        raise UsageError(f"has no clips in {parts or 'test'}", where=task)
+        raise UsageError(f"has no clips in {', '.join(sorted(parts)) or 'test'}", where=task)
     with ThreadPoolExecutor(_THREADS) as pool:
         hashes = list(pool.map(_hashes, clips))
-    named = list(zip(clips, hashes, strict=True))
-    return TestSet(
-        task=dataset.card.name,
-        keys={key: clip.id for clip, (key, _) in named if key is not None},
-        contents={content: clip.id for clip, (_, content) in named if content is not None},
-        sources={name: clip.id for clip in clips for name in _source_names(clip.id, clip.group)},
-        unread=tuple(clip.id for clip, (_, content) in named if content is None),
-    )
+    unread = tuple(clip.id for clip, (_, content) in zip(clips, hashes, strict=True) if content is None)
+    test = TestSet(dataset.card.name, unread=unread)
+    for clip, (key, content) in zip(clips, hashes, strict=True):
+        if key is not None:
+            test.keys[key] = clip.id
+        if content is not None:
+            test.contents[content] = clip.id
+        test.sources.update(dict.fromkeys(_source_names(clip.id, clip.group), clip.id))
+    return test
 
 
-def _place(clip: Clip) -> str:
-    return clip.split or clip.fold or ""
+def _task_and_parts(spec: str) -> tuple[str, set[str]]:
+    """Return the task and the splits or folds of `TASK` or `TASK:PART,PART`; an existing path is a task as it is."""
+    if Path(spec).exists() or ":" not in spec:
+        return spec, set()
+    task, _, parts = spec.rpartition(":")
+    return task, {part.strip() for part in parts.split(",") if part.strip()}
 
 
 def _hashes(clip: Clip) -> tuple[bytes | None, bytes | None]:
-    """Return a clip's key and content hash; None for what cannot be computed."""
+    """Return a clip's key and content hash, None for one that cannot be computed."""
     try:
         data = read_bytes(clip.audio)
     except AudioError:
@@ -116,7 +123,7 @@ def _hashes(clip: Clip) -> tuple[bytes | None, bytes | None]:
 
 
 def _source_names(clip: str, group: str | None) -> set[str]:
-    """Return what a publisher may call a recording: the clip's file name without folder and suffix, and its group."""
+    """Return a recording's possible names: the clip's file name with and without suffix, and its group."""
     name = PurePosixPath(clip).name
     return {name, PurePosixPath(name).stem} | ({group} if group else set())
 
@@ -141,7 +148,7 @@ def _of_table(path: Path) -> TestSet:
 
 
 def find_leaks(table: RowTable, tests: Iterable[TestSet], mixture: Mixture | None = None) -> list[Leak]:
-    """Return every leak, each row once for each task, by the surest sign: key, then content, then source.
+    """Return all leaks, each row once per task, with the strongest kind of match: key, then content, then source.
 
     Without a mixture, source ids are compared between all datasets and tasks.
     """
@@ -151,24 +158,21 @@ def find_leaks(table: RowTable, tests: Iterable[TestSet], mixture: Mixture | Non
         if mixture
         else {}
     )
-    found: dict[tuple[str, int], Leak] = {}
+    leaks: dict[tuple[str, int], Leak] = {}
     for test in tests:
-        signs: tuple[tuple[How, str, dict], ...] = (
-            ("key", "key", test.keys),
-            ("content", "content", test.contents),
-            ("source", "source", test.sources),
-        )
-        for how, column, known in signs:
-            for row, clip in _matches(table.column(column), known):
+        # Each kind of match compares the column of its name.
+        kinds: tuple[tuple[How, dict], ...] = (("key", test.keys), ("content", test.contents), ("source", test.sources))
+        for how, known in kinds:
+            for row, clip in _matches(table.column(how), known):
                 name = names[dataset[row]]
                 if how == "source" and mixture is not None and test.task not in related.get(name, {name}):
                     continue
-                found.setdefault((test.task, row), Leak(row, name, test.task, clip, how))
-    return sorted(found.values(), key=lambda leak: (leak.task, leak.row))
+                leaks.setdefault((test.task, row), Leak(row, name, test.task, clip, how))
+    return sorted(leaks.values(), key=lambda leak: (leak.task, leak.row))
 
 
 def _matches(column: pa.ChunkedArray, known: dict) -> Iterator[tuple[int, str]]:
-    """Yield the row and the clip where a column's value is known; the column is never held as Python values."""
+    """Yield row and clip for each known value of a column, without turning the column into Python values."""
     import pyarrow as pa
     import pyarrow.compute
 
@@ -185,9 +189,9 @@ def _matches(column: pa.ChunkedArray, known: dict) -> Iterator[tuple[int, str]]:
 def check_leaks(
     table: RowTable, specs: Sequence[str], mixture: Mixture | None, *, data: Path | None = None, drop: bool = False
 ) -> np.ndarray:
-    """Return which rows `(rows,)` not to use, after a table of the leaks on stderr.
+    """Print a table of leaks to stderr and return a mask `(rows,)` of the rows to leave out.
 
-    Raises InputError where there are leaks and they are not to be dropped.
+    Raises InputError if there are leaks, unless `drop` is set.
     """
     tests = [open_test_set(spec, data=data) for spec in specs]
     leaks = find_leaks(table, tests, mixture)
@@ -195,28 +199,28 @@ def check_leaks(
         print(line, file=sys.stderr)
     if leaks and not drop:
         raise InputError(
-            f"{len({leak.row for leak in leaks})} rows are of the benchmark's test clips",
+            f"{len({leak.row for leak in leaks})} rows are test clips of the benchmark",
             where=", ".join(sorted({leak.dataset for leak in leaks})),
-            remedy="convert the training split only, or leave them out with --drop-leaks",
+            remedy="convert the training split only, or drop these rows with --drop-leaks",
         )
-    without = np.zeros(len(table), bool)
-    without[[leak.row for leak in leaks]] = True
-    return without
+    leaking = np.zeros(len(table), bool)
+    leaking[[leak.row for leak in leaks]] = True
+    return leaking
 
 
 def leak_table(leaks: Sequence[Leak], tests: Sequence[TestSet]) -> list[str]:
-    """Return lines for a terminal: a task each, and a line for each dataset that leaks into it."""
+    """Return lines for a terminal: one per task, and below it one per leaking dataset."""
     lines = []
     for test in tests:
-        own = [leak for leak in leaks if leak.task == test.task]
-        known = len(test.keys) or len(test.contents)
+        of_task = [leak for leak in leaks if leak.task == test.task]
+        count = len(test.keys) or len(test.contents)
         unread = f", {len(test.unread)} compared by bytes and ids only" if test.unread else ""
-        lines.append(f"{test.task:<20} {known} test clips{unread}: {len(own)} rows leak")
-        for name in sorted({leak.dataset for leak in own}):
-            rows = [leak for leak in own if leak.dataset == name]
+        lines.append(f"{test.task:<20} {count} test clips{unread}: {len(of_task)} rows leak")
+        for name in sorted({leak.dataset for leak in of_task}):
+            rows = [leak for leak in of_task if leak.dataset == name]
             counts = {how: sum(leak.how == how for leak in rows) for how in ("key", "content", "source")}
-            told = ", ".join(f"{count} by {how}" for how, count in counts.items() if count)
+            matches = ", ".join(f"{number} by {how}" for how, number in counts.items() if number)
             clips = sorted({leak.clip for leak in rows})
             more = "" if len(clips) <= _NAMED else f" and {len(clips) - _NAMED} more"
-            lines.append(f"  {name:<18} {told}: {', '.join(clips[:_NAMED])}{more}")
+            lines.append(f"  {name:<18} {matches}: {', '.join(clips[:_NAMED])}{more}")
     return lines

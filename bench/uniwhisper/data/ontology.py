@@ -1,4 +1,4 @@
-"""Labels that say more than others: of `dog` and `animal`, only `dog`, by an ontology in the form of AudioSet's.
+"""Keep the most specific labels: of `dog` and `animal` only `dog`, by an ontology in AudioSet's format.
 
 AudioSet's `ontology.json` is a list of `{id, name, child_ids}`. Datasets spell its names in their own ways
 (`Accelerating_and_revving_and_vroom` for "Accelerating, revving, vroom"), so names are compared by their letters alone,
@@ -18,7 +18,7 @@ Ancestors = Mapping[str, frozenset[str]]
 
 
 def read_ancestors(path: Path) -> Ancestors:
-    """Return, for each name of an ontology, all that lies above it, as `plain` names; raise InputError naming the file.
+    """Return the ancestors of each name of an ontology, as `plain` names; raise InputError naming the file.
 
     A name that is there twice has the ancestors of both. A name above itself is refused.
     """
@@ -35,30 +35,30 @@ def read_ancestors(path: Path) -> Ancestors:
             where=path,
             remedy="it is a JSON list of {id, name, child_ids}, as AudioSet's",
         ) from error
-    found = {name: frozenset(_all_above(name, above)) for name in above}
-    for name, higher in found.items():
+    ancestors = {name: frozenset(_all_above(name, above)) for name in above}
+    for name, higher in ancestors.items():
         if name in higher:
             raise InputError(f"is no ontology: {name!r} is above itself", where=path)
-    return found
+    return ancestors
 
 
 def _all_above(name: str, above: Mapping[str, set[str]]) -> set[str]:
-    found: set[str] = set()
+    higher: set[str] = set()
     waiting = [name]
     while waiting:
-        for parent in above[waiting.pop()] - found:
-            found.add(parent)
+        for parent in above[waiting.pop()] - higher:
+            higher.add(parent)
             waiting.append(parent)
-    return found
+    return higher
 
 
 def plain(name: str) -> str:
-    """Return the letters and digits of a name, without the word "and", by which ways to spell it are the same."""
+    """Return a name's letters and digits without the word "and", which is the same for all its spellings."""
     words = re.findall(r"[a-z0-9]+", name.lower())
     return "".join(word for word in words if word != "and")
 
 
 def most_specific(labels: Sequence[str], ancestors: Ancestors) -> tuple[str, ...]:
-    """Return the labels, in their order, that are no ancestor of another; those the ontology does not know stay."""
-    covered = {one for label in labels for one in ancestors.get(plain(label), ())}
+    """Return the labels that are not an ancestor of another, in order; labels unknown to the ontology stay."""
+    covered = {name for label in labels for name in ancestors.get(plain(label), ())}
     return tuple(label for label in labels if plain(label) not in covered)

@@ -1,4 +1,4 @@
-"""One row format for all training data: a question about a clip, its answers, and where the clip's audio lies.
+"""The row format of training data: a question about a clip, its answers, and the location of its audio.
 
 A folder of training data holds tar shards and beside them index files, `*.rows.arrow`: Arrow IPC, uncompressed, so
 that opening maps them into memory and reading a row touches only that row. The audio of a row is a range of bytes in
@@ -29,14 +29,14 @@ FORMAT = b"uniwhisper rows 1"
 
 _AT_ONCE = 4096  # rows turned into objects at a time
 _META = b"format"
-_GAPS = ("source", "instruction", "key")  # the columns of which a row may hold nothing
-# Few distinct values: held as codes into a dictionary.
+_GAPS = ("source", "instruction", "key")  # columns that may be empty in a row
+# Columns of few distinct values, stored as codes into a dictionary.
 _NAMES = ("dataset", "split", "domain", "licence", "task", "slots", "shard")
 
 
 @dataclass(frozen=True, slots=True)
 class AudioRef:
-    """Where encoded audio lies: bytes `[offset, offset + size)` of the uncompressed tar `shard`, its member `member`.
+    """The location of encoded audio: bytes `[offset, offset + size)` of the plain tar `shard`, its member `member`.
 
     In a row that was read, `shard` is a path; in a row to be written, the shard's name in the folder. `content` is
     the hex sha256 of the samples that these bytes decode to (`shards.content_hash`): equal for equal sound, whatever
@@ -80,13 +80,13 @@ class Row:
 
     @property
     def question(self) -> str:
-        """What is asked: the task, with its form as `task/form` where it has one."""
+        """The question's name: the task, or `task/form` for one of its forms."""
         form = self.slots.get("form")
         return self.task if form is None else f"{self.task}/{form}"
 
 
 class RowTable:
-    """The rows of one or more folders, in the order of the folders and of the files' names; mapped, not read.
+    """The rows of one or more folders, memory-mapped, ordered by folder and file name.
 
     `durations` is float64 seconds, `(rows,)`. `codes(name)` gives what a named column holds as numbers, `column(name)`
     any column as Arrow has it.
@@ -122,7 +122,7 @@ class RowTable:
                 yield from _rows(path, table.slice(start, _AT_ONCE))
 
     def _check_names(self, which: int) -> None:
-        """Check the codes of a file and the names they stand for, once: every row would check all the names again."""
+        """Check a file's codes and names once, instead of once per row."""
         if which not in self._sound:
             path, table = self._files[which]
             _require_sound(path, table.select(_NAMES))
@@ -130,11 +130,11 @@ class RowTable:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The index files the rows come from."""
+        """The index files of the rows."""
         return tuple(path for path, _ in self._files)
 
     def codes(self, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
-        """Return int32 codes `(rows,)` of a column and the sorted names that they number.
+        """Return a column as int32 codes `(rows,)`, and its sorted names.
 
         `name` is dataset, split, domain, licence, task or slots (as JSON); names of all folders are numbered together.
         """
@@ -142,27 +142,27 @@ class RowTable:
 
         if name not in _NAMES or name == "shard":
             raise UsageError(f"the rows have no column {name!r} of names")
-        found: list[tuple[np.ndarray, list[str]]] = []
+        chunks: list[tuple[np.ndarray, list[str]]] = []
         for which, (_, table) in enumerate(self._files):
             self._check_names(which)
             for chunk in table.column(name).chunks:
                 assert isinstance(chunk, pa.DictionaryArray)
-                found.append((chunk.indices.to_numpy(zero_copy_only=False), chunk.dictionary.to_pylist()))
-        names = sorted({one for _, values in found for one in values})
-        number = {one: code for code, one in enumerate(names)}
-        parts = [np.asarray([number[v] for v in values], np.int32)[local] for local, values in found]
+                chunks.append((chunk.indices.to_numpy(zero_copy_only=False), chunk.dictionary.to_pylist()))
+        names = sorted({name for _, values in chunks for name in values})
+        number = {name: code for code, name in enumerate(names)}
+        parts = [np.asarray([number[v] for v in values], np.int32)[local] for local, values in chunks]
         return (np.concatenate(parts) if parts else np.zeros(0, np.int32)), tuple(names)
 
     @property
     def clip_index(self) -> np.ndarray:
-        """Int64 `(rows,)`: a number from 0 for each stretch of audio; rows about the same audio share it."""
+        """Int64 `(rows,)`: the number of each row's clip; rows about the same audio share one."""
         parts, total = [], 0
         for first, last in zip(self._starts[:-1], self._starts[1:], strict=True):
             shards = self._shards[first:last]
             pairs = shards.astype(np.int64) << 48 | self._offsets[first:last]
-            found, inverse = np.unique(pairs, return_inverse=True)
+            unique, inverse = np.unique(pairs, return_inverse=True)
             parts.append(inverse.astype(np.int64) + total)
-            total += len(found)
+            total += len(unique)
         return np.concatenate(parts) if parts else np.zeros(0, np.int64)
 
     @property
@@ -189,7 +189,7 @@ class RowTable:
         return pa.chunked_array(chunks, type=None if chunks else _schema().field(name).type)
 
     def require_shards(self) -> None:
-        """Raise InputError naming a shard that is missing, or that ends before the audio its index lists."""
+        """Raise InputError naming a shard that is missing or shorter than its index lists."""
         import pyarrow.compute as pc
 
         for which, (path, table) in enumerate(self._files):
@@ -197,8 +197,8 @@ class RowTable:
             ends = pc.call_function("add", [table.column("offset"), table.column("size")])
             shards = table.column("shard").cast("string")
             for name in pc.call_function("unique", [shards]).to_pylist():
-                own = ends.filter(pc.call_function("equal", [shards, name]))
-                needed = pc.call_function("max", [own]).as_py()
+                shard_ends = ends.filter(pc.call_function("equal", [shards, name]))
+                needed = pc.call_function("max", [shard_ends]).as_py()
                 shard = _shard(path.parent, name)
                 there = shard.stat().st_size if shard.is_file() else None
                 if there is None or there < needed:
@@ -208,7 +208,7 @@ class RowTable:
                     )
 
     def sha256(self) -> str:
-        """Return the identity of the rows: what the index files hold, in order, wherever they lie."""
+        """Return the hash of the index files' content, in order, whatever their location."""
         return digest([sha256_file(path) for path, _ in self._files])
 
 
@@ -217,7 +217,7 @@ def _reopen(paths: Sequence[Path]) -> RowTable:
 
 
 def open_rows(folders: Sequence[Path]) -> RowTable:
-    """Map the rows of folders of training data; raise InputError naming a folder without rows or a damaged file."""
+    """Map the rows of training folders; raise InputError naming a folder without rows or a damaged file."""
     files: list[tuple[Path, pa.Table]] = []
     for folder in folders:
         paths = sorted(folder.glob(f"*{SUFFIX}"))
@@ -230,7 +230,7 @@ def open_rows(folders: Sequence[Path]) -> RowTable:
 def write_rows(folder: Path, rows: Iterable[Row], *, name: str = "data") -> list[Path]:
     """Write rows as `<folder>/<name>-00000.rows.arrow`, ... of at most 250,000 rows; return the files.
 
-    The same rows give the same bytes. A file appears whole or not at all; rows are held one file at a time.
+    The same rows give the same bytes. Files are written atomically; one file's rows are in memory at a time.
     """
     written = []
     left = iter(rows)
@@ -259,11 +259,11 @@ def encode_rows(rows: Sequence[Row], notes: dict[str, str] | None = None) -> byt
 
 
 def read_notes(path: Path) -> dict[str, str]:
-    """Return the notes of an index file; raise InputError where it cannot be read."""
+    """Return the notes of an index file; raise InputError if it cannot be read."""
     _, table = _open(path)
-    held = {name: text for name, text in (table.schema.metadata or {}).items() if name != _META}
+    notes = {name: text for name, text in (table.schema.metadata or {}).items() if name != _META}
     try:
-        return {name.decode(): text.decode() for name, text in held.items()}
+        return {name.decode(): text.decode() for name, text in notes.items()}
     except UnicodeDecodeError as error:
         raise InputError(f"is damaged ({error})", where=path, remedy="convert again") from error
 
@@ -287,7 +287,7 @@ def _open(path: Path) -> tuple[Path, pa.Table]:
 
 
 def _require_sound(path: Path, table: pa.Table) -> None:
-    """Raise InputError where lengths, offsets, codes or texts of a table are not what Arrow takes on trust."""
+    """Raise InputError for invalid lengths, offsets, codes or texts, which Arrow does not check."""
     import pyarrow as pa
 
     try:
@@ -349,7 +349,7 @@ def _value(row: Row, name: str) -> Any:
 
 
 def _rows(path: Path, table: pa.Table) -> Iterator[Row]:
-    """Yield the rows of a few lines of a file; raise InputError naming it where they are damaged.
+    """Yield rows of a file; raise InputError naming the file if they are damaged.
 
     The columns of names were checked before.
     """
@@ -362,19 +362,19 @@ def _rows(path: Path, table: pa.Table) -> Iterator[Row]:
             raise InputError(what, where=path, remedy="convert again") from error
 
 
-def _from_columns(folder: Path, found: dict[str, Any]) -> Row:
+def _from_columns(folder: Path, columns: dict[str, Any]) -> Row:
     shard, member, offset, size, content = (
-        found.pop(name) for name in ("shard", "member", "offset", "size", "content")
+        columns.pop(name) for name in ("shard", "member", "offset", "size", "content")
     )
     audio = AudioRef(str(_shard(folder, shard)), member, offset, size, content.hex())
-    slots, answers, key = json.loads(found.pop("slots")), tuple(found.pop("answers")), found.pop("key")
+    slots, answers, key = json.loads(columns.pop("slots")), tuple(columns.pop("answers")), columns.pop("key")
     if not all(isinstance(text, str) for text in (*answers, *slots.values())):
-        raise TypeError("an answer or a slot is no text")
-    return Row(**found, audio=audio, slots=slots, answers=answers, key=None if key is None else key.hex())
+        raise TypeError("an answer or a slot is not text")
+    return Row(**columns, audio=audio, slots=slots, answers=answers, key=None if key is None else key.hex())
 
 
 def _shard(folder: Path, name: str) -> Path:
-    """Return the path of a shard that an index names, which lies beside it."""
+    """Return the path of a shard beside its index."""
     if Path(name).name != name or "\0" in name:
-        raise InputError(f"the shard {name!r} is no file's name", where=folder, remedy="convert again")
+        raise InputError(f"the shard {name!r} is not a file name", where=folder, remedy="convert again")
     return folder / name

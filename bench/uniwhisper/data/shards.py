@@ -37,14 +37,14 @@ from uwbench.base.atomic import write_atomically, write_in_place
 from uwbench.base.hashing import clip_key, digest, sha256_bytes
 
 SHARD_BYTES = 1_000_000_000
-_AHEAD = 32  # clips a worker, decoded before they are written
+_AHEAD = 32  # clips per worker that are decoded ahead of writing
 _HEADER = 512  # bytes of a tar header
 _FULL_SCALE = 32_768.0
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What is asked about a clip; see `rows.Row` for the fields."""
+    """A question about a clip; see `rows.Row` for the fields."""
 
     task: str
     answers: tuple[str, ...]
@@ -54,7 +54,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A clip to be packed: the stretch of `audio` from `start_s` to `end_s`, and what is asked about it."""
+    """A clip to pack: `audio` from `start_s` to `end_s`, and its questions."""
 
     dataset: str
     split: str
@@ -70,7 +70,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """What a folder holds once packing is done; `refused` are clips left out, each with its reason.
+    """The result of packing; `refused` holds clips left out, each with its reason.
 
     `limited` counts samples that full scale cut off, as resampling can overshoot.
     """
@@ -84,7 +84,7 @@ class Packed:
 
 
 def pcm16(samples: np.ndarray) -> np.ndarray:
-    """Return float samples as int16, rounded to the nearest of 1/32768 and held within full scale."""
+    """Return float samples as int16, rounded and clipped to full scale."""
     return np.clip(np.rint(samples.astype(np.float64) * _FULL_SCALE), -32_768, 32_767).astype(np.int16)
 
 
@@ -92,13 +92,13 @@ def content_hash(samples: np.ndarray) -> str:
     """Return the hex sha256 of mono 16 kHz audio: of its 16-bit samples, little endian.
 
     `samples` is int16, or float32 as `uwbench.api.decode(audio, 16_000)` gives it. Two files of other formats whose
-    samples agree to 16 bits have one hash, which is how training clips are told from test clips.
+    samples agree to 16 bits have the same hash, which finds test clips among training clips.
     """
     return sha256_bytes((samples if samples.dtype == np.int16 else pcm16(samples)).astype("<i2").tobytes())
 
 
 def read_audio(row: Row) -> np.ndarray:
-    """Return a row's audio, float32 `(samples,)` at 16 kHz; raise AudioError naming the row where it is damaged."""
+    """Return a row's audio, float32 `(samples,)` at 16 kHz; raise AudioError naming the row if it is damaged."""
     where = f"{row.id} ({row.audio.shard}#{row.audio.member})"
     audio = AudioMember(Path(row.audio.shard), row.audio.offset, row.audio.size, row.audio.member)
     try:
@@ -128,40 +128,40 @@ def write_shards(
     workers: int = 2,
     progress: Callable[[int], None] | None = None,
 ) -> Packed:
-    """Pack `items` into `<folder>/<name>-00000.tar`, ... of about `shard_bytes`, going on where it was stopped.
+    """Pack `items` into `<folder>/<name>-00000.tar`, ... of about `shard_bytes`, resuming an interrupted run.
 
     A shard ends with the clip that reaches `shard_bytes`. Clips that cannot be decoded are left out and named in what
     is returned. `progress` is told the number of clips done. Raises UsageError where the folder holds shards of other
-    items or another process packs into it; what is there already is not decoded again.
+    items or another process is packing into it; what is there already is not decoded again.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder, name):
         _require_same(folder, items, shard_bytes, name)
-        done = _finished(folder, name)
-        first = int(done[-1]["next"]) if done else 0
-        shards = [folder / f"{name}-{number:05d}.tar" for number in range(len(done))]
+        notes = _finished(folder, name)
+        first = int(notes[-1]["next"]) if notes else 0
+        shards = [folder / f"{name}-{number:05d}.tar" for number in range(len(notes))]
         with ThreadPoolExecutor(workers) as pool:
             clips = _encoded(items, first, pool, workers)
             while first < len(items):
                 path = folder / f"{name}-{len(shards):05d}.tar"
                 note = _write_shard(path, clips, shard_bytes, progress)
-                done.append(note)
+                notes.append(note)
                 shards.append(path)
                 first = int(note["next"])
-    refused = [tuple(one) for note in done for one in json.loads(note["refused"])]
+    refused = [tuple(pair) for note in notes for pair in json.loads(note["refused"])]
     return Packed(
         tuple(shards),
-        sum(int(note["clips"]) for note in done),
-        sum(int(note["rows"]) for note in done),
-        sum(float(note["seconds"]) for note in done),
-        sum(int(note["limited"]) for note in done),
+        sum(int(note["clips"]) for note in notes),
+        sum(int(note["rows"]) for note in notes),
+        sum(float(note["seconds"]) for note in notes),
+        sum(int(note["limited"]) for note in notes),
         tuple(refused),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Clip:
-    """An item as it goes into a tar; `flac` is None where `error` says why it cannot."""
+    """An encoded item; if `flac` is None, `error` gives the reason."""
 
     index: int
     item: Item
@@ -174,7 +174,7 @@ class _Clip:
 
 
 def _encoded(items: Sequence[Item], first: int, pool: ThreadPoolExecutor, workers: int) -> Iterator[_Clip]:
-    """Yield the items from `first` on in their order, a window of them at work at a time."""
+    """Yield encoded items in order, starting at `first`, with a window of them in work."""
     window = _AHEAD * workers
     for start in range(first, len(items), window):
         numbers = range(start, min(start + window, len(items)))
@@ -197,7 +197,7 @@ def _encode(index: int, item: Item) -> _Clip:
 def _write_shard(
     path: Path, clips: Iterator[_Clip], shard_bytes: int, progress: Callable[[int], None] | None
 ) -> dict[str, str]:
-    """Write one tar and its index from the clips that come next; return the index's notes."""
+    """Write one tar and its index from the next clips; return the index's notes."""
     rows: list[Row] = []
     refused: list[tuple[str, str]] = []
     last, packed, samples, limited = 0, 0, 0, 0
@@ -232,11 +232,11 @@ def _tar(file: Any) -> tarfile.TarFile:
 def _add(tar: tarfile.TarFile, file: Any, shard: str, clip: _Clip, flac: bytes) -> list[Row]:
     item, name = clip.item, f"{clip.index:09d}"
     ref = AudioRef(shard, f"{name}.flac", file.tell() + _HEADER, len(flac), clip.content)
-    rows, seen = [], {}
+    rows, counts = [], {}
     for asked in item.asked:
         form = asked.slots.get("form")
         task = asked.task if form is None else f"{asked.task}/{form}"
-        seen[task] = count = seen.get(task, 0) + 1
+        counts[task] = count = counts.get(task, 0) + 1
         rows.append(
             Row(
                 id=f"{item.dataset}/{item.clip}:{task}" + ("" if count == 1 else f"#{count}"),
@@ -275,7 +275,7 @@ def _add(tar: tarfile.TarFile, file: Any, shard: str, clip: _Clip, flac: bytes) 
 
 
 def _finished(folder: Path, name: str) -> list[dict[str, str]]:
-    """Return the notes of the shards that are whole: those from the first on that have an index."""
+    """Return the notes of the complete shards: those from the first on that have an index."""
     notes = []
     while (path := folder / f"{name}-{len(notes):05d}{SUFFIX}").is_file():
         if not (folder / f"{name}-{len(notes):05d}.tar").is_file():
@@ -295,19 +295,19 @@ def _require_same(folder: Path, items: Sequence[Item], shard_bytes: int, name: s
             )
         return
     if any(folder.glob(f"{name}-*.tar")):
-        raise UsageError(f"holds shards of which {path.name} does not tell the origin", where=folder)
+        raise UsageError(f"holds shards that {path.name} does not describe", where=folder)
     about = {"items": asked, "clips": len(items), "shard_bytes": shard_bytes}
     write_atomically(path, (json.dumps(about, indent=2, sort_keys=True) + "\n").encode())
 
 
 def _identity(item: Item) -> list[Any]:
-    asked = [[one.task, list(one.answers), one.instruction, one.slots] for one in item.asked]
+    asked = [[q.task, list(q.answers), q.instruction, q.slots] for q in item.asked]
     place = [item.dataset, item.split, item.clip, item.domain, item.licence, item.source, item.start_s, item.end_s]
     return [*place, _size(item.audio), asked]
 
 
 def _size(audio: Audio) -> int:
-    """Return the bytes of encoded audio, which stand in for its content: reading every file again would be slow."""
+    """Return the size of encoded audio, as a stand-in for its content: reading every file again would be slow."""
     match audio:
         case AudioFile(path):
             try:
@@ -330,4 +330,4 @@ def _locked(folder: Path, name: str) -> Iterator[None]:
         with lock.acquire(timeout=0):
             yield
     except filelock.Timeout as error:
-        raise UsageError("another process packs into it", where=folder) from error
+        raise UsageError("another process is packing into it", where=folder) from error

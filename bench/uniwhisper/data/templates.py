@@ -1,4 +1,4 @@
-"""How tasks are asked: phrases that say the same, of which a hash draws one.
+"""Question templates: phrases of the same meaning, of which a hash draws one.
 
 The wording is data (`wording/templates.yaml`). A drawn instruction depends on the seed, the epoch and the row alone, so
 that a resumed run asks what the run it resumes would have asked.
@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import Field
 
-from uniwhisper.config import Closed, Wording, validated
+from uniwhisper.config import Wording, validated
 from uniwhisper.data.answers import AnswerKind, draw_answer
 from uniwhisper.data.draws import pick, uniform
 from uniwhisper.data.examples import Question
@@ -21,10 +21,11 @@ from uniwhisper.data.rows import Row
 from uniwhisper.data.wording import read_wording
 from uwbench.api import InputError, UsageError
 from uwbench.base.registry import suggestion
+from uwbench.base.schema import Closed
 
 
 class Form(Closed):
-    """One question: phrases that ask it, the first of them canonical, bare lines, and the kind of its answer."""
+    """One question: its phrases (the first is canonical), bare lines, and the kind of answer."""
 
     answer: AnswerKind
     phrases: tuple[str, ...] = Field(min_length=1)
@@ -48,15 +49,15 @@ def templates() -> dict[str, Template]:
 
 
 def find_form(task: str, form: str | None = None) -> Form:
-    """Return the question of a task, or one of its forms; raise UsageError for a name that is not there."""
-    found = templates().get(task)
-    if found is None:
+    """Return the question of a task, or one of its forms; raise UsageError for an unknown name."""
+    template = templates().get(task)
+    if template is None:
         raise UsageError(f"no task {task!r}", remedy=suggestion(task, templates()))
     if form is None:
-        return found
-    if form not in found.forms:
-        raise UsageError(f"the task {task} has no form {form!r}", remedy=suggestion(form, found.forms))
-    return found.forms[form]
+        return template
+    if form not in template.forms:
+        raise UsageError(f"the task {task} has no form {form!r}", remedy=suggestion(form, template.forms))
+    return template.forms[form]
 
 
 def draw(
@@ -81,8 +82,8 @@ def draw(
     if bare and (not phrases or uniform(seed, epoch, row_id, "bare") < share):
         phrases = bare
     if not phrases:
-        wanted = sorted(_blanks(form.phrases[0]) - set(slots))
-        raise InputError(f"the task {task} needs {', '.join(wanted)}", where=row_id)
+        missing = sorted(_blanks(form.phrases[0]) - set(slots))
+        raise InputError(f"the task {task} needs {', '.join(missing)}", where=row_id)
     if wording.instructions != "varied":
         phrases = phrases[:1]
     text = phrases[pick(len(phrases), seed, epoch, row_id, "phrase")].format_map(slots)

@@ -1,4 +1,4 @@
-"""Check training data before a run hears it: audio against rows, answers, licences, duplicates, closed sets."""
+"""Check training data before a run: audio against rows, answers, licences, duplicates, closed sets."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from uniwhisper.data.wording import read_wording
 from uwbench.api import AudioError, InputError, UsageError
 
 LONGEST_ANSWER = 256  # tokens
-_NAMED = 3  # rows named as examples of a fault
+_NAMED = 3  # example rows per fault
 _PROSE = ("transcript", "caption", "text")
 _STREAMINFO = 26  # bytes of a FLAC file up to its sample count
 
 
 @dataclass(slots=True)
 class Check:
-    """One check: how many rows (or clips) it looked at, how many are at fault, and the first of them."""
+    """One check: the number of rows or clips it checked, the number with a fault, and the first of these."""
 
     name: str
     seen: int = 0
@@ -33,7 +33,7 @@ class Check:
     examples: list[str] = field(default_factory=list)
 
     def note(self, where: str, fault: str | None) -> None:
-        """Count one look; `fault` says what is wrong, None that nothing is."""
+        """Count one checked row or clip, with its fault or None."""
         self.seen += 1
         if fault is not None:
             self.faults += 1
@@ -48,7 +48,7 @@ def validate(
     tokens: Callable[[str], int] | None = None,
     decode: bool = False,
 ) -> list[Check]:
-    """Return what each check found in folders of training data.
+    """Run all checks on folders of training data and return their results.
 
     `allow` are licences beside those of `wording/licences.yaml`, as the rows name them. `tokens` counts the tokens of
     an answer; without it an answer is counted by its bytes, of which no byte-level tokenizer makes more tokens. With
@@ -138,15 +138,15 @@ def _length_fault(row: Row, tokens: Callable[[str], int] | None) -> str | None:
 
 
 def _licence_fault(licence: str, permitted: Sequence[str]) -> str | None:
-    for one in permitted:
-        if re.fullmatch(rf"{re.escape(one)}(?:[ -]\d+(?:\.\d+)*)?", licence, re.IGNORECASE):
+    for name in permitted:
+        if re.fullmatch(rf"{re.escape(name)}(?:[ -]\d+(?:\.\d+)*)?", licence, re.IGNORECASE):
             return None
     return f"{licence!r} is not on the list of licences"
 
 
 def _class_fault(row: Row, closed: set[str]) -> str | None:
-    given = {one for text in row.answers for one in (text.split(SEPARATOR) if _kind(row) == "labels" else [text])}
-    outside = sorted(given - closed)
+    names = {name for text in row.answers for name in (text.split(SEPARATOR) if _kind(row) == "labels" else [text])}
+    outside = sorted(names - closed)
     return f"{outside[0]!r} is not one of the {len(closed)} possible answers" if outside else None
 
 
@@ -184,7 +184,7 @@ def _duration_fault(row: Row, samples: int) -> str | None:
 
 
 def _find_duplicates(table: RowTable, check: Check) -> None:
-    """Note clips whose samples are in two splits, of one dataset or of two."""
+    """Record clips whose samples are in two splits, of the same or different datasets."""
     splits, names = table.codes("split")
     places: dict[bytes, tuple[int, str]] = {}
     last = -1

@@ -7,7 +7,7 @@ from torch import nn
 
 
 class Adapter(nn.Module):
-    """Stacks frames and maps them: LayerNorm, linear, GELU, linear, RMSNorm; holds the marks around the audio.
+    """Stacks frames and maps them (LayerNorm, linear, GELU, linear, RMSNorm), and adds marks around the audio.
 
     Without `deep`, the first linear layer is the only one. With a stack of 4 the encoder's 50 Hz become 12.5 Hz.
     `scale` is the root mean square of the language model's embeddings, which audio tokens then start at. The marks live
@@ -39,7 +39,7 @@ class Adapter(nn.Module):
         return self.norm_out(mapped)
 
     def spans(self, frames: torch.Tensor, tokens: torch.Tensor) -> list[torch.Tensor]:
-        """Return what stands for each clip, `(tokens + 2, dim)`: its own tokens between the marks, no padding."""
+        """Return each clip's embeddings `(tokens + 2, dim)`: its tokens between the marks, without padding."""
         mapped = self(frames)
         bos, eos = (mark.to(mapped.dtype)[None] for mark in (self.bos, self.eos))
         return [torch.cat([bos, clip[:count], eos]) for clip, count in zip(mapped, tokens.tolist(), strict=True)]

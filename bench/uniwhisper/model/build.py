@@ -1,4 +1,4 @@
-"""Building the model a configuration names, from its sources; and which of its parts learn in which stage."""
+"""Build a configuration's model from its sources, and choose the parts that learn in each stage."""
 
 from __future__ import annotations
 
@@ -22,11 +22,10 @@ _STILL: dict[str, Any] = {  # no randomness in the forward
     "encoder_layerdrop": 0.0,
     "decoder_layerdrop": 0.0,
 }
-_INIT_STD = 0.02  # of Qwen3's embeddings, where there are no weights to measure
 
 
 def build_model(config: Config) -> AudioModel:
-    """Return the model in fp32 with its sources' weights; what has none is drawn from the run's seed."""
+    """Return the model in fp32 with its sources' weights; parts without weights are initialised from the run's seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.run.seed)
         whisper = _load_whisper(config.encoder)
@@ -40,31 +39,6 @@ def build_model(config: Config) -> AudioModel:
             add_lora(model.lm if config.lm.kind == "whisper" else model.lm.model, config)
     _prepare(model, config)
     return model
-
-
-def build_empty(config: Config) -> AudioModel:
-    """Return the model's shape on the meta device: no weights, no sources, any size."""
-    from transformers import Qwen3ForCausalLM, WhisperConfig
-    from transformers.models.whisper.modeling_whisper import WhisperModel
-
-    e = config.encoder
-    shape = WhisperConfig(
-        num_mel_bins=e.mels,
-        d_model=e.dim,
-        encoder_layers=e.layers,
-        encoder_ffn_dim=e.ffn,
-        encoder_attention_heads=max(e.dim // 64, 1),
-        decoder_layers=e.layers,
-        decoder_ffn_dim=e.ffn,
-        decoder_attention_heads=max(e.dim // 64, 1),
-        max_source_positions=e.positions,
-        vocab_size=51_866,
-    )
-    with torch.device("meta"):
-        if config.lm.kind == "whisper":
-            whisper = WhisperModel(shape)
-            return WhisperArm(whisper.encoder, whisper.decoder)
-        return _joined(config, WhisperModel(shape).encoder, Qwen3ForCausalLM(_lm_config(config.lm)), _INIT_STD)
 
 
 def _joined(config: Config, encoder: nn.Module, lm: Any, scale: float) -> UniWhisper:
@@ -82,27 +56,28 @@ def _load_whisper(config: EncoderConfig) -> Any:
         message = str(error).splitlines()[0]
         remedy = "name a Whisper folder as encoder.init"
         raise InputError(f"cannot be loaded ({message})", where=config.init, remedy=remedy) from error
-    found = whisper.config
-    shape = found.num_mel_bins, found.d_model, found.encoder_layers, found.encoder_ffn_dim, found.max_source_positions
-    wanted = config.mels, config.dim, config.layers, config.ffn, config.positions
-    if shape != wanted:
-        raise InputError(f"has the shape {shape}, the configuration says {wanted}", where=config.init)
+    w = whisper.config
+    shape = w.num_mel_bins, w.d_model, w.encoder_layers, w.encoder_ffn_dim, w.max_source_positions
+    configured = config.mels, config.dim, config.layers, config.ffn, config.positions
+    if shape != configured:
+        raise InputError(f"has the shape {shape}, the configuration says {configured}", where=config.init)
     return whisper
 
 
 def _require_source(name: str, key: str) -> None:
-    """Raise InputError for a name that is no folder here and cannot be one of a hub, which has the form OWNER/NAME."""
+    """Raise InputError for a name that is neither a folder nor of a hub's form OWNER/NAME."""
     owner, slash, rest = name.partition("/")
     if not Path(name).is_dir() and not (slash and owner.strip(".~") and rest and "/" not in rest):
         raise InputError("is no folder, and no OWNER/NAME of a hub", where=name, remedy=f"name a folder as {key}")
 
 
 def load_encoder(config: Config) -> Any:
-    """Return the encoder that a run begins with, in fp32."""
+    """Return a run's initial encoder, in fp32."""
     return _load_whisper(config.encoder).encoder
 
 
-def _lm_config(config: LanguageModel) -> Any:
+def qwen_config(config: LanguageModel) -> Any:
+    """Return the Qwen3 configuration of a language model's shape."""
     from transformers import Qwen3Config
 
     return Qwen3Config(
@@ -123,7 +98,7 @@ def _load_lm(config: LanguageModel) -> Any:
     from transformers import Qwen3ForCausalLM
 
     if config.kind == "random-qwen3":
-        return Qwen3ForCausalLM(_lm_config(config))
+        return Qwen3ForCausalLM(qwen_config(config))
     if config.init is None:
         raise InputError("kind qwen3 needs init, a folder or a hub id", where="lm")
     _require_source(config.init, "lm.init")
@@ -137,7 +112,7 @@ def _load_lm(config: LanguageModel) -> Any:
 
 
 class LoraLinear(nn.Module):
-    """A frozen linear layer and a low-rank update, zero at first: `base(x) + alpha / rank * B A x`."""
+    """A frozen linear layer with a low-rank update that starts at zero: `base(x) + alpha / rank * B A x`."""
 
     def __init__(self, base: nn.Linear, rank: int, alpha: float) -> None:
         super().__init__()
@@ -172,7 +147,7 @@ def _prepare(model: AudioModel, config: Config) -> None:
 
 
 def set_stage(model: AudioModel, config: Config, stage: Stage) -> None:
-    """Say which parameters learn: in `bridge` those without pretrained weights, in `joint` what is configured.
+    """Set the parameters that learn: in `bridge` those without pretrained weights, in `joint` the configured ones.
 
     Whisper's own decoder has no adapter before it, so there it is the decoder that learns the instructions in
     `bridge`. The encoder's sinusoidal positions never learn.

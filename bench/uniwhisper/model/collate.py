@@ -1,4 +1,4 @@
-"""From examples to tensors: log-mel features of a micro-batch and the tokens of its questions."""
+"""Turn examples into tensors: a micro-batch's log-mel features and the tokens of its questions."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from uwbench.api import AudioError
 if TYPE_CHECKING:
     import torch
 
-FRAME = 320  # samples an encoder frame
+FRAME = 320  # samples per encoder frame
 _HOP = 160
 _EDGE = 4 * FRAME  # waveforms are padded to whole tokens of the default stack
 _TAIL = 3 * _HOP  # silence after the edge, so that the last frames are not of mirrored audio
 
 
 def audio_tokens(samples: int, stack: int) -> int:
-    """Return the audio tokens of a clip: one each `stack` frames of 20 ms, begun ones too; 375 for 30 s by 4."""
+    """Return a clip's number of audio tokens: one per `stack` frames of 20 ms, rounded up (30 s by 4: 375)."""
     return -(-samples // (FRAME * stack))
 
 
@@ -59,7 +59,7 @@ _POWER = {"token": 0.0, "sample": -1.0, "sqrt_tokens": -0.5}
 
 @dataclass(frozen=True)
 class Collator:
-    """Makes batches; the same examples give the same tensors wherever they are made."""
+    """Makes batches; the same examples give the same tensors in every process."""
 
     text: Text
     mels: int
@@ -67,7 +67,7 @@ class Collator:
     reduction: Reduction = "token"
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
-        """Return the micro-batch of `examples`, padded to 30 s where one of them asks for it."""
+        """Return the micro-batch of `examples`, padded to 30 s if one of them asks for it."""
         rows, tasks, clips = [], [], []
         for index, example in enumerate(examples):
             count = audio_tokens(len(example.audio), self.stack)
@@ -83,13 +83,13 @@ class Collator:
         )
 
     def prompts(self, audio: Sequence[Any], instructions: Sequence[str], *, pad30: bool = False) -> Batch:
-        """Return a batch without answers: one instruction a clip."""
+        """Return a batch without answers: one instruction per clip."""
         counts = [audio_tokens(len(clip), self.stack) for clip in audio]
         rows = [self.text.prompt(text, self._slots(n)) for text, n in zip(instructions, counts, strict=True)]
         return self._batch(list(audio), rows, list(range(len(rows))), ("",) * len(rows), pad30=pad30)
 
     def _slots(self, tokens: int) -> int:
-        """Return the places audio takes in a row: its tokens and two marks; none where it goes in by attention."""
+        """Return the number of positions of audio in a row: its tokens and two marks, or 0 with cross-attention."""
         return 0 if self.text.longest is not None else tokens + 2
 
     def _batch(
@@ -137,7 +137,7 @@ def log_mel(audio: Sequence[Any], mels: int, *, pad30: bool = False) -> torch.Te
     edge = MAX_SAMPLES if pad30 else min(-(-longest // _EDGE) * _EDGE, MAX_SAMPLES)
     extractor: Any = WhisperFeatureExtractor(feature_size=mels)
     window = edge if edge == MAX_SAMPLES else edge + _TAIL
-    found = extractor(
+    features = extractor(
         list(audio), sampling_rate=SAMPLE_RATE, padding="max_length", max_length=window, return_tensors="pt"
     )
-    return found.input_features[..., : edge // _HOP].contiguous()
+    return features.input_features[..., : edge // _HOP].contiguous()

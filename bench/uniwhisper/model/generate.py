@@ -26,7 +26,7 @@ def answer(
     stack: int,
     longest: int = 64,
 ) -> list[str]:
-    """Return the model's answer for each clip and instruction: the likeliest token each time, `longest` at most.
+    """Return the greedy answer to each clip and instruction, of at most `longest` tokens.
 
     The audio is encoded once. The text is computed again for every token, which is exact at any length of prompt and
     cheap for the short answers of a check during training.

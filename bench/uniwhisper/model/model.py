@@ -14,14 +14,14 @@ from uwbench.api import EncoderError
 
 
 def own_state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Return a model's state with a tensor that several names share under its first name only."""
-    own = {name for name, _ in model.named_parameters()}
-    tied = {name for name, _ in model.named_parameters(remove_duplicate=False)} - own
+    """Return a model's state, with shared tensors under their first name only."""
+    names = {name for name, _ in model.named_parameters()}
+    tied = {name for name, _ in model.named_parameters(remove_duplicate=False)} - names
     return {name: value for name, value in model.state_dict().items() if name not in tied}
 
 
 class AudioModel(nn.Module):
-    """An encoder of Whisper's shape and what answers from it."""
+    """A Whisper-shaped encoder with a model that answers."""
 
     encoder: Any
     lm: Any
@@ -59,7 +59,7 @@ class AudioModel(nn.Module):
 
     def _run(self, layer: Any, *inputs: Any) -> Any:
         if self.checkpointing and torch.is_grad_enabled():
-            # The mel input has no gradient: the reentrant kind would drop the encoder's without a word.
+            # The mel input has no gradient: reentrant checkpointing would silently drop the encoder's gradient.
             return torch.utils.checkpoint.checkpoint(layer, *inputs, use_reentrant=False)
         return layer(*inputs)
 
@@ -88,7 +88,7 @@ class UniWhisper(AudioModel):
 
 
 class WhisperArm(AudioModel):
-    """Whisper as it is: the instruction is the decoder's prefix, and audio comes in by cross-attention."""
+    """Whisper itself: the instruction is the decoder's prefix, and audio enters by cross-attention."""
 
     def __init__(self, encoder: nn.Module, lm: nn.Module) -> None:
         super().__init__(encoder)

@@ -1,4 +1,4 @@
-"""Instruction and answer as tokens: a prompt that is masked by construction, never by comparing ids.
+"""Tokenise instructions and answers; the prompt is masked by position, never by comparing ids.
 
 The prompt is Qwen3's chat format without thinking: the audio first, so that its states do not depend on what is asked,
 then the instruction, then the empty think block that belongs to the prompt. Segments are tokenised one by one, so no
@@ -34,7 +34,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A tokenizer with the constant pieces of its prompt; `longest` is the most tokens a row may have."""
+    """A tokenizer with the constant pieces of its prompt; `longest` is the maximum number of tokens per row."""
 
     encode: Callable[[str], list[int]]
     decode: Callable[[Sequence[int]], str]
@@ -50,7 +50,7 @@ class Text:
         return Row(ids, len(self.before), audio, len(ids))
 
     def row(self, question: Question, audio: int) -> Row:
-        """Return prompt, answer and end token; raise InputError where that is too long, as nothing is ever cut."""
+        """Return prompt, answer and end token; raise InputError for a row that is too long: nothing is ever cut."""
         start = self.prompt(question.instruction, audio)
         ids = [*start.ids, *self.encode(question.answer), self.end]
         if self.longest is not None and len(ids) > self.longest:
@@ -71,7 +71,7 @@ def open_text(config: Config) -> Text:
 
 
 def _byte_text() -> Text:
-    """Return a tokenizer whose ids 0-255 are the bytes of UTF-8, and five marks after them."""
+    """Return a tokenizer of UTF-8 bytes, with ids 0-255, and five special tokens."""
     marks = {mark: 256 + index for index, mark in enumerate(_BYTE_SPECIALS)}
 
     def template(text: str) -> list[int]:
@@ -97,7 +97,7 @@ def _from_bytes(ids: Sequence[int]) -> str:
 
 
 def _tokenizer(source: str) -> Any:
-    """Return a checkpoint's tokenizer, which runs no code of its own: transformers would ask the terminal for leave."""
+    """Return a checkpoint's tokenizer; never runs code from the checkpoint, and never asks on the terminal to do so."""
     from transformers import AutoTokenizer
 
     try:
@@ -124,7 +124,7 @@ def _qwen_text(source: str) -> Text:
 
 @dataclass(frozen=True, slots=True)
 class _Plain:
-    """Tokenises what users wrote: a mark inside it is text."""
+    """Tokenises user text; special tokens inside it are plain text."""
 
     tokenizer: Any
 
@@ -141,7 +141,7 @@ class _Readable:
 
 
 def _whisper_text(source: str) -> Text:
-    """Return Whisper's own tokenizer, or the bytes of its vocabulary where the folder has no tokenizer."""
+    """Return Whisper's tokenizer, or the bytes of its vocabulary if the folder has no tokenizer."""
     from transformers import WhisperConfig
 
     config: Any = WhisperConfig.from_pretrained(source)

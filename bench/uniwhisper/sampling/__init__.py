@@ -1,1 +1,1 @@
-"""Which clips and questions a step sees, and how they become batches."""
+"""Choose each step's clips and questions, and make batches of them."""

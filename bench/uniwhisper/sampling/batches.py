@@ -1,7 +1,7 @@
-"""From a plan to examples: audio by byte range, the crop, the instruction and the answer, each by hash.
+"""Turn a plan into examples: read audio by byte range; choose crop, instruction and answer by hash.
 
-What cannot be read does not stop a run: the next clip of the same dataset that fits stands in, the same one each time,
-and the log counts it.
+An unreadable clip does not stop a run: the next clip of its dataset that fits replaces it, always the same one, and the
+log counts it.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 Options = Mapping[tuple[str, str], Sequence[str]]
 _MOST_STAND_INS = 100
-_SLACK_S = 0.1  # by which audio may be longer than its row says
+_SLACK_S = 0.1  # tolerance for audio longer than its row says
 
 
 @dataclass(frozen=True)
 class PlannedBatches:
-    """`examples.Batches` of a plan over a table of rows, whose questions are asked as `wording` says.
+    """`examples.Batches` of a plan over a table of rows, with questions worded by `wording`.
 
     `options` are the possible answers to a question by dataset and `Row.question`, for wording that lists them.
     """
@@ -46,10 +46,10 @@ class PlannedBatches:
         return self.planner.steps
 
     def micro_batches(self, step: int, rank: int, world: int) -> list[list[Example]]:
-        """Return the micro-batches of a rank in a step; raise UsageError where they do not come out even."""
+        """Return a rank's micro-batches in a step; raise UsageError if they do not divide evenly."""
         if self.planner.sizes.micro_batches % world:
             raise UsageError(
-                f"{self.planner.sizes.micro_batches} micro-batches a step cannot be dealt out to {world} processes",
+                f"{self.planner.sizes.micro_batches} micro-batches per step cannot be divided among {world} processes",
                 where="run.micro_batch_s",
                 remedy="choose batch_s and micro_batch_s whose quotient is a multiple of the processes",
             )
@@ -67,7 +67,7 @@ class PlannedBatches:
                 continue
         name = self.planner.units.names[self.planner.units.dataset[drawn.unit]]
         raise DataError(
-            "no clip that can stand in for an unreadable one can be read",
+            "no readable clip can replace an unreadable one",
             where=name,
             remedy="check the shards: uniwhisper check",
         )
@@ -91,10 +91,10 @@ class PlannedBatches:
 
 
 def heard(row: Row, seed: int, visit: int, *, whole: bool) -> np.ndarray:
-    """Return a row's audio as float32 at 16 kHz, of a long clip 30 s from a place that follows from the visit.
+    """Return a row's audio as float32 at 16 kHz; of a long clip, 30 s from a start that depends on the visit.
 
-    With `whole` nothing is cut. Raises AudioError where it cannot be read, or is longer than its row says, so that no
-    plan would have held it.
+    With `whole` nothing is cropped. Raises AudioError if the audio is unreadable or longer than its row says, which the
+    plan does not allow for.
     """
     audio = read_audio(row)
     seconds = len(audio) / SAMPLE_RATE

@@ -1,4 +1,4 @@
-"""What a plan draws from: clips with their questions, as arrays a few bytes a row."""
+"""Clips with their questions as arrays, a few bytes per row."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 LONGEST_S = MAX_SAMPLES / SAMPLE_RATE
 SHORTEST_S = MIN_SAMPLES / SAMPLE_RATE
 TRAINED = "train"
-WHOLE_TASKS = frozenset({"asr", "st"})  # their answer is of the whole clip: never cropped
+WHOLE_TASKS = frozenset({"asr", "st"})  # the answer covers the whole clip, which is never cropped
 
 
 @dataclass(frozen=True)
@@ -39,15 +39,15 @@ class Units:
         return len(self.seconds)
 
     def hours(self) -> dict[str, float]:
-        """Return the hours at hand a dataset, crops of long clips as they are heard."""
+        """Return the available hours per dataset, counting long clips as cropped."""
         sums = np.bincount(self.dataset, weights=self.seconds, minlength=len(self.names)) / 3600
         return dict(zip(self.names, sums.tolist(), strict=True))
 
     def questions(self, unit: int, visit: int, count: int, offset: int) -> list[int]:
-        """Return the rows asked in a unit's `visit`: `count` at a time, going round, so that each has its turn."""
-        own = self.rows[self.starts[unit] : self.starts[unit + 1]]
-        count = min(count, len(own))
-        return [int(own[(offset + visit * count + index) % len(own)]) for index in range(count)]
+        """Return the rows asked at a unit's `visit`: `count` at a time in rotation."""
+        rows = self.rows[self.starts[unit] : self.starts[unit + 1]]
+        count = min(count, len(rows))
+        return [int(rows[(offset + visit * count + index) % len(rows)]) for index in range(count)]
 
 
 def units_of(
@@ -57,9 +57,9 @@ def units_of(
     without: np.ndarray | None = None,
     tasks: Sequence[str] = (),
 ) -> Units:
-    """Return the units of a table's rows of `splits`; `without` (rows,) marks rows that are not to be used.
+    """Return the units of a table's rows of `splits`; `without` (rows,) marks rows to leave out.
 
-    Where `tasks` are named, only their rows are used.
+    With `tasks`, only their rows are used.
     """
     dataset, names = table.codes("dataset")
     split, split_names = table.codes("split")
@@ -83,7 +83,7 @@ def group(
     used: np.ndarray,
     too_long: int = 0,
 ) -> Units:
-    """Return the units of rows given by their clip, dataset and duration `(rows,)` each."""
+    """Return the units of rows, given each row's clip, dataset and duration `(rows,)`."""
     rows = np.flatnonzero(used)
     rows = rows[np.lexsort((rows, clips[rows], dataset[rows]))].astype(np.int32 if len(clips) < 2**31 else np.int64)
     heads = np.ones(len(rows), bool)

@@ -1,4 +1,4 @@
-"""Clips that are never trained on, for looking at a model during training."""
+"""Clips that are never trained on, for monitoring a model during training."""
 
 from __future__ import annotations
 
@@ -28,11 +28,10 @@ class HeldOut:
 
 
 def hold_out(table: RowTable, count: int, *, all_splits: bool = False, wording: Wording = DEFAULT_WORDING) -> HeldOut:
-    """Return `count` rows of other splits than `train` (of any with `all_splits`), the tasks in turn, by hash.
+    """Return `count` rows of splits other than `train` (of any with `all_splits`), one task after the other, by hash.
 
-    They are asked as `wording` says, but for the possible answers, which are not listed.
-
-    Rows of more than 30 s that must be whole, and those that cannot be read, are left out.
+    Questions are worded by `wording`, without lists of possible answers. Unreadable rows are left out, and so are rows
+    of more than 30 s that may not be cropped.
     """
     split, names = table.codes("split")
     task, _ = table.codes("task")
@@ -43,15 +42,15 @@ def hold_out(table: RowTable, count: int, *, all_splits: bool = False, wording: 
         rows[(dataset[rows] == d) & (task[rows] == t)][:count].tolist() for d, t in _pairs(dataset[rows], task[rows])
     ]
     turns = [queue[turn] for turn in range(max(map(len, queues), default=0)) for queue in queues if turn < len(queue)]
-    found: list[Example] = []
+    examples: list[Example] = []
     for row in turns:
-        if len(found) == count:
+        if len(examples) == count:
             break
         try:
-            found.append(_example(table[row], wording))
+            examples.append(_example(table[row], wording))
         except AudioError:
             continue
-    return HeldOut(tuple(found))
+    return HeldOut(tuple(examples))
 
 
 def _pairs(dataset: np.ndarray, task: np.ndarray) -> list[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""What a training run is made of, from folders and files: rows, mixture, plan, and what the checkpoint says of them."""
+"""Prepare a training run from folders and files: rows, mixture, plan, and their record in checkpoints."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MOST_OPTIONS = 50  # possible answers that an instruction may list
 
 @dataclass(frozen=True)
 class Prepared:
-    """Batches with what identifies them: the list for the export, and the digest for resuming; and held-out clips."""
+    """Batches, their list of training data for the export, their digest for resuming, and held-out clips."""
 
     batches: PlannedBatches
     training_data: list[dict[str, Any]]
@@ -35,13 +35,13 @@ class Prepared:
 
 
 def sizes_of(config: Config) -> Sizes:
-    """Return the sizes of batches that a configuration asks for."""
+    """Return a configuration's batch sizes."""
     run, data = config.run, config.data
     return Sizes(run.batch_s, run.micro_batch_s, data.bins, data.together, data.qa_per_audio, data.pad30_prob)
 
 
 def mixture_of(config: Config, mixture: str | None) -> Mixture:
-    """Return the mixture that the command or else the configuration names; raise UsageError without one."""
+    """Return the mixture named by the command, or by the configuration; raise UsageError without one."""
     name = mixture or config.data.mixture
     if name is None:
         raise UsageError("no mixture is named", where="data.mixture", remedy="give --mixture FILE")
@@ -49,7 +49,7 @@ def mixture_of(config: Config, mixture: str | None) -> Mixture:
 
 
 def _asked(config: Config) -> tuple[str, ...]:
-    """Return the tasks that alone are asked, none where all are; raise UsageError for one that no template knows."""
+    """Return the tasks to ask, empty for all; raise UsageError for a task without template."""
     for task in config.data.tasks:
         if task not in templates():
             raise UsageError(f"no task {task!r}", where="data.tasks", remedy=suggestion(task, templates()))
@@ -57,13 +57,13 @@ def _asked(config: Config) -> tuple[str, ...]:
 
 
 def options_of(folders: Sequence[Path]) -> Options:
-    """Return the possible answers to each question of the folders' datasets, where they are few enough to be listed."""
-    found: dict[tuple[str, str], set[str]] = {}
+    """Return the possible answers per dataset and question, for those with few enough to list."""
+    options: dict[tuple[str, str], set[str]] = {}
     for folder in folders:
         for dataset, questions in read_classes(folder).items():
             for question, answers in questions.items():
-                found.setdefault((dataset, question), set()).update(answers)
-    return {key: tuple(sorted(answers)) for key, answers in found.items() if len(answers) <= _MOST_OPTIONS}
+                options.setdefault((dataset, question), set()).update(answers)
+    return {key: tuple(sorted(answers)) for key, answers in options.items() if len(answers) <= _MOST_OPTIONS}
 
 
 def prepare(
@@ -78,46 +78,45 @@ def prepare(
 ) -> Prepared:
     """Return the batches of a run over the rows of split `train` in folders `data`.
 
-    What the configuration's monitor looks at are rows of the folders `held_out`, or else of `data`'s other splits.
-
-    A shard that is missing or too short raises InputError.
-    Rows that are also in the `test_data` (see `leakage`) raise DataError, or are left out with `drop_leaks`.
+    Held-out clips for the monitor come from the folders `held_out`, or from the other splits of `data`. A shard that is
+    missing or too short raises InputError, and so do rows that are in `test_data` (see `leakage`), unless `drop_leaks`
+    leaves them out.
     """
-    table, found = open_rows(data), mixture_of(config, mixture)
+    table, chosen = open_rows(data), mixture_of(config, mixture)
     table.require_shards()
-    without = check_leaks(table, test_data, found, data=benchmark_data, drop=drop_leaks) if test_data else None
+    without = check_leaks(table, test_data, chosen, data=benchmark_data, drop=drop_leaks) if test_data else None
     units = units_of(table, without=without, tasks=_asked(config))
-    found = changed(found, config.data, units.hours())
+    chosen = changed(chosen, config.data, units.hours())
     steps = config.stages.bridge + config.stages.joint
-    planner = Planner(units, found, sizes_of(config), steps=steps, seed=config.run.seed)
+    planner = Planner(units, chosen, sizes_of(config), steps=steps, seed=config.run.seed)
     dropped = "" if without is None else digest([int(row) for row in without.nonzero()[0]])
-    identity = digest([table.sha256(), found.model_dump(mode="json"), dropped])
-    kept = None
+    identity = digest([table.sha256(), chosen.model_dump(mode="json"), dropped])
+    examples = None
     if config.run.monitor_every is not None:
         other = open_rows(held_out) if held_out else table
         other.require_shards()
-        kept = hold_out(other, config.run.monitor_clips, all_splits=bool(held_out), wording=config.data.wording)
+        examples = hold_out(other, config.run.monitor_clips, all_splits=bool(held_out), wording=config.data.wording)
     options = options_of(data) if config.data.wording.options_prob else {}
     batches = PlannedBatches(table, planner, config.data.wording, options)
-    return Prepared(batches, training_list(table, found, units), identity, kept)
+    return Prepared(batches, training_list(table, chosen, units), identity, examples)
 
 
 def training_list(table: RowTable, mixture: Mixture, units: Units) -> list[dict[str, Any]]:
-    """Return `{dataset, split, licence}` of what is trained on, with the benchmark's tasks that it is a part of."""
+    """Return `{dataset, split, licence}` of all training data, including benchmark tasks that are part of it."""
     dataset, names = table.codes("dataset")
     licence, licences = table.codes("licence")
-    own = {entry.name: entry for entry in mixture.datasets}
+    entries = {entry.name: entry for entry in mixture.datasets}
     pairs = sorted(set(zip(dataset[units.rows].tolist(), licence[units.rows].tolist(), strict=True)))
-    found = set()
+    listed = set()
     for code, terms in pairs:
-        if (entry := own.get(names[code])) is not None:
-            found |= {(name, licences[terms]) for name in (entry.name, *entry.overlaps)}
-    return [{"dataset": name, "split": TRAINED, "licence": terms} for name, terms in sorted(found)]
+        if (entry := entries.get(names[code])) is not None:
+            listed |= {(name, licences[terms]) for name in (entry.name, *entry.overlaps)}
+    return [{"dataset": name, "split": TRAINED, "licence": terms} for name, terms in sorted(listed)]
 
 
 @dataclass(frozen=True, slots=True)
 class MixRow:
-    """A dataset of a mixture in numbers; None where there are no rows."""
+    """One dataset of a mixture in numbers; None without rows."""
 
     name: str
     domain: str
@@ -131,7 +130,7 @@ class MixRow:
 
 @dataclass(frozen=True, slots=True)
 class MixReport:
-    """A mixture in numbers. `seconds` are of the audio that the plan's steps hear; None without rows."""
+    """A mixture in numbers. `seconds` is the audio used by the plan's steps; None without rows."""
 
     rows: tuple[MixRow, ...]
     steps: int | None
@@ -143,8 +142,8 @@ class MixReport:
 def describe_mixture(mixture: Mixture, data: Sequence[Path], config: Config | None, seed: int = 0) -> MixReport:
     """Return a mixture's hours and target shares; with rows, what a plan over them gives each dataset.
 
-    The plan is of the configuration's steps and sizes, or else of one pass over what is at hand; the mixture is as the
-    configuration's `data` changes it.
+    The plan has the configuration's steps and sizes, or is one pass over the available data; the configuration's `data`
+    is applied to the mixture.
     """
     if not data:
         hours = {entry.name: entry.hours for entry in mixture.datasets}

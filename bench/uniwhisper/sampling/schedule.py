@@ -1,15 +1,14 @@
-"""Which clips make up each step: a pure function of rows, mixture, seed and step number.
+"""The clips of each step, as a pure function of rows, mixture, seed and step number.
 
-The field's library for this is lhotse (`CutSet.mux`, `DynamicBucketingSampler`), and it was the first choice. In its
-stable release a sampler resumes by replaying what it drew, its state is tied to the number of workers and ranks, and
-the mixture is a stream whose past decides its future; exact indexed resume is in a pre-release only. Here a run must
-end with the same bytes after a kill, with other workers and in another world, so the plan is computed from the step's
-number: nothing is stored, and nothing is replayed.
+The usual library for this is lhotse (`CutSet.mux`, `DynamicBucketingSampler`). In its stable release a sampler resumes
+by replaying its draws, and its state depends on the number of workers and ranks; exact indexed resume exists only in a
+pre-release. Here a run must end with the same bytes after a kill and with another number of workers or ranks, so the
+plan is computed from the step number: nothing is stored or replayed.
 
-A run is cut into rounds of a fixed number of steps. Each dataset is an endless stream, one pseudo-random permutation
-of its clips after the other, and round r takes the r-th stretch of every stream, as long as the mixture's share asks.
-The clips of a round are put into bins by length and dealt out, at random within a bin, to exactly as many
-micro-batches as the round's steps need. Work and memory are those of a round, whatever the number of rows.
+A run consists of rounds of a fixed number of steps. Each dataset is an endless stream of pseudo-random permutations of
+its clips, and round r takes the r-th segment of every stream, as long as the mixture's share requires. The clips of a
+round are sorted into bins by length and assigned, at random within a bin, to exactly as many micro-batches as the
+round's steps need. Work and memory depend on the size of a round, not on the number of rows.
 """
 
 from __future__ import annotations
@@ -26,19 +25,19 @@ from uniwhisper.data.mixture import Mixture, target_shares
 from uniwhisper.sampling.clips import LONGEST_S, SHORTEST_S, Units
 from uwbench.api import DataError, UsageError
 
-_ROUND = 1000  # steps at most
-_LEAST_ROUND = 64
-_GROUPS_A_BIN = 4  # fewer bins where a round is short, as each bin's last group is partly filled
-_DEVIATIONS = 3.0  # of a round's size that are left free
+_MAX_ROUND = 1000  # steps
+_MIN_ROUND = 64
+_GROUPS_PER_BIN = 4  # short rounds have fewer bins, as the last group of each bin is only partly filled
+_DEVIATIONS = 3.0  # standard deviations of a round's cost that are left free
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """The sizes of batches: seconds of a global step and of a micro-batch with padding, how a step is put together.
+    """Batch sizes: seconds per global step and per micro-batch, including padding, and a step's composition.
 
-    `together` micro-batches in a row are of one bin, so that the ranks that hold them take equally long; a whole step
-    where it is None. `questions` a clip at most are asked at a time. `pad30` is the share of clips that are heard
-    with silence up to 30 s.
+    `together` consecutive micro-batches come from one bin, so that the ranks that hold them take equally long; None
+    stands for a whole step. At most `questions` questions are asked about a clip at a time. `pad30` is the share of
+    clips that are padded with silence to 30 s.
     """
 
     batch_s: float
@@ -50,17 +49,18 @@ class Sizes:
 
     @property
     def micro_batches(self) -> int:
-        """Micro-batches of a global step."""
+        """Micro-batches per global step."""
         return max(1, round(self.batch_s / self.micro_batch_s))
 
     @property
-    def in_a_row(self) -> int:
+    def group(self) -> int:
+        """Consecutive micro-batches from one bin."""
         return self.micro_batches if self.together is None else self.together
 
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """A clip in its place: which unit, for which time, and whether it is padded to 30 s."""
+    """One clip of a micro-batch: the unit, how often it was drawn before, and if it is padded to 30 s."""
 
     unit: int
     visit: int
@@ -69,7 +69,7 @@ class Draw:
 
 @dataclass(frozen=True, slots=True)
 class _Round:
-    """The draws of a round in the order of its micro-batches; `ends[m]` is where micro-batch m ends."""
+    """The draws of a round in the order of its micro-batches; micro-batch m ends at `ends[m]`."""
 
     unit: np.ndarray
     visit: np.ndarray
@@ -80,31 +80,31 @@ class _Round:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """The clips of one bin in a round: the first one's place, and how many each micro-batch holds."""
+    """The clips of one bin in a round: the index of the first, and the number per micro-batch."""
 
     start: int
     lengths: np.ndarray
 
 
 class Planner:
-    """The plan of a run of `steps` steps over `units`; `shares` are each dataset's of all audio-seconds.
+    """The plan of a run of `steps` steps over `units`; `shares` holds each dataset's share of all audio-seconds.
 
-    Raises UsageError where sizes contradict each other or the mixture's caps leave too little, DataError where there
-    are too few clips to fill a step.
+    Raises UsageError if sizes contradict each other or the mixture's caps leave too little, DataError if there are too
+    few clips to fill a step.
     """
 
     def __init__(self, units: Units, mixture: Mixture, sizes: Sizes, *, steps: int, seed: int) -> None:
         self.units, self.sizes, self.steps, self.seed = units, sizes, steps, seed
-        if sizes.micro_batches % sizes.in_a_row:
+        if sizes.micro_batches % sizes.group:
             raise UsageError(
-                f"{sizes.micro_batches} micro-batches a step are no multiple of {sizes.in_a_row}", where="data.together"
+                f"{sizes.micro_batches} micro-batches per step are no multiple of {sizes.group}", where="data.together"
             )
         self.shares = target_shares(mixture, units.hours(), steps * sizes.batch_s / 3600)
         self._codes = [units.names.index(name) for name in self.shares]
-        heard = sum(units.hours()[name] for name in self.shares) * 3600
-        a_pass = round(heard / sizes.batch_s)
-        self.round_steps = max(1, min(steps, _ROUND, max(_LEAST_ROUND, a_pass)))
-        self._groups = self.round_steps * sizes.micro_batches // sizes.in_a_row
+        seconds = sum(units.hours()[name] for name in self.shares) * 3600
+        steps_per_pass = round(seconds / sizes.batch_s)
+        self.round_steps = max(1, min(steps, _MAX_ROUND, max(_MIN_ROUND, steps_per_pass)))
+        self._groups = self.round_steps * sizes.micro_batches // sizes.group
         longest = LONGEST_S if sizes.pad30 else max(SHORTEST_S, float(self._lengths().max()))
         if longest > sizes.micro_batch_s:
             raise UsageError(
@@ -119,9 +119,9 @@ class Planner:
 
     @cached_property
     def edges(self) -> np.ndarray:
-        """Upper edges of the bins in seconds, of about equal audio-seconds each; the last one is of padded clips."""
+        """Upper edges of the bins in seconds, of about equal audio-seconds each; padded clips have the last bin."""
         lengths = np.sort(np.maximum(self._lengths(), np.float32(SHORTEST_S)))
-        count = max(1, min(self.sizes.bins, self._groups // _GROUPS_A_BIN))
+        count = max(1, min(self.sizes.bins, self._groups // _GROUPS_PER_BIN))
         seconds = np.cumsum(lengths, dtype=np.float64)
         places = np.searchsorted(seconds, seconds[-1] * np.arange(1, count + 1) / count)
         edges = np.unique(lengths[np.minimum(places, len(lengths) - 1)])
@@ -129,49 +129,70 @@ class Planner:
 
     @cached_property
     def _fits(self) -> np.ndarray:
-        """Clips of each bin that a micro-batch holds."""
+        """The number of clips that fit into a micro-batch, per bin."""
         return np.floor(self.sizes.micro_batch_s / self.edges.astype(np.float64) + 1e-6).astype(np.int64)
 
     def _bins(self, units: np.ndarray, pad30: np.ndarray) -> np.ndarray:
-        own = self.edges[:-1] if self.sizes.pad30 else self.edges
+        edges = self.edges[:-1] if self.sizes.pad30 else self.edges
         lengths = np.maximum(self.units.seconds[units], np.float32(SHORTEST_S))
-        return np.where(pad30, len(self.edges) - 1, np.searchsorted(own, lengths))
+        return np.where(pad30, len(self.edges) - 1, np.searchsorted(edges, lengths))
 
     @cached_property
-    def _draws_a_round(self) -> dict[int, float]:
-        """Clips a round of each dataset, so many that they fit into its micro-batches with their padding."""
-        per_second, square, counts = 0.0, 0.0, {}
-        padded = 1 / math.floor(self.sizes.micro_batch_s / LONGEST_S) if self.sizes.pad30 else 0.0
-        for name, code in zip(self.shares, self._codes, strict=True):
-            own = np.arange(self.units.first[code], self.units.first[code + 1])
-            mean = float(self.units.seconds[own].mean(dtype=np.float64))
-            part = 1 / self._fits[self._bins(own, np.zeros(len(own), bool))]
-            cost = (1 - self.sizes.pad30) * part.mean() + self.sizes.pad30 * padded
-            second = (1 - self.sizes.pad30) * (part**2).mean() + self.sizes.pad30 * padded**2
-            counts[code] = self.shares[name] / mean
-            per_second += counts[code] * cost
-            square += counts[code] * max(second - cost**2, 0.0)
-        # A bin's last group is half empty in the mean, by a uniform deviate of variance 1/12.
-        waste = len(self.edges) / 2 + _DEVIATIONS * math.sqrt(len(self.edges) / 12)
-        room = max(self._groups - waste, self._groups / 2) * self.sizes.in_a_row
-        # seconds * per_second + deviations * sqrt(seconds * square) = room, solved for seconds
-        b = _DEVIATIONS * math.sqrt(square)
-        root = (-b + math.sqrt(b * b + 4 * per_second * room)) / (2 * per_second)
-        # A clip a micro-batch at least, also where a run is a few steps and each stretch is rounded down.
-        least = (self._groups * self.sizes.in_a_row + len(counts)) / sum(counts.values())
-        return {code: count * max(root**2, least) for code, count in counts.items()}
+    def _clips_per_round(self) -> dict[int, float]:
+        """The number of clips per round of each dataset (by its code), such that they fit with their padding.
 
-    def _stretch(self, code: int, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return units and visits of the `number`-th stretch of a dataset's stream."""
-        a_round = self._draws_a_round[code]
-        positions = np.arange(math.floor(number * a_round), math.floor((number + 1) * a_round))
+        A clip costs one micro-batch divided by the number of clips of its bin that fit into one. The cost of a round
+        with s seconds of audio has the mean s * mean_cost and the standard deviation sqrt(s * cost_variance). The
+        largest s is chosen for which mean plus `_DEVIATIONS` deviations fill the usable micro-batches.
+
+        Example: one dataset whose clips last 5 s, of which 4 fit into a micro-batch, gives 0.2 clips per second of
+        audio, mean_cost 0.2 / 4 = 0.05 and cost_variance 0. With 100 usable micro-batches, s is 100 / 0.05 = 2,000
+        seconds: 400 clips per round.
+        """
+        mean_cost, cost_variance = 0.0, 0.0  # of a second of audio, in micro-batches
+        clips_per_second = {}
+        for name, code in zip(self.shares, self._codes, strict=True):
+            units = np.arange(self.units.first[code], self.units.first[code + 1])
+            mean_seconds = float(self.units.seconds[units].mean(dtype=np.float64))
+            clip_cost, clip_variance = self._cost_of_a_clip(units)
+            clips_per_second[code] = self.shares[name] / mean_seconds
+            mean_cost += clips_per_second[code] * clip_cost
+            cost_variance += clips_per_second[code] * clip_variance
+        seconds = self._seconds_that_fit(mean_cost, cost_variance)
+        # At least one clip per micro-batch, even if a run is a few steps and each segment is rounded down.
+        least = (self._groups * self.sizes.group + len(clips_per_second)) / sum(clips_per_second.values())
+        return {code: rate * max(seconds, least) for code, rate in clips_per_second.items()}
+
+    def _cost_of_a_clip(self, units: np.ndarray) -> tuple[float, float]:
+        """Return mean and variance of the part of a micro-batch that a clip of `units` takes."""
+        pad30 = self.sizes.pad30
+        padded = 1 / math.floor(self.sizes.micro_batch_s / LONGEST_S) if pad30 else 0.0
+        plain = 1 / self._fits[self._bins(units, np.zeros(len(units), bool))]
+        mean = (1 - pad30) * plain.mean() + pad30 * padded
+        mean_of_squares = (1 - pad30) * (plain**2).mean() + pad30 * padded**2
+        return mean, max(mean_of_squares - mean**2, 0.0)
+
+    def _seconds_that_fit(self, mean_cost: float, cost_variance: float) -> float:
+        """Solve `seconds * mean_cost + deviations * sqrt(seconds * cost_variance) = usable_micro_batches`."""
+        # The last group of each bin is half empty on average; the empty part is uniform, with variance 1/12.
+        unusable_groups = len(self.edges) / 2 + _DEVIATIONS * math.sqrt(len(self.edges) / 12)
+        usable_micro_batches = max(self._groups - unusable_groups, self._groups / 2) * self.sizes.group
+        # A quadratic equation in the square root of the seconds.
+        slack = _DEVIATIONS * math.sqrt(cost_variance)
+        root = (-slack + math.sqrt(slack * slack + 4 * mean_cost * usable_micro_batches)) / (2 * mean_cost)
+        return root**2
+
+    def _segment(self, code: int, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return units and visits of the `number`-th segment of a dataset's stream."""
+        count = self._clips_per_round[code]
+        positions = np.arange(math.floor(number * count), math.floor((number + 1) * count))
         start, size = int(self.units.first[code]), int(self.units.first[code + 1] - self.units.first[code])
         visits = positions // size
         units = np.empty(len(positions), np.int64)
         for visit in np.unique(visits):
-            seen = visits == visit
+            of_visit = visits == visit
             seed = seed_of(self.seed, "order", self.units.names[code], visit)
-            units[seen] = start + permuted(positions[seen] % size, size, seed)
+            units[of_visit] = start + permuted(positions[of_visit] % size, size, seed)
         return units, visits
 
     def _round(self, number: int) -> _Round:
@@ -180,35 +201,35 @@ class Planner:
         return self._cached[1]
 
     def _planned(self, number: int) -> _Round:
-        found = [self._stretch(code, number) for code in self._codes]
-        units, visits = (np.concatenate([pair[side] for pair in found]) for side in (0, 1))
+        segments = [self._segment(code, number) for code in self._codes]
+        units, visits = (np.concatenate(arrays) for arrays in zip(*segments, strict=True))
         keys = mixed(units * 1_000_003 + visits, seed_of(self.seed, "pad30"))
         pad30 = keys < np.uint64(int(self.sizes.pad30 * (2**64 - 1)))
         bins = self._bins(units, pad30)
         order = np.lexsort((mixed(np.arange(len(units)), seed_of(self.seed, "within", number)), bins))
         parts, dropped = self._micro_batch_sizes(np.bincount(bins, minlength=len(self.edges)))
-        kept, ends = _in_groups(parts, order, self.sizes.in_a_row, seed_of(self.seed, "groups", number))
-        return _Round(units[kept], visits[kept], pad30[kept], ends, dropped)
+        chosen, ends = _in_groups(parts, order, self.sizes.group, seed_of(self.seed, "groups", number))
+        return _Round(units[chosen], visits[chosen], pad30[chosen], ends, dropped)
 
     def _micro_batch_sizes(self, counts: np.ndarray) -> tuple[list[_Part], int]:
-        """Return how many clips each micro-batch of a bin holds, so that all groups are full; and how many are left.
+        """Return the number of clips per micro-batch of each bin, for all groups, and the number of clips left over.
 
-        A bin with fewer clips than a group has micro-batches is joined with the next longer one.
+        A bin with fewer clips than a group has micro-batches is merged with the next longer one.
         """
-        row = self.sizes.in_a_row
+        row = self.sizes.group
         bins = _joined(counts, self._fits, row, self._groups)
         if not bins:
-            raise DataError(f"{counts.sum()} clips a round do not fill {row} micro-batches", remedy="add data")
+            raise DataError(f"{counts.sum()} clips per round do not fill {row} micro-batches", remedy="add data")
         starts = np.cumsum([0, *(count for count, _ in bins[:-1])])
         groups = [-(-count // (fits * row)) for count, fits in bins]
         while sum(groups) < self._groups:
-            able = [i for i, (count, _) in enumerate(bins) if (groups[i] + 1) * row <= count]
-            if not able:
+            extensible = [i for i, (count, _) in enumerate(bins) if (groups[i] + 1) * row <= count]
+            if not extensible:
                 raise DataError(
-                    f"{counts.sum()} clips a round do not fill {self._groups * row} micro-batches",
+                    f"{counts.sum()} clips per round do not fill {self._groups * row} micro-batches",
                     remedy="make batches smaller or micro-batches larger",
                 )
-            fullest = max(able, key=lambda i: (bins[i][0] / (groups[i] * bins[i][1]), -i))
+            fullest = max(extensible, key=lambda i: (bins[i][0] / (groups[i] * bins[i][1]), -i))
             groups[fullest] += 1
         dropped = 0
         while sum(groups) > self._groups:
@@ -224,25 +245,25 @@ class Planner:
         return [_Part(int(start), lengths) for start, lengths in zip(starts, parts, strict=True)], dropped
 
     def draws(self, step: int) -> list[list[Draw]]:
-        """Return the micro-batches of a global step, the same in every world."""
+        """Return the micro-batches of a global step, independent of the number of ranks."""
         if not 0 <= step < self.steps:
-            raise UsageError(f"step {step} is not one of the plan's {self.steps}")
+            raise UsageError(f"step {step} is outside the plan of {self.steps} steps")
         number, index = divmod(step, self.round_steps)
         plan, count = self._round(number), self.sizes.micro_batches
-        found = []
+        micro_batches = []
         for micro in range(index * count, (index + 1) * count):
             part = slice(int(plan.ends[micro - 1]) if micro else 0, int(plan.ends[micro]))
             values = zip(plan.unit[part].tolist(), plan.visit[part].tolist(), plan.pad30[part].tolist(), strict=True)
-            found.append([Draw(*value) for value in values])
-        return found
+            micro_batches.append([Draw(*value) for value in values])
+        return micro_batches
 
     def questions(self, draw: Draw) -> list[int]:
-        """Return the rows that are asked about a drawn clip."""
+        """Return the rows whose questions are asked about a drawn clip."""
         offset = pick(2**31, self.seed, "first question", draw.unit)
         return self.units.questions(draw.unit, draw.visit, self.sizes.questions, offset)
 
     def stand_ins(self, draw: Draw) -> Iterator[int]:
-        """Return the units that may stand in for an unreadable one: the next of its dataset, no longer than its bin."""
+        """Yield units that can replace an unreadable one: the next ones of its dataset that fit its bin."""
         code = int(self.units.dataset[draw.unit])
         first, last = int(self.units.first[code]), int(self.units.first[code + 1])
         edge = self.edges[self._bins(np.array([draw.unit]), np.array([draw.pad30]))[0]]
@@ -252,7 +273,7 @@ class Planner:
                 yield unit
 
     def realised(self, steps: int | None = None) -> dict[str, float]:
-        """Return the audio-seconds of each dataset in the first `steps` steps, as planned; all steps by default."""
+        """Return the planned audio-seconds of each dataset in the first `steps` steps, by default in all."""
         last = self.steps if steps is None else min(steps, self.steps)
         sums = np.zeros(len(self.units.names))
         for number in range(-(-last // self.round_steps)):
@@ -266,7 +287,7 @@ class Planner:
 
 
 def _joined(counts: np.ndarray, fits: np.ndarray, least: int, most: int) -> list[tuple[int, int]]:
-    """Return `(clips, clips a micro-batch)` of `most` bins, those of fewer than `least` joined to longer ones."""
+    """Merge bins of fewer than `least` clips into longer ones: `(clips, clips per micro-batch)` of at most `most`."""
     bins: list[tuple[int, int]] = []
     carried = 0
     for count, fit in zip(counts.tolist(), fits.tolist(), strict=True):
@@ -286,12 +307,12 @@ def _joined(counts: np.ndarray, fits: np.ndarray, least: int, most: int) -> list
 
 
 def _split(count: int, parts: int) -> np.ndarray:
-    """Return `count` split into `parts` that differ by one at most."""
+    """Split `count` into `parts` numbers that differ by one at most."""
     return np.full(parts, count // parts) + (np.arange(parts) < count % parts)
 
 
 def _in_groups(parts: list[_Part], order: np.ndarray, row: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the draws in the order of shuffled groups of `row` micro-batches, and where each micro-batch ends."""
+    """Return the draws ordered by shuffled groups of `row` micro-batches, and the end of each micro-batch."""
     lengths = np.concatenate([part.lengths for part in parts])
     starts = np.concatenate([part.start + np.cumsum(part.lengths) - part.lengths for part in parts])
     groups = np.argsort(mixed(np.arange(len(lengths) // row), seed), kind="stable")

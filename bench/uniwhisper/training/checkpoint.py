@@ -1,4 +1,4 @@
-"""Checkpoints that resume exactly: written beside and renamed, loaded strictly, the last few kept.
+"""Checkpoints for exact resuming: written atomically, loaded strictly, the last few kept.
 
 `step-0000100/` holds `model.safetensors` (fp32: encoder.*, adapter.*, lm.*), `optimizer.pt`, `trainer.json` and
 `encoder/`, the folder that uwbench loads, with averaged weights also `encoder-ema/`. No random state is kept: nothing
@@ -30,9 +30,9 @@ _FREE = {f"run.{name}" for name in ("workers", "save_every", "keep", "log_every"
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a run stands: steps done, steps skipped for gradients that were not finite, audio heard in seconds.
+    """A run's progress: steps completed, steps skipped for non-finite gradients, seconds of audio used.
 
-    `data_digest` is the identity of rows and mixture: a run goes on with the same data only.
+    `data_digest` identifies rows and mixture: a run resumes only on the same data.
     """
 
     step: int = 0
@@ -51,7 +51,7 @@ def save(
     encoder: Any,
     averaged: dict[str, torch.Tensor] | None = None,
 ) -> Path:
-    """Write a checkpoint and return its folder; what was there before stays until it is complete.
+    """Write a checkpoint atomically and return its folder.
 
     `model_state` has tied tensors once; `averaged` is the state of the encoder of averaged weights.
     """
@@ -93,11 +93,11 @@ def checkpoints(output: Path) -> list[Path]:
 
 
 def read_progress(folder: Path, config: Config | None = None) -> Progress:
-    """Return where a checkpoint stands; with `config`, raise InputError naming what differs if it is of another."""
+    """Return a checkpoint's progress; with `config`, raise InputError naming any difference from its configuration."""
     record = read_record(folder)
-    if config is not None and (found := _differences(record, config, folder)):
+    if config is not None and (changed := _differences(record, config, folder)):
         raise InputError(
-            f"is of another configuration: {'; '.join(found)}",
+            f"is of another configuration: {'; '.join(changed)}",
             where=folder,
             remedy="give the same one or another --output folder",
         )
@@ -108,24 +108,24 @@ def read_progress(folder: Path, config: Config | None = None) -> Progress:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """Return what `trainer.json` says; raise InputError if it cannot be read."""
+    """Read `trainer.json`; raise InputError if that fails."""
     try:
-        found = json.loads((folder / "trainer.json").read_text(encoding="utf-8"))
+        record = json.loads((folder / "trainer.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"is no checkpoint ({error})", where=folder) from error
-    if not isinstance(found, dict) or not {"progress", "config"} <= set(found):
+    if not isinstance(record, dict) or not {"progress", "config"} <= set(record):
         raise InputError("is no checkpoint: trainer.json is not of its form", where=folder)
-    return found
+    return record
 
 
 def load_weights(model: nn.Module, folder: Path) -> None:
     """Fill a model from a checkpoint; raise InputError if a tensor is missing, unknown or of another shape."""
     state = _load_tensors(folder / "model.safetensors")
-    own = own_state(model)
-    if {k: v.shape for k, v in state.items()} != {k: v.shape for k, v in own.items()}:
-        different = sorted(set(state) ^ set(own)) or [k for k in own if own[k].shape != state[k].shape]
+    expected = own_state(model)
+    if {k: v.shape for k, v in state.items()} != {k: v.shape for k, v in expected.items()}:
+        different = sorted(set(state) ^ set(expected)) or [k for k in expected if expected[k].shape != state[k].shape]
         raise InputError(f"does not fit the model: {', '.join(different[:5])}", where=folder)
-    model.load_state_dict(state, strict=False)  # strictness is above: tied tensors are stored once
+    model.load_state_dict(state, strict=False)  # checked above; tied tensors are stored once
 
 
 def load_optimiser(folder: Path) -> dict[str, Any]:
@@ -144,7 +144,7 @@ def encoder_state(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def load_average(folder: Path) -> dict[str, torch.Tensor] | None:
-    """Return the averaged encoder of a checkpoint; None where it has none."""
+    """Return a checkpoint's averaged encoder, or None."""
     path = folder / "encoder-ema" / "model.safetensors"
     return _load_tensors(path) if path.is_file() else None
 
@@ -166,7 +166,7 @@ def _damaged(path: Path, error: Exception) -> InputError:
 
 
 def _differences(record: dict[str, Any], config: Config, folder: Path) -> list[str]:
-    """Return where a checkpoint's configuration differs in what a run's result depends on.
+    """Return the differences of a checkpoint's configuration that a run's result depends on.
 
     Not in the workers, nor in how often a run saves, logs or looks. A key that is newer than the checkpoint had its
     default's effect then.

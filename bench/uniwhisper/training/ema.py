@@ -14,7 +14,7 @@ from uniwhisper.training.parallel import whole
 class Average:
     """The exponential average of a module's weights, `mean = decay * mean + (1 - decay) * weight` after each step.
 
-    It begins with the weights that the joint stage begins with, or with those of a checkpoint (`state`). Sharded
+    It starts from the weights at the start of the joint stage, or from a checkpoint's averages (`state`). Sharded
     parameters have sharded averages.
     """
 
@@ -29,7 +29,7 @@ class Average:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the weights after a step."""
+        """Update the averages after a step."""
         for name, parameter in self._module.named_parameters():
             self._means[name].lerp_(parameter.detach(), 1 - self._decay)
 

@@ -1,4 +1,4 @@
-"""What a run says while it runs: a line on the terminal, `log.jsonl`, and TensorBoard where that is installed."""
+"""The training log: lines on the terminal, `log.jsonl`, and TensorBoard if installed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Sums = dict[str, tuple[float, int]]  # of losses and their tokens, by name
 
 @dataclass
 class Tally:
-    """Sums since the last line, of one rank or of all."""
+    """Sums since the last log line, of one rank or of all."""
 
     loss: float = 0.0
     weight: float = 0.0
@@ -38,12 +38,12 @@ class Tally:
     done_flops: float = 0.0
 
     def add(self, batch: Batch, losses: Any, config: Config, stage: Stage) -> None:
-        """Take in a micro-batch and the losses of its answer tokens."""
-        seen = losses.detach().float()
-        self.loss += float((seen * batch.weights).sum())
+        """Add a micro-batch and the losses of its answer tokens."""
+        losses = losses.detach().float()
+        self.loss += float((losses * batch.weights).sum())
         self.weight += float(batch.weights.sum())
         lengths = batch.is_answer.sum(dim=1).tolist()
-        parts = [float(part.sum()) for part in seen.split(lengths)]
+        parts = [float(part.sum()) for part in losses.split(lengths)]
         for sums, names in ((self.tasks, batch.tasks), (self.domains, batch.domains)):
             for name, part, tokens in zip(names, parts, lengths, strict=True):
                 _count(sums, name, part, tokens)
@@ -77,7 +77,7 @@ def _count(sums: Sums, name: str, part: float, tokens: int) -> None:
 
 
 def useful_flops(batch: Batch, config: Config, stage: Stage) -> float:
-    """Return a micro-batch's FLOPs without padding: each clip once through the encoder, each row through the rest."""
+    """Return a micro-batch's FLOPs without padding: each clip through the encoder, each row through the rest."""
     frames = [samples / FRAME for samples in batch.samples]
     audio = sum(audio_flops(config, heard, stage) for heard in frames)
     return audio + sum(
@@ -86,7 +86,7 @@ def useful_flops(batch: Batch, config: Config, stage: Stage) -> float:
 
 
 def done_flops(batch: Batch, config: Config, stage: Stage) -> float:
-    """Return the FLOPs that are done: every clip and row as long as the longest, and what is computed again."""
+    """Return the FLOPs actually computed, including padding and recomputation."""
     again = config.run.checkpointing
     frames = batch.mel.shape[2] / 2
     audio = batch.mel.shape[0] * audio_flops(config, frames, stage, again=again)
@@ -116,7 +116,7 @@ def _rows(batch: Batch) -> list[tuple[int, int, int]]:
 
 
 def peak_gb(device: str) -> float:
-    """Return the most memory that this process has held: of the GPU, or of the machine where there is none."""
+    """Return this process's peak memory: on the GPU, or in RAM without one."""
     if device.startswith("cuda"):
         import torch
 
@@ -126,7 +126,7 @@ def peak_gb(device: str) -> float:
 
 
 class Log:
-    """Writes the lines of rank 0; other ranks' logs are silent."""
+    """Writes log lines on rank 0; does nothing on other ranks."""
 
     def __init__(self, output: Path, config: Config, *, enabled: bool, world: int) -> None:
         self._config = config
@@ -155,7 +155,7 @@ class Log:
         skipped: int,
         device: str,
     ) -> None:
-        """Write one line for the steps since the last; `tally` is of all ranks, the wait for data is rank 0's."""
+        """Write one line for the steps since the last one; `tally` is of all ranks, the wait for data of rank 0."""
         now = time.monotonic()
         took = max(now - self._since, 1e-9)
         peak = self._config.hardware.peak_tflops * 1e12 * self._world
@@ -188,17 +188,17 @@ class Log:
             f"{replaced}",
         )
 
-    def look(self, step: int, found: Mapping[str, Any]) -> None:
-        """Write a line of what the monitor found; the time it took is not the training's."""
+    def look(self, step: int, scores: Mapping[str, Any]) -> None:
+        """Write the monitor's scores; its time does not count as training."""
         self._since = time.monotonic()
         self._waited = 0.0
         parts = [
             f"{name} {', '.join(f'{k} {v:.2f}' for k, v in value.items())}"
-            for name, value in found.items()
+            for name, value in scores.items()
             if isinstance(value, dict)
         ]
-        plain = [f"{name} {value:.4f}" for name, value in found.items() if isinstance(value, float)]
-        self._say({"step": step, "monitor": dict(found)}, f"step {step:>7} monitor  {'  '.join([*parts, *plain])}")
+        plain = [f"{name} {value:.4f}" for name, value in scores.items() if isinstance(value, float)]
+        self._say({"step": step, "monitor": dict(scores)}, f"step {step:>7} monitor  {'  '.join([*parts, *plain])}")
 
     def _say(self, line: dict[str, Any], text: str) -> None:
         if self._file is None:
@@ -211,7 +211,7 @@ class Log:
                 self._board.add_scalar(name, value, line["step"])
 
     def close(self) -> None:
-        """Finish the files."""
+        """Close the files."""
         if self._file is not None:
             self._file.close()
         if self._board is not None:
@@ -219,7 +219,7 @@ class Log:
 
 
 def _scalars(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, float]]:
-    """Yield the numbers of a nested record under their path."""
+    """Yield the numbers of a nested record with their paths."""
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from _scalars(value, f"{prefix}{name}/")

@@ -1,7 +1,7 @@
-"""A look at a model during training: held-out answers, a quick probe of its encoder, how far that moved.
+"""Monitor a model during training: held-out answers, a quick probe of its encoder, and the encoder's drift.
 
-Everything is a function of the weights: fixed clips, greedy answers, no generator; nothing of the training's state is
-touched. Every rank looks, as a sharded model needs all of them.
+Everything is a function of the weights: fixed clips, greedy answers, no random generator. The training state is not
+touched. Every rank takes part, because a sharded model needs all of them.
 """
 
 from __future__ import annotations
@@ -22,38 +22,38 @@ from uniwhisper.model.tokens import open_text
 from uniwhisper.sampling.clips import WHOLE_TASKS
 from uniwhisper.sampling.held_out import HeldOut
 
-_AT_ONCE = 8  # clips
-_FIXED = 8  # clips whose features are compared with the original encoder's
+_BATCH = 8  # clips
+_N_DRIFT = 8  # clips whose features are compared with the original encoder's
 
 
 class Monitor:
-    """Looks at a model with held-out clips; the original encoder's features of the first ones are kept."""
+    """Evaluates a model on held-out clips; keeps the original encoder's features of the first ones."""
 
     def __init__(self, config: Config, held_out: HeldOut, device: str) -> None:
         self._config, self._held_out, self._text = config, held_out, open_text(config)
-        fixed = sorted(held_out.examples, key=lambda example: example.domain != "speech")[:_FIXED]
+        fixed = sorted(held_out.examples, key=lambda example: example.domain != "speech")[:_N_DRIFT]
         self._mel = log_mel([example.audio for example in fixed], config.encoder.mels).to(device)
         original = AudioModel(load_encoder(config)).to(device).eval()
         with torch.no_grad():
             self._original = original.encode(self._mel).float()
 
     def look(self, model: AudioModel) -> dict[str, Any]:
-        """Return what is found: `exact` or `wer` a task, `knn` a task, and `cosine` to the original features."""
+        """Return `exact` or `wer` per task, `knn` per task, and `cosine` to the original features."""
         was_training = model.training
         model.eval()
         with torch.no_grad():
-            found = self._answers(model) | {"knn": self._probe(model), "cosine": self._cosine(model)}
+            scores = self._answers(model) | {"knn": self._probe(model), "cosine": self._cosine(model)}
         model.train(was_training)
-        return found
+        return scores
 
     def _answers(self, model: AudioModel) -> dict[str, dict[str, float]]:
         import jiwer
 
         config, examples = self._config, self._held_out.examples
-        said: list[str] = []
-        for start in range(0, len(examples), _AT_ONCE):
-            part = examples[start : start + _AT_ONCE]
-            said += answer(
+        answers: list[str] = []
+        for start in range(0, len(examples), _BATCH):
+            part = examples[start : start + _BATCH]
+            answers += answer(
                 model,
                 self._text,
                 [example.audio for example in part],
@@ -63,33 +63,33 @@ class Monitor:
                 longest=max(len(self._text.encode(example.questions[0].answer)) for example in part) + 1,
             )
         pairs: dict[str, list[tuple[str, str]]] = defaultdict(list)
-        for question, text in zip(self._held_out.questions, said, strict=True):
+        for question, text in zip(self._held_out.questions, answers, strict=True):
             pairs[question.task].append((question.answer, text))
-        found: dict[str, dict[str, float]] = {"exact": {}, "wer": {}}
+        scores: dict[str, dict[str, float]] = {"exact": {}, "wer": {}}
         for task, both in sorted(pairs.items()):
             if task in WHOLE_TASKS:
-                wanted, heard_as = (list(side) for side in zip(*both, strict=True))
-                found["wer"][task] = float(jiwer.wer(wanted, heard_as))
+                expected, transcripts = (list(side) for side in zip(*both, strict=True))
+                scores["wer"][task] = float(jiwer.wer(expected, transcripts))
             else:
-                found["exact"][task] = sum(wanted == text for wanted, text in both) / len(both)
-        return found
+                scores["exact"][task] = sum(expected == text for expected, text in both) / len(both)
+        return scores
 
     def _probe(self, model: AudioModel) -> dict[str, float]:
-        """Return how often a clip's nearest other clip of its dataset has its answer, by the cosine of mean frames."""
+        """Return per task the share of clips whose nearest clip, by cosine of mean frames, has the same answer."""
         pooled = torch.cat([self._pooled(model, part) for part in _parts(self._held_out.examples)])
         groups: dict[tuple[str, str], list[int]] = defaultdict(list)
         for index, example in enumerate(self._held_out.examples):
             if example.questions[0].task not in WHOLE_TASKS:
                 groups[example.dataset, example.questions[0].task].append(index)
-        found = {}
-        for (dataset, task), own in sorted(groups.items()):
-            answers = [self._held_out.questions[index].answer for index in own]
+        shares = {}
+        for (dataset, task), members in sorted(groups.items()):
+            answers = [self._held_out.questions[index].answer for index in members]
             if len(set(answers)) < 2 or len(set(answers)) == len(answers):
-                continue  # nothing to tell apart, or no two alike
-            vectors = torch.nn.functional.normalize(pooled[own] - pooled[own].mean(dim=0), dim=1)
+                continue  # all answers equal, or all different
+            vectors = torch.nn.functional.normalize(pooled[members] - pooled[members].mean(dim=0), dim=1)
             near = (vectors @ vectors.T).fill_diagonal_(-2).argmax(dim=1).tolist()
-            found[f"{dataset}:{task}"] = sum(answers[i] == answers[j] for i, j in enumerate(near)) / len(own)
-        return found
+            shares[f"{dataset}:{task}"] = sum(answers[i] == answers[j] for i, j in enumerate(near)) / len(members)
+        return shares
 
     def _pooled(self, model: AudioModel, examples: Sequence[Example]) -> torch.Tensor:
         mel = log_mel([example.audio for example in examples], self._config.encoder.mels).to(self._mel.device)
@@ -103,4 +103,4 @@ class Monitor:
 
 
 def _parts(examples: Sequence[Example]) -> list[Sequence[Example]]:
-    return [examples[start : start + _AT_ONCE] for start in range(0, len(examples), _AT_ONCE)]
+    return [examples[start : start + _BATCH] for start in range(0, len(examples), _BATCH)]

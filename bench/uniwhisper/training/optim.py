@@ -13,9 +13,9 @@ from uniwhisper.model.model import AudioModel
 
 
 def make_optimiser(model: AudioModel, config: Config, stage: Stage) -> torch.optim.AdamW:
-    """Return AdamW over what learns in `stage`; each group carries its `peak` rate and its part's name.
+    """Return AdamW for the parameters that learn in `stage`; each group has its `peak` rate and its part's name.
 
-    Matrices decay; biases, norms, embeddings and the learned marks do not.
+    Weight decay applies to matrices, not to biases, norms, embeddings and the learned marks.
     """
     groups: dict[tuple[str, float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -26,15 +26,15 @@ def make_optimiser(model: AudioModel, config: Config, stage: Stage) -> torch.opt
         groups.setdefault((part, peak, decays), []).append(parameter)
     settings = config.optimiser
     listed = [
-        {"params": found, "part": part, "peak": peak, "weight_decay": settings.weight_decay if decays else 0.0}
-        for (part, peak, decays), found in groups.items()
+        {"params": parameters, "part": part, "peak": peak, "weight_decay": settings.weight_decay if decays else 0.0}
+        for (part, peak, decays), parameters in groups.items()
     ]
     return torch.optim.AdamW(listed, lr=0.0, betas=settings.betas, eps=settings.eps)
 
 
 def _peak(name: str, config: Config, stage: Stage) -> float:
     if stage == "bridge" and not (config.lm.kind == "whisper" and name.startswith("lm.")):
-        return config.stages.bridge_lr  # of what is new; Whisper's own decoder keeps its rate
+        return config.stages.bridge_lr  # the rate of new parts; Whisper's own decoder keeps its rate
     if name.startswith("adapter."):
         return config.adapter.lr
     if name.startswith("lm."):
@@ -67,13 +67,13 @@ def set_rates(optimiser: torch.optim.Optimizer, share: float) -> None:
 
 
 def gradient_norm(model: nn.Module) -> torch.Tensor:
-    """Return the norm over all gradients, the same on every rank also where they are sharded."""
+    """Return the norm of all gradients, the same on every rank even if they are sharded."""
     norm: Any = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
     return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
 
 
 def part_norms(model: nn.Module) -> dict[str, float]:
-    """Return the norm of the gradients of encoder, adapter and lm; of parts that learn only."""
+    """Return the gradient norms of encoder, adapter and lm, of those that learn."""
     parts = {name: gradient_norm(part) for name, part in model.named_children()}
     learns = {name for name, part in model.named_children() if any(p.grad is not None for p in part.parameters())}
     return {name: float(norm) for name, norm in parts.items() if name in learns}

@@ -1,4 +1,4 @@
-"""Many processes or one: joining them, wrapping the model, gathering its state."""
+"""Data and sharded parallelism: join processes, wrap the model, gather its state."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from uniwhisper.model.model import AudioModel, UniWhisper, own_state
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """This process among those of a run."""
+    """This process's place among those of a run."""
 
     rank: int
     size: int
@@ -26,7 +26,7 @@ class World:
     @staticmethod
     @contextmanager
     def joined() -> Iterator[World]:
-        """Join the processes that torchrun or accelerate started, by their environment; alone without one."""
+        """Join the processes that torchrun or accelerate started, if the environment names any."""
         cuda = torch.cuda.is_available()
         if "RANK" not in os.environ:
             yield World(0, 1, "cuda:0" if cuda else "cpu")
@@ -53,16 +53,16 @@ class World:
         return tensor.item()
 
     def any(self, value: bool) -> bool:
-        """Return whether it is so on any rank."""
+        """Return True if the value is true on any rank."""
         return self.sum(float(value)) > 0
 
     def gather(self, value: Any) -> list[Any]:
         """Return every rank's value, in the order of ranks."""
         if self.size == 1:
             return [value]
-        found: list[Any] = [None] * self.size
-        torch.distributed.all_gather_object(found, value)
-        return found
+        values: list[Any] = [None] * self.size
+        torch.distributed.all_gather_object(values, value)
+        return values
 
     def wait(self) -> None:
         """Wait for every rank."""
@@ -80,7 +80,7 @@ class World:
         return nullcontext()
 
     def optimiser_state(self, model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
-        """Return the whole optimiser's state; where it is sharded, by parameter name on the CPU of rank 0."""
+        """Return the full optimiser state; of a sharded model, by parameter name on the CPU of rank 0."""
         if not _is_sharded(model):
             return optimiser.state_dict()
         from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
@@ -90,7 +90,7 @@ class World:
         )
 
     def load_optimiser(self, model: nn.Module, optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-        """Fill an optimiser from a whole state, each rank its own shards."""
+        """Fill an optimiser from a full state, each rank its own shards."""
         if not _is_sharded(model):
             optimiser.load_state_dict(state)
             return
@@ -108,7 +108,7 @@ def _is_sharded(model: nn.Module) -> bool:
 
 
 def wrap(model: AudioModel, config: Config, world: World) -> Any:
-    """Return what is called for a forward: the model, under DDP where there are many, or sharded in place."""
+    """Return the module to call: the model, wrapped in DDP or sharded in place if there are several processes."""
     if not world.many:
         return model
     if config.run.parallel == "ddp":
@@ -118,7 +118,7 @@ def wrap(model: AudioModel, config: Config, world: World) -> Any:
     for layer in _layers(model):
         fully_shard(layer)
     sharded = fully_shard(model)
-    for name in ("encode", "logits"):  # called on their own by greedy answers
+    for name in ("encode", "logits"):  # called separately to generate answers
         register_fsdp_forward_method(model, name)
     return sharded
 
@@ -129,12 +129,12 @@ def _layers(model: AudioModel) -> list[nn.Module]:
 
 
 def full_state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Return the model's whole state, tied parameters once; every rank must call."""
+    """Return the model's full state, tied parameters once; every rank must call."""
     return {name: whole(value) for name, value in own_state(model).items()}
 
 
 def whole(value: Any) -> torch.Tensor:
-    """Return a tensor that may be sharded in full; every rank must call."""
+    """Return a possibly sharded tensor in full; every rank must call."""
     return value.full_tensor() if hasattr(value, "full_tensor") else value
 
 

@@ -1,7 +1,7 @@
 """The training loop: two stages, accumulation, data or sharded parallelism, exact resume.
 
-Every rank runs `train`; `torchrun` or `accelerate launch` start them. A step is a pure function of its number and the
-state before it: no generator is drawn from, so 20 steps are 10 steps, a kill, and 10 steps.
+Every rank runs `train`, started by `torchrun` or `accelerate launch`. A step is a pure function of its number and the
+previous state and uses no random generator, so 10 steps, a kill and 10 more steps equal 20 steps.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ _MOST_SKIPPED = 20  # in a row: the run has diverged
 
 @dataclass(frozen=True)
 class StepData(torch.utils.data.Dataset["list[Batch] | UwbenchError"]):
-    """One rank's micro-batches by global step; made in the trainer or in its workers, with the same result.
+    """One rank's micro-batches by global step, the same whether made in the trainer or in its workers.
 
-    An error is given back, not raised: a worker would turn it into the text of a traceback.
+    Errors are returned, not raised: a worker would turn them into the text of a traceback.
     """
 
     batches: Batches
@@ -50,8 +50,8 @@ class StepData(torch.utils.data.Dataset["list[Batch] | UwbenchError"]):
 
     def __getitem__(self, step: int) -> list[Batch] | UwbenchError:
         try:
-            found = self.batches.micro_batches(step, self.rank, self.world)
-            return [self.collate(examples) for examples in found]
+            micro_batches = self.batches.micro_batches(step, self.rank, self.world)
+            return [self.collate(examples) for examples in micro_batches]
         except UwbenchError as error:
             return error
 
@@ -76,10 +76,10 @@ def train(
 ) -> Result:
     """Train to the end of the joint stage, or to step `until`, from the newest checkpoint in `output` if there is one.
 
-    On SIGTERM the step is finished and saved. Steps whose gradient is not finite are skipped and counted; twenty in a
-    row raise UwbenchError. `training_data` (`{dataset, split, licence}` each) goes into the exported encoder;
-    `data_digest` is the identity of what `batches` draws from: InputError where a checkpoint is of other data.
-    With `held_out` clips the model is looked at every `monitor_every` steps.
+    On SIGTERM the step is finished and saved. Steps with non-finite gradients are skipped and counted; twenty in a row
+    raise UwbenchError. `training_data` (`{dataset, split, licence}` each) goes into the exported encoder;
+    `data_digest` is the identity of what `batches` draws from: InputError if a checkpoint is of other data.
+    With `held_out` clips the model is monitored every `monitor_every` steps.
     """
     output.mkdir(parents=True, exist_ok=True)
     last = config.stages.bridge + config.stages.joint
@@ -100,7 +100,7 @@ def train(
 
 
 class _Run:
-    """The state that steps change: weights, optimiser, progress."""
+    """The state of a run: weights, optimiser, progress."""
 
     def __init__(
         self,
@@ -112,10 +112,10 @@ class _Run:
         held_out: HeldOut | None,
     ) -> None:
         self.config, self.output, self.world = config, output, world
-        found = checkpoint.checkpoints(output)
+        folders = checkpoint.checkpoints(output)
         self.progress = start
         self.model: AudioModel = build_model(config)
-        self._resume: Path | None = found[-1] if found else None
+        self._resume: Path | None = folders[-1] if folders else None
         if self._resume is not None:
             self.progress = checkpoint.read_progress(self._resume, config)
             if self.progress.data_digest != start.data_digest:
@@ -143,18 +143,18 @@ class _Run:
         self._monitor = Monitor(config, held_out, world.device) if looks and held_out else None
 
     def steps(self, last: int, log: Log, stopping: threading.Event) -> Result:
-        """Run to step `last` and return what came out."""
+        """Run to step `last` and return the result."""
         tally, saved = Tally(), self._resume
         loader = iter(self._loader(last))
         while self.progress.step < last and not self.world.any(stopping.is_set()):
             self._enter_stage()
             before = time.monotonic()
-            given = next(loader)
-            if isinstance(given, UwbenchError):
-                raise given
-            found = [batch.to(self.world.device) for batch in given]
+            loaded = next(loader)
+            if isinstance(loaded, UwbenchError):
+                raise loaded
+            batches = [batch.to(self.world.device) for batch in loaded]
             log.waited(time.monotonic() - before)
-            norm = self._step(found, tally, last)
+            norm = self._step(batches, tally, last)
             step = self.progress.step
             if step % self.config.run.log_every == 0 or step == last:
                 rates = [group["lr"] for group in self.optimiser.param_groups]
@@ -178,7 +178,7 @@ class _Run:
             batch_size=None,
             sampler=range(self.progress.step, last),
             num_workers=self.config.run.workers,
-            generator=torch.Generator(),  # its own: a loader draws a seed
+            generator=torch.Generator(),  # of its own: a loader draws a seed
         )
 
     def _enter_stage(self) -> None:
@@ -186,7 +186,7 @@ class _Run:
         if stage == self._stage:
             return
         if self._wrapped is not None and self.config.run.parallel == "fsdp2":
-            # Sharding has been set up for the parameters that learnt: build again from the whole.
+            # Sharding was set up for the parameters of the last stage: rebuild from the full state.
             state = full_state(self.model)
             self.model = build_model(self.config).to(self.world.device)
             load_full_state(self.model, state)
@@ -195,17 +195,17 @@ class _Run:
         self._wrapped = wrap(self.model, self.config, self.world)
         self.optimiser = make_optimiser(self.model, self.config, stage)
         if stage == "joint" and self.config.run.ema is not None:
-            kept = checkpoint.load_average(self._resume) if first and self._resume is not None else None
-            self._average = Average(self.model.encoder, self.config.run.ema, kept)
+            state = checkpoint.load_average(self._resume) if first and self._resume is not None else None
+            self._average = Average(self.model.encoder, self.config.run.ema, state)
         if first and self._resume is not None and not self._starts_stage():
             self.world.load_optimiser(self.model, self.optimiser, checkpoint.load_optimiser(self._resume))
 
     def _starts_stage(self) -> bool:
         return self.progress.step in {0, self.config.stages.bridge}
 
-    def _step(self, found: list[Batch], tally: Tally, last: int) -> float:
+    def _step(self, batches: list[Batch], tally: Tally, last: int) -> float:
         config, settings = self.config, self.config.optimiser
-        for batch, losses in zip(found, gradients(self._wrapped, found, config, self.world), strict=True):
+        for batch, losses in zip(batches, gradients(self._wrapped, batches, config, self.world), strict=True):
             tally.add(batch, losses, config, self._stage or "joint")
         norm = gradient_norm(self.model)
         finite = bool(torch.isfinite(norm))
@@ -223,7 +223,7 @@ class _Run:
                 self._average.update()
         self.optimiser.zero_grad(set_to_none=True)
         self._in_a_row = 0 if finite else self._in_a_row + 1
-        heard = self.world.sum(sum(sum(batch.samples) for batch in found) / SAMPLE_RATE)
+        heard = self.world.sum(sum(sum(batch.samples) for batch in batches) / SAMPLE_RATE)
         self.progress = replace(
             self.progress,
             step=step + 1,
@@ -251,21 +251,21 @@ class _Run:
         return folder
 
 
-def gradients(wrapped: Any, found: Sequence[Batch], config: Config, world: World) -> list[torch.Tensor]:
+def gradients(wrapped: Any, batches: Sequence[Batch], config: Config, world: World) -> list[torch.Tensor]:
     """Add the gradients of a global step to the model's, from this rank's micro-batches, and return their losses.
 
-    Each token's loss counts by its weight over that of the whole step, on all ranks: however a step is cut and dealt
-    out, its gradient is the same sum, up to the order in which floating point adds it. `wrapped` is `wrap`'s result.
+    Each token's loss is weighted by its share of the step's total weight over all ranks: however a step is divided, its
+    gradient is the same sum, up to floating-point order. `wrapped` is `wrap`'s result.
     """
-    total = world.sum(sum(float(batch.weights.sum()) for batch in found))
-    every = []
-    for index, batch in enumerate(found):
-        with world.accumulating(wrapped, index < len(found) - 1), _autocast(config, world):
+    total = world.sum(sum(float(batch.weights.sum()) for batch in batches))
+    losses_by_batch = []
+    for index, batch in enumerate(batches):
+        with world.accumulating(wrapped, index < len(batches) - 1), _autocast(config, world):
             losses = wrapped(batch)
-            # Ranks' gradients are averaged: times their number, that is the sum over the global step.
+            # Gradients are averaged over ranks; the factor `world.size` turns that into a sum.
             ((losses * batch.weights).sum() * (world.size / total)).backward()
-        every.append(losses.detach())
-    return every
+        losses_by_batch.append(losses.detach())
+    return losses_by_batch
 
 
 def _autocast(config: Config, world: World) -> AbstractContextManager[Any]:

@@ -103,7 +103,7 @@ def test_a_cache_is_a_test_set(shared_data: Path, leaky: Path, tmp_path: Path) -
 def test_training_is_refused_or_goes_without(
     shared_data: Path, leaky: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match=r"fsdd: 8 rows are of the benchmark's test clips"):
+    with pytest.raises(InputError, match=r"fsdd: 8 rows are test clips of the benchmark"):
         check_leaks(open_rows([leaky]), [manifest(shared_data)], None)
     assert "4 by key, 4 by content" in capsys.readouterr().err
     words = ["cpu-mini", "--data", str(leaky), "--test-data", manifest(shared_data), "--output", str(tmp_path / "run")]

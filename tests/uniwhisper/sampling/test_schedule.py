@@ -186,7 +186,7 @@ def test_bad_plans_are_refused() -> None:
         planner([300], micro_batch_s=20.0, batch_s=20.0, pad30=0.1)
     with pytest.raises(UsageError, match="no multiple of 3"):
         planner([300], together=3)
-    with pytest.raises(UsageError, match="not one of the plan's 64"):
+    with pytest.raises(UsageError, match="outside the plan of 64 steps"):
         planner([300]).draws(64)
     with pytest.raises(UsageError, match="the caps allow"):
         Planner(clips([30]), mixture(1, epochs=2), Sizes(240.0, 60.0), steps=64, seed=0)

@@ -1,4 +1,4 @@
-"""The wording of questions and answers, as data: templates, languages, what is known of datasets."""
+"""Data files about wording: templates, languages, facts about datasets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from uwbench.base.yaml_text import parse_yaml
 
 
 def read_wording(name: str) -> dict[str, Any]:
-    """Return a file of this folder; raise InputError where it is not a YAML mapping."""
+    """Return a file of this folder; raise InputError if it is not a YAML mapping."""
     text = (importlib.resources.files(__name__) / f"{name}.yaml").read_text(encoding="utf-8")
     read = parse_yaml(text, f"{name}.yaml")
     if not isinstance(read, dict):
