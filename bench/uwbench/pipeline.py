@@ -347,7 +347,7 @@ def _scan(tasks: Sequence[TaskSpec | Dataset], suite: str | None, folders: Folde
     names = [task.card.name for task in scanned]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise UsageError(f"two tasks are called {repeated[0]!r}", remedy="give one of them another name with --name")
+        raise UsageError(f"two tasks are called {repeated[0]!r}", remedy="give one of them another name: -t 'PATH[name=OTHER]'")
     return _Scan(tuple(scanned), tuple(missing), tuple(failures))
 
 
