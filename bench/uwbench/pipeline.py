@@ -338,7 +338,8 @@ def _scan(tasks: Sequence[TaskSpec | Dataset], suite: str | None, folders: Folde
     names = [task.card.name for task in scanned]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise UsageError(f"two tasks are called {repeated[0]!r}", remedy="give one of them another name with --name")
+        remedy = "give one of them another name, as in -t 'PATH[name=OTHER]'"
+        raise UsageError(f"two tasks are called {repeated[0]!r}", remedy=remedy)
     return _Scan(tuple(scanned), tuple(missing), tuple(failures))
 
 

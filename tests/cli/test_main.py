@@ -16,6 +16,7 @@ import pytest
 import soundfile
 
 from conftest import ROOT, Command
+from uwbench import load_embeddings
 
 CLASSES = {"high": 3000.0, "low": 300.0, "noise": 0.0}
 
@@ -93,6 +94,25 @@ def test_own_data_as_manifest_and_as_folder(uwbench: Command, dataset: Path, tmp
     assert other.code == 0, other.err
     assert json.loads(other.out)[0]["task"]["name"] == "by_class"
     assert "45 of 45 clips cached" in other.err, "the same bytes under other names are not encoded again"
+
+
+def test_two_manifests_of_one_command_have_labels_of_their_own(uwbench: Command, dataset: Path) -> None:
+    rows = list(csv.DictReader(dataset.open()))
+    pairs = dataset.parent / "pairs.csv"
+    with pairs.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "pitched", "split"])
+        writer.writerows([row["path"], "no" if row["label"] == "noise" else "yes", row["split"]] for row in rows)
+    pitched = f"{pairs}[label=pitched,name=pitched,domain=music]"
+    done = uwbench("run", "-m", "logmel", "-t", dataset, "-t", pitched, "--method", "knn", "--json")
+    assert done.code == 0, done.err
+    tasks = [result["task"] for result in json.loads(done.out)]
+    assert [(task["name"], task["domain"]) for task in tasks] == [("beeps", "sound"), ("pitched", "music")]
+    assert set(load_embeddings("logmel", "beeps").labels) == set(CLASSES)
+    assert set(load_embeddings("logmel", "pitched").labels) == {"yes", "no"}
+    refused = uwbench("run", "-m", "logmel", "-t", "mini_music[label=pitched]")
+    assert refused.code == 2
+    assert "mini_music" in refused.err
 
 
 def test_probe_needs_neither_audio_nor_encoder(uwbench: Command, dataset: Path) -> None:
