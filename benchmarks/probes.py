@@ -152,7 +152,6 @@ def compare_probe() -> None:
 def compare_products(rounds: int = 5) -> None:
     """The products of a step of the hidden layer, `(streams, points, batch, dim, width)`, in GFLOP/s."""
     import torch
-
     from uwbench.probes.products import multiply, products
 
     def taken(left: torch.Tensor, right: torch.Tensor) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,9 @@ from uwbench.audio.clip import Labels
 from uwbench.cache.frames import MappedRows
 from uwbench.cards.card import Card
 from uwbench.probes.sentences import TextVectors
+
+Inputs = Callable[[np.ndarray], np.ndarray]  # row numbers -> float32 (rows, dim), or (rows, layers, dim)
+_ROWS_AT_ONCE = 16_384  # rows read at once for means and deviations
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,3 +97,20 @@ class TaskData:
     pooled: np.ndarray
     frames: Frames | None = None
     text: TextVectors | None = None
+
+
+def statistics(inputs: Inputs, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean and the inverse standard deviation of each dimension, float32 `(dim,)`, summed in float64.
+
+    A dimension that hardly varies (deviation below 1e-6 of its size) is centred and not scaled.
+    """
+    total = squares = 0.0
+    shift = inputs(rows[:1]).astype(np.float64)[0]  # against cancellation
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        block = inputs(rows[start : start + _ROWS_AT_ONCE]) - shift
+        total, squares = total + block.sum(axis=0), squares + (block * block).sum(axis=0)
+    mean = total / len(rows)
+    deviation = np.sqrt(np.maximum(squares / len(rows) - mean * mean, 0))
+    flat = deviation <= 1e-6 * np.maximum(np.abs(shift + mean), 1e-6)
+    scale = 1 / np.where(flat, 1.0, deviation)
+    return (shift + mean).astype(np.float32), scale.astype(np.float32)

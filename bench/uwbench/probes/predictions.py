@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from uwbench.probes.data import TaskData
-from uwbench.probes.kinds import Predicted
+from uwbench.probes.kinds.base import Predicted
 from uwbench.probes.splits import Fold
 
 if TYPE_CHECKING:

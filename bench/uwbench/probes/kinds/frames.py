@@ -9,18 +9,33 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from uwbench.audio.clip import Event
+from uwbench.cards.protocol import KnnSettings, MlpSettings
 from uwbench.errors import ProbeError
 from uwbench.probes.data import TaskData, spread_rows
-from uwbench.probes.kinds import Predicted, encode, vocabulary
+from uwbench.probes.kinds.base import (
+    ClipKind,
+    Limits,
+    Predicted,
+    encode,
+    present,
+    sigmoid_losses,
+    sigmoid_scores,
+    vocabulary,
+)
+from uwbench.probes.kinds.labels import THRESHOLD
 from uwbench.probes.splits import random_numbers
 from uwbench.results import metrics
 
-THRESHOLD = 0.5  # a frame is positive for a class where its score reaches this; untuned, the same for every model
+if TYPE_CHECKING:
+    import torch
+
+    from uwbench.probes.kinds.base import Weights
+
 _SLACK_S = 1e-9  # seconds that are float noise: an event that ends where a window begins does not touch it
 
 
@@ -53,11 +68,11 @@ def segment_count(duration_s: float, segment_s: float) -> int:
     return max(1, int(np.ceil((duration_s - _SLACK_S) / segment_s)))
 
 
-class FrameLabels:
-    """Any number of classes at each moment of a clip; items are frames, scores are those of segments."""
+class FrameLabels(ClipKind):
+    """Tasks with any number of classes at each moment of a clip. Items are frames; segments are scored."""
 
-    loss: Literal["softmax", "sigmoid"] = "sigmoid"
-    of_frames = True
+    per_frame = True
+    positive_weight = 1.0  # of positives in the loss
 
     def __init__(self, data: TaskData) -> None:
         if data.frames is None or data.card.segment_s is None:
@@ -78,6 +93,13 @@ class FrameLabels:
             start, stop = self.offsets[row : row + 2]
             targets = frame_targets(clip, int(stop - start), self.hop_s, len(self.classes))
             self.packed[start:stop] = np.packbits(targets, axis=1)
+
+    def limits(self, settings: MlpSettings) -> Limits:
+        valid = settings.grid_frames
+        return Limits(valid, valid, settings.train_frames, valid, settings.test_frames)
+
+    def knn_limits(self, settings: KnnSettings) -> tuple[int | None, int | None]:
+        return settings.bank_frames, settings.query_frames
 
     def strata(self) -> Sequence[Sequence[int]]:
         return [sorted({code for _, _, code in clip}) for clip in self.events]
@@ -110,13 +132,18 @@ class FrameLabels:
             kept.append(self.offsets[row] + np.flatnonzero(drawn[segments]))
         return np.concatenate(kept)
 
-    def counts(self, items: np.ndarray, clips: np.ndarray) -> np.ndarray:
-        """Return how many of some frames are each clip's, `(len(clips),)`."""
+    def items_per_clip(self, items: np.ndarray, clips: np.ndarray) -> np.ndarray:
         owner = np.searchsorted(self.offsets, items, side="right") - 1
         return np.bincount(owner, minlength=len(self.offsets) - 1)[clips]
 
-    def targets(self, items: np.ndarray) -> np.ndarray:
+    def targets(self, items: np.ndarray, _rng: np.random.Generator | None = None) -> np.ndarray:
         return np.unpackbits(self.packed[items], axis=1, count=len(self.classes)).astype(np.float32)
+
+    def losses(self, outputs: torch.Tensor, targets: Sequence[np.ndarray], _weights: Weights) -> torch.Tensor:
+        return sigmoid_losses(outputs, targets, self.positive_weight)
+
+    def scores(self, outputs: torch.Tensor, _weights: Weights, _clips: np.ndarray) -> np.ndarray:
+        return sigmoid_scores(outputs)
 
     def truths(self, clips: np.ndarray) -> list[str]:
         """Return the classes that occur in each clip, as JSON."""
@@ -150,9 +177,7 @@ class FrameLabels:
         return {f"segment-f1-{name}": metrics.f1_from_counts(total, average=name) for name in ("micro", "macro")}
 
     def _total(self, predicted: Predicted, clips: np.ndarray) -> np.ndarray:
-        if predicted.counts is None or len(predicted.counts) != len(clips):
-            raise ProbeError("the predictions lack the counts of their segments")
-        return predicted.counts.sum(axis=0, dtype=np.float64)
+        return present(predicted.counts, clips).sum(axis=0, dtype=np.float64)
 
     def _span(self, row: int) -> np.ndarray:
         return np.arange(int(self.offsets[row]), int(self.offsets[row + 1]))
