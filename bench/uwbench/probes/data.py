@@ -1,8 +1,8 @@
-"""What a probe sees of a task: vectors or frames, labels, splits and groups; no audio, no encoder."""
+"""The data that a probe works on: vectors or frames, labels, splits and groups; no audio, no encoder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,8 +20,8 @@ _ROWS_AT_ONCE = 16_384  # rows read at once for means and deviations
 class Frames:
     """Valid frames of all clips, end to end: clip i owns `values[offsets[i]:offsets[i + 1]]`.
 
-    `values` `(total, dim)` in the precision they are stored in, usually float16; memory-mapped, as those of
-    MAESTRO take 90 GB. Frame t of a clip is centred at `(t + 0.5) * hop_s` seconds.
+    `values` is `(total, dim)` in the stored precision, usually float16, and memory-mapped: the frames of MAESTRO take
+    90 GB. Frame t of a clip is centred at `(t + 0.5) * hop_s` seconds.
     """
 
     values: np.ndarray | MappedRows
@@ -33,15 +33,10 @@ class Frames:
         return len(self.offsets) - 1
 
     def __getitem__(self, clip: int) -> np.ndarray:
-        """Return a clip's frames `(frames, dim)`, a view of what is stored."""
+        """Return a clip's frames `(frames, dim)`, a view of the stored ones."""
         if not 0 <= clip < len(self):
             raise IndexError(f"clip {clip} of {len(self)}")
         return self.values[int(self.offsets[clip]) : int(self.offsets[clip + 1])]
-
-    def counts(self, clips: np.ndarray | None = None) -> np.ndarray:
-        """Return the number of frames of each of `clips`, or of all."""
-        found = np.diff(np.asarray(self.offsets))
-        return found if clips is None else found[clips]
 
     def rows(self, rows: np.ndarray) -> np.ndarray:
         """Return frames by their row in `values`, float32 `(len(rows), dim)`."""
@@ -51,21 +46,6 @@ class Frames:
         import torch
 
         return torch.from_numpy(taken).float().numpy()  # six times as fast as numpy, and as exact
-
-    def batches(self, clips: np.ndarray, most: int) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
-        """Yield consecutive runs of `clips` with their frames, views as of `frames[i]`, at most `most` frames together.
-
-        A clip that has more is a run of its own.
-        """
-        counts = self.counts(clips)
-        first = total = 0
-        for at, count in enumerate(counts.tolist()):
-            if at > first and total + count > most:
-                yield clips[first:at], [self[clip] for clip in clips[first:at].tolist()]
-                first, total = at, 0
-            total += count
-        if first < len(clips):
-            yield clips[first:], [self[clip] for clip in clips[first:].tolist()]
 
 
 def spread_rows(offsets: np.ndarray, clips: np.ndarray, limit: int) -> np.ndarray:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_SPARE = 12  # neighbours fetched beyond k, to see whether the last place is tied
+_SPARE = 12  # candidates beyond k, to see if the last place is tied
 _QUERIES = 4096  # queries searched at once
 _EXACT = 16  # queries whose candidates are compared in float64 at once: 32 x 1,280 x 8 bytes each, 5 MB in all
-_FLOAT32_ERROR = 2e-6  # similarities nearer than this cannot be told apart in float32
+_FLOAT32_ERROR = 2e-6  # the error of a similarity in float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Neighbours:
 
 
 def unit_rows(values: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """Return vectors `(n, dim)` scaled to length 1, float32, in `out` where given; a zero vector stays zero."""
+    """Return vectors `(n, dim)` scaled to length 1, float32, in `out` if given; a zero vector stays zero."""
     out = np.empty(values.shape, np.float32) if out is None else out
     for start in range(0, len(values), _QUERIES):
         part = values[start : start + _QUERIES].astype(np.float64)
@@ -71,20 +71,20 @@ def neighbours(bank: np.ndarray, queries: np.ndarray, k: int, *, decimals: int =
     return Neighbours(np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts]))
 
 
-def vote(found: Neighbours, k: int, temperature: float) -> np.ndarray:
+def vote(nearest: Neighbours, k: int, temperature: float) -> np.ndarray:
     """Return the weights `(queries, k)` of the nearest k: softmax of similarity / temperature over them."""
-    logits = found.similarity[:, :k] / temperature
+    logits = nearest.similarity[:, :k] / temperature
     weights = np.exp(logits - logits.max(axis=1, keepdims=True))
     return weights / weights.sum(axis=1, keepdims=True)
 
 
-def elect(found: Neighbours, codes: np.ndarray, k: int, temperature: float) -> np.ndarray:
+def elect(nearest: Neighbours, codes: np.ndarray, k: int, temperature: float) -> np.ndarray:
     """Return the class with most votes `(queries,)`, `codes[i]` being bank row i's.
 
     Votes equal to nine decimals are tied, and the class of the nearer neighbour wins.
     """
-    weights = vote(found, k, temperature)
-    near = codes[found.index[:, : weights.shape[1]]]
+    weights = vote(nearest, k, temperature)
+    near = codes[nearest.index[:, : weights.shape[1]]]
     out = np.empty(len(near), codes.dtype)
     for start in range(0, len(near), _QUERIES):
         part = near[start : start + _QUERIES]
@@ -93,10 +93,10 @@ def elect(found: Neighbours, codes: np.ndarray, k: int, temperature: float) -> n
     return out
 
 
-def class_scores(found: Neighbours, targets: np.ndarray, k: int, temperature: float) -> np.ndarray:
+def class_scores(nearest: Neighbours, targets: np.ndarray, k: int, temperature: float) -> np.ndarray:
     """Return the weighted share of neighbours of each class, float32 `(queries, C)`, for bank targets `(bank, C)`."""
-    weights = vote(found, k, temperature)
-    index = found.index[:, : weights.shape[1]]
+    weights = vote(nearest, k, temperature)
+    index = nearest.index[:, : weights.shape[1]]
     out = np.zeros((len(index), targets.shape[1]), np.float64)
     for place in range(index.shape[1]):
         out += weights[:, place, None] * targets[index[:, place]]
@@ -120,9 +120,9 @@ def _search_all(
     bank: np.ndarray, block: np.ndarray, rows: np.ndarray, k: int, decimals: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Yield some of `rows` with their nearest k, from all similarities, with memory for 64 queries at a time."""
-    held = bank.astype(np.float64) if len(rows) else bank
+    exact = bank.astype(np.float64) if len(rows) else bank
     for start in range(0, len(rows), 64):
         part = rows[start : start + 64]
-        similarity = (block[part].astype(np.float64) @ held.T).round(decimals)
+        similarity = (block[part].astype(np.float64) @ exact.T).round(decimals)
         index = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
         yield part, np.take_along_axis(similarity, index, axis=1), index

@@ -1,4 +1,4 @@
-"""The table of predictions, one row a method, seed, fold and clip: every main metric can be recomputed from it."""
+"""The table of predictions: one row per method, seed, fold and clip. Every main metric can be recomputed from it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run the probes of one task under one encoder: choose, train, search neighbours, score, and keep every prediction."""
+"""The probes of one task under one encoder: choose, train, find neighbours, score, and keep every prediction."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ProbeOutcome:
-    """Scores by method, without intervals, and the predictions that they can be recomputed from."""
+    """Scores by method, without intervals, and the predictions from which they can be recomputed."""
 
     scores: dict[Method, Score]
     predictions: pa.Table
@@ -62,7 +62,7 @@ def run_probes(
     """Score one task under one encoder by `protocol`.
 
     `methods` are `mlp` and `knn`; a method that the protocol does not run on the task is left out. `seed` moves every
-    random choice of the probes; `device` is torch's. Raises ProbeError where the data cannot be probed.
+    random choice of the probes; `device` is torch's. Raises ProbeError if the data cannot be probed.
     """
     unknown = [name for name in methods if name not in ("mlp", "knn")]
     if unknown or not methods:
@@ -93,33 +93,34 @@ def run_probes(
 def mlp_score(task: ProbeRun) -> tuple[Score, list[pa.Table]]:
     """Return the MLP probe's score on the last layer, and its predictions; with several layers, their curve too."""
     last = len(task.data.layers) - 1
-    outcomes, chosen, held = _mlp(task, task.inputs(last), task.protocol.mlp.seeds)
+    outcomes, chosen, validation = _mlp(task, task.inputs(last), task.protocol.mlp.seeds)
     chosen = {"layer": task.data.layers[last], **chosen}
     if task.data.text is not None:
         chosen["text_encoder"] = task.data.text.encoder
     score = _score(task, outcomes, task.protocol.mlp.metric_of_folds, chosen)
     if last > 0 and task.data.frames is None and task.kind.has_classes:
-        score = _sweep(task, score, held)
+        score = _sweep(task, score, validation)
     return score, _rows(task, "mlp", outcomes)
 
 
 def _require_own_rules(protocol: Protocol, data: TaskData) -> None:
-    """Refuse X-ARES's rules: it trains a text side of its own, or a decoder, which are not reproduced here."""
+    """Refuse X-ARES's rules for captions and texts: its own text encoder and decoder are not reproduced here."""
     if protocol.mlp.selection == "xares":
         what = f"{protocol.name} does not reproduce how X-ARES scores {data.card.kind} tasks"
         raise ProbeError(what, where=data.card.name, remedy="use --protocol uwbench-1")
 
 
-def _sweep(task: ProbeRun, score: Score, held: float) -> Score:
-    """Add to the last layer's score the other layers' under the first seed, the layer that validation prefers under all
-    seeds, and a trained sum of all layers. Each layer searches the whole grid; `held` is the last layer's validation.
+def _sweep(task: ProbeRun, score: Score, validation: float) -> Score:
+    """Add the other layers under the first seed, the layer that validation prefers under all seeds, and a trained sum.
+
+    Each layer searches the whole grid; `validation` is the last layer's validation metric.
     """
     settings, names = task.protocol.mlp, task.data.layers
-    curve, of_validation = {names[-1]: score.per_seed[0]}, {names[-1]: held}
+    curve, on_validation = {names[-1]: score.per_seed[0]}, {names[-1]: validation}
     for layer, name in enumerate(names[:-1]):
-        outcomes, _, of_validation[name] = _mlp(task, task.inputs(layer), settings.seeds[:1])
+        outcomes, _, on_validation[name] = _mlp(task, task.inputs(layer), settings.seeds[:1])
         curve[name] = _main(task, outcomes, settings.metric_of_folds)
-    best = max(reversed(names), key=lambda name: of_validation[name])  # the later layer of equals
+    best = max(reversed(names), key=lambda name: on_validation[name])  # the later layer of equals
     of_best = score.main_score
     if best != names[-1]:
         outcomes, _, _ = _mlp(task, task.inputs(names.index(best)), settings.seeds)
@@ -129,7 +130,7 @@ def _sweep(task: ProbeRun, score: Score, held: float) -> Score:
     changed = {
         "layers": {name: curve[name] for name in names},
         "raw": score.raw | raw,
-        "chosen": score.chosen | {"best_layer": best, "layers_on_validation": {n: of_validation[n] for n in names}},
+        "chosen": score.chosen | {"best_layer": best, "layers_on_validation": {n: on_validation[n] for n in names}},
     }
     return score.model_copy(update=changed)
 
@@ -140,9 +141,9 @@ def _mlp(task: ProbeRun, inputs: Inputs, seeds: Sequence[int]) -> tuple[Outcomes
     choices = search.choose(task.folds)
     outcomes: Outcomes = {}
     epochs: dict[int, list[int]] = {index: [] for index in range(len(task.folds))}
-    for done in search.train(task.folds, choices, seeds):
-        outcomes[done.seed, done.fold] = done.predicted
-        epochs[done.fold].append(done.epochs)
+    for trained in search.train(task.folds, choices, seeds):
+        outcomes[trained.seed, trained.fold] = trained.predicted
+        epochs[trained.fold].append(trained.epochs)
     chosen = [
         {
             **({} if fold.name is None else {"fold": fold.name}),
@@ -157,8 +158,7 @@ def _mlp(task: ProbeRun, inputs: Inputs, seeds: Sequence[int]) -> tuple[Outcomes
         }
         for index, (fold, choice) in enumerate(zip(task.folds, choices, strict=True))
     ]
-    held = metrics.mean([choice.metric for choice in choices])
-    return outcomes, {"folds": chosen}, held
+    return outcomes, {"folds": chosen}, metrics.mean([choice.metric for choice in choices])
 
 
 def make_search(task: ProbeRun, inputs: Inputs) -> Search:
@@ -219,14 +219,14 @@ def _knn_fold(
             np.multiply(part, scale, out=part)
     bank = knn.xares_bank(bank) if settings.similarity == "xares" else knn.unit_rows(bank, out=bank)
     decimals = 9 if settings.similarity == "xares" else 6  # X-ARES's similarities shrink with the bank
-    found = knn.neighbours(bank, knn.unit_rows(queries, out=queries), max(ks), decimals=decimals)
+    nearest = knn.neighbours(bank, knn.unit_rows(queries, out=queries), max(ks), decimals=decimals)
     targets = kind.targets(items)
     out = {}
     for k in ks:
         if isinstance(kind, SingleLabel):
-            out[k] = kind.from_codes(knn.elect(found, targets, k, settings.temperature))
+            out[k] = kind.from_codes(knn.elect(nearest, targets, k, settings.temperature))
         else:
-            votes = knn.class_scores(found, targets, k, settings.temperature)
+            votes = knn.class_scores(nearest, targets, k, settings.temperature)
             out[k] = kind.predict(votes, tested, fold.test)
     return out
 
@@ -287,7 +287,7 @@ def _rows(task: ProbeRun, method: Method, outcomes: Outcomes) -> list[pa.Table]:
 def _require_finite(data: TaskData) -> None:
     """Raise ProbeError naming the first clip whose vector is not finite, or a table without clips."""
     if len(data.ids) == 0:
-        raise ProbeError("holds no clips", where=data.card.name)
+        raise ProbeError("holds no clips", where=data.card.name, remedy="run uwbench extract")
     for start in range(0, len(data.pooled), 4096):
         bad = ~np.isfinite(data.pooled[start : start + 4096]).all(axis=(1, 2))
         if bad.any():

@@ -38,7 +38,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One stream to train: its fold by number, and its seed, which the search of the grid has none of."""
+    """One stream to train, with its fold by number and its probe seed (0 while the grid is searched)."""
 
     seed: int
     fold: int
@@ -102,8 +102,8 @@ class Search:
                 jobs = [Job(0, index, replace(stream, points=chosen)) for index, stream in enumerate(streams)]
                 stacks.extend(self._cut(jobs))
         choices: list[list[Choice]] = [[] for _ in folds]
-        for found in self._side_by_side(lambda jobs: self._search(folds, jobs), stacks):
-            for index, choice in found.items():
+        for best in self._side_by_side(lambda jobs: self._search(folds, jobs), stacks):
+            for index, choice in best.items():
                 choices[index].append(choice)
         return [best_choice(of_fold, self.settings) for of_fold in choices]
 

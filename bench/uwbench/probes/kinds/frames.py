@@ -1,8 +1,8 @@
 """Frame tasks: targets of frames from events, and the score of fixed windows in time.
 
-Frame t of a clip stands for its centre, `(t + 0.5) * hop` seconds. A window (segment) is truly positive for a class
-where an event of the class overlaps it, and predicted positive where one of its frames is; both depend on the clock
-alone, so encoders of any hop are scored on the same windows, the last and partial one of a clip included.
+Frame t of a clip stands for its centre, `(t + 0.5) * hop` seconds. A window (segment) is positive for a class if an
+event of the class overlaps it, and predicted positive if one of its frames is. Both depend on the clock alone, so
+encoders of any hop are scored on the same windows, including the last and partial one of a clip.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ if TYPE_CHECKING:
 _SLACK_S = 1e-9  # seconds that are float noise: an event that ends where a window begins does not touch it
 
 
-def frame_targets(events: Sequence[tuple[float, float, int]], frames: int, hop_s: float, classes: int) -> np.ndarray:
-    """Return bool `(frames, classes)`: frame t is positive where its centre lies in [onset, offset) of an event.
+def frame_targets(events: Sequence[tuple[float, float, int]], n_frames: int, hop_s: float, classes: int) -> np.ndarray:
+    """Return bool `(frames, classes)`: frame t is positive if its centre lies in [onset, offset) of an event.
 
     `events` are onset and offset in seconds and the class number.
     """
-    centres = (np.arange(frames) + 0.5) * hop_s
-    targets = np.zeros((frames, classes), dtype=bool)
+    centres = (np.arange(n_frames) + 0.5) * hop_s
+    targets = np.zeros((n_frames, classes), dtype=bool)
     for onset, offset, code in events:
         start, stop = np.searchsorted(centres, [onset, offset], side="left")
         targets[start:stop, code] = True
@@ -55,7 +55,7 @@ def frame_targets(events: Sequence[tuple[float, float, int]], frames: int, hop_s
 def segment_truth(
     events: Sequence[tuple[float, float, int]], duration_s: float, segment_s: float, classes: int
 ) -> np.ndarray:
-    """Return bool `(segments, classes)`: which windows of `segment_s` an event of the class overlaps."""
+    """Return bool `(segments, classes)`: true if an event of the class overlaps the window of `segment_s` seconds."""
     truth = np.zeros((segment_count(duration_s, segment_s), classes), dtype=bool)
     for onset, offset, code in events:
         start, stop = np.floor((onset + _SLACK_S) / segment_s), np.ceil((offset - _SLACK_S) / segment_s)
@@ -64,7 +64,7 @@ def segment_truth(
 
 
 def segment_count(duration_s: float, segment_s: float) -> int:
-    """Return how many windows a clip has, the last one whole or partial; at least 1."""
+    """Return the number of windows of a clip, at least 1; the last one may be partial."""
     return max(1, int(np.ceil((duration_s - _SLACK_S) / segment_s)))
 
 
@@ -87,7 +87,7 @@ class FrameLabels(ClipKind):
         encode(data, self.classes, names)  # every label is known
         number = {name: code for code, name in enumerate(self.classes)}
         self.events = [[(e.onset_s, e.offset_s, number[e.label]) for e in clip] for clip in events]
-        # One bit a frame and class: 36 million frames of 88 classes in 400 MB.
+        # One bit per frame and class: 36 million frames of 88 classes in 400 MB.
         self.packed = np.zeros((int(self.offsets[-1]), -(-len(self.classes) // 8)), np.uint8)
         for row, clip in enumerate(self.events):
             start, stop = self.offsets[row : row + 2]
@@ -117,20 +117,19 @@ class FrameLabels(ClipKind):
         return spread_rows(self.offsets, clips, limit)
 
     def sample(self, clips: np.ndarray, limit: int | None) -> np.ndarray:
-        """Return the frames of a random sample of the clips' segments, about `limit` frames; all where they are fewer.
-
-        Whole segments, so that what they hold can be scored.
+        """Return the frames of a random sample of the clips' segments, about `limit` frames, or all if
+        there are fewer. Segments stay whole, so that they can be scored.
         """
         total = int((self.offsets[clips + 1] - self.offsets[clips]).sum())
         if limit is None or total <= limit:
             return self.items(clips)
         rng = random_numbers("segments", limit, total)
-        kept = []
+        parts = []
         for row in clips.tolist():
             segments = self._segments(self._span(row), row)
             drawn = rng.random(segment_count(self.durations_s[row], self.segment_s)) < limit / total
-            kept.append(self.offsets[row] + np.flatnonzero(drawn[segments]))
-        return np.concatenate(kept)
+            parts.append(self.offsets[row] + np.flatnonzero(drawn[segments]))
+        return np.concatenate(parts)
 
     def items_per_clip(self, items: np.ndarray, clips: np.ndarray) -> np.ndarray:
         owner = np.searchsorted(self.offsets, items, side="right") - 1
@@ -150,21 +149,21 @@ class FrameLabels(ClipKind):
         return [self._text(sorted({code for _, _, code in self.events[row]})) for row in clips]
 
     def predict(self, scores: np.ndarray, items: np.ndarray, clips: np.ndarray) -> Predicted:
-        """Return each clip's counts over its segments; where `items` hold only some of its frames, over theirs."""
+        """Return each clip's counts over its segments, or over those that `items` have frames of."""
         owner = np.searchsorted(self.offsets, items, side="right") - 1
         order = np.argsort(owner, kind="stable")  # clips come in the order of their ids, not of their frames
         starts = np.searchsorted(owner[order], clips, side="left")
         stops = np.searchsorted(owner[order], clips, side="right")
         counts, texts = np.zeros((len(clips), 3 * len(self.classes)), np.float32), []
         for at, (row, start, stop) in enumerate(zip(clips.tolist(), starts, stops, strict=True)):
-            own = order[start:stop]
+            rows = order[start:stop]
             truth = segment_truth(self.events[row], self.durations_s[row], self.segment_s, len(self.classes))
-            segments = self._segments(items[own], row)
+            segments = self._segments(items[rows], row)
             predicted = np.zeros_like(truth)
-            np.logical_or.at(predicted, segments, scores[own] >= THRESHOLD)
-            if len(own) < self.offsets[row + 1] - self.offsets[row]:
-                seen = np.unique(segments)
-                truth, predicted = truth[seen], predicted[seen]
+            np.logical_or.at(predicted, segments, scores[rows] >= THRESHOLD)
+            if len(rows) < self.offsets[row + 1] - self.offsets[row]:
+                sampled = np.unique(segments)
+                truth, predicted = truth[sampled], predicted[sampled]
             counts[at] = metrics.segment_counts(truth, predicted)
             texts.append(self._text(np.flatnonzero(predicted.any(axis=0)).tolist()))
         return Predicted(texts, counts=counts)
@@ -183,7 +182,7 @@ class FrameLabels(ClipKind):
         return np.arange(int(self.offsets[row]), int(self.offsets[row + 1]))
 
     def _segments(self, items: np.ndarray, row: int) -> np.ndarray:
-        """Return the window that the centre of each frame of one clip lies in."""
+        """Return the window in which the centre of each frame of one clip lies."""
         centres = (items - self.offsets[row] + 0.5) * self.hop_s
         last = segment_count(self.durations_s[row], self.segment_s) - 1
         return np.minimum(np.floor((centres + _SLACK_S) / self.segment_s).astype(np.int64), last)
