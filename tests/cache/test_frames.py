@@ -48,19 +48,6 @@ def test_slices_and_gathers_equal_those_of_one_array(
         np.testing.assert_array_equal(rows[picked], whole[picked])
 
 
-@given(st.lists(st.integers(0, 9), min_size=1, max_size=12), st.integers(1, 20))
-def test_batches_hold_every_clip_once_and_stay_under_their_limit(counts: list[int], most: int) -> None:
-    rows, whole = made(counts, 2, 0)
-    frames = Frames(rows, rows.offsets, 0.02)
-    clips = np.arange(len(counts))[::-1]
-    batches = list(frames.batches(clips, most))
-    np.testing.assert_array_equal(np.concatenate([taken for taken, _ in batches]), clips)
-    for taken, views in batches:
-        assert len(taken) == 1 or sum(map(len, views)) <= most
-        for clip, view in zip(taken, views, strict=True):
-            np.testing.assert_array_equal(view, whole[rows.offsets[clip] : rows.offsets[clip + 1]])
-
-
 def test_rows_that_are_not_there_are_refused() -> None:
     rows, whole = made([2, 3], 2, 0)
     frames = Frames(rows, rows.offsets, 0.02)
