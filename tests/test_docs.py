@@ -32,9 +32,9 @@ def readme_commands() -> list[list[str]]:
 
 
 @pytest.fixture
-def workplace(tmp_path: Path, whisper_tiny: Path) -> Path:
+def workplace(tmp_path: Path, small_whisper: Path) -> Path:
     """What the README's commands name: a model folder, an encoder file, a manifest with speakers."""
-    shutil.copytree(whisper_tiny, tmp_path / "my_model")
+    shutil.copytree(small_whisper, tmp_path / "my_model")
     text = (ROOT / "docs" / "adding-an-encoder.md").read_text(encoding="utf-8")
     example = next(
         block for block in re.findall(r"^```python\n(.*?)^```", text, re.M | re.S) if "class BandEnergies" in block

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from uniwhisper.export import export_encoder
 from uniwhisper.training.checkpoint import checkpoints
 from uwbench import api
-from uwbench.api import Folders, ModelSpec, Options, Reporter, UsageError, UwbenchError
+from uwbench.api import Folders, ModelSpec, Reporter, TaskSpec, UsageError, UwbenchError
 
 Context = Literal["full", "trimmed"]
 METHODS: tuple[Literal["mlp", "knn"], ...] = ("mlp", "knn")
@@ -63,10 +63,9 @@ def encoder_of(trained: Path, output: Path) -> Path:
 def evaluate(
     trained: Path,
     original: Path,
-    tasks: Sequence[str],
+    tasks: Sequence[str | TaskSpec],
     *,
     folders: Folders,
-    options: Options | None = None,
     suite: str | None = None,
     context: Context = "full",
     reporter: Reporter | None = None,
@@ -76,11 +75,19 @@ def evaluate(
     Embeddings that the cache holds are not computed again. Raises UwbenchError naming the tasks that failed.
     """
     specs = [ModelSpec(str(original), context=context), spec_of(trained, context)]
-    report = api.run(specs, tasks, folders=folders, options=options or Options(), suite=suite, reporter=reporter)
-    if report.failures:
-        raise UwbenchError("; ".join(report.failures), where="evaluate")
-    prints = list(dict.fromkeys(result.model.fingerprint for _, result in report.results))
-    names = list(dict.fromkeys(result.task.name for _, result in report.results))
+    scored = api.evaluate(
+        specs,
+        tasks,
+        suite=suite,
+        cache=folders.cache,
+        data=folders.data,
+        results=folders.results,
+        reporter=reporter,
+    )
+    if scored.failures:
+        raise UwbenchError("; ".join(scored.failures), where="evaluate")
+    prints = list(dict.fromkeys(result.model.fingerprint for _, result in scored.results))
+    names = list(dict.fromkeys(result.task.name for _, result in scored.results))
     if len(prints) != 2:
         raise UsageError("has the weights of the original: there is nothing to compare", where=trained)
     return Evaluation(trained, folders.results, differences(folders.results, prints[1], prints[0], names))
@@ -100,7 +107,7 @@ def differences(
     """
     found: list[Difference] = []
     for method in METHODS:
-        compared = api.compare(results, trained, original, method=method, tasks=tasks)
+        compared = api.compare(trained, original, results=results, method=method, tasks=tasks)
         rows: list[tuple[str, Any]] = [(row.task, row) for row in compared.tasks]
         rows += [(f"average ({average})", row) for row in compared.overall if row.average == average]
         for name, row in rows:

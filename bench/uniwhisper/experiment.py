@@ -28,7 +28,7 @@ from uniwhisper.experiment_tasks import (
     write_tasks,
 )
 from uwbench import api
-from uwbench.api import Folders, InputError, ModelSpec, Options, UsageError, UwbenchError
+from uwbench.api import ExtractOptions, InputError, ModelSpec, TaskSpec, UsageError, UwbenchError
 
 ARMS: dict[str, dict[str, Any]] = {"lm": {}, "whisper": {"lm": {"kind": "whisper", "lr": 1e-4}}}
 DEFAULT_RUNS = (
@@ -179,15 +179,18 @@ def _arms(found: Sequence[Scores], output: Path) -> dict[str, dict[str, tuple[Di
 
 def _score(spec: ModelSpec, output: Path) -> str:
     """Run the benchmark on all tasks and return the encoder's fingerprint."""
-    folders = Folders(output / "cache", None, output / "results")
     fingerprint = ""
     for source in SOURCES:
         for task in source.tasks:
-            options = Options(
-                label="label", name=task, domain=source.domain, allow_outside=True, poolings=("mean",), device="cpu"
-            )
             manifest = output / "tasks" / task / "manifest.csv"
-            report = api.run([spec], [str(manifest)], folders=folders, options=options)
+            report = api.evaluate(
+                spec,
+                TaskSpec(manifest, label="label", name=task, domain=source.domain, allow_outside=True),
+                cache=output / "cache",
+                results=output / "results",
+                device="cpu",
+                extract=ExtractOptions(poolings=("mean",)),
+            )
             if report.failures:
                 raise UwbenchError("; ".join(report.failures), where=task)
             fingerprint = report.results[0][1].model.fingerprint

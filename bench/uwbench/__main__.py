@@ -1,10 +1,10 @@
-"""`python -m uwbench` is the command `uwbench`."""
+"""Run the command `uwbench` as `python -m uwbench`."""
 
 import os
 import sys
 
-# `python -m` puts the present folder first on the path: of a folder of data, its `typer.py` would be run. What is
-# loaded already decides here, as `pathlib` could be the folder's too.
+# `python -m` puts the current folder first on the path, so that a `typer.py` among somebody's data would be imported.
+# Only modules that are loaded already are used for this check, since `pathlib` could come from that folder too.
 if sys.path[0] == os.getcwd() and __file__ != os.sep.join((sys.path[0], "uwbench", "__main__.py")):  # noqa: PTH109, PTH118
     del sys.path[0]
 

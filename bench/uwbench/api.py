@@ -1,27 +1,27 @@
-"""The public functions of uwbench: what the command line does, for programs.
+"""The public functions of uwbench: what the command line calls, for programs and notebooks.
 
-    from pathlib import Path
-    from uwbench import api
+    import uwbench
 
-    report = api.run([api.ModelSpec("logmel")], [], folders=api.folders(), suite="mini")
-    board = api.leaderboard(Path("results"), suite="mini")
+    results = uwbench.evaluate(["logmel", "mfcc"], tasks="mini_music")
+    scores = results.to_frame()                                     # a pandas DataFrame, one row per score
+    embeddings = uwbench.load_embeddings("logmel", "mini_music")    # .vectors has the shape (clips, layers, dim)
+    comparison = uwbench.compare("logmel", "mfcc")
+    board = uwbench.leaderboard(suite="mini")
 
-Everything heavy is imported when a function needs it.
+`cache`, `data` and `results` name folders everywhere; without them, the environment variables UWBENCH_CACHE,
+UWBENCH_DATA and UWBENCH_RESULTS count, then the defaults (see `folders`). Errors are subclasses of `UwbenchError`.
+Nothing heavy is imported before a function needs it.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from uwbench.audio.clip import Audio, AudioArray, AudioBytes, AudioFile, AudioMember, Clip, Event, Labels, read_bytes
-from uwbench.base.atomic import write_atomically, write_in_place
-from uwbench.base.hashing import clip_key, digest, sha256_bytes, sha256_file
-from uwbench.base.json_text import parse_json
-from uwbench.base.registry import suggestion
-from uwbench.base.yaml_text import parse_yaml, read_yaml_file
 from uwbench.encoders.base import Encoded, Encoder, EncoderInfo, ModelSpec
 from uwbench.errors import (
     AudioError,
@@ -33,104 +33,536 @@ from uwbench.errors import (
     StoreError,
     UsageError,
     UwbenchError,
+    disk_error,
+    escaped,
+    printable,
 )
-from uwbench.options import Folders, Options
-from uwbench.pipeline import Report, Reporter, probe_cached, run
+from uwbench.options import (
+    CardFormat,
+    Contaminated,
+    Context,
+    Domain,
+    Dtype,
+    Engine,
+    ExtractOptions,
+    FetchSource,
+    Folders,
+    Kind,
+    Method,
+    ProbeOptions,
+    TaskSpec,
+    choice,
+    methods_of,
+)
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
 
-    from uwbench.cards.card import Kind
-    from uwbench.probes.reproduce import Reproduction
-    from uwbench.report.board import Board
-    from uwbench.report.compare import Comparison
-    from uwbench.results.averages import Method
-    from uwbench.sources.dataset import Dataset
-
-
-def folders(cache: Path | None = None, data: Path | None = None, results: Path | None = None) -> Folders:
-    """Return where things are: what is given, else UWBENCH_CACHE, UWBENCH_DATA and UWBENCH_RESULTS, else the defaults.
-
-    The defaults are ./embeddings_cache and ./results where they exist, else the user's cache directory; ./data where it
-    exists, else no data.
-    """
-    return Folders(
-        cache=_folder(cache, "UWBENCH_CACHE", "embeddings_cache") or _user_folder("embeddings"),
-        data=_folder(data, "UWBENCH_DATA", "data"),
-        results=_folder(results, "UWBENCH_RESULTS", "results") or _user_folder("results"),
+    from uwbench.audio.clip import (
+        Audio,
+        AudioArray,
+        AudioBytes,
+        AudioFile,
+        AudioMember,
+        Clip,
+        Event,
+        Labels,
+        read_bytes,
     )
+    from uwbench.base.atomic import write_atomically, write_in_place
+    from uwbench.base.hashing import clip_key, digest, sha256_bytes, sha256_file
+    from uwbench.base.json_text import parse_json
+    from uwbench.base.registry import suggestion
+    from uwbench.base.yaml_text import parse_yaml, read_yaml_file
+    from uwbench.cache.maintenance import Holding, Pruned
+    from uwbench.cache.store import Damage, free_bytes
+    from uwbench.cards.card import Card
+    from uwbench.cards.protocol import Protocol
+    from uwbench.encoders.base import CatalogueEntry
+    from uwbench.encoders.conformance import BATCH_TOLERANCE, Conformance
+    from uwbench.pipeline import Model, Reporter, Results
+    from uwbench.probes.reproduce import Reproduction
+    from uwbench.probes.selection_bias import Inflation
+    from uwbench.report.compare import Comparison
+    from uwbench.report.leaderboard import Leaderboard
+    from uwbench.report.listings import TaskRow, describe_model
+    from uwbench.report.sensitivity import Sensitivity, sensitivity_view
+    from uwbench.sources.check import CheckReport
+    from uwbench.sources.dataset import Dataset
+    from uwbench.sources.resolve import is_own_data
+
+    ModelInput = str | ModelSpec | Encoder | type[Encoder]
+    TaskInput = str | Path | TaskSpec | Dataset
+    ResultFolders = str | Path | Sequence[str | Path] | None
+
+# Names offered here whose modules are imported when the name is first used.
+_LAZY = {
+    **dict.fromkeys(
+        ("Audio", "AudioArray", "AudioBytes", "AudioFile", "AudioMember", "Clip", "Event", "Labels", "read_bytes"),
+        "uwbench.audio.clip",
+    ),
+    "Reporter": "uwbench.pipeline",
+    "Results": "uwbench.pipeline",
+    "describe_model": "uwbench.report.listings",
+    "BATCH_TOLERANCE": "uwbench.encoders.conformance",
+    "free_bytes": "uwbench.cache.store",
+    "sensitivity_view": "uwbench.report.sensitivity",
+    "is_own_data": "uwbench.sources.resolve",
+    # For the companion, until it imports them from uwbench.base.
+    **dict.fromkeys(("write_atomically", "write_in_place"), "uwbench.base.atomic"),
+    **dict.fromkeys(("clip_key", "digest", "sha256_bytes", "sha256_file"), "uwbench.base.hashing"),
+    **dict.fromkeys(("parse_yaml", "read_yaml_file"), "uwbench.base.yaml_text"),
+    "parse_json": "uwbench.base.json_text",
+    "suggestion": "uwbench.base.registry",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)
+
+
+def evaluate(
+    models: ModelInput | Sequence[ModelInput],
+    tasks: TaskInput | Sequence[TaskInput] | None = None,
+    *,
+    suite: str | None = None,
+    protocol: str = "uwbench-1",
+    methods: str | Iterable[str] = (Method.MLP, Method.KNN),
+    data: str | Path | None = None,
+    cache: str | Path | None = None,
+    results: str | Path | None = None,
+    device: str = "auto",
+    extract: ExtractOptions = ExtractOptions(),
+    probe: ProbeOptions = ProbeOptions(),
+    reporter: Reporter | None = None,
+) -> Results:
+    """Extract the embeddings of every task under every model, score them, and write the results.
+
+    A model is a name, a Hugging Face id, a folder, `hear:MODULE`, `FILE.py:Class`, a `ModelSpec`, or an encoder, whose
+    `info.identity` must then name whatever changes its embeddings. A task is the name of a card, a card file, a
+    manifest, a folder with one sub-folder per class, a `TaskSpec`, or a `Dataset`. Without `tasks`, every task of
+    `suite` (a name or a file; by default uniwhisper-20) whose data is at hand is taken. `device` is auto, cpu, cuda,
+    cuda:1 or mps.
+
+    Embeddings that the cache holds are not computed again. Raises UsageError or InputError for a request that cannot be
+    carried out at all; what fails for one task under one model is in `failures` of the results, and the rest goes on.
+    """
+    from uwbench.pipeline import Scoring, load_rules
+
+    places = _existing_folders(cache, data, results)
+    scoring = Scoring(load_rules(protocol), methods_of(methods), probe, places.results)
+    return _run(models, tasks, suite, places, device, extract, scoring, reporter)
 
 
 def extract(
-    models: Sequence[ModelSpec],
-    tasks: Sequence[str],
+    models: ModelInput | Sequence[ModelInput],
+    tasks: TaskInput | Sequence[TaskInput] | None = None,
     *,
-    folders: Folders,
-    options: Options | None = None,
     suite: str | None = None,
+    data: str | Path | None = None,
+    cache: str | Path | None = None,
+    results: str | Path | None = None,
+    device: str = "auto",
+    extract: ExtractOptions = ExtractOptions(),
     reporter: Reporter | None = None,
-) -> Report:
-    """Put the embeddings of every task under every model into the cache; what is there is not computed again."""
-    return run(models, tasks, folders, options or Options(), suite=suite, probe=False, reporter=reporter)
+) -> Results:
+    """Put the embeddings of every task under every model into the cache; the arguments are those of `evaluate`.
+
+    Nothing is written to `results`; the reporter is told the folder.
+    """
+    return _run(models, tasks, suite, _existing_folders(cache, data, results), device, extract, None, reporter)
 
 
 def probe(
-    tasks: Sequence[str],
-    models: Sequence[str] = (),
+    models: ModelInput | Sequence[ModelInput] | None = None,
+    tasks: TaskInput | Sequence[TaskInput] | None = None,
     *,
-    folders: Folders,
-    options: Options | None = None,
     suite: str | None = None,
+    protocol: str = "uwbench-1",
+    methods: str | Iterable[str] = (Method.MLP, Method.KNN),
+    data: str | Path | None = None,
+    cache: str | Path | None = None,
+    results: str | Path | None = None,
+    device: str = "auto",
+    probe: ProbeOptions = ProbeOptions(),
     reporter: Reporter | None = None,
-) -> Report:
-    """Score tasks from the cache; needs neither audio nor encoder. Without `models`, every model in the cache."""
-    return probe_cached(tasks, models, folders, options or Options(), suite=suite, reporter=reporter)
+) -> Results:
+    """Score tasks from the cache and write the results; needs neither audio nor encoder.
+
+    A model is what the cache knows it by: its name, its folder or fingerprint there, or an encoder. Without `models`,
+    every model in the cache; without `tasks`, every task that it holds, or those of `suite`. A task that is given by
+    its path is read again, so that changed labels count.
+    """
+    from uwbench.pipeline import Scoring, Silent, load_rules, probe_cached
+
+    places = _existing_folders(cache, data, results)
+    scoring = Scoring(load_rules(protocol), methods_of(methods), probe, places.results)
+    names = [model.name if isinstance(model, ModelSpec) else _made(model) for model in _models(models)]
+    specs = [_task_spec(task) for task in _tasks(tasks)]
+    return probe_cached(
+        names, specs, places, suite=suite, device=device, scoring=scoring, reporter=reporter or Silent()
+    )
 
 
-def leaderboard(results: Path, *, suite: str | None = None, protocol: str = "uwbench-1") -> Board:
-    """Collect the results under a folder into a board; render it with `uwbench.report`."""
+def load_task(
+    task: TaskInput,
+    *,
+    data: str | Path | None = None,
+    label: str | None = None,
+    group: str | None = None,
+    name: str | None = None,
+    kind: str | None = None,
+    domain: str | None = None,
+    allow_outside: bool = False,
+) -> Dataset:
+    """Return the clips of a task and its card.
+
+    The options other than `data`, the folder with one folder per dataset, say how a manifest or a folder is read (see
+    `TaskSpec`). Raises UsageError for an unknown name or an option that does not apply, InputError for a malformed
+    file, DataError if a card's data is not at hand.
+    """
+    from uwbench.pipeline import open_dataset
+
+    spec = _task_spec(task)
+    given = {"label": label, "group": group, "name": name, "kind": kind, "domain": domain}
+    changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    if allow_outside:
+        changes["allow_outside"] = True
+    if changes and not isinstance(spec, TaskSpec):
+        raise UsageError(f"{', '.join(changes)}: a dataset that was opened already takes no options", where="load_task")
+    return open_dataset(replace(spec, **changes) if isinstance(spec, TaskSpec) else spec, folders(None, data).data)
+
+
+def load_encoder(
+    name: str,
+    *,
+    weights: str | Path | None = None,
+    context: str = Context.FULL,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> Encoder:
+    """Return an encoder, its weights hashed and not loaded; call its `load` before `encode`.
+
+    `name` is what `evaluate` takes; `weights` is a folder or hub id for families that ship none; `context` is `full`
+    or `trimmed`. Raises UsageError for an unknown name, InputError for a folder that is no checkpoint, EncoderError if
+    weights are missing or cannot be downloaded.
+    """
+    from uwbench.encoders.resolve import open_encoder
+
+    positions = choice(Context, context, "--context").value
+    return open_encoder(ModelSpec(name, weights and str(weights), positions, revision, trust_remote_code))
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """The pooled embeddings of a task's `n` clips under one encoder, in the order of the source.
+
+    `vectors` is float32 `(n, layers, dim)`, `layers` names its second axis. Exactly one of `splits` (`train`, `valid`,
+    `test`) and `folds` is set per clip. `labels` holds one label per clip, or a tuple of labels, captions or events.
+    """
+
+    vectors: np.ndarray
+    layers: tuple[str, ...]
+    ids: tuple[str, ...]
+    labels: tuple[Labels, ...]
+    splits: tuple[str | None, ...]
+    folds: tuple[str | None, ...]
+    groups: tuple[str | None, ...]
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per clip: id, label, split, fold, group."""
+        import pandas as pd
+
+        columns = {"id": self.ids, "label": self.labels, "split": self.splits, "fold": self.folds, "group": self.groups}
+        return pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in columns.items()})
+
+
+def load_embeddings(
+    encoder: ModelInput, task: TaskInput, *, pooling: str = "mean", cache: str | Path | None = None
+) -> Embeddings:
+    """Return a task's embeddings from the cache.
+
+    `encoder` is what `probe` takes, `pooling` one that was extracted: mean (over the clip's valid frames), mean-all,
+    std, max or first. Raises StoreError if the cache lacks them, UsageError if it knows no such encoder or several.
+    """
+    from uwbench.pipeline import find_cached
+
+    model = encoder.name if isinstance(encoder, ModelSpec) else _made(encoder)
+    store, table = find_cached(model, _task_spec(task), folders(cache).cache)
+    vectors = store.open_task(table.card.name, table.keys).pooled(pooling)
+    rest = (table.ids, table.labels, table.splits, table.folds, table.groups)
+    return Embeddings(vectors, store.record.layers, *rest)
+
+
+def leaderboard(
+    results: ResultFolders = None,
+    *,
+    suite: str | None = None,
+    protocol: str = "uwbench-1",
+    references: bool = True,
+    contaminated: str = Contaminated.KEEP,
+) -> Leaderboard:
+    """Return the leaderboard of the results under one or several folders.
+
+    Without `suite`, its tasks are whatever the results hold. `references` adds published rows. `contaminated` is `keep`
+    (mark scores of tasks that a model was trained on) or `drop` (leave them out).
+    """
     from uwbench.cards.find import find_suite
     from uwbench.report.board import build_board
+    from uwbench.report.leaderboard import Leaderboard
 
-    return build_board(results, suite=find_suite(suite) if suite else None, protocol=protocol)
+    board = build_board(
+        _result_folders(results),
+        suite=find_suite(suite) if suite else None,
+        protocol=protocol,
+        references=references,
+        contaminated=choice(Contaminated, contaminated, "--contaminated").value,
+    )
+    return Leaderboard(board)
 
 
 def compare(
-    results: Path,
     first: str,
     second: str,
     *,
-    method: Method = "mlp",
+    method: str = Method.MLP,
+    results: ResultFolders = None,
+    suite: str | None = None,
     tasks: Sequence[str] = (),
     protocol: str = "uwbench-1",
 ) -> Comparison:
-    """Compare two models of a results folder, by label, name or fingerprint, on the same clips.
+    """Compare two models that have results, by label, name or fingerprint, on the clips that both were scored on.
 
-    `tasks` are those averaged over; without them, the tasks at hand. Raises UsageError where the models share none.
+    Averages are taken over `tasks`, else over the suite, else over the tasks that the results hold. Raises UsageError
+    if no such model has results, or the two share no task.
     """
+    from uwbench.cards.find import find_suite
     from uwbench.report.board import build_board, suite_of
     from uwbench.report.compare import compare_models
 
-    suite = suite_of(tasks) if tasks else None
-    return compare_models(build_board(results, suite=suite, protocol=protocol), first, second, method)
+    chosen = suite_of(tasks) if tasks else find_suite(suite) if suite else None
+    board = build_board(_result_folders(results), suite=chosen, protocol=protocol, references=False)
+    return compare_models(board, first, second, choice(Method, method, "--method").value)
 
 
-def reproduce(result: Path, *, folders: Folders, options: Options | None = None) -> Reproduction:
-    """Score a result again from the cache and say equal, or what differs."""
+def sensitivity(
+    *,
+    method: str = Method.MLP,
+    results: ResultFolders = None,
+    suite: str | None = None,
+    protocol: str = "uwbench-1",
+) -> Sensitivity | None:
+    """Return the models' ranks under other averages, other probe settings, and without each task and domain.
+
+    None if fewer than two models hold the same tasks.
+    """
+    board = leaderboard(results, suite=suite, protocol=protocol, references=False)
+    return board.sensitivity(method=choice(Method, method, "--method").value)
+
+
+def write_figures(
+    output: str | Path,
+    *,
+    formats: Sequence[str] = ("svg", "png"),
+    results: ResultFolders = None,
+    suite: str | None = None,
+    protocol: str = "uwbench-1",
+) -> list[Path]:
+    """Write the leaderboard's figures and its LaTeX table into the folder `output`; return the paths.
+
+    `formats` are some of svg, png and pdf. Raises UsageError for another, or if there is no score to draw.
+    """
+    board = leaderboard(results, suite=suite, protocol=protocol, references=False)
+    return board.write_figures(output, formats=formats)
+
+
+def model_card(
+    model: str,
+    *,
+    format: str = CardFormat.HF,
+    results: ResultFolders = None,
+    suite: str | None = None,
+    protocol: str = "uwbench-1",
+) -> str | dict[str, dict[str, Any]]:
+    """Return a model's scores for its Hugging Face card (`hf`, `eval`: YAML) or as MTEB keeps them (`mteb`: a dict)."""
+    from uwbench.report.model_card import mteb_results, render_eval_results, render_model_index
+
+    form = choice(CardFormat, format, "--format")
+    board = leaderboard(results, suite=suite, protocol=protocol, references=False).board
+    if form is CardFormat.MTEB:
+        return mteb_results(board, model)
+    return (render_model_index if form is CardFormat.HF else render_eval_results)(board, model)
+
+
+def reproduce(
+    result: str | Path, *, cache: str | Path | None = None, device: str = "auto", text_encoder: str | None = None
+) -> Reproduction:
+    """Score the result in a file again from the cache, and return whether it is equal and what differs.
+
+    Raises StoreError, with the command that makes them, if the cache lacks the embeddings.
+    """
+    from uwbench.base.device import pick_device
     from uwbench.probes.reproduce import reproduce
 
-    return reproduce(result, folders, options or Options())
+    return reproduce(Path(result), folders(cache).cache, device=pick_device(device), text_encoder=text_encoder)
 
 
-def open_task(task: str, *, data: Path | None = None, **options: Any) -> Dataset:
-    """Open a task's clips: a card's name, a card file, a manifest or a folder (see `uwbench.sources.resolve`)."""
-    from uwbench.sources.resolve import open_task
+def check_encoder(
+    encoder: ModelInput, *, task: TaskInput | None = None, data: str | Path | None = None, device: str = "auto"
+) -> Conformance:
+    """Measure what an encoder promises: frame hop, independence of batch mates, determinism, speed.
 
-    return open_task(task, data=data, **options)
+    On four clips of a task's audio; without `task`, on sounds that are computed on the spot. `problems` of what is
+    returned lists every promise that does not hold.
+    """
+    from uwbench.base.device import pick_device
+    from uwbench.encoders.conformance import check_encoder
+
+    model = _open_model(encoder).encoder
+    dataset = load_task(task or "mini_sound", data=data)
+    count = min(4, len(dataset.clips))
+    clips = [dataset.clips[len(dataset.clips) * index // 4] for index in range(count)]
+    if not clips:
+        raise UsageError("holds no clip", where=f"--task {task}")
+    rate = model.info.sample_rate
+    decoded = [decode(clip.audio, rate, start_s=clip.start_s, end_s=clip.end_s) for clip in clips]
+    audio = f"{count} clips of {dataset.card.name} ({dataset.source})"
+    if task is None:
+        audio = f"{count} generated sounds of mini_sound; give --task for real audio"
+    return check_encoder(model, clips=decoded, device=pick_device(device), audio=audio)
+
+
+def check_data(
+    task: TaskInput, *, data: str | Path | None = None, progress: Callable[[int, int], None] | None = None
+) -> CheckReport:
+    """Decode every clip of a task and report what is wrong with the clips, labels and splits.
+
+    `progress` is called with the number of clips checked and of all clips.
+    """
+    from uwbench.sources.check import check_dataset
+
+    return check_dataset(load_task(task, data=data), progress=progress)
+
+
+def fetch_data(
+    task: str | Path,
+    *,
+    data: str | Path | None = None,
+    source: str | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+    notice: Callable[[str], None] | None = None,
+) -> list[Path]:
+    """Download the audio of a card (its name or file) into the folder `data`; return the paths of its files.
+
+    `source` is `shards` (X-ARES's, on Zenodo; the default) or `hub` (a Hugging Face dataset), if the card has both. A
+    download that was interrupted resumes. `progress` is called with a file's name, the bytes that are there and all
+    bytes; `notice` with the reason for a wait. Raises FetchError if the server, the files or the disk do not allow it.
+    """
+    from uwbench.sources.download import Patience
+    from uwbench.sources.fetch import fetch_task
+
+    folder = folders(None, data).data
+    if folder is None:
+        raise UsageError("no folder for datasets was given", remedy="give --data DIR or set UWBENCH_DATA")
+    chosen = None if source is None else choice(FetchSource, source, "--source").value
+    patience = Patience() if notice is None else Patience(tell=notice)
+    return fetch_task(load_card(task), folder, source=chosen, progress=progress, patience=patience)
+
+
+def list_tasks(
+    *, cache: str | Path | None = None, data: str | Path | None = None, results: str | Path | None = None
+) -> tuple[list[TaskRow], list[str]]:
+    """Return a row per task card, and an error line for each card of a plug-in that was skipped."""
+    from uwbench.report.listings import list_tasks
+
+    return list_tasks(folders(cache, data, results))
+
+
+def task_names() -> list[str]:
+    """Return the names of all task cards."""
+    from uwbench.cards.find import find_cards
+
+    return sorted(find_cards()[0])
+
+
+def load_card(task: str | Path) -> Card:
+    """Return a task card by its name or its file; raise UsageError or InputError naming what is wrong."""
+    from uwbench.cards.find import find_card, load_card
+
+    return load_card(Path(task)) if str(task).endswith((".yaml", ".yml")) else find_card(str(task))
+
+
+def list_models() -> list[CatalogueEntry]:
+    """Return the models that are known by name."""
+    from uwbench.encoders.catalogue import CATALOGUE
+
+    return list(CATALOGUE)
+
+
+def list_protocols() -> list[Protocol]:
+    """Return the protocols, by name."""
+    from uwbench.cards.find import find_protocol, names_of
+
+    return [find_protocol(name) for name in names_of("protocol")]
+
+
+def load_protocol(name: str) -> Protocol:
+    """Return a protocol by its name or its file."""
+    from uwbench.cards.find import find_protocol
+
+    return find_protocol(name)
+
+
+def list_cache(cache: str | Path | None = None) -> tuple[list[Holding], list[str]]:
+    """Return what the cache holds, one entry per encoder and task, and an error line for whatever cannot be read."""
+    from uwbench.cache.maintenance import holdings
+
+    return holdings(folders(cache).cache)
+
+
+def verify_cache(cache: str | Path | None = None) -> tuple[int, list[Damage], list[str]]:
+    """Check every part of the cache against its checksum.
+
+    Return how many parts were checked, the damaged ones, and an error line for each record that cannot be read.
+    """
+    from uwbench.cache.maintenance import verify
+
+    return verify(folders(cache).cache)
+
+
+def prune_cache(cache: str | Path | None = None, *, dry_run: bool = False) -> list[Pruned]:
+    """Remove from the cache what no manifest and no task refers to; return it. With `dry_run`, remove nothing.
+
+    Nothing may be extracting into the cache meanwhile.
+    """
+    from uwbench.cache.maintenance import prune
+
+    return prune(folders(cache).cache, dry_run=dry_run)
+
+
+def measure_inflation(
+    tasks: Sequence[str] = (),
+    models: Sequence[str] = (),
+    *,
+    seeds: int = 20,
+    device: str = "auto",
+    cache: str | Path | None = None,
+) -> list[Inflation]:
+    """Measure how much choosing on test data, as X-ARES does, inflates a score, on embeddings in the cache.
+
+    Raises UsageError for a task on which X-ARES does not choose on test data.
+    """
+    from uwbench.base.device import pick_device
+    from uwbench.probes.selection_bias import measure_cached
+
+    return measure_cached(folders(cache).cache, tasks, models, seeds=range(seeds), device=pick_device(device))
 
 
 def find_manifest(source: str) -> Path | None:
-    """Return the manifest that `source` names or that lies in the folder it names; None where there is none."""
+    """Return the manifest that `source` names or that lies in the folder it names; None if there is none."""
     from uwbench.sources.table import MANIFEST_NAMES, MANIFEST_SUFFIXES
 
     path = Path(source)
@@ -140,28 +572,46 @@ def find_manifest(source: str) -> Path | None:
 
 
 def read_manifest(
-    path: Path, label: str, *, kind: Kind = "single-label", group: str | None = None, gaps: bool = False
+    path: Path, label: str, *, kind: str = Kind.SINGLE_LABEL, group: str | None = None, gaps: bool = False
 ) -> tuple[Clip, ...]:
-    """Return the clips a manifest lists with the labels of one column, whichever splits there are.
+    """Return the clips that a manifest lists, with the labels of one column, in whatever splits there are.
 
-    `open_task` makes a task of a manifest and so asks for test clips; this does not. With `gaps`, an empty label is
+    `load_task` makes a task of a manifest and so requires test clips; this does not. With `gaps`, an empty label is
     `()`. Raises InputError naming file, line and column.
     """
     from uwbench.sources.table import Columns, read_manifest
 
-    return read_manifest(path, Columns(label, group, kind, gaps=gaps)).clips
+    return read_manifest(path, Columns(label, group, choice(Kind, kind, "--kind").value, gaps=gaps)).clips
 
 
 def decode(audio: Audio, rate: int, *, start_s: float | None = None, end_s: float | None = None) -> np.ndarray:
-    """Return audio as float32 `(samples,)`, mono, at `rate` Hz (see `uwbench.audio.decode.decode`)."""
+    """Return audio as float32 `(samples,)`, mono, at `rate` Hz; `start_s` and `end_s` cut a stretch out of it.
+
+    Raises AudioError if it cannot be decoded or holds values that are not finite.
+    """
     from uwbench.audio.decode import decode
 
     return decode(audio, rate, start_s=start_s, end_s=end_s)
 
 
-def _folder(given: Path | None, variable: str, default: str) -> Path | None:
-    if given is not None:
-        return given
+def folders(
+    cache: str | Path | None = None, data: str | Path | None = None, results: str | Path | None = None
+) -> Folders:
+    """Return the folders of a run: those given, else UWBENCH_CACHE, UWBENCH_DATA and UWBENCH_RESULTS, else defaults.
+
+    The defaults are ./embeddings_cache and ./results if they exist, else folders in the user's cache directory; ./data
+    if it exists, else no data.
+    """
+    return Folders(
+        cache=_folder(cache, "UWBENCH_CACHE", "embeddings_cache") or _user_folder("embeddings"),
+        data=_folder(data, "UWBENCH_DATA", "data"),
+        results=_folder(results, "UWBENCH_RESULTS", "results") or _user_folder("results"),
+    )
+
+
+def _folder(folder: str | Path | None, variable: str, default: str) -> Path | None:
+    if folder is not None:
+        return Path(folder)
     if os.environ.get(variable):
         return Path(os.environ[variable])
     return Path(default) if Path(default).is_dir() else None
@@ -173,6 +623,94 @@ def _user_folder(name: str) -> Path:
     return Path(platformdirs.user_cache_dir("uwbench")) / name
 
 
+def _existing_folders(cache: str | Path | None, data: str | Path | None, results: str | Path | None) -> Folders:
+    if data is not None and not Path(data).is_dir():
+        raise UsageError("is no folder", where=f"--data {data}")
+    return folders(cache, data, results)
+
+
+def _result_folders(results: ResultFolders) -> list[Path]:
+    if results is None or isinstance(results, str | Path):
+        return [folders(results=results).results]
+    return [Path(folder) for folder in results]
+
+
+def _run(
+    models: ModelInput | Sequence[ModelInput],
+    tasks: TaskInput | Sequence[TaskInput] | None,
+    suite: str | None,
+    places: Folders,
+    device: str,
+    options: ExtractOptions,
+    scoring: Any,
+    reporter: Reporter | None,
+) -> Results:
+    from uwbench.pipeline import Silent, run
+
+    opened = [_open_model(model) for model in _models(models)]
+    if not opened:
+        raise UsageError("no model was named", remedy="uwbench models lists the names")
+    specs = [_task_spec(task) for task in _tasks(tasks)]
+    return run(
+        opened,
+        specs,
+        places,
+        suite=suite,
+        device=device,
+        options=options,
+        scoring=scoring,
+        reporter=reporter or Silent(),
+    )
+
+
+def _models(models: ModelInput | Sequence[ModelInput] | None) -> list[ModelInput]:
+    """Return one or many models as a list; a module that is an encoder may itself be a sequence of layers."""
+    if models is None:
+        return []
+    if isinstance(models, str | ModelSpec) or hasattr(models, "encode") or not isinstance(models, Iterable):
+        return [cast("ModelInput", models)]
+    return list(cast("Iterable[ModelInput]", models))
+
+
+def _tasks(tasks: TaskInput | Sequence[TaskInput] | None) -> list[TaskInput]:
+    """Return one or many tasks as a list."""
+    if tasks is None:
+        return []
+    if isinstance(tasks, str | Path | TaskSpec) or hasattr(tasks, "clips"):
+        return [cast("TaskInput", tasks)]
+    return list(cast("Sequence[TaskInput]", tasks))
+
+
+def _task_spec(task: TaskInput) -> TaskSpec | Dataset:
+    return TaskSpec(str(task)) if isinstance(task, str | Path) else task
+
+
+def _made(model: str | Encoder | type[Encoder]) -> str | Encoder:
+    """Return an instance of an encoder's class; names and instances as they are."""
+    return model() if isinstance(model, type) else model
+
+
+def _open_model(model: ModelInput) -> Model:
+    """Open a model by its name or take an encoder as it is; its weights are not loaded."""
+    from uwbench.encoders.resolve import open_encoder
+    from uwbench.pipeline import Model
+
+    if isinstance(model, str):
+        model = ModelSpec(model)
+    if isinstance(model, ModelSpec):
+        return Model(open_encoder(model), model)
+    encoder = cast("Encoder", _made(model))
+    info = getattr(encoder, "info", None)
+    if not isinstance(info, EncoderInfo):
+        what = f"{type(encoder).__name__} is no encoder: it has no `info: EncoderInfo`"
+        raise UsageError(what, remedy="see docs/adding-an-encoder.md")
+    if not info.identity:
+        what = f"the encoder {info.name!r} has an empty identity, so its embeddings could be taken for another's"
+        remedy = "put whatever changes an embedding into `info.identity`: a hash of the weights, options, a version"
+        raise UsageError(what, remedy=remedy)
+    return Model(encoder, None)
+
+
 __all__ = [
     "Audio",
     "AudioArray",
@@ -180,45 +718,78 @@ __all__ = [
     "AudioError",
     "AudioFile",
     "AudioMember",
+    "CardFormat",
     "Clip",
+    "Contaminated",
+    "Context",
     "DataError",
+    "Domain",
+    "Dtype",
+    "Embeddings",
     "Encoded",
     "Encoder",
     "EncoderError",
     "EncoderInfo",
+    "Engine",
     "Event",
+    "ExtractOptions",
     "FetchError",
+    "FetchSource",
     "Folders",
     "InputError",
+    "Kind",
     "Labels",
+    "Method",
     "ModelSpec",
-    "Options",
     "ProbeError",
-    "Report",
+    "ProbeOptions",
     "Reporter",
+    "Results",
     "StoreError",
+    "TaskSpec",
     "UsageError",
     "UwbenchError",
-    "clip_key",
+    "check_data",
+    "check_encoder",
     "compare",
     "decode",
-    "digest",
+    "describe_model",
+    "evaluate",
     "extract",
+    "fetch_data",
     "find_manifest",
     "folders",
     "leaderboard",
-    "open_task",
-    "parse_json",
-    "parse_yaml",
+    "list_cache",
+    "list_models",
+    "list_protocols",
+    "list_tasks",
+    "load_card",
+    "load_embeddings",
+    "load_encoder",
+    "load_protocol",
+    "load_task",
+    "measure_inflation",
+    "model_card",
     "probe",
+    "prune_cache",
     "read_bytes",
     "read_manifest",
-    "read_yaml_file",
     "reproduce",
-    "run",
-    "sha256_bytes",
-    "sha256_file",
-    "suggestion",
-    "write_atomically",
-    "write_in_place",
+    "sensitivity",
+    "task_names",
+    "verify_cache",
+    "write_figures",
 ]
+__all__ += [
+    "BATCH_TOLERANCE",
+    "disk_error",
+    "escaped",
+    "free_bytes",
+    "is_own_data",
+    "printable",
+    "sensitivity_view",
+    "task_names",
+]  # for cli
+__all__ += ["clip_key", "digest", "parse_json", "parse_yaml", "read_yaml_file", "sha256_bytes", "sha256_file"]
+__all__ += ["suggestion", "write_atomically", "write_in_place"]

@@ -1,7 +1,7 @@
-"""Error types of uwbench: what went wrong, where, and what to do about it.
+"""Error types: what went wrong, where, and what to do about it.
 
-Every error a user can cause or meet is one of these, so that the command line can print one line and leave
-with the right exit code: 1 when work failed (what finished is kept), 2 when the request itself was wrong.
+Every error that a user can cause or meet is one of these. The command line prints it as one line and exits with its
+code: 1 if work failed (what finished is kept), 2 if the request itself was wrong.
 """
 
 from __future__ import annotations
@@ -9,22 +9,22 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-# Control characters but line ends and tabs, marks that turn the direction of writing, halves of surrogate pairs.
+# Control characters except line ends and tabs, marks that change the direction of text, and lone surrogates.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def printable(text: str) -> str:
-    """Return a text of others for a terminal: what would move its cursor, title or colours stands as an escape."""
-    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+    """Return untrusted text that is safe to print: what could change a terminal's state is escaped."""
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def escaped(json_text: str) -> str:
-    """Return JSON whose texts hold what `printable` replaces as JSON's own escapes: the same value."""
-    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", json_text)
+    """Return the same JSON value with everything that `printable` escapes written as JSON escapes."""
+    return _UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", json_text)
 
 
 class UwbenchError(Exception):
-    """Base of all errors this package raises on purpose.
+    """Base class of the errors that this package raises on purpose.
 
     `where` names the file, clip, card or option at fault; `remedy` says what to do.
     """
@@ -42,7 +42,7 @@ class UwbenchError(Exception):
         return printable(text if self.remedy is None else f"{text}; {self.remedy}")
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Keyword-only arguments are lost by the default pickling, and workers send errors across processes.
+        # Workers send errors to other processes, and default pickling loses keyword-only arguments.
         return _rebuild, (type(self), self.what, self.where, self.remedy)
 
 
@@ -51,18 +51,18 @@ def _rebuild(kind: type[UwbenchError], what: str, where: str | None, remedy: str
 
 
 def disk_error(error: OSError) -> UwbenchError:
-    """Return what the system's refusal of a file means to a user: a full disk, a read-only folder, a broken drive.
+    """Return an error that tells the user about a full disk, a read-only folder or a broken drive.
 
-    An OSError that comes from no system call is raised as it is: libraries use the type for errors of their own.
+    An OSError without an error number is raised unchanged, because libraries use the type for other errors.
     """
     if error.errno is None:
         raise error
-    remedy = "what was finished is kept; run the same command again once the disk takes it"
+    remedy = "finished work is kept; fix the disk and run the same command again"
     return UwbenchError(error.strerror or str(error), where=error.filename, remedy=remedy)
 
 
 class UsageError(UwbenchError):
-    """The command or call cannot be carried out as given: an unknown name, options that contradict each other."""
+    """The command or call is wrong: an unknown name, or options that contradict each other."""
 
     exit_code = 2
 
@@ -74,24 +74,24 @@ class InputError(UwbenchError):
 
 
 class DataError(UwbenchError):
-    """A dataset is not at hand, or is not what its card says."""
+    """A dataset is missing, or does not match its card."""
 
 
 class AudioError(UwbenchError):
-    """One clip cannot be read or decoded, or holds values that are not audio (NaN, Inf, no samples)."""
+    """A clip cannot be read or decoded, or contains no valid audio (NaN, Inf, no samples)."""
 
 
 class EncoderError(UwbenchError):
-    """An encoder cannot be loaded, broke its contract, or returned values that are not finite."""
+    """An encoder cannot be loaded, breaks its contract, or returned values that are not finite."""
 
 
 class StoreError(UwbenchError):
-    """The embeddings cache is damaged, unwritable, or lacks what was asked for."""
+    """The embeddings cache is damaged, cannot be written, or lacks what a command needs."""
 
 
 class FetchError(UwbenchError):
-    """A download failed, or what came is not what was promised."""
+    """A download failed, or is not what the server promised."""
 
 
 class ProbeError(UwbenchError):
-    """A probe cannot be trained or scored on the data at hand."""
+    """A probe cannot be trained or scored on this data."""

@@ -1,15 +1,97 @@
-"""What a run may be asked, and the folders it works in."""
+"""Run options: how a task is read, how embeddings are made and scored, and the folders of a run."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal
+from typing import TypeVar
+
+from uwbench.errors import UsageError
+
+Choice = TypeVar("Choice", bound=StrEnum)
+
+
+class Method(StrEnum):
+    """How embeddings are scored: a trained MLP, or nearest neighbours."""
+
+    MLP = "mlp"
+    KNN = "knn"
+
+
+class Context(StrEnum):
+    """The positions that an encoder with a fixed context sees: all of them, or those of the clip alone."""
+
+    FULL = "full"
+    TRIMMED = "trimmed"
+
+
+class Dtype(StrEnum):
+    """The precision in which an encoder runs."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+
+
+class Engine(StrEnum):
+    """Where clips are encoded: in this process, or by the workers of a Ray cluster."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
+class Kind(StrEnum):
+    """The kind of a task: what its labels are."""
+
+    SINGLE_LABEL = "single-label"
+    MULTI_LABEL = "multi-label"
+    FRAMES = "frame-multi-label"
+    RETRIEVAL = "retrieval"
+    TRANSCRIPTION = "transcription"
+
+
+class Domain(StrEnum):
+    """The domain of a task, over which one of the averages is taken."""
+
+    SPEECH = "speech"
+    SOUND = "sound"
+    MUSIC = "music"
+
+
+class FetchSource(StrEnum):
+    """Where a task's audio is downloaded from: X-ARES's shards on Zenodo, or a Hugging Face dataset."""
+
+    SHARDS = "shards"
+    HUB = "hub"
+
+
+class Contaminated(StrEnum):
+    """What a leaderboard does with scores of tasks that a model was trained on: mark them, or leave them out."""
+
+    KEEP = "keep"
+    DROP = "drop"
+
+
+class CardFormat(StrEnum):
+    """A format for a model's scores: a Hugging Face model-index, its .eval_results, or MTEB's JSON."""
+
+    HF = "hf"
+    EVAL = "eval"
+    MTEB = "mteb"
+
+
+def choice(choices: type[Choice], value: str, option: str) -> Choice:
+    """Return the member of `choices` that `value` names; raise UsageError, naming `option`, if there is none."""
+    try:
+        return choices(value)
+    except ValueError:
+        raise UsageError(f"{value!r} is not one of {', '.join(choices)}", where=option) from None
 
 
 @dataclass(frozen=True, slots=True)
 class Folders:
-    """Where things are: the embeddings cache, the datasets, the results."""
+    """The folders of a run: the embeddings cache, the datasets (None: there are none) and the results."""
 
     cache: Path
     data: Path | None
@@ -17,33 +99,69 @@ class Folders:
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """What a run may be asked, beyond its models and tasks. Times in seconds."""
+class TaskSpec:
+    """A task and, if it is the user's own data, how to read it.
 
-    protocol: str = "uwbench-1"
-    methods: tuple[str, ...] = ("mlp", "knn")
-    device: str = "auto"
-    dtype: Literal["fp32", "bf16"] = "fp32"
-    layers: str = "last"
+    `source` is a card's name, a card file, a manifest, or a folder with one sub-folder per class. The other fields
+    apply to manifests and folders alone; a card that is given one is refused.
+    """
+
+    source: str | Path
+    label: str | None = None  # the manifest's column that holds the label; None: the column "label"
+    group: str | None = None  # the column that holds the speaker, recording or song
+    name: str | None = None  # what results call the task; None: the folder's name
+    kind: Kind | str | None = None  # None: single-label
+    domain: Domain | str = Domain.SOUND
+    allow_outside: bool = False  # a manifest's paths may leave its folder
+
+    def __post_init__(self) -> None:
+        if self.kind is not None:
+            choice(Kind, self.kind, "--kind")
+        choice(Domain, self.domain, "--domain")
+
+    def changes(self) -> dict[str, object]:
+        """Return the fields other than `source` that are not at their defaults."""
+        rest = fields(self)[1:]
+        return {field.name: getattr(self, field.name) for field in rest if getattr(self, field.name) != field.default}
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractOptions:
+    """How embeddings are made.
+
+    `layers`, `poolings` and `dtype` are part of an encoder's fingerprint; the others change no embedding.
+    """
+
+    layers: str = "last"  # last, all, or a comma-separated list of names or numbers
     poolings: tuple[str, ...] = ("mean", "mean-all")
-    batch_seconds: float | None = None  # None: chosen for the device
+    dtype: Dtype | str = Dtype.FP32
+    batch_seconds: float | None = None  # seconds of audio per forward pass, with padding; None: chosen for the device
     workers: int | None = None  # decoding threads; None: chosen for the machine
-    seed: int = 0
-    limit: int | None = None  # clips a split or fold
-    force: bool = False
-    allow_missing: int = 0
-    engine: Literal["local", "ray"] = "local"  # who extracts: this process, or the workers of a Ray cluster
-    part: tuple[int, int] | None = None  # this machine's share of the parts: (index from 1, count)
-    text_encoder: str | None = None  # retrieval: what turns captions into vectors
-    label: str | None = None
-    group: str | None = None
-    name: str | None = None
-    kind: str | None = None
-    domain: str = "sound"
-    allow_outside: bool = False
-    argv: tuple[str, ...] = ()
+    limit: int | None = None  # clips per split or fold; results are marked as limited
+    force: bool = False  # re-encode even if cached
+    engine: Engine | str = Engine.LOCAL
+    part: tuple[int, int] | None = None  # this machine's share of the work: (index from 1, number of machines)
 
-    def own_data(self) -> dict[str, Any]:
-        """Return the options that shape a task made from a manifest or folder."""
-        names = ("label", "group", "name", "kind", "domain", "allow_outside")
-        return {name: getattr(self, name) for name in names}
+    def __post_init__(self) -> None:
+        choice(Dtype, self.dtype, "--dtype")
+        choice(Engine, self.engine, "--engine")
+        if self.part is not None and not 1 <= self.part[0] <= self.part[1]:
+            raise UsageError(f"{self.part[0]}/{self.part[1]} is not I/N with 1 <= I <= N", where="--part")
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeOptions:
+    """How embeddings are scored, beyond the protocol and its methods."""
+
+    seed: int = 0
+    allow_missing: int = 0  # score even if up to this many clips cannot be read
+    text_encoder: str | None = None  # retrieval: the sentence encoder that embeds captions
+    argv: tuple[str, ...] = ()  # the command line, for the record
+
+
+def methods_of(methods: str | Iterable[str]) -> tuple[Method, ...]:
+    """Return the methods named, each once; raise UsageError for an unknown name or if there are none."""
+    names = (methods,) if isinstance(methods, str) else tuple(dict.fromkeys(methods))
+    if not names:
+        raise UsageError("names no method", where="--method", remedy=f"use {', '.join(Method)} or both")
+    return tuple(choice(Method, name, "--method") for name in names)

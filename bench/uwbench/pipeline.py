@@ -1,24 +1,25 @@
-"""Call the stages in order: resolve names, look at the audio, plan, extract, probe, write results, collect failures.
+"""The stages in order: open tasks, scan their audio, plan, extract, probe, write results, collect failures.
 
-Errors of one task under one model are caught here and nowhere below: the rest goes on, the failure is kept in a
-result file and reported at the end.
+An error of one task under one model is caught in `_run_one` and nowhere below: the other tasks go on, the failure is
+kept in a result file and reported at the end.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from uwbench.base.device import pick_device
 from uwbench.errors import DataError, StoreError, UsageError, UwbenchError, disk_error
-from uwbench.options import Folders, Options
+from uwbench.options import Engine, ExtractOptions, Folders, Method, ProbeOptions, TaskSpec
 
 if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import RenderableType
+
     from uwbench.cache.clip_table import ClipTable
-    from uwbench.cache.records import EncoderRecord
     from uwbench.cache.store import EncoderStore
     from uwbench.cards.card import Card
     from uwbench.cards.protocol import Protocol as ProtocolCard
@@ -27,24 +28,37 @@ if TYPE_CHECKING:
     from uwbench.extraction.plan import Plan
     from uwbench.extraction.task import Task
     from uwbench.results.record import Result
+    from uwbench.sources.dataset import Dataset
+
+DEFAULT_SUITE = "uniwhisper-20"
 
 
 class Reporter(Protocol):
-    """What a run says while it works; the command line draws it."""
+    """Shows the progress of a run."""
 
-    def note(self, text: str) -> None: ...
+    def note(self, text: str) -> None:
+        """Show a message."""
+        ...
 
-    def planned(self, plans: Sequence[Plan], missing: Sequence[str], folders: Folders) -> None: ...
+    def planned(self, plans: Sequence[Plan], missing: Sequence[str], folders: Folders) -> None:
+        """Show what will be encoded, and which tasks of the suite are not at hand."""
+        ...
 
-    def started(self, model: str, task: str, clips: int) -> None: ...
+    def started(self, model: str, task: str, clips: int) -> None:
+        """Begin a task of `clips` clips (0: their number does not matter)."""
+        ...
 
-    def advanced(self, clips: int, audio_s: float) -> None: ...
+    def advanced(self, clips: int, audio_s: float) -> None:
+        """Count further clips, and their seconds of audio, as encoded."""
+        ...
 
-    def finished(self) -> None: ...
+    def finished(self) -> None:
+        """End the task; may be called without one."""
+        ...
 
 
 class Silent:
-    """A reporter that says nothing."""
+    """A reporter that shows nothing."""
 
     def note(self, text: str) -> None: ...
 
@@ -57,251 +71,387 @@ class Silent:
     def finished(self) -> None: ...
 
 
-@dataclass(slots=True)
-class Report:
-    """What a run did: results by model and task, what failed, what was not there."""
+@dataclass(frozen=True, slots=True)
+class TaskRun:
+    """One task under one model: what was extracted, the result with its file, and what failed."""
 
-    results: list[tuple[Path, Result]] = field(default_factory=list)
-    extractions: list[tuple[str, str, Extraction | None]] = field(default_factory=list)  # model, task; None: all cached
-    failures: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
+    model: str
+    task: str
+    extracted: bool = False
+    extraction: Extraction | None = None  # None although extracted: everything was cached
+    result: tuple[Path, Result] | None = None
+    failures: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """The outcome of a run: results by model and task, what failed, and which tasks were not at hand."""
+
+    runs: tuple[TaskRun, ...] = ()
+    missing: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()  # tasks and cached encoders that could not be opened at all, with the reason
+    suite: str | None = None
+
+    @property
+    def results(self) -> list[tuple[Path, Result]]:
+        """Each result with the path of its file."""
+        return [run.result for run in self.runs if run.result is not None]
+
+    @property
+    def extractions(self) -> list[tuple[str, str, Extraction | None]]:
+        """Model, task and extraction of each task whose embeddings are in the cache; None: all were cached before."""
+        return [(run.model, run.task, run.extraction) for run in self.runs if run.extracted]
+
+    @property
+    def failures(self) -> list[str]:
+        """One line for each failure."""
+        return [*self.refused, *(failure for run in self.runs for failure in run.failures)]
 
     @property
     def exit_code(self) -> int:
+        """1 if anything failed, else 0."""
         return 1 if self.failures else 0
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per score: model, task, method, score, low, high, n, status, contamination.
+
+        `low` and `high` bound the 95 % interval. A task that failed has one row, without method and score.
+        """
+        import pandas as pd
+
+        rows = [row for _, result in self.results for row in _frame_rows(result)]
+        columns = ["model", "task", "method", "score", "low", "high", "n", "status", "contamination"]
+        return pd.DataFrame(rows, columns=columns)
+
+    def __rich__(self) -> RenderableType:
+        """Return the tables that a terminal shows: one per model, the averages, and where the results are."""
+        from rich.console import Group
+
+        from uwbench.cards.find import find_suite
+        from uwbench.report.board import suite_of
+        from uwbench.report.table import run_view
+
+        results = [result for _, result in self.results]
+        if not results:
+            return Group()
+        suite = find_suite(self.suite) if self.suite else suite_of([result.task.name for result in results])
+        return run_view(results, suite, paths=[path.parent for path, _ in self.results])
+
+    def _repr_html_(self) -> str:
+        frame = self.to_frame()
+        notes = [*(f"failed: {line}" for line in self.failures), *(f"not at hand: {line}" for line in self.missing)]
+        return "".join([frame.to_html(index=False, na_rep="", float_format="{:.3f}".format), *map(_paragraph, notes)])
+
+
+def _frame_rows(result: Result) -> Iterator[dict[str, object]]:
+    common = {
+        "model": result.model.name,
+        "task": result.task.name,
+        "n": result.task.n,
+        "status": result.status,
+        "contamination": result.contamination.flag if result.contamination else None,
+    }
+    if not result.scores:
+        yield common
+    for method, score in result.scores.items():
+        low, high = score.ci95 or (None, None)
+        yield {**common, "method": method, "score": score.main_score, "low": low, "high": high}
+
+
+def _paragraph(text: str) -> str:
+    import html
+
+    return f"<p>{html.escape(text)}</p>"
+
+
+@dataclass(slots=True)
+class Model:
+    """An encoder of a run, whose weights are loaded when its first clip is encoded."""
+
+    encoder: Encoder
+    spec: ModelSpec | None  # None: the caller made the encoder
+    load_s: float | None = None  # None: not loaded
+
+    def load(self, plan: Plan, options: ExtractOptions, device: str, reporter: Reporter) -> None:
+        """Load the weights unless they are; below fp32, measure and report how far from fp32 the encoder is."""
+        if self.load_s is not None:
+            return
+        started = time.perf_counter()
+        reporter.note(f"loading {self.encoder.info.name} on {device} in {options.dtype}")
+        if options.dtype == "fp32":
+            self.encoder.load(device, options.dtype)
+        else:
+            from uwbench.extraction.extract import settings_for
+            from uwbench.extraction.precision import measure_parity
+
+            settings = settings_for(device, options.batch_seconds, options.workers)
+            reporter.note(f"{options.dtype} {measure_parity(self.encoder, plan, settings, options.dtype)}")
+        self.load_s = time.perf_counter() - started
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """How tasks are scored, and the folder that results go to."""
+
+    protocol: ProtocolCard
+    methods: tuple[Method, ...]
+    options: ProbeOptions
+    results: Path
 
 
 def run(
-    models: Sequence[ModelSpec],
-    tasks: Sequence[str],
+    models: Sequence[Model],
+    tasks: Sequence[TaskSpec | Dataset],
     folders: Folders,
-    options: Options,
     *,
-    suite: str | None = None,
-    probe: bool = True,
-    reporter: Reporter | None = None,
-) -> Report:
-    """Extract every task with every model and, with `probe`, score it under the protocol.
+    suite: str | None,
+    device: str,
+    options: ExtractOptions,
+    scoring: Scoring | None,
+    reporter: Reporter,
+) -> Results:
+    """Extract every task with every model and, with `scoring`, score it.
 
     Without `tasks`, every task of `suite` whose data is at hand is taken. Raises UsageError or InputError for a
-    request that cannot be carried out at all; what fails later is in the report.
+    request that cannot be carried out at all; what fails later is in the results.
     """
-    from uwbench.encoders.resolve import open_encoder
+    from uwbench.base.device import pick_device
 
-    say = reporter or Silent()
-    report = Report()
-    protocol = _protocol(options) if probe else None
-    looked = _look_at(tasks, suite, folders, options, report)
-    encoders = [open_encoder(spec) for spec in models]
-    planned = _plan(encoders, looked, folders, options, report)
-    say.planned([plan for _, plan in planned], report.missing, folders)
-    _require_space(planned, folders)
-    for spec, encoder in zip(models, encoders, strict=True):
-        mine = [plan for other, plan in planned if other is encoder]
-        _run_model(encoder, spec, mine, protocol, folders, options, say, report)
-    return report
+    scan = _scan(tasks, suite, folders, options.limit)
+    planned, refused = _plan(models, scan.tasks, folders.cache, options)
+    reporter.planned([plan for _, plan in planned], scan.missing, folders)
+    _require_space([plan for _, plan in planned], folders.cache)
+    if scoring is not None or any(plan.parts for _, plan in planned):
+        device = pick_device(device)
+    runs = tuple(_run_one(model, plan, options, device, scoring, reporter) for model, plan in planned)
+    return Results(runs, scan.missing, (*scan.failures, *refused), suite)
 
 
 def probe_cached(
-    tasks: Sequence[str],
-    models: Sequence[str],
+    models: Sequence[str | Encoder],
+    tasks: Sequence[TaskSpec | Dataset],
     folders: Folders,
-    options: Options,
     *,
-    suite: str | None = None,
-    reporter: Reporter | None = None,
-) -> Report:
+    suite: str | None,
+    device: str,
+    scoring: Scoring,
+    reporter: Reporter,
+) -> Results:
     """Score tasks from the cache alone, for the models named (name, slug or folder in the cache) or for all."""
+    from uwbench.base.device import pick_device
+    from uwbench.cache.choose import choose_stores
     from uwbench.cache.store import open_encoders
-    from uwbench.probes.score_task import probe_task
 
-    say = reporter or Silent()
-    report = Report()
-    protocol = _protocol(options)
     stores, problems = open_encoders(folders.cache)
-    report.failures.extend(problems)
-    if problems and not stores:
-        return report  # the cache is not empty: what it holds is damaged, and that is said
-    chosen = choose_stores(stores, models, folders.cache)
-    names = _cached_tasks(chosen, tasks, suite, folders, options, report)
+    if problems and not stores:  # the cache is not empty, it is damaged
+        return Results(refused=tuple(problems), suite=suite)
+    names = [name for model in models for name in _cached_names(model, stores, folders.cache)]
+    chosen = choose_stores(stores, names, folders.cache)
+    scan = _cached_tasks(chosen, tasks, suite, folders)
+    device = pick_device(device)
+    runs = []
     for store in chosen:
-        for name in names:
-            manifest = store.manifest(name)
-            if manifest is None:
-                if models:  # a model that was asked for; others in the cache need not hold every task
-                    report.failures.append(f"{store.record.name}, {name}: not extracted")
-                continue
-            say.started(store.record.name, f"{name} (probe)", 0)
-            try:
-                table = _cached_table(folders.cache, manifest.table, name)
-                result = probe_task(store, table, protocol, folders.results, options)
-                report.results.append(result)
-            except UwbenchError as error:
-                report.failures.append(f"{store.record.name}, {name}: {error}")
-            except OSError as error:
-                report.failures.append(f"{store.record.name}, {name}: {disk_error(error)}")
-            say.finished()
-    return report
+        for task in scan.names:
+            if store.manifest(task) is not None:
+                runs.append(_probe_cached_one(store, task, folders.cache, scoring, device, reporter))
+            elif models:  # a model that was named; others in the cache need not hold every task
+                failure = f"{store.record.name}, {task}: not extracted"
+                runs.append(TaskRun(store.record.name, task, failures=(failure,)))
+    return Results(tuple(runs), scan.missing, (*problems, *scan.failures), suite)
 
 
-def _protocol(options: Options) -> ProtocolCard:
+def find_cached(model: str | Encoder, task: TaskSpec | Dataset, cache: Path) -> tuple[EncoderStore, ClipTable]:
+    """Return the one encoder in the cache that `model` names, and its clip table of a task.
+
+    Raises UsageError if it names several, StoreError if the task was not extracted.
+    """
+    from uwbench.cache.choose import choose_stores
+    from uwbench.cache.clip_table import read_table
+    from uwbench.cache.store import open_encoders
+
+    stores = open_encoders(cache)[0]
+    chosen = choose_stores(stores, _cached_names(model, stores, cache), cache)
+    cached = {name for store in chosen for name in store.tasks()}
+    name = str(task.source) if task.source in cached else open_dataset(task, None).card.name
+    holding = [store for store in chosen if name in store.tasks()]
+    if not holding:
+        remedy = f"run: uwbench extract --model {chosen[0].record.name} --task {task.source}"
+        raise StoreError(f"holds no embeddings of {name} under {chosen[0].record.name}", where=cache, remedy=remedy)
+    if len(holding) > 1:
+        remedy = f"name one of {', '.join(store.record.folder for store in holding)}"
+        raise UsageError(f"{holding[0].record.name} is in the cache with several settings", where=cache, remedy=remedy)
+    manifest = holding[0].manifest(name)
+    assert manifest is not None
+    return holding[0], read_table(cache, manifest.table)
+
+
+def load_rules(protocol: str) -> ProtocolCard:
+    """Return a protocol by name or file; raise UsageError if embeddings are not resampled as it asks."""
     from uwbench.cards.find import find_protocol
     from uwbench.extraction.identity import RESAMPLER
 
-    protocol = find_protocol(options.protocol)
-    if protocol.resampler != RESAMPLER:
-        what = f"asks for the resampler {protocol.resampler}; embeddings are made with {RESAMPLER}"
-        raise UsageError(what, where=f"--protocol {protocol.name}")
-    return protocol
+    card = find_protocol(protocol)
+    if card.resampler != RESAMPLER:
+        what = f"asks for the resampler {card.resampler}; embeddings are made with {RESAMPLER}"
+        raise UsageError(what, where=f"--protocol {card.name}")
+    return card
 
 
-def _look_at(tasks: Sequence[str], suite: str | None, folders: Folders, options: Options, report: Report) -> list[Task]:
-    """Open and hash the tasks; one named on the command line must be there, one of a suite may be missing."""
+def open_dataset(task: TaskSpec | Dataset, data: Path | None) -> Dataset:
+    """Open a task's clips; what is open already is returned as it is."""
+    from uwbench.sources.resolve import open_task
+
+    if not isinstance(task, TaskSpec):
+        return task
+    return open_task(
+        str(task.source),
+        data=data,
+        label=task.label,
+        group=task.group,
+        name=task.name,
+        kind=task.kind,
+        domain=task.domain,
+        allow_outside=task.allow_outside,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Scan:
+    """Tasks whose audio was scanned, those whose data is not at hand, and those that failed."""
+
+    tasks: tuple[Task, ...] = ()
+    missing: tuple[str, ...] = ()
+    failures: tuple[str, ...] = ()
+
+
+def _scan(tasks: Sequence[TaskSpec | Dataset], suite: str | None, folders: Folders, limit: int | None) -> _Scan:
+    """Open and hash the tasks; one that was named must be at hand, one of a suite may be missing."""
     from uwbench.cards.find import find_suite
     from uwbench.extraction.task import scan_task
-    from uwbench.sources.resolve import is_own_data, open_task
 
-    named = bool(tasks)
-    wanted = list(tasks) or list(find_suite(suite or "uniwhisper-20").tasks)
-    looked: list[Task] = []
-    for task in wanted:
+    chosen = tasks or [TaskSpec(name) for name in find_suite(suite or DEFAULT_SUITE).tasks]
+    scanned: list[Task] = []
+    missing, failures = [], []
+    for task in chosen:
         try:
-            own = options.own_data() if is_own_data(task) else {}
-            dataset = open_task(task, data=folders.data, **own)
+            dataset = open_dataset(task, folders.data)
         except DataError as error:
-            report.missing.append(f"{task}: {error}")
-            if named:
-                report.failures.append(f"{task}: {error}")
+            line = f"{task.source}: {error}"
+            missing.append(line)
+            failures += [line] if tasks else []
             continue
         try:
-            looked.append(
-                scan_task(dataset.card, dataset.clips, dataset.source, dataset.problems, folders.cache, options.limit)
+            scanned.append(
+                scan_task(dataset.card, dataset.clips, dataset.source, dataset.problems, folders.cache, limit)
             )
         except DataError as error:
-            report.failures.append(str(error))
-    names = [task.card.name for task in looked]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise UsageError(f"two tasks are called {twice[0]!r}", remedy="give one of them another name with --name")
-    return looked
+            failures.append(str(error))
+    names = [task.card.name for task in scanned]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise UsageError(f"two tasks are called {repeated[0]!r}", remedy="give one of them another name with --name")
+    return _Scan(tuple(scanned), tuple(missing), tuple(failures))
 
 
 def _plan(
-    encoders: Sequence[Encoder], looked: Sequence[Task], folders: Folders, options: Options, report: Report
-) -> list[tuple[Encoder, Plan]]:
+    models: Sequence[Model], tasks: Sequence[Task], cache: Path, options: ExtractOptions
+) -> tuple[list[tuple[Model, Plan]], list[str]]:
+    """Return what each model has to encode, task by task, and an error line for each plan that cannot be made."""
     from uwbench.extraction.identity import describe_encoder
     from uwbench.extraction.plan import make_plan, share_of
 
-    planned = []
-    for encoder in encoders:
-        record = describe_encoder(encoder.info, layers=options.layers, poolings=options.poolings, dtype=options.dtype)
-        for task in looked:
+    planned, failures = [], []
+    for model in models:
+        record = describe_encoder(
+            model.encoder.info, layers=options.layers, poolings=options.poolings, dtype=str(options.dtype)
+        )
+        for task in tasks:
             try:
-                plan = make_plan(task, record, folders.cache, force=options.force)
+                plan = make_plan(task, record, cache, force=options.force)
             except StoreError as error:
-                report.failures.append(f"{record.name}, {task.card.name}: {error}")
+                failures.append(f"{record.name}, {task.card.name}: {error}")
                 continue
-            planned.append((encoder, plan if options.part is None else share_of(plan, *options.part)))
-    return planned
+            planned.append((model, plan if options.part is None else share_of(plan, *options.part)))
+    return planned, failures
 
 
-def _require_space(planned: Sequence[tuple[Encoder, Plan]], folders: Folders) -> None:
+def _require_space(plans: Sequence[Plan], cache: Path) -> None:
     from uwbench.cache.store import free_bytes
 
-    needed = sum(plan.forecast_bytes() for _, plan in planned)
-    free = free_bytes(folders.cache)
+    needed = sum(plan.forecast_bytes() for plan in plans)
+    free = free_bytes(cache)
     if needed > free:
         what = f"the embeddings need {needed / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB free"
-        raise StoreError(what, where=folders.cache, remedy="free some space, use another --cache, or take fewer layers")
+        raise StoreError(what, where=cache, remedy="free some space, use another --cache, or take fewer layers")
 
 
-def _run_model(
-    encoder: Encoder,
-    spec: ModelSpec,
-    plans: Sequence[Plan],
-    protocol: ProtocolCard | None,
-    folders: Folders,
-    options: Options,
-    say: Reporter,
-    report: Report,
-) -> None:
-    """Extract and score one model's tasks; the weights are read when the first clip needs them."""
-    from uwbench.probes.score_task import probe_task, write_failure
-
-    load_s: float | None = None
-    for plan in plans:
-        name, task = encoder.info.name, plan.task.card.name
-        extraction, encode_s = None, 0.0
-        try:
-            if plan.parts:
-                if load_s is None and (options.engine == "local" or options.dtype != "fp32"):
-                    load_s = _load(encoder, plan, options, say)
-                extraction = _extract(encoder, spec, plan, options, say)
-                encode_s = extraction.seconds
-            if not plan.task.table.limited or plan.store.manifest(task) is None:
-                plan.store.create()
-                plan.store.set_table(task, plan.table_name)
-            report.extractions.append((name, task, extraction))
-            unread = [*plan.task.table.unreadable, *(map(str, extraction.unreadable) if extraction else ())]
-            report.failures.extend(f"{task}: {error}" for error in unread[options.allow_missing :] if protocol is None)
-            if protocol is not None and options.part is None:
-                say.started(name, f"{task} (probe)", 0)
-                seconds = {"load": load_s or 0.0, "encode": encode_s}
-                speed = _speed(extraction)
-                done = probe_task(
-                    plan.store,
-                    plan.task.table,
-                    protocol,
-                    folders.results,
-                    options,
-                    seconds=seconds,
-                    speed=speed,
-                    unread=unread,
-                )
-                report.results.append(done)
-                say.finished()
-        except OSError as error:
-            # No failed result: the disk may not take it, and a score that is there is still true.
-            say.finished()
-            report.failures.append(f"{name}, {task}: {disk_error(error)}")
-        except UwbenchError as error:
-            say.finished()
-            report.failures.append(f"{name}, {task}: {error}")
-            if protocol is not None:
-                report.results.append(
-                    write_failure(plan.store.record, plan.task.table, protocol, folders.results, options, error)
-                )
+def _run_one(
+    model: Model, plan: Plan, options: ExtractOptions, device: str, scoring: Scoring | None, reporter: Reporter
+) -> TaskRun:
+    """Extract and score one task under one model; a failure is part of the record, and a result file."""
+    name, task = model.encoder.info.name, plan.task.card.name
+    run = TaskRun(name, task)
+    try:
+        extraction = _extract_one(model, plan, options, device, reporter)
+        unread = _unread(plan, extraction)
+        failures = () if scoring else tuple(f"{task}: {line}" for line in unread)
+        run = replace(run, extracted=True, extraction=extraction, failures=failures)
+        if scoring is None or options.part is not None:
+            return run
+        reporter.started(name, f"{task} (probe)", 0)
+        seconds = {"load": model.load_s or 0.0, "encode": extraction.seconds if extraction else 0.0}
+        table = plan.task.table
+        result = _probe_one(plan.store, table, scoring, device, seconds, _speed(extraction), unread)
+        return replace(run, result=result)
+    except OSError as error:
+        # No failed result: the disk may not take it, and a score that is there is still true.
+        return replace(run, failures=(f"{name}, {task}: {disk_error(error)}",))
+    except UwbenchError as error:
+        result = _failed(plan, scoring, device, error) if scoring else None
+        return replace(run, result=result, failures=(*run.failures, f"{name}, {task}: {error}"))
+    finally:
+        reporter.finished()
 
 
-def _load(encoder: Encoder, plan: Plan, options: Options, say: Reporter) -> float:
-    """Read the weights; below fp32, say how far from it the encoder is."""
-    started = time.perf_counter()
-    device = pick_device(options.device)
-    say.note(f"loading {encoder.info.name} on {device} in {options.dtype}")
-    if options.dtype == "fp32":
-        encoder.load(device, options.dtype)
-    else:
-        from uwbench.extraction.extract import settings_for
-        from uwbench.extraction.precision import measure_parity
+def _extract_one(
+    model: Model, plan: Plan, options: ExtractOptions, device: str, reporter: Reporter
+) -> Extraction | None:
+    """Encode what the plan lists, and note in the cache which clip table the vectors are for; None: all was cached."""
+    extraction = None
+    if plan.parts:
+        if options.engine == Engine.LOCAL or options.dtype != "fp32":
+            model.load(plan, options, device, reporter)
+        extraction = _encode(model, plan, options, device, reporter)
+    task = plan.task.card.name
+    if not plan.task.table.limited or plan.store.manifest(task) is None:
+        plan.store.create()
+        plan.store.set_table(task, plan.table_name)
+    return extraction
 
-        settings = settings_for(device, options.batch_seconds, options.workers)
-        say.note(f"{options.dtype} {measure_parity(encoder, plan, settings, options.dtype)}")
-    return time.perf_counter() - started
 
-
-def _extract(encoder: Encoder, spec: ModelSpec, plan: Plan, options: Options, say: Reporter) -> Extraction:
+def _encode(model: Model, plan: Plan, options: ExtractOptions, device: str, reporter: Reporter) -> Extraction:
     from uwbench.extraction.extract import extract, settings_for
 
-    settings = settings_for(pick_device(options.device), options.batch_seconds, options.workers)
-    say.started(encoder.info.name, plan.task.card.name, plan.to_encode)
+    settings = settings_for(device, options.batch_seconds, options.workers)
+    reporter.started(model.encoder.info.name, plan.task.card.name, plan.to_encode)
     try:
-        if options.engine == "ray":
-            from uwbench.extraction.ray import extract_on_ray
+        if options.engine == Engine.LOCAL:
+            return extract(plan, model.encoder, settings, reporter.advanced)
+        from uwbench.extraction.ray import extract_on_ray
 
-            return extract_on_ray(plan, spec, settings, options.dtype, say.advanced)
-        return extract(plan, encoder, settings, say.advanced)
+        if model.spec is None:
+            remedy = "put its class in a file and name it FILE.py:Class"
+            raise UsageError(
+                "an encoder made in this process cannot run elsewhere", where="--engine ray", remedy=remedy
+            )
+        return extract_on_ray(plan, model.spec, settings, str(options.dtype), reporter.advanced)
     finally:
-        say.finished()
+        reporter.finished()
+
+
+def _unread(plan: Plan, extraction: Extraction | None) -> list[str]:
+    """Return a line for each clip that could not be read, at the scan or later."""
+    return [*plan.task.table.unreadable, *(map(str, extraction.unreadable) if extraction else ())]
 
 
 def _speed(extraction: Extraction | None) -> dict[str, float] | None:
@@ -313,61 +463,115 @@ def _speed(extraction: Extraction | None) -> dict[str, float] | None:
     }
 
 
-def choose_stores(stores: Sequence[EncoderStore], models: Sequence[str], cache: Path) -> list[EncoderStore]:
-    """Return the encoders of the cache that `models` name, or all; raise an error that says what is there."""
-    from uwbench.base.registry import suggestion
+def _probe_one(
+    store: EncoderStore,
+    table: ClipTable,
+    scoring: Scoring,
+    device: str,
+    seconds: Mapping[str, float] | None = None,
+    speed: dict[str, float] | None = None,
+    unread: Sequence[str] = (),
+) -> tuple[Path, Result]:
+    from uwbench.probes.score_task import probe_task
 
-    if not stores:
-        raise StoreError("holds no embeddings", where=cache, remedy="run uwbench extract first")
-    if not models:
-        return list(stores)
-    chosen = []
-    for model in models:
-        found = [store for store in stores if model_matches(store.record, model)]
-        if not found:
-            remedy = suggestion(model, {store.record.name for store in stores})
-            raise UsageError(f"no embeddings of {model!r} are in {cache}", where="--model", remedy=remedy)
-        chosen.extend(store for store in found if store not in chosen)
-    return chosen
+    return probe_task(
+        store,
+        table,
+        scoring.protocol,
+        scoring.results,
+        methods=[method.value for method in scoring.methods],
+        device=device,
+        options=scoring.options,
+        seconds=seconds,
+        speed=speed,
+        unread=unread,
+    )
 
 
-def model_matches(record: EncoderRecord, model: str) -> bool:
-    """Whether `model` names this encoder: its name, slug, folder in the cache, fingerprint, or a path to it."""
-    names = {record.name, record.slug, record.folder, record.fingerprint, record.fingerprint[:8]}
-    return model in names or Path(model).name == record.name
+def _failed(plan: Plan, scoring: Scoring, device: str, error: UwbenchError) -> tuple[Path, Result]:
+    from uwbench.probes.score_task import write_failure
+
+    record, table = plan.store.record, plan.task.table
+    return write_failure(
+        record, table, scoring.protocol, scoring.results, error, device=device, options=scoring.options
+    )
+
+
+def _probe_cached_one(
+    store: EncoderStore, task: str, cache: Path, scoring: Scoring, device: str, reporter: Reporter
+) -> TaskRun:
+    """Score one task from the cache; a failure is part of the record."""
+    name = store.record.name
+    manifest = store.manifest(task)
+    assert manifest is not None
+    reporter.started(name, f"{task} (probe)", 0)
+    try:
+        table = _cached_table(cache, manifest.table, task)
+        return TaskRun(name, task, result=_probe_one(store, table, scoring, device))
+    except UwbenchError as error:
+        return TaskRun(name, task, failures=(f"{name}, {task}: {error}",))
+    except OSError as error:
+        return TaskRun(name, task, failures=(f"{name}, {task}: {disk_error(error)}",))
+    finally:
+        reporter.finished()
+
+
+def _cached_names(model: str | Encoder, stores: Sequence[EncoderStore], cache: Path) -> list[str]:
+    """Return what finds a model in the cache: its name, or the fingerprints made from an encoder's identity."""
+    if isinstance(model, str) or not stores:
+        return [model if isinstance(model, str) else model.info.name]
+    from uwbench.base.hashing import digest
+
+    identity = digest(dict(model.info.identity))
+    fingerprints = [
+        store.record.fingerprint for store in stores if digest(store.record.identity["encoder"]) == identity
+    ]
+    if not fingerprints:
+        what = f"no embeddings of {model.info.name!r} with this identity are in {cache}"
+        raise UsageError(what, remedy="extract them first")
+    return fingerprints
+
+
+@dataclass(frozen=True, slots=True)
+class _CachedTasks:
+    """Names of tasks to score from the cache, and what could not be opened."""
+
+    names: tuple[str, ...]
+    missing: tuple[str, ...] = ()
+    failures: tuple[str, ...] = ()
 
 
 def _cached_tasks(
-    stores: Sequence[EncoderStore],
-    tasks: Sequence[str],
-    suite: str | None,
-    folders: Folders,
-    options: Options,
-    report: Report,
-) -> list[str]:
-    """Return the names of the tasks to probe; a task given by its path is looked at, so that mended labels count."""
+    stores: Sequence[EncoderStore], tasks: Sequence[TaskSpec | Dataset], suite: str | None, folders: Folders
+) -> _CachedTasks:
+    """Return the tasks to probe; one given by its path is read again, so that changed labels count."""
+    from uwbench.cache.clip_table import write_table
     from uwbench.cards.find import find_suite
 
     cached = sorted({name for store in stores for name in store.tasks()})
     if not tasks:
-        return [name for name in find_suite(suite).tasks if name in cached] if suite else cached
-    names = []
+        return _CachedTasks(
+            tuple(name for name in find_suite(suite).tasks if name in cached) if suite else tuple(cached)
+        )
+    names, missing, failures = [], [], []
     for task in tasks:
-        if task in cached:
-            names.append(task)
+        if isinstance(task, TaskSpec) and task.source in cached:
+            names.append(str(task.source))
             continue
-        for looked in _look_at([task], None, folders, options, report):
-            names.append(looked.card.name)
+        scan = _scan([task], None, folders, None)
+        missing += scan.missing
+        failures += scan.failures
+        for scanned in scan.tasks:
+            name = scanned.card.name
+            names.append(name)
             for store in stores:
-                if store.manifest(looked.card.name) is not None:
-                    from uwbench.cache.clip_table import write_table
-
-                    store.set_table(looked.card.name, write_table(folders.cache, looked.table))
-    return names
+                if store.manifest(name) is not None:
+                    store.set_table(name, write_table(folders.cache, scanned.table))
+    return _CachedTasks(tuple(names), tuple(missing), tuple(failures))
 
 
 def _cached_table(cache: Path, name: str, task: str) -> ClipTable:
-    """Read a clip table and put today's card in it, where its labels are still what the card means."""
+    """Read a clip table and put today's card in it, if its labels are still what the card means."""
     from uwbench.cache.clip_table import read_table
     from uwbench.cards.find import find_card
 
@@ -380,6 +584,6 @@ def _cached_table(cache: Path, name: str, task: str) -> ClipTable:
     if card.version != table.card.version:
         what = f"was extracted for version {table.card.version} of the card, which is now {card.version}"
         raise StoreError(
-            what, where=task, remedy=f"run uwbench extract --task {task}; what is unchanged is not encoded"
+            what, where=task, remedy=f"run uwbench extract --task {task}; clips that have not changed stay cached"
         )
     return replace(table, card=card)

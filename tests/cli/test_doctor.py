@@ -1,21 +1,24 @@
-"""`uwbench doctor` names what is wrong with a machine, and what to do; it never ends in a traceback."""
+"""`uwbench doctor` names each fault of a machine and its remedy; it never ends in a traceback."""
 
 from __future__ import annotations
 
 import http.server
 import importlib.metadata
+import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from conftest import ROOT
+from conftest import ROOT, Command
 from uwbench.cli import doctor
-from uwbench.cli.doctor import Finding, examine
+from uwbench.cli.doctor import Diagnosis, examine
 from uwbench.options import Folders
 
 
@@ -24,8 +27,22 @@ def folders(tmp_path: Path) -> Folders:
     return Folders(cache=tmp_path / "cache", data=None, results=tmp_path / "results")
 
 
-def of(subject: str, folders: Folders) -> Finding:
-    return next(finding for finding in examine(folders) if finding.subject == subject)
+def of(subject: str, folders: Folders) -> Diagnosis:
+    return next(diagnosis for diagnosis in examine(folders) if diagnosis.subject == subject)
+
+
+def test_the_command_reports_every_subject(uwbench: Command) -> None:
+    done = uwbench("doctor", "--json")
+    rows = json.loads(done.out)
+    subjects = ["torch", "faiss", "audio", "threads", "memory", "cache", "results", "data", "hub"]
+    assert [row["subject"] for row in rows if row["subject"] != "memory"] == [s for s in subjects if s != "memory"]
+    assert all(row["text"] and (row["ok"] or row["remedy"]) for row in rows)
+    assert done.code == (0 if all(row["ok"] for row in rows) else 1)
+    plain = uwbench("doctor")
+    assert plain.code == done.code
+    for row in rows:
+        verdict = "ok  " if row["ok"] else "FAIL"
+        assert any(line.startswith(f"{verdict}  {row['subject']} ") for line in plain.out.splitlines())
 
 
 @pytest.mark.parametrize(
@@ -66,13 +83,13 @@ def test_two_builds_of_faiss_shadow_each_other(folders: Folders, monkeypatch: py
 
     assert of("faiss", folders).ok
     monkeypatch.setattr(importlib.metadata, "distributions", lambda: [Build("faiss-cpu"), Build("faiss-gpu")])
-    found = of("faiss", folders)
-    assert not found.ok
-    assert "shadow each other" in found.text
-    assert "pip uninstall" in found.remedy
+    diagnosis = of("faiss", folders)
+    assert not diagnosis.ok
+    assert "shadow each other" in diagnosis.text
+    assert "pip uninstall" in diagnosis.remedy
 
 
-def test_little_disk_and_a_network_drive_are_told(
+def test_a_full_disk_and_a_network_drive_are_reported(
     folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert of("cache", folders).ok
@@ -81,17 +98,17 @@ def test_little_disk_and_a_network_drive_are_told(
     mounts = f"disk / ext4 rw 0 0\nserver:/x {str(drive).replace(' ', chr(92) + '040')} nfs4 rw 0 0\n"
     monkeypatch.setattr(doctor, "_MOUNTS", tmp_path / "mounts")
     (tmp_path / "mounts").write_text(mounts)
-    far = of("cache", Folders(cache=drive / "cache", data=None, results=tmp_path))
-    assert not far.ok
-    assert "network drive (nfs4)" in far.text
+    network = of("cache", Folders(cache=drive / "cache", data=None, results=tmp_path))
+    assert not network.ok
+    assert "network drive (nfs4)" in network.text
     assert of("cache", folders).ok
-    monkeypatch.setattr("uwbench.cache.store.free_bytes", lambda _: 5e8)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=5e8))
     small = of("cache", folders)
     assert not small.ok
     assert "0.50 GB free" in small.text
 
 
-def test_the_memory_of_a_container_counts(tmp_path: Path) -> None:
+def test_the_memory_limit_of_a_container_counts(tmp_path: Path) -> None:
     (tmp_path / "memory.max").write_text("3000000000\n")
     (tmp_path / "memory.current").write_text("2500000000\n")
     (tmp_path / "memory.stat").write_text("anon 2000000000\ninactive_file 400000000\n")
@@ -106,26 +123,26 @@ def test_the_memory_of_a_container_counts(tmp_path: Path) -> None:
     assert doctor.group_memory(tmp_path) == 600
 
 
-def test_more_threads_than_cores_are_told(folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_threads_than_cores_are_reported(folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         monkeypatch.delenv(variable, raising=False)
     assert of("threads", folders).ok
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "4096")
-    found = of("threads", folders)
-    assert not found.ok
-    assert "OPENBLAS_NUM_THREADS=4096" in found.text
+    diagnosis = of("threads", folders)
+    assert not diagnosis.ok
+    assert "OPENBLAS_NUM_THREADS=4096" in diagnosis.text
 
 
-def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("no folder")
-    found = of("cache", Folders(cache=blocked / "cache", data=None, results=tmp_path))
-    assert not found.ok
-    assert "cannot be written" in found.text
+    diagnosis = of("cache", Folders(cache=blocked / "cache", data=None, results=tmp_path))
+    assert not diagnosis.ok
+    assert "cannot be written" in diagnosis.text
 
 
-def test_the_hub_is_asked_and_its_silence_told(folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "not asked" in of("hub", folders).text  # the tests run offline
+def test_a_hub_that_does_not_answer_is_reported(folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "not checked" in of("hub", folders).text  # the tests run offline
     monkeypatch.delenv("HF_HUB_OFFLINE")
 
     class Hub(http.server.BaseHTTPRequestHandler):
@@ -143,7 +160,7 @@ def test_the_hub_is_asked_and_its_silence_told(folders: Folders, monkeypatch: py
     assert of("hub", folders).text == f"{address} answers"
     server.shutdown()
     server.server_close()
-    found = of("hub", folders)
-    assert not found.ok
-    assert "cannot be reached" in found.text
-    assert "HF_ENDPOINT" in found.remedy
+    diagnosis = of("hub", folders)
+    assert not diagnosis.ok
+    assert "cannot be reached" in diagnosis.text
+    assert "HF_ENDPOINT" in diagnosis.remedy

@@ -147,7 +147,7 @@ def test_limited_results_stay_off_the_board(uwbench: Command, dataset: Path) -> 
         (["run", "-m", "logmel", "-t", "esc50"], 1, "esc50"),
         (["extract", "-m", "logmel", "-s", "mini", "--part", "3/2"], 2, "--part"),
         (["probe", "-t", "mini_music"], 1, "run uwbench extract first"),
-        (["leaderboard", "--format", "pdf"], 2, "csv, md, html"),
+        (["leaderboard", "--format", "pdf"], 2, "'csv', 'md', 'html'"),
         (["reproduce", "nothing.json"], 2, "nothing.json"),
         (["tasks", "esc51"], 2, "did you mean esc50"),
         (["protocols", "xares"], 2, "xares-0.1.3"),
@@ -170,7 +170,6 @@ def test_listings(uwbench: Command) -> None:
     assert "name: mini_speech" in uwbench("tasks", "mini_speech").out
     assert "learning_rates" in uwbench("protocols", "uwbench-1").out
     assert uwbench("tasks", "check", ROOT / "tasks" / "esc50.yaml").code == 0
-    assert uwbench("doctor").out.count("ok  ") >= 5
 
 
 def test_cache_commands(uwbench: Command, dataset: Path, tmp_path: Path) -> None:
@@ -206,9 +205,10 @@ def test_an_encoder_of_the_users_own_file(uwbench: Command, dataset: Path, tmp_p
 
 
 @pytest.mark.slow
-def test_terminated_runs_keep_what_they_wrote_and_go_on(tmp_path: Path, shared_data: Path) -> None:
+def test_terminated_runs_keep_what_they_wrote_and_go_on(uwbench: Command, tmp_path: Path, shared_data: Path) -> None:
     env = {**os.environ, "PYTHONPATH": str(ROOT / "bench")}
     words = ["extract", "-m", "logmel", "-t", str(shared_data / "fsdd" / "manifest.csv"), "--batch-seconds", "2"]
+    words += ["--limit", "200"]  # of each split: 19 parts
     command = [sys.executable, "-m", "uwbench", *words]
 
     def parts(cache: str) -> list[Path]:
@@ -226,9 +226,9 @@ def test_terminated_runs_keep_what_they_wrote_and_go_on(tmp_path: Path, shared_d
         assert process.returncode != 0, "the run was over before the signal"
         assert number == signal.SIGKILL or "run the same command again" in err
         kept = len(parts(cache))
-        assert 5 <= kept < 64
-        subprocess.run([*command, "--cache", cache], env=env, check=True, capture_output=True)
-    subprocess.run([*command, "--cache", str(tmp_path / "whole")], env=env, check=True, capture_output=True)
+        assert 5 <= kept < 19
+        assert uwbench(*words, "--cache", cache).code == 0
+    assert uwbench(*words, "--cache", tmp_path / "whole").code == 0
     whole = {path.name: path.read_bytes() for path in parts(str(tmp_path / "whole"))}
     manifest = next((tmp_path / "whole").glob("logmel-*/fsdd/manifest.json")).read_bytes()
     for number in (signal.SIGTERM, signal.SIGKILL):
@@ -238,7 +238,7 @@ def test_terminated_runs_keep_what_they_wrote_and_go_on(tmp_path: Path, shared_d
 
 
 @pytest.mark.slow
-def test_processes_share_one_cache(tmp_path: Path, shared_data: Path) -> None:
+def test_processes_share_one_cache(uwbench: Command, tmp_path: Path, shared_data: Path) -> None:
     env = {**os.environ, "PYTHONPATH": str(ROOT / "bench"), "OMP_NUM_THREADS": "1"}
     words = [
         "extract",
@@ -248,13 +248,16 @@ def test_processes_share_one_cache(tmp_path: Path, shared_data: Path) -> None:
         str(shared_data / "esc10" / "manifest.csv"),
         "--cache",
         str(tmp_path / "c"),
+        "--limit",
+        "20",
     ]
     command = [sys.executable, "-m", "uwbench", *words]
     racing = [subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(3)]
     errors = [process.communicate(timeout=120)[1].decode() for process in racing]
     assert [process.returncode for process in racing] == [0, 0, 0], errors
-    after = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
-    assert "everything was cached" in after.stdout
+    after = uwbench(*words)
+    assert after.code == 0
+    assert "everything was cached" in after.out
 
 
 def test_scoring_one_method_keeps_the_other(uwbench: Command, dataset: Path, tmp_path: Path) -> None:

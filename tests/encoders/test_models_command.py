@@ -54,7 +54,7 @@ def test_what_breaks_the_contract_is_exit_code_1_and_what_is_not_there_2(uwbench
     (tmp_path / "own.py").write_text(BROKEN)
     done = uwbench("models", "check", f"{tmp_path}/own.py:TenNotTwenty")
     assert done.code == 1
-    assert "problem: declares a frame each 10 ms and gives one each 19.98 ms" in done.out
+    assert "problem: declares one frame per 10 ms but returns one per 19.98 ms" in done.out
     assert uwbench("models", "check", "whisper-tny").code == 2
     done = uwbench("models", "check", "logmel", "-t", "esc50")
     assert done.code != 0

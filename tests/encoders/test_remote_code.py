@@ -197,7 +197,7 @@ def test_a_model_without_frames_says_what_to_do(dasheng: Path) -> None:
     source = DASHENG_MODELING.replace(", hidden_states=hidden", "")
     (dasheng / "modeling_energy.py").write_text(source)
     with pytest.raises(
-        EncoderError, match=r"gives no frames as last_hidden_state; wrap it: docs/adding-an-encoder\.md"
+        EncoderError, match=r"returns no frames as last_hidden_state; write a wrapper: docs/adding-an-encoder\.md"
     ):
         open_encoder(ModelSpec(str(dasheng), trust_remote_code=True))
 

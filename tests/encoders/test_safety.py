@@ -139,9 +139,9 @@ def test_an_index_that_lists_no_files_of_its_folder_is_refused(model: Path, inde
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("x = 1\nimport no_such_module\n", r"own\.py:2: stops with ModuleNotFoundError: .*no_such_module"),
+        ("x = 1\nimport no_such_module\n", r"own\.py:2: fails with ModuleNotFoundError: .*no_such_module"),
         ("x = 1\ndef :\n", r"own\.py:2: cannot be imported"),
-        ("class Own:\n    def __init__(self):\n        self.x = 1 / 0\n", r"own\.py:3: stops with ZeroDivisionError"),
+        ("class Own:\n    def __init__(self):\n        self.x = 1 / 0\n", r"own\.py:3: fails with ZeroDivisionError"),
         ("class Own:\n    pass\n", "neither `info: EncoderInfo`"),
         ("x = 1\n", "defines no class 'Own'"),
     ],
@@ -157,5 +157,5 @@ def test_a_hear_module_that_stops_names_its_line(tmp_path: Path, monkeypatch: py
     names = "get_timestamp_embeddings = get_scene_embeddings = None\n"
     (tmp_path / "stopping_module.py").write_text(f"{names}def load_model():\n    return {{}}['weights']\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(UsageError, match=r"stopping_module\.py:3: stops with KeyError: 'weights'"):
+    with pytest.raises(UsageError, match=r"stopping_module\.py:3: fails with KeyError: 'weights'"):
         open_encoder(ModelSpec("hear:stopping_module"))

@@ -1,4 +1,4 @@
-"""Many processes at one cache, and threads that die."""
+"""Many processes on one cache, and decoding threads that die."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def same_task_by_eight(world: World, tries: int) -> Tally:
 
 
 def different_tasks_by_eight(world: World, tries: int) -> Tally:
-    """Let eight processes extract two tasks under two models into one cache, two processes each."""
+    """Let eight processes extract two tasks with two models into one cache, two processes for each pair."""
 
     def mfcc(cache: Path) -> list[str]:
         return world.extract(cache, model="mfcc")
@@ -35,7 +35,7 @@ def different_tasks_by_eight(world: World, tries: int) -> Tally:
 
 
 def decoder_dies(world: World, tries: int) -> Tally:
-    """Let a thread that decodes die of an error no one foresaw, at a random clip: said, and what was written stays."""
+    """Kill a decoding thread by an unexpected error at a random clip: it is reported, and what was written stays."""
     tally = Tally("a decoding worker dies")
     for _ in range(tries):
         cache = world.new("cache")

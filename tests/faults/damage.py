@@ -1,4 +1,4 @@
-"""Parts that are damaged, clips that change, clocks that go back, caches that move."""
+"""Damaged parts, clips that change, clocks set back, caches that move."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ def part_truncated(world: World, tries: int) -> Tally:
 
 
 def part_flipped(world: World, tries: int) -> Tally:
-    """Turn one random bit of a part, whose size stays."""
+    """Flip one random bit of a part, so that its size stays."""
 
     def flip(path: Path) -> None:
         data = bytearray(path.read_bytes())
         data[world.random.randrange(len(data))] ^= 1 << world.random.randrange(8)
         path.write_bytes(data)
 
-    return _damaged(world, tries, "a bit of a part turned over", flip)
+    return _damaged(world, tries, "a bit of a part flipped", flip)
 
 
 def part_of_another_version(world: World, tries: int) -> Tally:
-    """Put a part with other columns in a part's place, and, once, a manifest of a later schema."""
+    """Replace a part by one with other columns and, once, a manifest by one of a later schema."""
     import pyarrow as pa
 
     def other_columns(path: Path) -> None:
@@ -60,20 +60,20 @@ def part_of_another_version(world: World, tries: int) -> Tally:
 
 
 def clip_changed(world: World, tries: int) -> Tally:
-    """Change or remove a clip while the run goes on: said by name, kept out; put back, all is as undisturbed."""
-    tally = Tally("a clip changed or removed under the run")
+    """Change or remove a clip during the run: it is named and left out; once put back, all is as undisturbed."""
+    tally = Tally("a clip changed or removed during the run")
     clips = sorted((world.digits.parent / "recordings").iterdir())
     for number in range(tries):
         clip, other = world.random.sample(clips, 2)
-        kept = clip.read_bytes()
+        original = clip.read_bytes()
         cache = world.new("cache")
         words = world.extract(cache)
 
-        def under_the_run(clip: Path = clip, other: Path = other, remove: bool = number % 2 == 0) -> None:
-            """Let the change happen between the look at the clips and their decoding."""
-            import uwbench.pipeline as runs
+        def change_during_the_run(clip: Path = clip, other: Path = other, remove: bool = number % 2 == 0) -> None:
+            """Change the clip between the scan of the clips and their decoding."""
+            import uwbench.pipeline as pipeline
 
-            plan = runs._plan
+            plan = pipeline._plan
 
             def plan_and_change(*args, **named):
                 planned = plan(*args, **named)
@@ -83,16 +83,18 @@ def clip_changed(world: World, tries: int) -> Tally:
                     clip.write_bytes(other.read_bytes())
                 return planned
 
-            runs._plan = plan_and_change
+            pipeline._plan = plan_and_change
 
         try:
-            ended = world.run(words, before=under_the_run)
-            verdict = expect(ended.code == 1 and ended.is_clear and clip.name in ended.err, f"not said: {ended.err}")
+            ended = world.run(words, before=change_during_the_run)
+            verdict = expect(
+                ended.code == 1 and ended.is_clear and clip.name in ended.err, f"not reported: {ended.err}"
+            )
             results = world.new("results")
             probed = world.run(world.probe(cache, results))
             verdict += expect(probed.code == 1 and probed.is_clear, f"scored without the clip: {probed.err}")
         finally:
-            clip.write_bytes(kept)
+            clip.write_bytes(original)
         verdict += world.finish(words)
         results = world.new("results")
         verdict += world.finish(world.probe(cache, results))
@@ -102,8 +104,8 @@ def clip_changed(world: World, tries: int) -> Tally:
 
 
 def clock_set_back(world: World, tries: int) -> Tally:
-    """Set the clock back or forth between runs, and change a clip of the same size and time: it is seen."""
-    tally = Tally("clock set back or forth")
+    """Set the clock back or forward between runs, then change a clip but not its size and time: it is noticed."""
+    tally = Tally("clock set back or forward")
     clips = sorted((world.digits.parent / "recordings").iterdir())
     sizes: dict[int, list[Path]] = {}
     for clip in clips:
@@ -111,7 +113,7 @@ def clock_set_back(world: World, tries: int) -> Tally:
     pairs = [group[:2] for group in sizes.values() if len(group) > 1]
     for number in range(tries):
         clip, other = world.random.choice(pairs)
-        kept, status = clip.read_bytes(), clip.stat()
+        original, status = clip.read_bytes(), clip.stat()
         shift = (-400 * 86_400, 400 * 86_400)[number % 2]
         cache = world.new("cache")
         words = world.extract(cache)
@@ -119,48 +121,48 @@ def clock_set_back(world: World, tries: int) -> Tally:
         before = contents(cache)
         verdict += compare(only_task(contents(world.cache), words), before)
         try:
-            data = other.read_bytes()[: len(kept)].ljust(len(kept), b"\0")
+            data = other.read_bytes()[: len(original)].ljust(len(original), b"\0")
             clip.write_bytes(data)
-            os.utime(clip, ns=(status.st_atime_ns, status.st_mtime_ns))  # as a clock that was set back leaves it
+            os.utime(clip, ns=(status.st_atime_ns, status.st_mtime_ns))  # as if the clock had been set back
             verdict += world.finish(words)
             again = json.dumps(contents(cache))
             fresh = world.new("cache")
             verdict += world.finish(world.extract(fresh))
             tables = {name for name in contents(fresh) if name.startswith("clips/")}
-            verdict += expect(tables <= json.loads(again).keys(), "a clip changed and the cache did not see it")
+            verdict += expect(tables <= json.loads(again).keys(), "a clip changed and the cache did not notice")
         finally:
-            clip.write_bytes(kept)
+            clip.write_bytes(original)
             os.utime(clip, ns=(status.st_atime_ns, status.st_mtime_ns))
         tally.add(verdict)
     return tally
 
 
 def cache_moved(world: World, tries: int) -> Tally:
-    """Move the cache, name it by a relative path, give it and the clips other times, copy the clips elsewhere."""
+    """Move the cache, name it by a relative path, change its and the clips' times, copy the clips elsewhere."""
     tally = Tally("cache moved, relative, copied, other times")
     expected = contents(world.results)
     for number in range(tries):
         cache = world.copy_of(world.cache)
         for path in cache.rglob("*"):
             os.utime(path, (1e9 + number, 1e9 + number))
-        given = Path(os.path.relpath(cache, world.folder)) if number % 2 else cache
+        path_to_cache = Path(os.path.relpath(cache, world.folder)) if number % 2 else cache
         results = world.new("results")
         clips = world.digits.parent
         if number >= tries // 2:
             elsewhere = world.new("elsewhere") / "digits"
             clips = Path(shutil.copytree(clips, elsewhere, copy_function=shutil.copyfile))
-        words = world.extract(given)
+        words = world.extract(path_to_cache)
         words[words.index("-t") + 1] = str(clips / "manifest.csv")
         ended = world.run(words)
         verdict = expect(ended.code == 0 and "everything was cached" in ended.out, f"{ended.out} {ended.err}")
-        verdict += world.finish(world.probe(given, results)) + compare(expected, contents(results))
+        verdict += world.finish(world.probe(path_to_cache, results)) + compare(expected, contents(results))
         vectors = {name: digest for name, digest in contents(world.cache).items() if not name.startswith("clips/")}
         tally.add(verdict + compare(vectors, {k: v for k, v in contents(cache).items() if not k.startswith("clips/")}))
     return tally
 
 
 def _damaged(world: World, tries: int, fault: str, harm: Callable[[Path], None]) -> Tally:
-    """Damage a part: verify finds it, nothing scores it, extract redoes it and it alone."""
+    """Damage a part: verify finds it, no command scores it, extract makes it again and no other part."""
     tally = Tally(fault)
     for number in range(tries):
         cache = world.copy_of(world.cache)
@@ -171,8 +173,8 @@ def _damaged(world: World, tries: int, fault: str, harm: Callable[[Path], None])
         if task == "digits":
             results = world.new("results")
             ended = world.run(world.probe(cache, results))
-            there = [path for path in results.rglob("*.json") if json.loads(path.read_bytes())["status"] != "failed"]
-            verdict += expect(ended.code == 1 and ended.is_clear and not there, f"damage was scored: {ended.err}")
+            scored = [path for path in results.rglob("*.json") if json.loads(path.read_bytes())["status"] != "failed"]
+            verdict += expect(ended.code == 1 and ended.is_clear and not scored, f"damage was scored: {ended.err}")
         others = {path: path.stat().st_mtime_ns for path in cache.glob("*/*/*.arrow") if path != part}
         verdict += world.finish((world.extract_frames if task == "spoken" else world.extract)(cache))
         again = [path.name for path, at in others.items() if path.stat().st_mtime_ns != at and not _twin(path, part)]
@@ -182,18 +184,18 @@ def _damaged(world: World, tries: int, fault: str, harm: Callable[[Path], None])
 
 
 def _twin(path: Path, part: Path) -> bool:
-    """Whether two files are the vectors and the frames of one part, which are made together."""
+    """Tell whether two files are the vectors and the frames of one part, which are made together."""
     return path.parent == part.parent and path.name.split("-", 1)[1] == part.name.split("-", 1)[1]
 
 
 def _found_by_verify(world: World, cache: Path, name: str = "") -> Verdict:
     ended = world.run(["cache", "verify", "--cache", str(cache)])
-    said = name in ended.out + ended.err
-    return expect(ended.code == 1 and "Traceback" not in ended.err and said, f"verify did not find it: {ended.out}")
+    named = name in ended.out + ended.err
+    return expect(ended.code == 1 and "Traceback" not in ended.err and named, f"verify did not find it: {ended.out}")
 
 
 def _clock(shift_s: float) -> Callable[[], None]:
-    """Return what sets a child's clock back or forth."""
+    """Return a function that shifts a child's clock."""
 
     def shift() -> None:
         now, now_ns = time.time, time.time_ns

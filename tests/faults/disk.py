@@ -1,4 +1,4 @@
-"""A disk that is full at each write in turn, a small disk, and a cache on a disk that takes no writes."""
+"""A disk that is full at each write in turn, a small disk, and a read-only cache."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _NO_LIMIT = 1 << 40
 
 
 def full_disk_extract(world: World, tries: int) -> Tally:
-    """No room from the n-th write of an extraction on: for every n of the one with frames, which writes both kinds of
-    parts, and for some of the one without (for `tries` in all, where it is not zero).
+    """Fill the disk from the n-th write of an extraction on: every n with frames, which writes both kinds of parts, and
+    some without. If `tries` is not zero, take that many in all.
     """
     tally = Tally("disk full at each write of extract")
     for make in (world.extract, world.extract_frames):
@@ -38,24 +38,24 @@ def full_disk_extract(world: World, tries: int) -> Tally:
 
 
 def full_disk_probe(world: World, tries: int) -> Tally:
-    """No room from the n-th write of a probe on, in turn over nothing and over results that are there."""
+    """Fill the disk from the n-th write of a probe on, first into an empty folder, then over earlier results."""
     tally = Tally("disk full at each write of probe")
     expected = contents(world.results)
     words = world.probe(world.cache, world.new("results"))
     count = _count(world, words, lambda words: Path(words[words.index("--results") + 1]))
-    for there in (False, True):
+    for earlier in (False, True):
         for number in _spread(count, tries // 2 + 1 if tries else 0):
-            results = world.copy_of(world.results) if there else world.new("results")
+            results = world.copy_of(world.results) if earlier else world.new("results")
             words = world.probe(world.cache, results)
             ended = _run_full(world, words, results, number)
             left = compare(expected, contents(results))
-            verdict = expect(ended == "", ended) + Verdict(left.lost if there else (), left.wrong)
+            verdict = expect(ended == "", ended) + Verdict(left.lost if earlier else (), left.wrong)
             tally.add(verdict + world.finish(words) + compare(expected, contents(results)))
     return tally
 
 
 def full_disk_leaderboard(world: World, tries: int) -> Tally:
-    """No room from the n-th write of a board on, over a board that is there."""
+    """Fill the disk from the n-th write of a leaderboard on, over an earlier one."""
     tally = Tally("disk full at each write of leaderboard")
     expected = contents(world.boards)
     words = world.leaderboard(world.results, world.new("boards"))
@@ -71,7 +71,7 @@ def full_disk_leaderboard(world: World, tries: int) -> Tally:
 
 
 def full_small_disk(world: World, tries: int) -> Tally:
-    """A file system of a few kilobytes that runs full, then grows; needs the right to mount one, else none is tried."""
+    """Fill a file system of a few kilobytes, then enlarge it. Without the right to mount one, nothing is tried."""
     tally = Tally("a small disk runs full during extract")
     size = sum(path.stat().st_size for path in world.cache.rglob("*") if path.is_file())
     for number in range(tries):
@@ -98,14 +98,14 @@ def full_small_disk(world: World, tries: int) -> Tally:
 
 
 def read_only_cache(world: World, tries: int) -> Tally:
-    """A cache that takes no writes: it scores what it holds, also after a look at the audio, and says what it lacks."""
+    """Use a read-only cache: it scores what it holds, also after a scan of the audio, and reports what it lacks."""
     tally = Tally("read-only cache")
     expected = contents(world.results)
     for number in range(tries):
         cache = world.copy_of(world.cache)
         if number % 2:
             for path in cache.glob("clips/*.scan.parquet"):
-                path.unlink()  # what was seen of the audio cannot be remembered, and need not be
+                path.unlink()  # the scan of the audio cannot be saved, and need not be
         undo = _make_read_only(cache)
         before = contents(cache)
         try:
@@ -122,14 +122,14 @@ def read_only_cache(world: World, tries: int) -> Tally:
 
 
 def _scores_in_one_go(world: World, cache: Path, expected: dict[str, str]) -> Verdict:
-    """Run extraction and probe in one command over the cache."""
+    """Run extraction and probe as one command."""
     results = world.new("results")
     words = ["run", *world.extract(cache)[1:], "--results", str(results), "--quiet"]
     return world.finish(words) + compare(expected, contents(results))
 
 
 def _count(world: World, words: list[str], of: Callable[[list[str]], Path]) -> int:
-    """Return how many calls of a command a full disk could refuse."""
+    """Return the number of calls of a command that a full disk could refuse."""
     counted = world.new("count")
     folder = of(words)
     folder.mkdir(parents=True, exist_ok=True)
@@ -140,16 +140,16 @@ def _count(world: World, words: list[str], of: Callable[[list[str]], Path]) -> i
 
 
 def _spread(count: int, tries: int) -> range:
-    """Return every number below `count`, or about `tries` of them where `tries` is not zero."""
+    """Return every number below `count`, or about `tries` of them if `tries` is not zero."""
     return range(0, count, max(1, count // tries) if tries else 1)
 
 
 def _run_full(world: World, words: list[str], folder: Path, number: int) -> str:
-    """Run a command for which the disk is full after `number` calls; return what is wrong with how it ended."""
+    """Run a command for which the disk is full after `number` calls; return what is wrong with its end, if anything."""
     folder.mkdir(parents=True, exist_ok=True)
     ended = world.run(words, before=lambda: _fill(folder, number, None))
     if ended.code == 0:
-        return ""  # what could not be written was not needed: the comparisons that follow say whether it was
+        return ""  # it did not need the write; the comparisons that follow check that
     if ended.code != 1 or not ended.is_clear or "No space left" not in ended.err:
         return f"full after {number} calls: exit {ended.code}, {ended.err}"
     return ""
@@ -170,7 +170,7 @@ def _mount(place: Path, options: str) -> bool:
 
 
 def _make_read_only(folder: Path) -> Callable[[], None]:
-    """Have a folder refuse writes: by a mount where root, whom modes do not hinder, may make one, else by modes."""
+    """Make a folder read-only: by a mount for root, whom file modes do not stop, else by modes. Return the undo."""
     if os.geteuid() == 0:
         bind = subprocess.run(["mount", "--bind", str(folder), str(folder)], capture_output=True, check=False)
         if bind.returncode != 0:

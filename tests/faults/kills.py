@@ -1,4 +1,4 @@
-"""A process that is killed or told to stop at a random moment, then the same command again."""
+"""Kill or stop a process at a random moment, then run the same command again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STOPS_WITHIN_S = 2.0
 
 
 def kill_extract(world: World, tries: int) -> Tally:
-    """Kill -9 while clips are embedded, in turn with and without frames."""
+    """Kill -9 while clips are encoded, with and without frames in turn."""
     tally = Tally("kill -9 during extract")
     for number, moment in enumerate(world.moments("extract", tries)):
         make = world.extract_frames if number % 2 else world.extract
@@ -24,14 +24,14 @@ def kill_extract(world: World, tries: int) -> Tally:
 
 
 def kill_probe(world: World, tries: int) -> Tally:
-    """Kill -9 while a task is scored, in turn over nothing and over results that are there."""
+    """Kill -9 while a task is scored, into an empty folder and over earlier results in turn."""
     tally = Tally("kill -9 during probe")
     expected = contents(world.results)
     for number, moment in enumerate(world.moments("probe", tries)):
         results = world.copy_of(world.results) if number % 2 else world.new("results")
         words = world.probe(world.cache, results)
         _at(world.start(words), moment, _kill)
-        # What is there now is whole: a result as it should be, and every file one of the undisturbed run's.
+        # Whatever is there now must be whole: every file equals that of the undisturbed run.
         tally.add(
             Verdict(wrong=compare(expected, contents(results)).wrong)
             + world.finish(words)
@@ -41,7 +41,7 @@ def kill_probe(world: World, tries: int) -> Tally:
 
 
 def kill_report(world: World, tries: int) -> Tally:
-    """Kill -9 while boards are written, in turn over nothing and over a board that is there."""
+    """Kill -9 while leaderboards are written, into an empty folder and over an earlier one in turn."""
     tally = Tally("kill -9 during leaderboard")
     for number, moment in enumerate(world.moments("leaderboard", tries)):
         kind = ("html", "csv", "md")[number % 3]
@@ -62,7 +62,7 @@ def kill_report(world: World, tries: int) -> Tally:
 
 
 def stop_extract(world: World, tries: int) -> Tally:
-    """SIGINT and SIGTERM while clips are embedded: gone in time, with a word, and the next run goes on."""
+    """SIGINT and SIGTERM while clips are encoded: the command ends in time, and the next run goes on."""
     tally = Tally("SIGINT and SIGTERM during extract")
     worst = 0.0
     for number, moment in enumerate(world.moments("extract", tries)):
@@ -97,7 +97,7 @@ def stop_probe(world: World, tries: int) -> Tally:
 def _disturbed_extract(
     world: World, make: Callable[[Path], list[str]], moment: float, disturb: Callable[[Child], None]
 ) -> tuple[Verdict, float]:
-    """Disturb an extraction, look at what it left, and run it again; return also how long it took to stop."""
+    """Disturb an extraction, check what it left, and run it again; return also the seconds it took to stop."""
     cache = world.new("cache")
     words = make(cache)
     took = _at(world.start(words), moment, disturb)
@@ -107,35 +107,35 @@ def _disturbed_extract(
 
 
 def whole(undisturbed: Path, cache: Path) -> Verdict:
-    """Say what of a cache can be seen and is not as in the undisturbed one: parts, and all that manifests promise."""
+    """Report every visible part, and everything that manifests name, that is not as in the undisturbed cache."""
     expected, wrong = contents(undisturbed), []
     for name, digest in contents(cache).items():
         if not name.endswith("manifest.json") and expected.get(name) != digest:
             wrong.append(f"{name} after the fault")
     for manifest in cache.glob("*/*/manifest.json"):
-        theirs = json.loads((undisturbed / manifest.relative_to(cache)).read_bytes())
+        undisturbed_manifest = json.loads((undisturbed / manifest.relative_to(cache)).read_bytes())
         wrong.extend(
             f"{manifest.parent.name}: {part['name']} after the fault"
             for part in json.loads(manifest.read_bytes())["parts"]
-            if part not in theirs["parts"] or not (manifest.parent / part["name"]).is_file()
+            if part not in undisturbed_manifest["parts"] or not (manifest.parent / part["name"]).is_file()
         )
     return Verdict(wrong=tuple(wrong))
 
 
-def only_task(found: dict[str, str], words: Sequence[str]) -> dict[str, str]:
-    """Return what of a cache's contents an extract command makes."""
+def only_task(files: dict[str, str], words: Sequence[str]) -> dict[str, str]:
+    """Return the part of a cache's contents that an extract command makes."""
     task = Path(words[words.index("-t") + 1]).parent.name
     model = words[words.index("-m") + 1]
     return {
         name: digest
-        for name, digest in found.items()
+        for name, digest in files.items()
         if (name.startswith("clips/") and f"/{task}-" in name)
         or (name.startswith(f"{model}-") and (f"/{task}/" in name or name.endswith("encoder.json")))
     }
 
 
 def _at(child: Child, moment: float, disturb: Callable[[Child], None]) -> float:
-    """Disturb a command at a moment after its start; return how long it then took to end."""
+    """Disturb a command some seconds after its start; return the seconds until it ended."""
     while time.monotonic() - child.started < moment and not child.is_over():
         time.sleep(0.0005)
     began = time.monotonic()

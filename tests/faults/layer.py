@@ -1,7 +1,7 @@
-"""Between a command and the disk: every call that changes files under a folder, seen before and after it is made.
+"""A layer between a command and the disk that sees every call that changes files in a folder, before and after it.
 
-Python's own calls are replaced in the process at hand, so this is for children alone. Arrow and the encoders write
-through Python's files or into memory, never to a path of their own.
+It replaces Python's own calls in the whole process, so use it in children only. Arrow and the encoders write through
+Python's files or into memory, never to a path of their own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Watch = Callable[[str, str, str], None]  # kind of call, path, and where a renam
 def watch(folder: Path, before: Watch, after: Watch) -> None:
     """Have `before` and `after` called around each create, write, reserve, sync, rename, unlink and mkdir in `folder`.
 
-    What `before` raises, the caller of the system gets. A write that fails has written half of what it was given.
+    An error raised by `before` reaches the caller. A write that fails this way has written half of its data.
     """
     root = os.path.realpath(folder)
 
@@ -88,13 +88,13 @@ def watch(folder: Path, before: Watch, after: Watch) -> None:
 
 
 def full_from(number: int, count_in: Path) -> tuple[Watch, Callable[[], None]]:
-    """Return a watch that lets `number` calls pass and finds the disk full from then on, and what notes the calls."""
+    """Return a watch that lets `number` calls pass and then reports a full disk, and a function to save the count."""
     calls = 0
 
     def before(kind: str, path: str, to: str) -> None:
         nonlocal calls
         if kind in ("open", "unlink"):
-            return  # a full disk gives these
+            return  # these succeed on a full disk
         calls += 1
         if calls > number:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), *([path] if kind in ("create", "mkdir") else []))

@@ -1,8 +1,8 @@
-"""The power is cut after each call to the disk in turn, and the disk keeps no more than it promised.
+"""Power cuts after each call to the disk in turn, with a disk that keeps no more than it promised.
 
-A model of such a disk: a file's bytes are kept as they were at its last sync, before that they are none or zeros; a
-name (of a file made or renamed, of a folder) is kept once its folder was synced, before that it may or may not be. From
-the calls of one undisturbed command, every state in which the power may be cut is laid out as files, and read.
+The model of such a disk: it keeps a file's bytes as of the last sync; before the first sync they are missing or zero.
+It keeps a name (of a file made or renamed, or of a folder) once the folder above was synced; until then it may or may
+not. The calls of one undisturbed command give every state after a power cut, which is written as files and read.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ZEROS = bytes(4096)
 class Call:
     """One call: `kind`, `path` and, for a rename, `to`, relative to the watched folder; a sync holds the file's bytes.
 
-    A call of the kind `promised` is none: by then the program has said that what `contents` then held is done.
+    The kind `promised` is no call: it marks the moment by which the program has reported `promise` as done.
     """
 
     kind: str
@@ -38,7 +38,7 @@ class Call:
 
 
 def power_cut_extract(world: World, tries: int) -> Tally:
-    """Cut the power after each call of an extraction (`tries` of them, where it is not zero)."""
+    """Cut the power after each call of an extraction (after `tries` of them, if that is not zero)."""
     tally = Tally("power cut after each call of extract")
     for make in (world.extract, world.extract_frames):
         place = world.new("cut")
@@ -56,7 +56,7 @@ def power_cut_extract(world: World, tries: int) -> Tally:
 
 
 def power_cut_probe(world: World, tries: int) -> Tally:
-    """Cut the power after each call of a probe: a result is there with its predictions or not at all."""
+    """Cut the power after each call of a probe: a result exists with its predictions or not at all."""
     tally = Tally("power cut after each call of probe")
     expected = contents(world.results)
     place = world.new("cut")
@@ -108,14 +108,14 @@ def record(world: World, words: Sequence[str], place: Path) -> list[Call]:
     ended = world.run(words, before=before)
     if ended.code != 0:
         raise RuntimeError(f"{words[0]} failed while its calls were recorded: {ended.err}")
-    found: list[Call] = pickle.loads(log.read_bytes())
-    if not any(call.promise for call in found):
-        raise RuntimeError(f"{words[0]} promised nothing: the recording no longer sees where work is done")
-    return found
+    calls: list[Call] = pickle.loads(log.read_bytes())
+    if not any(call.promise for call in calls):
+        raise RuntimeError(f"{words[0]} promised nothing: the recording no longer sees where work is finished")
+    return calls
 
 
 def _promises(place: Path) -> dict[str, str]:
-    """Return what a program that stops now has done: parts that a manifest names, results and predictions."""
+    """Return the files that a program that stops now has finished: named parts, results and predictions."""
     return {
         name: digest
         for name, digest in contents(place).items()
@@ -128,9 +128,9 @@ State = dict[str, bytes | None]  # path -> bytes; None is a folder
 
 
 def states(calls: Sequence[Call], chance: random.Random, tries: int) -> Iterable[tuple[State, dict[str, str]]]:
-    """Yield what the disk may hold after each call, in three ways, with what was promised by then.
+    """Yield three possible contents of the disk after each call, with what was promised by then.
 
-    The ways: nothing that was not synced, all names, and names by chance with zeros for bytes.
+    They are: only what was synced; all names; and a random choice of names, with zeros for bytes.
     """
     disk = Disk()
     step = max(1, len(calls) // tries) if tries else 1
@@ -145,18 +145,18 @@ def states(calls: Sequence[Call], chance: random.Random, tries: int) -> Iterable
 
 
 class Disk:
-    """Names and bytes, those that are certain and those that wait for a sync."""
+    """The model: names and bytes that are certain, and those that wait for a sync."""
 
     def __init__(self) -> None:
         self._ids = itertools.count()
         self._now: dict[str, int] = {}  # path -> inode, as the program sees it
-        self._kept: dict[str, int] = {}  # path -> inode, as the disk surely holds it
+        self._kept: dict[str, int] = {}  # path -> inode, as the disk is certain to hold it
         self._waiting: dict[str, list[tuple[str, int | None]]] = {}  # folder -> names set or, with None, removed
         self._bytes: dict[int, bytes] = {}  # inode -> bytes at the last sync
         self._folders: set[int] = set()
 
     def apply(self, call: Call) -> None:
-        """Take one call."""
+        """Apply one call."""
         match call.kind:
             case "mkdir" | "create":
                 inode = self._now.get(call.path)
@@ -180,16 +180,16 @@ class Disk:
                 self._name(call.path, None)
 
     def after_a_cut(self, how_many, unsynced: bytes) -> State:
-        """Return the files that are left: of each folder's waiting names `how_many(count)`, the earliest."""
+        """Return the files left after a cut: of each folder's waiting names, the first `how_many(count)`."""
         names = self._kept
         for folder, waiting in self._waiting.items():
             names = self._with_names(names, folder, how_many(len(waiting)))
-        found: State = {}
-        for path, inode in sorted(names.items()):  # a folder before what is in it
+        state: State = {}
+        for path, inode in sorted(names.items()):  # a folder before its contents
             parent = str(PurePosixPath(path).parent)
-            if parent == "." or (parent in found and found[parent] is None):
-                found[path] = None if inode in self._folders else self._bytes.get(inode, unsynced)
-        return found
+            if parent == "." or (parent in state and state[parent] is None):
+                state[path] = None if inode in self._folders else self._bytes.get(inode, unsynced)
+        return state
 
     def _name(self, path: str, inode: int | None) -> None:
         self._waiting.setdefault(str(PurePosixPath(path).parent), []).append((path, inode))
@@ -199,17 +199,17 @@ class Disk:
             self._now[path] = inode
 
     def _with_names(self, names: dict[str, int], folder: str, count: int) -> dict[str, int]:
-        found = dict(names)
+        result = dict(names)
         for path, inode in self._waiting.get(folder, [])[:count]:
             if inode is None:
-                found.pop(path, None)
+                result.pop(path, None)
             else:
-                found[path] = inode
-        return found
+                result[path] = inode
+        return result
 
 
 def lay_out(folder: Path, state: State) -> Path:
-    """Write a state as files."""
+    """Write a state of the disk as files."""
     folder.mkdir()
     for path, data in state.items():
         if data is None:
@@ -220,13 +220,13 @@ def lay_out(folder: Path, state: State) -> Path:
 
 
 def _read_cache(cache: Path, expected: dict[str, str], promised: dict[str, str]) -> Verdict:
-    """Read a cache as the program does: nothing is damaged, all is as expected, what was promised is there."""
+    """Read a cache as the program does: nothing is damaged, all is as expected, everything promised is there."""
     from uwbench.cache.maintenance import verify
     from uwbench.cache.store import open_encoders
     from uwbench.errors import StoreError
 
     _, damaged, problems = verify(cache)
-    wrong = [str(one) for one in problems] + [f"{one.path.name} {one.what}" for one in damaged]
+    wrong = [str(problem) for problem in problems] + [f"{damage.path.name} {damage.what}" for damage in damaged]
     seen = set()
     stores, _ = open_encoders(cache)
     try:
@@ -244,7 +244,7 @@ def _read_cache(cache: Path, expected: dict[str, str], promised: dict[str, str])
 
 
 def _read_results(results: Path, expected: dict[str, str], promised: dict[str, str]) -> Verdict:
-    """Read results as the board does."""
+    """Read results as the leaderboard does."""
     from uwbench.errors import InputError
     from uwbench.results.record import find_results, read_predictions
 

@@ -1,13 +1,13 @@
-"""Do to uwbench what happens over a weekend, and print a table: fault, times tried, lost, wrong.
+"""Inject the faults of a long unattended run into uwbench and print a table: fault, times tried, lost, wrong.
 
-    python tests/faults/run_faults.py                    all of it, some minutes
+    python tests/faults/run_faults.py                    every fault, some minutes
     python tests/faults/run_faults.py --quick            a few tries each
-    python tests/faults/run_faults.py --only disk        the faults whose name has a word
-    python tests/faults/run_faults.py --jobs 1           one after the other; without it, one a core at a time
+    python tests/faults/run_faults.py --only disk        the faults whose name contains a word
+    python tests/faults/run_faults.py --jobs 1           one at a time (default: one per core)
 
-After each fault the same command runs again; what is then not as after an undisturbed run counts. Lost is finished work
-that is gone or had to be made again, wrong is whatever differs, an error without a clear line, or a score from damaged
-data. The exit code is 1 where either is not zero.
+After each fault the same command runs again, and the outcome is compared with that of an undisturbed run. "Lost" is
+finished work that is gone or had to be made again. "Wrong" is anything that differs, an error without a clear message,
+or a score from damaged data. The exit code is 1 if either is not zero.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 Row = tuple[str, int, int, int]  # fault, times tried, lost, wrong
-Fault = tuple[Callable[["World", int], "Tally"], int, int]  # what to do; how often, and how often with --quick
+Fault = tuple[Callable[["World", int], "Tally"], int, int]  # the fault, its tries, its tries with --quick
 
 
 def main() -> None:
     """Run the faults and print the table."""
-    given = _arguments()
-    rows = _side_by_side(given.jobs) if given.jobs > 1 else _one_by_one(given)
-    if given.json:
+    arguments = _arguments()
+    rows = _side_by_side(arguments.jobs) if arguments.jobs > 1 else _one_by_one(arguments)
+    if arguments.json:
         print(json.dumps([dict(zip(("fault", "tried", "lost", "wrong"), row, strict=True)) for row in rows]))
     else:
         print(table(rows))
@@ -45,37 +45,37 @@ def main() -> None:
 
 
 def _side_by_side(jobs: int) -> list[Row]:
-    """Run shares of the faults in programs of their own, each with its own clips and caches; return all in order."""
+    """Run shares of the faults in separate processes, each with its own clips and caches; return the rows in order."""
     words = [sys.executable, __file__, *sys.argv[1:], "--jobs", "1", "--json"]
     running = [
         subprocess.Popen([*words, "--share", f"{place}/{jobs}"], stdout=subprocess.PIPE, text=True)
         for place in range(jobs)
     ]
-    found = []
+    shares = []
     for child in running:
         out, _ = child.communicate()
         if child.returncode not in (0, 1):
             raise SystemExit(f"a share of the faults ended with {child.returncode}")
-        found.append([(row["fault"], row["tried"], row["lost"], row["wrong"]) for row in json.loads(out)])
-    longest = max(map(len, found))
-    return [share[place] for place in range(longest) for share in found if place < len(share)]
+        shares.append([(row["fault"], row["tried"], row["lost"], row["wrong"]) for row in json.loads(out)])
+    longest = max(map(len, shares))
+    return [share[place] for place in range(longest) for share in shares if place < len(share)]
 
 
-def _one_by_one(given: argparse.Namespace) -> list[Row]:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before the first import of torch: a forked child has one thread
+def _one_by_one(arguments: argparse.Namespace) -> list[Row]:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: a forked child has one thread
     os.environ.update(HF_HUB_OFFLINE="1", COLUMNS="200")
     sys.path[:0] = [str(HERE), str(ROOT / "bench")]
     from world import World
 
     work = Path(tempfile.mkdtemp(prefix="uwbench-faults-"))
     try:
-        world = World(work, given.data, given.seed)
+        world = World(work, arguments.data, arguments.seed)
         lines = []
-        place, shares = given.share
-        chosen = [one for one in faults() if not given.only or given.only in one[0].__name__]
+        place, shares = arguments.share
+        chosen = [fault for fault in faults() if not arguments.only or arguments.only in fault[0].__name__]
         for fault, tries, few in chosen[place::shares]:
             started = time.monotonic()
-            tally = fault(world, few if given.quick else tries)
+            tally = fault(world, few if arguments.quick else tries)
             lines.append(tally)
             seconds = time.monotonic() - started
             line = f"{tally.fault}: {tally.tried} tried, {tally.lost} lost, {tally.wrong} wrong, {seconds:.0f} s"
@@ -84,11 +84,11 @@ def _one_by_one(given: argparse.Namespace) -> list[Row]:
                 shutil.rmtree(folder, ignore_errors=True)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return [(one.fault, one.tried, one.lost, one.wrong) for one in lines]
+    return [(tally.fault, tally.tried, tally.lost, tally.wrong) for tally in lines]
 
 
 def faults() -> list[Fault]:
-    """Return every fault, how often it is tried, and how often with --quick."""
+    """Return every fault with its number of tries, and the number with --quick."""
     import crowd
     import damage
     import disk
@@ -140,18 +140,20 @@ def _share(text: str) -> tuple[int, int]:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a few tries each")
-    parser.add_argument("--only", metavar="WORD", help="the faults whose function's name has this word")
-    parser.add_argument("--seed", type=int, default=0, help="of the random moments and places")
-    parser.add_argument("--jobs", type=int, default=min(os.cpu_count() or 1, 8), help="faults at a time")
+    parser.add_argument("--quick", action="store_true", help="a few tries of each")
+    parser.add_argument("--only", metavar="WORD", help="the faults whose function's name contains this word")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random moments and places")
+    parser.add_argument(
+        "--jobs", type=int, default=min(os.cpu_count() or 1, 8), help="number of faults to run at a time"
+    )
     parser.add_argument("--share", type=_share, default=(0, 1), metavar="I/N", help="every N-th fault from the I-th on")
     parser.add_argument("--json", action="store_true", help="the table as JSON")
     shared = Path(os.environ.get("UWBENCH_SHARED", ROOT.parent / "shared"))
     parser.add_argument("--data", type=Path, default=shared / "data", help="the folder that holds fsdd")
-    given = parser.parse_args()
-    if not (given.data / "fsdd" / "manifest.csv").is_file():
-        parser.error(f"{given.data}/fsdd/manifest.csv is missing: give the folder of real audio with --data")
-    return given
+    arguments = parser.parse_args()
+    if not (arguments.data / "fsdd" / "manifest.csv").is_file():
+        parser.error(f"{arguments.data}/fsdd/manifest.csv is missing: give the folder of real audio with --data")
+    return arguments
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Every fault a few times, in a program of its own that forks; and planted damage, which the comparison must see."""
+"""A few tries of every fault, in a program of its own that forks; and tests of the comparison, by planted damage."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ FAULTS = 22
 def quick(shared_data: Path) -> list[dict]:
     command = [sys.executable, HERE / "run_faults.py", "--quick", "--json", "--data", shared_data]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    assert done.stdout, done.stderr
-    print(done.stderr)
-    return json.loads(done.stdout)
+    result = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert result.stdout, result.stderr
+    print(result.stderr)
+    return json.loads(result.stdout)
 
 
 @pytest.mark.slow
@@ -40,7 +40,7 @@ def test_every_fault_ends_as_an_undisturbed_run(quick: list[dict]) -> None:
     assert len(quick) == FAULTS
     assert [line for line in quick if line["lost"] or line["wrong"]] == []
     untried = [line["fault"] for line in quick if not line["tried"]]
-    assert untried in ([], ["a small disk runs full during extract"])  # which needs the right to mount one
+    assert untried in ([], ["a small disk runs full during extract"])  # it needs the right to mount one
 
 
 def test_the_comparison_sees_planted_damage(tmp_path: Path) -> None:
@@ -57,10 +57,10 @@ def test_the_comparison_sees_planted_damage(tmp_path: Path) -> None:
     (folder / "clips" / "a.parquet").write_bytes(b"Clips/a.parquet")
     (folder / "clips" / "b.parquet").unlink()
     (folder / "clips" / "c.parquet").touch()
-    found = compare(undisturbed, contents(folder))
-    assert found == Verdict(("clips/b.parquet",), ("clips/a.parquet", "clips/c.parquet"))
+    verdict = compare(undisturbed, contents(folder))
+    assert verdict == Verdict(("clips/b.parquet",), ("clips/a.parquet", "clips/c.parquet"))
     tally = Tally("planted")
-    tally.add(found)
+    tally.add(verdict)
     assert (tally.tried, tally.lost, tally.wrong) == (1, 1, 2)
     row = table([(tally.fault, tally.tried, tally.lost, tally.wrong)]).splitlines()[2]
     assert [cell.strip() for cell in row.split("|")[1:-1]] == ["planted", "1", "1", "2"]
@@ -70,13 +70,13 @@ def test_a_changed_score_is_wrong_and_another_time_is_not(tmp_path: Path) -> Non
     path = tmp_path / "digits.json"
     result = {"predictions_sha256": "0", "run": {"started": "2026-01-01"}, "scores": {"knn": {"main_score": 0.5}}}
 
-    def found(**changed: object) -> dict[str, str]:
+    def write(**changed: object) -> dict[str, str]:
         path.write_text(json.dumps({**result, **changed}))
         return contents(tmp_path)
 
-    before = found()
-    assert compare(before, found(run={"started": "2026-01-02"})) == Verdict()
-    assert compare(before, found(scores={"knn": {"main_score": 0.501}})).wrong == ("digits.json",)
+    before = write()
+    assert compare(before, write(run={"started": "2026-01-02"})) == Verdict()
+    assert compare(before, write(scores={"knn": {"main_score": 0.501}})).wrong == ("digits.json",)
 
 
 def test_a_traceback_is_no_clear_error() -> None:
@@ -98,7 +98,7 @@ def test_the_model_of_the_disk_sees_a_sync_that_is_left_out(left_out: str) -> No
     ]
 
     def visible(calls: list[Call]) -> tuple[set[bytes | None], set[bytes | None]]:
-        """Return what the file may hold at any time, None where it is not there, and after the promise."""
+        """Return the possible contents of the file at any time and after the promise; None: there is no file."""
         ever, after = set(), set()
         for state, promised in states(calls, random.Random(0), 0):
             ever.add(state.get("cache/x"))
@@ -118,7 +118,7 @@ def test_parts_that_come_while_a_plan_is_made_are_not_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def extract(name: str) -> None:
-        api.extract([api.ModelSpec("logmel")], ["mini_speech"], folders=api.folders(tmp_path / name))
+        api.extract("logmel", "mini_speech", cache=tmp_path / name)
 
     extract("alone")
     open_task, calls = EncoderStore.open_task, iter(range(1 << 30))

@@ -1,7 +1,7 @@
-"""What the fault tests stand on: commands in forked children, an undisturbed run, and the comparison with it.
+"""The base of the fault tests: commands in forked children, an undisturbed run, and the comparison with it.
 
-A child is a copy of a process that has imported everything, so that a command takes a fraction of a second and is still
-a process of its own: it can be killed at any moment, and takes nothing along.
+A child is a fork of a process that has imported everything. So a command takes a fraction of a second, and still is a
+process of its own that can be killed at any moment and takes nothing along.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from pathlib import Path
 from typing import NoReturn
 
 _STOPS = (signal.SIGINT, signal.SIGTERM)
-LIMIT_S = 600.0  # by the clock: on a busy machine a command that takes seconds has taken minutes
-A_SPLIT = {"train": 10, "valid": 4, "test": 4}  # clips a digit
+LIMIT_S = 600.0  # wall time: on a busy machine a command of some seconds has taken minutes
+CLIPS_PER_DIGIT = {"train": 10, "valid": 4, "test": 4}
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a command left: its exit code (negative: the signal that ended it), what it printed, and how long it took."""
+    """A finished command: its exit code (negative: the signal that ended it), its output, and the seconds it took."""
 
     code: int
     out: str
@@ -38,20 +38,20 @@ class Ended:
 
     @property
     def is_clear(self) -> bool:
-        """Whether an error, if there was one, is a line for the user and no traceback."""
+        """True unless the command failed without a message for the user, or with a traceback."""
         return "Traceback" not in self.err and (self.code <= 0 or "uwbench: " in self.err or "failed: " in self.err)
 
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A command under way."""
+    """A running command."""
 
     pid: int
     log: Path
     started: float
 
     def wait(self) -> Ended:
-        """Return how the command ended; one that hangs is killed."""
+        """Wait for the command to end and return its outcome; kill it if it hangs."""
         while True:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
@@ -64,13 +64,13 @@ class Child:
         return Ended(os.waitstatus_to_exitcode(status), out, err, seconds)
 
     def is_over(self) -> bool:
-        """Whether the command ended; it still has to be waited for."""
+        """Tell whether the command has ended; call `wait` all the same."""
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 @dataclass(slots=True)
 class Tally:
-    """A line of the table."""
+    """One row of the table."""
 
     fault: str
     tried: int = 0
@@ -89,7 +89,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a try lost, and what it left or did that is wrong."""
+    """The result of one try: the files it lost, and what is wrong afterwards."""
 
     lost: tuple[str, ...] = ()
     wrong: tuple[str, ...] = ()
@@ -98,25 +98,25 @@ class Verdict:
         return Verdict(self.lost + other.lost, self.wrong + other.wrong)
 
 
-def compare(undisturbed: Mapping[str, str], found: Mapping[str, str]) -> Verdict:
-    """Compare two folders as `contents` has them: what is not there is lost, what differs or is too much is wrong."""
-    lost = sorted(undisturbed.keys() - found.keys())
-    changed = sorted(name for name in undisturbed.keys() & found.keys() if undisturbed[name] != found[name])
-    return Verdict(tuple(lost), (*changed, *sorted(found.keys() - undisturbed.keys())))
+def compare(undisturbed: Mapping[str, str], actual: Mapping[str, str]) -> Verdict:
+    """Compare the `contents` of two folders: missing files are lost, changed and additional ones wrong."""
+    lost = sorted(undisturbed.keys() - actual.keys())
+    changed = sorted(name for name in undisturbed.keys() & actual.keys() if undisturbed[name] != actual[name])
+    return Verdict(tuple(lost), (*changed, *sorted(actual.keys() - undisturbed.keys())))
 
 
-def expect(condition: bool, what: str) -> Verdict:
-    """Return nothing wrong where `condition` holds, else `what`."""
-    return Verdict() if condition else Verdict(wrong=(what,))
+def expect(condition: bool, problem: str) -> Verdict:
+    """Return an empty verdict if `condition` holds, else one with the problem."""
+    return Verdict() if condition else Verdict(wrong=(problem,))
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """Return the sha256 of everything in a folder that has to be the same after the same work.
+    """Return the sha256 of every file in a folder that must be the same after the same work.
 
-    Left out: locks, files that writers left half-written (nothing reads them), and the memory of when files were seen.
-    Of a result counts all but `run`, which says when and how fast it was made.
+    Locks, half-written temporary files (nothing reads them) and the record of earlier scans are left out, and so is the
+    `run` field of a result, which holds times.
     """
-    found = {}
+    digests = {}
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
         hidden = ".locks" in parts or (path.name.startswith(".") and path.name.endswith(".tmp"))
@@ -127,33 +127,33 @@ def contents(folder: Path) -> dict[str, str]:
             record = json.loads(data)
             record.pop("run")
             data = json.dumps(record, sort_keys=True).encode()
-        found["/".join(parts)] = hashlib.sha256(data).hexdigest()
-    return found
+        digests["/".join(parts)] = hashlib.sha256(data).hexdigest()
+    return digests
 
 
 def entered(cache: Path) -> dict[Path, tuple[int, int]]:
-    """Return every file that a manifest names, with what tells whether it was written again."""
-    found = {}
+    """Return every file that a manifest names, with its inode and time, which change if it is written again."""
+    files = {}
     for manifest in cache.glob("*/*/manifest.json"):
         for part in json.loads(manifest.read_bytes())["parts"]:
             for name in filter(None, (part["name"], part["frames"])):
                 path = manifest.parent / name
                 if path.is_file():
                     status = path.stat()
-                    found[path] = (status.st_ino, status.st_mtime_ns)
+                    files[path] = (status.st_ino, status.st_mtime_ns)
                 else:
-                    found[path] = (-1, -1)
-    return found
+                    files[path] = (-1, -1)
+    return files
 
 
 def finished_work_is_kept(before: Mapping[Path, tuple[int, int]], cache: Path) -> Verdict:
-    """Say what of the files that were entered before is gone or was made again."""
+    """Report the files of earlier manifests that are gone or were written again."""
     after = entered(cache)
     return Verdict(lost=tuple(f"{path.name} (made again)" for path, mark in before.items() if after.get(path) != mark))
 
 
 class World:
-    """A folder to work in, clips of real speech, and what an undisturbed run makes of them."""
+    """A working folder with clips of real speech and the outcome of an undisturbed run on them."""
 
     def __init__(self, folder: Path, data: Path, seed: int) -> None:
         self.folder = folder.resolve()
@@ -171,11 +171,11 @@ class World:
             self._undisturbed("leaderboard", self.leaderboard(self.results, self.boards, kind))
 
     def extract(self, cache: Path, model: str = "logmel") -> list[str]:
-        """Return the command that embeds the digits."""
+        """Return the command that extracts the digits."""
         return ["extract", "-m", model, "-t", str(self.digits), "--cache", str(cache), "--batch-seconds", "2"]
 
     def extract_frames(self, cache: Path) -> list[str]:
-        """Return the command that embeds words to transcribe, with their frames."""
+        """Return the command that extracts words to transcribe, with their frames."""
         words = ["-t", str(self.spoken), "--kind", "transcription", "--domain", "speech", "--batch-seconds", "2"]
         return ["extract", "-m", "logmel", *words, "--cache", str(cache)]
 
@@ -184,12 +184,12 @@ class World:
         return ["probe", "-t", "digits", "-m", "logmel", "--cache", str(cache), "--results", str(results), "--quiet"]
 
     def leaderboard(self, results: Path, boards: Path, kind: str = "html") -> list[str]:
-        """Return the command that writes a board."""
+        """Return the command that writes a leaderboard."""
         output = str(boards / f"board.{kind}")
         return ["leaderboard", "--results", str(results), "--format", kind, "--output", output]
 
     def new(self, name: str) -> Path:
-        """Return the path of a folder that is not there yet."""
+        """Return the path of a new folder, not yet made."""
         self._number += 1
         return self.folder / f"{name}-{self._number:05d}"
 
@@ -198,14 +198,14 @@ class World:
         return Path(shutil.copytree(folder, self.new(folder.name)))
 
     def start(self, words: Sequence[str], before: Callable[[], None] | None = None, cwd: Path | None = None) -> Child:
-        """Run a command in a forked child, after `before` there."""
+        """Start a command in a forked child, which calls `before` first."""
         self._number += 1
         log = self.folder / "logs" / f"{self._number:05d}"
         log.parent.mkdir(exist_ok=True)
         for name in ("out", "err"):
-            log.with_suffix(f".{name}").touch()  # there also for a child that is killed before its first step
+            log.with_suffix(f".{name}").touch()  # so that they exist even if the child is killed at once
         started = time.monotonic()
-        # What libraries do in a forked child swallows an interruption; there is no such moment in a program of its own.
+        # Fork handlers of libraries swallow an interruption; a program that was not forked has no such moment.
         signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
         pid = os.fork()
         if pid == 0:
@@ -214,16 +214,16 @@ class World:
         return Child(pid, log, started)
 
     def run(self, words: Sequence[str], before: Callable[[], None] | None = None, cwd: Path | None = None) -> Ended:
-        """Run a command to its end."""
+        """Run a command and return its outcome."""
         return self.start(words, before, cwd).wait()
 
     def finish(self, words: Sequence[str], before: Callable[[], None] | None = None) -> Verdict:
-        """Run a command that has to succeed; whatever keeps it from success is wrong."""
+        """Run a command that must succeed; a failure is wrong."""
         ended = self.run(words, before)
         return expect(ended.code == 0, f"{words[0]} afterwards: exit {ended.code}, {_last(ended.err)}")
 
     def moments(self, command: str, count: int) -> list[float]:
-        """Return random moments, one in each of `count` equal stretches of a command's time."""
+        """Return one random moment in each of `count` equal stretches of a command's run time."""
         return [(i + self.random.random()) / count * self.seconds[command] for i in range(count)]
 
     def _undisturbed(self, name: str, words: Sequence[str]) -> None:
@@ -233,9 +233,9 @@ class World:
         self.seconds[name] = max(ended.seconds, self.seconds.get(name, 0.0))
 
     def _copy(self, source: Path, name: str, digits: Sequence[int], *, skip: int) -> Path:
-        """Copy some clips, after `skip` times as many, and list them; return the manifest.
+        """Copy some clips with a manifest and return it; skip `skip` times as many clips first.
 
-        Tasks with clips in common take vectors from each other: then who comes first decides where a vector lies.
+        Tasks that share clips share vectors, so the order of the runs would decide where a vector is stored.
         """
         folder = self.folder / name
         (folder / "recordings").mkdir(parents=True)
@@ -249,13 +249,13 @@ class World:
                 if int(row["digit"]) not in digits:
                     continue
                 taken[which] = taken.get(which, 0) + 1
-                if skip < taken[which] / A_SPLIT[row["split"]] <= skip + 1:
+                if skip < taken[which] / CLIPS_PER_DIGIT[row["split"]] <= skip + 1:
                     shutil.copy(source / row["path"], folder / row["path"])
                     writer.writerow(row)
         return folder / "manifest.csv"
 
     def _warm(self) -> None:
-        """Import here what the commands import, as one child found it."""
+        """Import everything that the commands import, as listed by children that ran them."""
         cache, results, boards = (self.new(name) for name in ("warm-cache", "warm-results", "warm-boards"))
         listed = self.new("modules")
 
@@ -274,7 +274,7 @@ class World:
                 try:
                     importlib.import_module(name)
                 except (ImportError, AttributeError, TypeError, ValueError):
-                    continue  # a name that a library gives to something that is no module
+                    continue  # not a module, although a library lists it as one
 
 
 def _append(listed: Path, names: Mapping[str, object]) -> None:
@@ -284,16 +284,16 @@ def _append(listed: Path, names: Mapping[str, object]) -> None:
 
 def _last(text: str) -> str:
     lines = text.strip().splitlines()
-    return lines[-1] if lines else "without a word"
+    return lines[-1] if lines else "without a message"
 
 
 def _be_the_command(words: Sequence[str], log: Path, before: Callable[[], None] | None, cwd: Path) -> NoReturn:
-    """Become the program: print into files, leave with its exit code, and never return to the parent's work."""
+    """Run the command in this child: print into files, exit with its code, and never return."""
     import atexit
 
     code = 99
     try:
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
         for number, name in ((1, "out"), (2, "err")):
             handle = os.open(log.with_suffix(f".{name}"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)

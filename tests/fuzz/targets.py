@@ -31,7 +31,7 @@ from uwbench.cards.find import find_cards, load_card, load_protocol, load_suite
 from uwbench.errors import AudioError, InputError, StoreError
 from uwbench.report.detail import read_detail
 from uwbench.results import record as result
-from uwbench.results.bootstrap import read_items
+from uwbench.results.items import read_items
 from uwbench.sources.layouts.midi import read_notes as read_midi
 from uwbench.sources.resolve import open_card, open_task
 from uwbench.sources.shards import Part, read_shards

@@ -24,7 +24,7 @@ from uwbench.audio.decode import decode
 from uwbench.audio.scan import scan_clips
 from uwbench.cards.find import load_card
 from uwbench.errors import AudioError, DataError, FetchError, InputError, StoreError, UwbenchError
-from uwbench.results.bootstrap import read_items
+from uwbench.results.items import read_items
 from uwbench.results.record import predictions_path, read_predictions, read_result
 from uwbench.sources.layouts.midi import read_notes as read_midi
 from uwbench.sources.resolve import open_card, open_task

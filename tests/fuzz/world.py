@@ -22,7 +22,6 @@ from uniwhisper.data.rows import SUFFIX
 from uniwhisper.data.shards import Asked, Item, write_shards
 from uwbench import api
 from uwbench.audio.clip import AudioFile
-from uwbench.options import Options
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -76,10 +75,9 @@ def _extract(world: Path, clips: Sequence[Path]) -> None:
     events = [{"onset": 0.0, "offset": 0.05, "label": "voice"}]
     lines = [{**row, "label": events} for row in _rows(clips)]
     (folder / "events.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    places = api.Folders(cache=world / "cache", data=None, results=world / "results")
     for manifest, kind in (("digits.csv", "single-label"), ("events.jsonl", "frame-multi-label")):
-        options = Options(kind=kind, name=Path(manifest).stem)
-        report = api.extract([api.ModelSpec("mfcc")], [str(folder / manifest)], folders=places, options=options)
+        task = api.TaskSpec(folder / manifest, kind=kind, name=Path(manifest).stem)
+        report = api.extract("mfcc", task, cache=world / "cache", results=world / "results")
         assert not report.failures, report.failures
     shutil.rmtree(world / "cache" / ".locks", ignore_errors=True)
 

@@ -67,7 +67,7 @@ def test_what_is_decoded_is_what_was_recorded(name: str, count: int, expected: n
     np.testing.assert_allclose(samples, expected[:count], atol=1e-2)
 
 
-def test_no_embedding_is_nan_in_any_pooling(tmp_path: Path, uwbench: Command, whisper_tiny: Path) -> None:
+def test_no_embedding_is_nan_in_any_pooling(tmp_path: Path, uwbench: Command, small_whisper: Path) -> None:
     data = tmp_path / "odd"
     data.mkdir()
     rows = []
@@ -77,7 +77,7 @@ def test_no_embedding_is_nan_in_any_pooling(tmp_path: Path, uwbench: Command, wh
         rows.append((path.name, "ab"[index % 2], ("train", "train", "valid", "test")[index // 2 % 4]))
     with (data / "manifest.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("path", "label", "split"), *rows])
-    for model, more in (("logmel", ()), ("mfcc", ()), (whisper_tiny, ("--context", "trimmed"))):
+    for model, more in (("logmel", ()), ("mfcc", ()), (small_whisper, ("--context", "trimmed"))):
         words = ("-m", model, "-t", data / "manifest.csv", "--layers", "all", *more)
         done = uwbench("extract", *words, "--pooling", "mean,mean-all,std,max")
         assert done.code == 0, done.err

@@ -19,7 +19,8 @@ from uwbench.probes.data import TaskData
 from uwbench.probes.retrieval import Retrieval
 from uwbench.probes.run import run_probes
 from uwbench.probes.sentences import TextVectors, embed_captions, find_text_encoder
-from uwbench.results.bootstrap import read_items, seed_scores
+from uwbench.results.bootstrap import seed_scores
+from uwbench.results.items import read_items
 
 UWBENCH = find_protocol("uwbench-1")
 FEW: Protocol = UWBENCH.model_copy(

@@ -29,7 +29,8 @@ from uwbench.probes.kinds import kind_of
 from uwbench.probes.run import ProbeOutcome, Task, make_search, run_probes
 from uwbench.probes.search import epochs_for
 from uwbench.probes.splits import plan_folds
-from uwbench.results.bootstrap import read_items, seed_scores
+from uwbench.results.bootstrap import seed_scores
+from uwbench.results.items import read_items
 
 UWBENCH, XARES = find_protocol("uwbench-1"), find_protocol("xares-0.1.3")
 MADE: list[Callable[..., TaskData]] = [single_label, multi_label, frame_task]

@@ -18,7 +18,8 @@ from uwbench.errors import ProbeError
 from uwbench.probes.data import Frames, TaskData
 from uwbench.probes.run import run_probes
 from uwbench.probes.transcription import BLANK, Transcription
-from uwbench.results.bootstrap import read_items, seed_scores
+from uwbench.results.bootstrap import seed_scores
+from uwbench.results.items import read_items
 
 UWBENCH = find_protocol("uwbench-1")
 FEW: Protocol = UWBENCH.model_copy(

@@ -141,7 +141,8 @@ def make_result(
     training_data: tuple[dict[str, Any], ...] | None = None,
 ) -> Path:
     """Write one made-up result with its predictions; return its path."""
-    from uwbench.results.bootstrap import read_items, seed_scores
+    from uwbench.results.bootstrap import seed_scores
+    from uwbench.results.items import read_items
 
     rng = np.random.default_rng([seed, *task.name.encode(), *model.encode()])
     table = predictions(task, {"mlp": skill, "knn": max(0.05, skill - 0.12)}, rng)

@@ -181,7 +181,7 @@ def test_predictions_of_another_run_than_the_result_are_not_used(tmp_path: Path)
     board = build_board(tmp_path)
     assert len(board.cells) == 4
     assert {model.split("/")[0] for model in board.draws["mlp"]["words"].scores} == {"one"}
-    with pytest.raises(InputError, match="not the predictions of the result"):
+    with pytest.raises(InputError, match="does not belong to the result"):
         read_predictions(second)
 
 

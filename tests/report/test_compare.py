@@ -14,7 +14,8 @@ from uwbench.report.compare import compare_models, draw_tasks_too, find_model
 from uwbench.report.sensitivity import kendall_tau, sensitivity
 from uwbench.report.ties import TaskDraws, difference_interval, difference_terms, p_value
 from uwbench.results.averages import Entry
-from uwbench.results.bootstrap import Items, paired_replicates
+from uwbench.results.bootstrap import paired_replicates
+from uwbench.results.items import Items
 
 
 def rivals(rng: np.random.Generator, clusters: int, size: int, gap: float = 0.0) -> list[Items]:

@@ -18,16 +18,15 @@ from uwbench.cards.suite import Suite
 from uwbench.errors import InputError, UsageError
 from uwbench.results.averages import Entry, average_entries, averages, borda, combine, interval, rank_by
 from uwbench.results.bootstrap import (
-    Items,
     cluster_counts,
     generator,
     holm,
-    read_items,
     replicates,
     score_interval,
     score_weighted,
     seed_scores,
 )
+from uwbench.results.items import Items, read_items
 from uwbench.results.record import read_result
 
 SUITE = Suite(name="made", version=1, title="Made up", tasks=tuple(task.name for task in TASKS))
@@ -289,7 +288,7 @@ def test_results_that_do_not_belong_together_are_never_averaged(tmp_path: Path) 
     with pytest.raises(UsageError, match="models"):
         averages([first, stranger], SUITE, "mlp")
     newer = first.model_copy(update={"task": first.task.model_copy(update={"version": 2})})
-    with pytest.raises(UsageError, match="held twice"):
+    with pytest.raises(UsageError, match="occurs twice"):
         averages([first, newer], SUITE, "mlp")
 
 

@@ -253,4 +253,4 @@ def test_a_parser_gives_the_counts_of_its_card(tmp_path: Path, card: str) -> Non
         assert {clip.labels for clip in dataset.clips} == vocabulary
     # A few clips stand for all: the audio is not there.
     few = Dataset(dataset.card, dataset.clips[:3], dataset.source, (), dataset.origin)
-    assert {"count", "missing"} & {problem.code for problem in check_dataset(few).problems}
+    assert {"count", "missing"} & {finding.code for finding in check_dataset(few).findings}

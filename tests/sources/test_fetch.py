@@ -136,7 +136,7 @@ def test_waits_are_bounded(card: Card, tmp_path: Path) -> None:
 
 
 def test_it_gives_up_and_says_how_to_go_on(card: Card, tmp_path: Path) -> None:
-    with serve(record(faults=["503"] * 9)) as zenodo, pytest.raises(FetchError, match=r"503.*4 attempts.*goes on"):
+    with serve(record(faults=["503"] * 9)) as zenodo, pytest.raises(FetchError, match=r"503.*4 attempts.*resumes"):
         fetch(card, zenodo, tmp_path)
 
 
@@ -187,7 +187,7 @@ def test_a_size_that_never_comes_true_fails(card: Card, tmp_path: Path) -> None:
         ({"checksums": {"gtzan_fold_0_0000000.tar": "md5:short"}}, "an md5 is expected"),
         ({"sizes": {"gtzan_fold_0_0000000.tar": -1}}, "as the size"),
         ({"record_faults": ["html"]}, "not a Zenodo record"),
-        ({"files": {}}, "holds no files"),
+        ({"files": {}}, "contains no files"),
     ],
 )
 def test_a_record_that_is_not_one_is_refused(card: Card, tmp_path: Path, more: dict[str, Any], message: str) -> None:

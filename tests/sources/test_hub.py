@@ -18,7 +18,7 @@ from uwbench.cards.find import find_card, load_card
 from uwbench.errors import DataError, FetchError
 from uwbench.sources.check import check_dataset
 from uwbench.sources.fetch import fetch_task
-from uwbench.sources.resolve import describe_task, open_card, open_task
+from uwbench.sources.resolve import describe_source, open_card, open_task
 
 CARD = """
 name: voices
@@ -84,7 +84,7 @@ def card(tmp_path: Path, place: Path) -> Card:
 
 def check_voices(voices: Card, data: Path, shared: Path) -> None:
     dataset = open_card(voices, data)
-    assert (dataset.origin, describe_task(voices, data).found) == ("hub", dataset.source)
+    assert (dataset.origin, describe_source(voices, data)) == ("hub", dataset.source)
     assert Counter((clip.split, clip.labels) for clip in dataset.clips) == {
         (split, label): count for split, count in (("train", 4), ("valid", 2), ("test", 2)) for label in ("0", "10")
     }
@@ -92,7 +92,7 @@ def check_voices(voices: Card, data: Path, shared: Path) -> None:
     assert isinstance(first.audio, AudioMember)
     assert read_bytes(first.audio) == recordings(shared, "george", 1)[0].read_bytes()
     assert first.group == "train0"
-    assert not [problem for problem in check_dataset(dataset).problems if problem.severity == "error"]
+    assert not [finding for finding in check_dataset(dataset).findings if finding.severity == "error"]
 
 
 def test_local_parquet_is_read(tmp_path: Path, snapshot: Path, shared_data: Path) -> None:
@@ -191,7 +191,7 @@ def test_audio_that_is_only_a_path_is_refused(tmp_path: Path) -> None:
     )
     (tmp_path / "esc50").mkdir()
     datasets.Dataset.from_list([row], features=features).to_parquet(str(tmp_path / "esc50" / "train.parquet"))
-    with pytest.raises(DataError, match="holds no encoded audio"):
+    with pytest.raises(DataError, match="contains no encoded audio"):
         open_task("esc50", data=tmp_path)
 
 

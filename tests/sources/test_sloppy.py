@@ -128,7 +128,7 @@ def test_full_ravdess_through_a_mac(tmp_path: Path, miniatures: Path) -> None:
     report = check_dataset(open_task("ravdess", data=tmp_path))
     assert report.ok
     assert (report.clips, report.counts) == (1440, dict.fromkeys("0123", 360))
-    assert report.problems == ()
+    assert report.findings == ()
 
 
 def test_two_files_that_differ_in_case_alone_are_not_mixed_up(tmp_path: Path, miniatures: Path) -> None:
@@ -141,4 +141,4 @@ def test_two_files_that_differ_in_case_alone_are_not_mixed_up(tmp_path: Path, mi
     if len({path.name for path in listed.parent.iterdir()}) < 41:
         pytest.skip("this file system does not tell case apart")
     report = check_dataset(open_task("esc50", data=tmp_path))
-    assert Counter(problem.code for problem in report.problems)["missing"] == 1
+    assert Counter(finding.code for finding in report.findings)["missing"] == 1

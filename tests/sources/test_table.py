@@ -110,10 +110,10 @@ def test_names_of_splits_are_understood(tmp_path: Path) -> None:
         ({"split": ""}, "line 4, column 'split': is empty"),
         ({"label": " "}, "line 4, column 'label': is empty"),
         ({"path": ""}, "line 4, column 'path': is empty"),
-        ({"path": "../outside.wav"}, r"line 4, column 'path': '\.\./outside\.wav' lies outside"),
-        ({"path": "a/../../outside.wav"}, "lies outside"),
-        ({"path": "/etc/passwd"}, "lies outside"),
-        ({"path": "train/dog.wav"}, "lies|line 4, column 'label': 'train/dog.wav' is 'wolf' here and 'dog' at line 2"),
+        ({"path": "../outside.wav"}, r"line 4, column 'path': '\.\./outside\.wav' is outside"),
+        ({"path": "a/../../outside.wav"}, "is outside"),
+        ({"path": "/etc/passwd"}, "is outside"),
+        ({"path": "train/dog.wav"}, "line 4, column 'label': 'train/dog.wav' is 'wolf' here and 'dog' at line 2"),
     ],
 )
 def test_a_bad_row_is_named(tmp_path: Path, changes: Row, message: str) -> None:
@@ -129,18 +129,18 @@ def test_a_bad_row_is_named(tmp_path: Path, changes: Row, message: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "holds no rows"),
-        ("path,label,split\n", "holds no rows"),
+        ("", "contains no rows"),
+        ("path,label,split\n", "contains no rows"),
         ("path,lable,split\na,b,train\n", r"column 'label' is missing \(did you mean lable.*--label"),
         ("path,label\na,b\n", "neither a column `split`"),
         ("path,label,split,fold\na,b,train,1\n", "column `split` and a column `fold`"),
-        ("path,label,split\na,b\n", "line 2: 2 values under 3 columns"),
-        ("path,label,label,split\na,b,c,train\n", "column 'label' is there twice"),
+        ("path,label,split\na,b\n", "line 2: 2 values for 3 columns"),
+        ("path,label,label,split\na,b,c,train\n", "there are two columns 'label'"),
         ('path,label,split\na,"b,train\n', "not valid CSV"),
         ("path,label,split\na,b,train\n", "no clip is in 'test'"),
         ("path,label,fold\na,b,1\nc,d,1\n", "at least two folds"),
-        ("path,label,fold\na,b,train\nc,d,test\n", "holds names of splits.*call the column `split`"),
-        ("path,label,fold\na,b,1\nc,b,2\n", "all have the label 'b'"),
+        ("path,label,fold\na,b,train\nc,d,test\n", "contains names of splits.*rename the column to `split`"),
+        ("path,label,fold\na,b,1\nc,b,2\n", "all tested clips have the label 'b'"),
         ("path,label,fold,start\na,b,1,soon\n", r"line 2, column 'start': 'soon' is not a number of seconds"),
         ("path,label,fold,start,end\na,b,1,2,1.5\n", "line 2, column 'end': '1.5' is not after the start"),
         ("path,label,fold,start\na,b,1,-1\n", "column 'start'"),
@@ -235,13 +235,13 @@ def test_names_of_own_tasks(tmp_path: Path) -> None:
     path = write(tmp_path / "My Data (v2)" / "m.csv", rows())
     assert open_task(str(path)).card.name == "my-data-v2"
     assert open_task(str(path), name="mine").card.name == "mine"
-    with pytest.raises(InputError, match="may hold only"):
+    with pytest.raises(InputError, match="may contain only"):
         open_task(str(path), name="My Data")
 
 
 def test_the_name_of_a_card_is_noticed(tmp_path: Path) -> None:
     path = write(tmp_path / "gtzan" / "m.csv", rows())
-    assert "also a built-in card's" in open_task(str(path)).problems[0]
+    assert "a built-in card is also named" in open_task(str(path)).problems[0]
     assert open_task(str(path), name="mine").problems == ()
 
 
@@ -295,7 +295,7 @@ def test_what_is_own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert is_own_data("pets.csv")
     assert not is_own_data("pets.yaml")
     assert not is_own_data("unknown")
-    with pytest.raises(UsageError, match="--group shape own data"):
+    with pytest.raises(UsageError, match="--group can be used with own data only"):
         open_task("esc50", group="x")
     with pytest.raises(UsageError, match=r"--kind.*did you mean multi-label"):
         open_task("pets.csv", kind="multilabel")

@@ -23,7 +23,7 @@ from uniwhisper.data.convert import Request, convert, count_tasks, plan_conversi
 from uniwhisper.data.ontology import read_ancestors
 from uniwhisper.data.rows import Row, open_rows
 from uniwhisper.data.shards import read_audio
-from uwbench.api import AudioFile, InputError, UsageError, decode, open_task
+from uwbench.api import AudioFile, InputError, UsageError, decode, load_task
 
 Run = Callable[..., "tuple[int, str, str]"]
 
@@ -282,7 +282,7 @@ def test_the_training_parts_of_public_datasets_are_asked_as_is_known(
     card: str, shared_data: Path, tmp_path: Path
 ) -> None:
     write_miniature(card, "publisher", tmp_path / "data" / card, shared_data)
-    clips = open_task(card, data=tmp_path / "data").clips
+    clips = load_task(card, data=tmp_path / "data").clips
     folds = sorted({clip.fold for clip in clips if clip.fold})[:-1]
     planned = plan_conversion(Request(card, data=tmp_path / "data", folds=tuple(folds)))
     trained = [clip for clip in clips if (clip.fold in folds if folds else clip.split == "train")]

@@ -85,7 +85,7 @@ def test_ids_are_compared_between_sets_of_one_source(clean: Path) -> None:
 
 
 def test_a_cache_is_a_test_set(shared_data: Path, leaky: Path, tmp_path: Path) -> None:
-    from uwbench.api import ModelSpec, extract, folders
+    from uwbench.api import extract
 
     folder = tmp_path / "digits"
     folder.mkdir()
@@ -96,11 +96,7 @@ def test_a_cache_is_a_test_set(shared_data: Path, leaky: Path, tmp_path: Path) -
             shutil.copyfile(shared_data / "fsdd" / item.clip, folder / name)
             lines.append(f"{name},{item.asked[0].answers[0]},{split}")
     (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
-    extract(
-        [ModelSpec("logmel")],
-        [str(folder / "manifest.csv")],
-        folders=folders(tmp_path / "cache", None, tmp_path / "results"),
-    )
+    extract("logmel", folder / "manifest.csv", cache=tmp_path / "cache", results=tmp_path / "results")
     (clips,) = (tmp_path / "cache" / "clips").glob("digits-*.parquet")
     leaks = find_leaks(open_rows([leaky]), [open_test_set(str(clips))])
     assert [leak.how for leak in leaks] == ["key"] * 4

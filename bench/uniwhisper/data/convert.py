@@ -25,7 +25,7 @@ from uwbench.api import (
     Labels,
     UsageError,
     find_manifest,
-    open_task,
+    load_task,
     parse_json,
     read_manifest,
     suggestion,
@@ -214,7 +214,7 @@ def _open(request: Request) -> _Source:
         domain, licence = request.domain or facts.domain, request.licence or facts.licence
         columns: dict[str, tuple[Labels, ...]] = {}
     else:
-        dataset = open_task(request.source, data=request.data)
+        dataset = load_task(request.source, data=request.data)
         name, clips = request.name or dataset.card.name, dataset.clips
         facts = facts_of(name)
         domain, licence = (

@@ -30,7 +30,7 @@ from uwbench.api import (
     UsageError,
     clip_key,
     decode,
-    open_task,
+    load_task,
     read_bytes,
     sha256_bytes,
 )
@@ -79,7 +79,7 @@ def open_test_set(spec: str, *, data: Path | None = None) -> TestSet:
     if spec.endswith(".parquet") and Path(spec).is_file():
         return _of_table(Path(spec))
     task, _, parts = (spec, "", "") if Path(spec).exists() else spec.rpartition(":") if ":" in spec else (spec, "", "")
-    dataset = open_task(task, data=data)
+    dataset = load_task(task, data=data)
     wanted = {part.strip() for part in parts.split(",") if part.strip()}
     clips = [clip for clip in dataset.clips if (_place(clip) in wanted if wanted else clip.split in (None, "test"))]
     if not clips:

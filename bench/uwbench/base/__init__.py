@@ -1,1 +1,1 @@
-"""Small foundations, one idea per module; a closed list, not a place for helpers."""
+"""Small foundations, one idea per module. The list is closed: this is no place for helpers."""

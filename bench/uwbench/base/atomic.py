@@ -1,4 +1,4 @@
-"""Files that hold all of what was written or what they held before."""
+"""Atomic, durable file writes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, data: bytes | memoryview, *, locked: bool = False) -> None:
-    """Write `data` so that `path` holds all of it or what it held before, also after a power cut.
+    """Write `data` to `path`, which holds either all of it or its old content, even after a power cut.
 
-    With `locked`, the caller holds a lock on `path`: the temporary file then has one name, so that what a killed writer
-    left is overwritten by the next.
+    With `locked`, the caller holds a lock on `path`. The temporary file then has a fixed name, so the leftover of a
+    killed writer is overwritten by the next one.
     """
     make_folder(path.parent)
     if locked:
@@ -22,26 +22,26 @@ def write_atomically(path: Path, data: bytes | memoryview, *, locked: bool = Fal
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         os.close(handle)
         temporary = Path(name)
-    with _appearing(path, temporary), temporary.open("wb") as file:
+    with _replacing(path, temporary), temporary.open("wb") as file:
         file.write(data)
     sync_folder(path.parent)
 
 
 @contextmanager
 def write_in_place(path: Path) -> Iterator[Path]:
-    """Give the name of a file to write; once the block ends, it is `path`, whole and its bytes durable.
+    """Yield a temporary path to write to; when the block ends, the file is synced and renamed to `path`.
 
-    Its name is durable once the caller has synced the folder, which serves many files at once. The caller holds a lock
-    on `path`. After an error, `path` is what it was.
+    The caller holds a lock on `path`, and syncs the folder afterwards to make the name durable (one sync serves many
+    files). After an error, `path` is unchanged.
     """
     make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.tmp")
-    with _appearing(path, temporary):
+    with _replacing(path, temporary):
         yield temporary
 
 
 @contextmanager
-def _appearing(path: Path, temporary: Path) -> Iterator[None]:
+def _replacing(path: Path, temporary: Path) -> Iterator[None]:
     try:
         yield
         with temporary.open("rb+") as file:
@@ -50,24 +50,24 @@ def _appearing(path: Path, temporary: Path) -> Iterator[None]:
         temporary.replace(path)
     except BaseException as error:
         if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)  # a full disk does not say for which file
+            error.filename = str(path)  # the error of a full disk names no file
         temporary.unlink(missing_ok=True)
         raise
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder, and those above it, whose names are durable: one lost in a power cut takes its files along."""
+    """Make a folder and its parents, and sync each, so that a power cut loses none of them with its files."""
     missing = []
     while not folder.is_dir():
         missing.append(folder)
         folder = folder.parent
-    for one in reversed(missing):
-        one.mkdir(exist_ok=True)
-        sync_folder(one.parent)
+    for parent in reversed(missing):
+        parent.mkdir(exist_ok=True)
+        sync_folder(parent.parent)
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames in `folder` durable, where the system can."""
+    """Make renames in `folder` durable, if the system can."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:

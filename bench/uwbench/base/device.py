@@ -6,7 +6,7 @@ from uwbench.errors import UsageError
 
 
 def pick_device(device: str) -> str:
-    """Return the device that `auto` stands for, or `device` itself where it can be used."""
+    """Return the device that `auto` stands for, or `device` itself; raise UsageError if it cannot be used."""
     import torch
 
     if device == "auto":

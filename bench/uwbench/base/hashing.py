@@ -1,6 +1,6 @@
-"""Identities: the hashes by which clips, encoders, cards and data are told apart.
+"""Hashes that identify clips, encoders, cards and data.
 
-An identity is made from content alone. A class name, a file name, a model's name or a time stamp never enters one.
+They are made from content alone: class names, file names, model names and time stamps never enter one.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ def sha256_file(path: Path) -> str:
 
 
 def digest(value: Any) -> str:
-    """Return the hex sha256 of a JSON-able value in canonical form: sorted keys, no spaces, no NaN."""
+    """Return the hex sha256 of a value as canonical JSON: sorted keys, no spaces, no NaN."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return sha256_bytes(text.encode())
 
 
 def clip_key(audio_sha256: str, start_s: float | None, end_s: float | None) -> bytes:
-    """Return the 32-byte key of a clip: its audio's content and the stretch of it that is used."""
+    """Return the 32-byte key of a clip: a hash of its audio's content and of the stretch that is used, in seconds."""
     return bytes.fromhex(digest([audio_sha256, start_s, end_s]))

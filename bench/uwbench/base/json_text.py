@@ -1,4 +1,4 @@
-"""JSON that may come from anywhere: values whose texts can be written again, or a ValueError that says why not."""
+"""Parse untrusted JSON."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 
 
 def parse_json(text: str | bytes, *, constants: bool = True) -> Any:
-    """Return the value that `text` holds; raise ValueError for what is not JSON, is nested too deeply, or is no text.
+    """Return the value of a JSON text.
 
-    JSON can escape half of a surrogate pair, which no file and no terminal takes. Without `constants`, NaN and
+    Raises ValueError if it is not JSON, is nested too deeply, or holds text that is not Unicode: JSON can escape
+    half of a surrogate pair, which can be neither written to a file nor printed. Without `constants`, NaN and
     infinities are refused too.
     """
     if isinstance(text, bytes):
@@ -26,4 +27,4 @@ def parse_json(text: str | bytes, *, constants: bool = True) -> Any:
 
 
 def _refuse(name: str) -> float:
-    raise ValueError(f"{name} is no JSON value")
+    raise ValueError(f"{name} is not a JSON value")

@@ -1,7 +1,7 @@
-"""Names that stand for Python objects, resolved when they are used.
+"""Registries of Python objects by name, imported when they are used.
 
-A registry maps a name to `"module:attribute"`; nothing is imported until `load` is called. Plug-ins add names through
-an entry-point group; a name that is taken is refused, naming both sides.
+A registry maps a name to `"module:attribute"`; `load` imports it. Plug-ins add names through an entry-point group; a
+name that is already taken is refused, and the error names both packages' objects.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from uwbench.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """A closed vocabulary of `what` (for messages, e.g. "encoder family"), name -> "module:attribute"."""
+    """A mapping from names to "module:attribute"; `what` is what error messages call an entry ("encoder family")."""
 
     what: str
     builtin: Mapping[str, str]
     entry_point_group: str | None = None
 
     def entries(self) -> dict[str, str]:
-        """Return every name with its target; raise UsageError where a plug-in takes a name that exists."""
-        found = dict(self.builtin)
+        """Return every name with its target; raise UsageError if a plug-in takes a name that exists."""
+        entries = dict(self.builtin)
         if self.entry_point_group is not None:
             for point in importlib.metadata.entry_points(group=self.entry_point_group):
-                if found.get(point.name, point.value) != point.value:
+                if entries.get(point.name, point.value) != point.value:
                     raise UsageError(
-                        f"the {self.what} {point.name!r} is defined twice, by {found[point.name]} and {point.value}",
+                        f"the {self.what} {point.name!r} is defined twice, by {entries[point.name]} and {point.value}",
                         remedy="uninstall one of the two packages",
                     )
-                found[point.name] = point.value
-        return found
+                entries[point.name] = point.value
+        return entries
 
     def load(self, name: str) -> object:
-        """Import and return what `name` stands for; raise UsageError, with suggestions, for an unknown name."""
+        """Import and return the object called `name`; raise UsageError, with suggestions, for an unknown name."""
         entries = self.entries()
         if name not in entries:
             raise UsageError(f"unknown {self.what} {name!r}", remedy=suggestion(name, entries))
@@ -49,7 +49,7 @@ class Registry:
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """Return "did you mean X?" where something close is known, else the list of what is known."""
+    """Return "did you mean X?" if a known name is close to `name`, else the list of known names."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     if close:

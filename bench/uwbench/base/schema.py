@@ -1,4 +1,4 @@
-"""The closed pydantic model that cards, results and records derive from."""
+"""The closed pydantic base of cards, results and cache records."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Closed(BaseModel):
-    """A frozen record that refuses unknown fields and numbers that are not finite."""
+    """A frozen model that refuses unknown fields, NaN and infinities."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

@@ -1,4 +1,4 @@
-"""YAML that may come from anywhere: values alone, of bounded size and depth, or an InputError that names the file."""
+"""Parse untrusted YAML: plain values, of bounded size and depth."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import yaml
 
 from uwbench.errors import InputError
 
-_LARGEST = 1 << 20  # characters; the largest real file is some kilobytes
+_LARGEST = 1 << 20  # characters; real files have a few thousand
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice and aliases, which can blow up to any size."""
+    """Safe YAML without repeated keys, and without aliases, which can expand to any size."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -29,7 +29,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def parse_yaml(text: str, where: str | Path) -> Any:
-    """Return the value that `text` holds; raise InputError naming `where` for what is not plain YAML."""
+    """Return the value of a YAML text; raise InputError naming `where` if it is not plain YAML."""
     if len(text) > _LARGEST:
         raise InputError(f"larger than {_LARGEST:,} characters", where=where)
     try:
@@ -40,9 +40,9 @@ def parse_yaml(text: str, where: str | Path) -> Any:
 
 
 def read_yaml_file(path: Path) -> Any:
-    """Return the value that a file holds; raise InputError naming it."""
+    """Return the value of a YAML file; raise InputError naming the file if it cannot be read."""
     try:
-        if path.stat().st_size > 4 * _LARGEST:  # UTF-8: four bytes a character at most
+        if path.stat().st_size > 4 * _LARGEST:  # UTF-8: at most four bytes per character
             raise InputError(f"larger than {_LARGEST:,} characters", where=path)
         text = path.read_text(encoding="utf-8")
     except OSError as error:

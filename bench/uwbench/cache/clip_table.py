@@ -166,6 +166,7 @@ def read_table(root: Path, name: str) -> ClipTable:
         if wrong:
             raise ValueError(f"the column {wrong[0]!r} is not as written")
         meta = parse_json((table.schema.metadata or {})[_META])
+        meta["card"].pop("crop_s", None)  # a field of older cards, which nothing read
         card = Card.model_validate(meta["card"])
         columns = {column: table.column(column).to_pylist() for column in table.column_names}
         return ClipTable(
@@ -181,7 +182,7 @@ def read_table(root: Path, name: str) -> ClipTable:
             bool(meta["limited"]),
             tuple(map(str, meta["unreadable"])),
         )
-    except (OSError, KeyError, TypeError, ValueError, OverflowError, pa.ArrowException) as error:
+    except (OSError, AttributeError, KeyError, TypeError, ValueError, OverflowError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())
         raise StoreError(f"the clip table cannot be read ({reason})", where=path, remedy=remedy) from error
 

@@ -1,1 +1,1 @@
-"""Cards: what a task, a suite and a protocol is."""
+"""Cards: descriptions of tasks, suites and protocols."""

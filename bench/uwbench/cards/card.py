@@ -1,11 +1,13 @@
-"""Task cards: everything known about a task before its audio is read.
+"""Task cards: what is known about a task before its audio is read.
 
-A card is closed, validated YAML. It names kinds, metrics, layouts and label fields that the program knows, never code.
+A card is a closed, validated YAML file. It names kinds, metrics, layouts and label fields, and never contains code.
 """
 
 from __future__ import annotations
 
 import re
+from fnmatch import fnmatchcase
+from itertools import combinations
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
@@ -18,7 +20,7 @@ Kind = Literal["single-label", "multi-label", "frame-multi-label", "retrieval", 
 Metric = Literal["accuracy", "macro-f1", "map", "segment-f1-macro", "segment-f1-micro", "recall-at-1", "one-minus-wer"]
 
 
-# Metrics that make sense for each kind; the first is what own data gets.
+# The metrics that fit each kind; own data is scored by the first.
 METRICS_OF_KIND: dict[str, tuple[str, ...]] = {
     "single-label": ("accuracy", "macro-f1"),
     "multi-label": ("map",),
@@ -27,8 +29,7 @@ METRICS_OF_KIND: dict[str, tuple[str, ...]] = {
     "transcription": ("one-minus-wer",),
 }
 
-
-# Findings of `data check` that a card may tolerate: they lie in the dataset or its official split, not in a copy of it.
+# Findings of `data check` that a card may tolerate, because they are in the dataset or its official split itself.
 Tolerated = Literal["duplicates", "groups-cross"]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*$", max_length=64)]
 Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
@@ -36,26 +37,31 @@ FoldName = Annotated[str, Field(coerce_numbers_to_str=True)]
 
 
 class Splits(Closed):
-    """The source's own names of the splits. `valid: null` means that validation is taken out of train, by group."""
+    """The source's names for the splits. Without `valid`, validation clips are taken from train, by group."""
 
     train: Text
     valid: Text | None = None
     test: Text
 
+    def names(self) -> dict[str, str]:
+        """Return the source's name for each of train, valid and test that exists."""
+        names = {"train": self.train, "valid": self.valid, "test": self.test}
+        return {split: name for split, name in names.items() if name is not None}
+
 
 class Shards(Closed):
-    """X-ARES's WebDataset tars: a Zenodo record and the pattern of its tars, `{split}` or `{fold}` filled in."""
+    """X-ARES's WebDataset tars: a Zenodo record, and the pattern of their names with `{split}` or `{fold}` in it."""
 
     zenodo: int
     pattern: Text
-    folder: Name  # X-ARES's name of the task's folder
-    field: Text  # the key of a record's JSON that holds the label; "." where the label is the whole JSON
-    splits: Splits | None = None  # where the shards' names differ from the publisher's
-    folds: dict[FoldName, str] | None = None  # our fold -> the text in a shard's name, where they differ
+    folder: Name  # X-ARES's name for the task's folder
+    field: Text  # the key of a record's JSON that holds the label; "." if the whole JSON is the label
+    splits: Splits | None = None  # if the shards use other names than the publisher
+    folds: dict[FoldName, str] | None = None  # fold -> its name in the shards' file names, if they differ
 
 
 class Hub(Closed):
-    """A Hugging Face dataset with embedded audio: where its columns are."""
+    """A Hugging Face dataset with embedded audio, and the names of its columns."""
 
     id: Text
     revision: Text | None = None
@@ -63,39 +69,39 @@ class Hub(Closed):
     audio: Text = "audio"
     label: Text = "label"
     group: Text | None = None
-    fold: Text | None = None  # the column that holds the fold
+    fold: Text | None = None
     splits: Splits | None = None
 
 
 class Sources(Closed):
-    """Where a task's clips can come from; the first that is found on disk is used."""
+    """Where a task's clips can come from. The first source found on disk is used."""
 
     shards: Shards | None = None
-    layout: Name | None = None  # the publisher's own layout, by name (uwbench.sources.layout)
+    layout: Name | None = None  # name of the publisher's layout (uwbench.sources.layouts)
     hub: Hub | None = None
-    generated: Name | None = None  # clips computed on the spot (uwbench.sources.generated)
+    generated: Name | None = None  # name of a computed set of clips (uwbench.sources.generated)
 
 
 class Size(Closed):
-    """The publisher's counts, used by `data check` and by the forecasts before a start."""
+    """The publisher's counts, which `data check` compares with the data on disk."""
 
     clips: int = Field(gt=0)
-    hours: float | None = Field(default=None, gt=0)  # None: not known to us
+    hours: float | None = Field(default=None, gt=0)  # None: unknown
     download_gb: float | None = Field(default=None, ge=0)
-    splits: dict[str, int] | None = None  # clips in each split or fold, where the publisher states them
+    splits: dict[str, int] | None = None  # clips per split or fold, if the publisher states them
 
 
 class Xares(Closed):
-    """X-ARES 0.1.3's settings of the task, for the protocol that reproduces them."""
+    """X-ARES 0.1.3's settings for the task, for the protocol that reproduces its numbers."""
 
     epochs: int = Field(default=10, gt=0)
     batch: int = Field(default=32, gt=0)
-    selects_on_test: bool = False  # its checkpoint is chosen on the data that is then scored
-    knn: bool = True  # whether X-ARES runs kNN on the task
+    selects_on_test: bool = False  # X-ARES chooses its checkpoint on the test data
+    knn: bool = True  # X-ARES runs kNN on the task
 
 
 class Card(Closed):
-    """Everything uwbench knows about a task before it sees the audio."""
+    """A task: its source, its splits or folds, its labels, and how it is scored."""
 
     name: Name
     version: int = Field(gt=0)
@@ -104,14 +110,13 @@ class Card(Closed):
     kind: Kind
     metric: Metric
     labels: Text = "label"  # the source's field that holds the label
-    vocabulary: Name | None = None  # tasks/labels/<vocabulary>.txt; otherwise classes = sorted training labels
+    vocabulary: Name | None = None  # tasks/labels/<vocabulary>.txt; None: the classes are the sorted training labels
     folds: tuple[FoldName, ...] | None = None
     splits: Splits | None = None
     group: Text | None = None
     weight: float = Field(default=1.0, gt=0)
     chance: float = Field(ge=0, lt=1)
-    crop_s: float | None = Field(default=None, gt=0)
-    segment_s: float | None = Field(default=None, gt=0)  # window of segment-F1
+    segment_s: float | None = Field(default=None, gt=0)  # window of segment-based F1
     sources: Sources = Sources()
     licence: Text = "unknown"
     size: Size | None = None
@@ -119,38 +124,57 @@ class Card(Closed):
     xares: Xares = Xares()
     faults: tuple[Text, ...] = ()
     tolerated: tuple[Tolerated, ...] = ()
-    changes: tuple[Text, ...] = ()  # one line a version after the first
+    changes: tuple[Text, ...] = ()  # one line for each version after the first
 
     @model_validator(mode="after")
     def _consistent(self) -> Card:
         if (self.folds is None) == (self.splits is None):
-            raise ValueError("folds: give either folds or splits, not both and not neither")
+            raise ValueError("folds: give either folds or splits, and not both")
         if self.folds is not None and (len(self.folds) < 2 or len(set(self.folds)) < len(self.folds)):
-            raise ValueError("folds: at least two folds, each named once")
+            raise ValueError("folds: give at least two, each one once")
         if self.metric not in METRICS_OF_KIND[self.kind]:
             allowed = ", ".join(METRICS_OF_KIND[self.kind])
-            raise ValueError(f"metric: {self.metric!r} does not score a {self.kind} task; allowed: {allowed}")
+            raise ValueError(f"metric: {self.metric!r} cannot score a {self.kind} task; allowed: {allowed}")
         if (self.kind == "frame-multi-label") != (self.segment_s is not None):
-            raise ValueError("segment_s: needed for frame-multi-label tasks, and only there")
+            raise ValueError("segment_s: required for frame-multi-label tasks and allowed for no others")
         for pattern in self.shard_patterns().values():
             if re.fullmatch(r"[\w.*?+=,@ -]{1,200}", pattern) is None or "**" in pattern or ".." in pattern:
-                raise ValueError(f"sources.shards.pattern: {pattern!r} is no pattern of a file's name")
+                raise ValueError(f"sources.shards.pattern: {pattern!r} is not a pattern for file names")
         if len(self.changes) != self.version - 1:
-            raise ValueError(f"changes: version {self.version} needs {self.version - 1} lines of changes")
+            raise ValueError(f"changes: version {self.version} needs {self.version - 1} lines, one per later version")
+        return self
+
+    @model_validator(mode="after")
+    def _parts_stay_apart(self) -> Card:
+        """Refuse a card in which training, validation and test data could be the same files."""
+        shards, hub = self.sources.shards, self.sources.hub
+        for field, splits in (
+            ("splits", self.splits),
+            ("sources.shards.splits", shards.splits if shards else None),
+            # A hub dataset with a fold column keeps all folds in one split.
+            ("sources.hub.splits", hub.splits if hub and hub.fold is None else None),
+        ):
+            for (split, name), (other, other_name) in combinations(splits.names().items() if splits else (), 2):
+                if name == other_name:
+                    raise ValueError(f"{field}: {split} and {other} are both {name!r}")
+        for pattern, other in combinations(self.shard_patterns().values(), 2):
+            # A star stands for some text here, as no other wildcard is allowed in a pattern.
+            if fnmatchcase(other.replace("*", "0"), pattern) or fnmatchcase(pattern.replace("*", "0"), other):
+                raise ValueError(f"sources.shards: {pattern} and {other} match the same files")
         return self
 
     def shard_patterns(self) -> dict[str, str]:
-        """Return the pattern of the shards' names of each fold, or of each split as it is called here."""
+        """Return the pattern of the shards' file names for each fold, or for each of train, valid and test."""
         shards = self.sources.shards
         if shards is None:
             return {}
         if self.folds is not None:
-            told = shards.folds or {}
-            return {fold: shards.pattern.replace("{fold}", told.get(fold, fold)) for fold in self.folds}
-        names = shards.splits or self.splits
-        parts = {} if names is None else {"train": names.train, "valid": names.valid, "test": names.test}
-        return {part: shards.pattern.replace("{split}", name) for part, name in parts.items() if name is not None}
+            names = {fold: (shards.folds or {}).get(fold, fold) for fold in self.folds}
+            return {fold: shards.pattern.replace("{fold}", name) for fold, name in names.items()}
+        splits = shards.splits or self.splits
+        names = splits.names() if splits else {}
+        return {split: shards.pattern.replace("{split}", name) for split, name in names.items()}
 
     def sha256(self) -> str:
-        """Return the identity of the card's content."""
+        """Return the hash of the card's content."""
         return digest(self.model_dump(mode="json"))

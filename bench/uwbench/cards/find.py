@@ -1,7 +1,7 @@
-"""Find and read cards, suites and protocols by name or file.
+"""Find and read cards, suites and protocols by name or path.
 
-Built-in cards are in `tasks/` (shipped in the wheel as `uwbench/_tasks`). Plug-ins add folders of cards through the
-entry-point group `uwbench.cards`. A path to a card file works wherever a name does.
+The built-in ones are in `tasks/` (`uwbench/_tasks` in the wheel). Plug-ins add folders of cards through the entry-point
+group `uwbench.cards`.
 """
 
 from __future__ import annotations
@@ -28,56 +28,59 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def tasks_folder() -> Path:
-    """Return the folder of built-in cards: the packaged one, else the checkout's `tasks/`."""
+    """Return the folder of built-in cards: the one in the installed package, or `tasks/` in a checkout."""
     packaged = Path(str(importlib.resources.files("uwbench"))) / "_tasks"
     checkout = Path(__file__).resolve().parents[3] / "tasks"
     for folder in (packaged, checkout):
         if (folder / "suites").is_dir():
             return folder
-    raise InputError(f"the built-in task cards are neither in {packaged} nor in {checkout}", remedy="reinstall uwbench")
+    raise InputError(f"no built-in task cards in {packaged} or {checkout}", remedy="reinstall uwbench")
 
 
 def load_card(path: Path) -> Card:
-    """Read a task card; raise InputError naming the file and each field at fault."""
+    """Read a task card; raise InputError with the file and every invalid field."""
     return read_yaml(path, Card)
 
 
 def load_suite(path: Path) -> Suite:
-    """Read a suite; raise InputError naming the file and each field at fault."""
+    """Read a suite; raise InputError with the file and every invalid field."""
     return read_yaml(path, Suite)
 
 
 def load_protocol(path: Path) -> Protocol:
-    """Read a protocol; raise InputError naming the file and each field at fault."""
+    """Read a protocol; raise InputError with the file and every invalid field."""
     return read_yaml(path, Protocol)
 
 
 @lru_cache(maxsize=1)
 def plugin_card_folders() -> tuple[tuple[Path, ...], tuple[str, ...]]:
-    """Return the folders of plug-ins' cards (entry point `uwbench.cards` -> a package of cards) and error lines."""
-    folders, problems = [], []
+    """Return the plug-ins' folders of cards, and one error line per broken plug-in.
+
+    An entry point of the group `uwbench.cards` names a package that contains cards.
+    """
+    folders, errors = [], []
     for point in importlib.metadata.entry_points(group="uwbench.cards"):
         try:
             folders.append(Path(str(importlib.resources.files(point.value))))
         except (ImportError, TypeError) as error:
-            problems.append(f"{point.name} ({point.value}): the plug-in's cards cannot be found: {error}")
-    return tuple(folders), tuple(problems)
+            errors.append(f"{point.name} ({point.value}): cannot find the plug-in's cards: {error}")
+    return tuple(folders), tuple(errors)
 
 
 def find_cards() -> tuple[dict[str, Card], list[str]]:
-    """Return all cards by name, and an error line for each plug-in card that was skipped.
+    """Return all cards by name, and one error line for each plug-in card that was skipped.
 
-    A broken built-in card raises: it would otherwise vanish from suites without a word.
+    A broken built-in card raises InputError, since suites would otherwise lose a task silently.
     """
     cards = {card.name: card for card in (load_card(path) for path in sorted(tasks_folder().glob("*.yaml")))}
-    folders, problems = plugin_card_folders()
-    skipped = list(problems)
+    folders, errors = plugin_card_folders()
+    skipped = list(errors)
     for folder in folders:
         for path in sorted(folder.glob("*.yaml")):
             try:
                 card = load_card(path)
                 if card.name in cards:
-                    raise InputError(f"the name {card.name!r} is taken by another card", where=path)
+                    raise InputError(f"another card is already named {card.name!r}", where=path)
                 cards[card.name] = card
             except InputError as error:
                 skipped.append(str(error))
@@ -85,7 +88,7 @@ def find_cards() -> tuple[dict[str, Card], list[str]]:
 
 
 def find_card(name: str) -> Card:
-    """Return the card called `name`; raise UsageError with suggestions where there is none."""
+    """Return the card called `name`; raise UsageError with suggestions if there is none."""
     built_in = tasks_folder() / f"{name}.yaml"
     if re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", name) and built_in.is_file():
         return load_card(built_in)
@@ -96,12 +99,12 @@ def find_card(name: str) -> Card:
 
 
 def find_suite(name: str) -> Suite:
-    """Return a suite by name or by the path of its file."""
+    """Return a suite by name or path."""
     return _find(name, "suite", load_suite)
 
 
 def find_protocol(name: str) -> Protocol:
-    """Return a protocol by name or by the path of its file."""
+    """Return a protocol by name or path."""
     return _find(name, "protocol", load_protocol)
 
 
@@ -111,12 +114,12 @@ def names_of(what: Literal["suite", "protocol"]) -> list[str]:
 
 
 def load_vocabulary(name: str) -> tuple[str, ...]:
-    """Return the classes listed, one a line and in order, in `tasks/labels/<name>.txt`."""
+    """Return the classes in `tasks/labels/<name>.txt`, which has one per line, in order."""
     path = tasks_folder() / "labels" / f"{name}.txt"
     try:
         labels = tuple(line for line in path.read_text(encoding="utf-8").splitlines() if line)
     except OSError as error:
-        raise InputError(f"the label list cannot be read ({error.strerror})", where=path) from error
+        raise InputError(f"cannot read the label list ({error.strerror})", where=path) from error
     if len(set(labels)) < len(labels):
         raise InputError("a label is listed twice", where=path)
     return labels
@@ -132,21 +135,21 @@ def _find(name: str, what: Literal["suite", "protocol"], load: Callable[[Path], 
 
 
 def read_yaml(path: Path, model: type[Model]) -> Model:
-    """Read a YAML file as `model`; raise InputError naming the file and each field at fault."""
+    """Read a YAML file as `model`; raise InputError with the file and every invalid field."""
     data = read_yaml_file(path)
     if not isinstance(data, dict):
-        raise InputError("holds no fields", where=path)
+        raise InputError("contains no fields", where=path)
     try:
         loaded = model.model_validate(data)
     except ValidationError as error:
         raise InputError("; ".join(_explain(error)), where=path) from error
     if getattr(loaded, "name", path.stem) != path.stem:
-        raise InputError(f"name: must equal the file's name, {path.stem!r}", where=path)
+        raise InputError(f"name: must be the same as the file name, {path.stem!r}", where=path)
     return loaded
 
 
 def _explain(error: ValidationError) -> Iterator[str]:
-    """Turn pydantic's findings into one readable phrase each."""
+    """Yield one readable phrase for each of pydantic's errors."""
     for item in error.errors(include_url=False):
         field = ".".join(str(part) for part in item["loc"])
         value = item["input"]

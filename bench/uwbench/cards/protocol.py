@@ -1,10 +1,10 @@
-"""Protocols: the versioned rules by which a number is made."""
+"""Protocols: the versioned rules by which scores are computed."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from uwbench.base.hashing import digest
 from uwbench.base.schema import Closed
@@ -12,47 +12,53 @@ from uwbench.cards.card import Name, Text
 
 
 class MlpSettings(Closed):
-    """How the MLP probe is trained; every listed value of the grid is tried, the choice is made on `selection` data."""
+    """How the MLP probe is trained. Every point of the grid is tried, and the best on `selection` data is chosen."""
 
-    normalise: Literal["standard", "none"]  # inputs standardised with training statistics, or as they are
+    normalise: Literal["standard", "none"]  # standardise inputs with training statistics, or leave them as they are
     widths: tuple[int, ...]  # hidden units; 0 is a linear probe
     learning_rates: tuple[float, ...]
     weight_decays: tuple[float, ...]
     dropout: float = Field(ge=0, lt=1)
-    optimiser: Literal["adamw", "adam"]
+    optimiser: Literal["adamw", "adam"]  # AdamW is trained; without weight decay the two are the same
     epochs: int | Literal["card"]  # "card": the card's X-ARES settings
     batch: int | Literal["card"]
     shown: int | None = None  # larger training sets train for fewer epochs, so that about this many items are shown
-    least_epochs: int = 1  # but never for fewer than this
-    epoch_steps: int | None = None  # an epoch has at most this many steps; larger sets get larger batches
+    least_epochs: int = 1  # but for no fewer epochs than this
+    epoch_steps: int | None = None  # the most steps per epoch; larger training sets get larger batches
     final_rate: float = Field(gt=0, le=1)  # the cosine schedule ends at this share of the learning rate
-    schedule: Literal["step", "epoch"]  # when the schedule moves
+    schedule: Literal["step", "epoch"]  # the learning rate changes at every step, or at every epoch
     seeds: tuple[int, ...] = Field(min_length=1)
-    validation_share: float = Field(gt=0, lt=1)  # of the training clips, by group, where no validation split exists
-    selection: Literal["validation", "xares"]  # "xares": on test data where X-ARES does so, labelled as a leak
+    validation_share: float = Field(gt=0, lt=1)  # of the training clips, by group, if there is no validation split
+    selection: Literal["validation", "xares"]  # "xares": on test data for the tasks where X-ARES does so, and flagged
     grid_clips: int | None = None  # larger training sets search the grid on a subsample of this many clips
-    grid_shown: int | None = None  # as `shown`, while the grid is searched; None: the same
-    grid_frames: int | None = None  # frame tasks: frames that the grid is searched on, and measured on
+    grid_shown: int | None = None  # `shown` during the grid search; None: the same
+    grid_frames: int | None = None  # frame tasks: frames that the grid search trains on, and is measured on
     train_frames: int | None = None  # frame tasks: frames that the final seeds train on, evenly spaced
-    test_frames: int | None = None  # frame tasks: about this many test frames, those of randomly drawn segments
+    test_frames: int | None = None  # frame tasks: about this many test frames, from randomly drawn segments
     metric_of_folds: Literal["pooled", "mean"]
+
+    @model_validator(mode="after")
+    def _adam_has_no_decay(self) -> MlpSettings:
+        if self.optimiser == "adam" and any(self.weight_decays):
+            raise ValueError("optimiser: adam is for weight_decays of 0 only; use adamw")
+        return self
 
 
 class KnnSettings(Closed):
-    """How neighbours are found and how they vote."""
+    """How nearest neighbours are found and how they vote."""
 
     similarity: Literal["cosine", "xares"]
     k: int = Field(gt=0)
-    ks: tuple[int, ...]  # further k whose scores are stored
+    ks: tuple[int, ...]  # values of k whose scores are stored as well
     temperature: float = Field(gt=0)
     bank_frames: int | None = None  # frame tasks: training frames to search, evenly spaced
-    query_frames: int | None = None  # frame tasks: about this many test frames, those of randomly drawn segments
+    query_frames: int | None = None  # frame tasks: about this many test frames, from randomly drawn segments
     standardised_too: bool  # also score vectors standardised with training statistics
     metric_of_folds: Literal["pooled", "mean"]
 
 
 class Bootstrap(Closed):
-    """The interval of a score: resamples over test items, clustered by group."""
+    """Settings of the bootstrap interval, which resamples test items by group."""
 
     resamples: int = Field(gt=0)
     level: float = Field(gt=0, lt=1)
@@ -60,22 +66,22 @@ class Bootstrap(Closed):
 
 
 class Protocol(Closed):
-    """A versioned set of rules by which a number is made; a leaderboard never mixes two."""
+    """A versioned set of rules for computing scores. A leaderboard shows one protocol only."""
 
     name: Name
     version: int = Field(gt=0)
     title: Text
-    resampler: Literal["soxr_vhq", "soxr_hq"]
-    pooling: Literal["mean", "mean-all"]  # over valid frames, or over every frame the encoder emits
+    resampler: Literal["soxr_vhq"]  # the one that every embedding is made with
+    pooling: Literal["mean", "mean-all"]  # over valid frames, or over all frames that the encoder returns
     mlp: MlpSettings
     knn: KnnSettings
     bootstrap: Bootstrap
-    notes: tuple[Text, ...] = ()  # what is not reproduced, and known leaks
+    notes: tuple[Text, ...] = ()  # details, known leaks, and differences from what is reproduced
 
     def sha256(self) -> str:
-        """Return the identity of the protocol's content."""
+        """Return the hash of the protocol's content."""
         return digest(self.model_dump(mode="json"))
 
     def metric_of_folds(self) -> dict[Literal["mlp", "knn"], str]:
-        """Return how each method puts its folds together: `pooled`, or the `mean` of their scores."""
+        """Return how each method combines folds: `pooled` predictions, or the `mean` of the folds' scores."""
         return {"mlp": self.mlp.metric_of_folds, "knn": self.knn.metric_of_folds}

@@ -1,4 +1,4 @@
-"""Suites: the lists of tasks that an average is taken over."""
+"""Suites: lists of tasks to average over."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from uwbench.cards.card import Name, Text
 
 
 class Suite(Closed):
-    """An ordered list of tasks that an average is taken over."""
+    """An ordered list of tasks to average over."""
 
     name: Name
     version: int = Field(gt=0)

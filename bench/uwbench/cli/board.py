@@ -1,39 +1,30 @@
-"""Commands that read results: the leaderboard, comparisons, and the table that ends a run."""
+"""The commands that read results: leaderboard, compare, sensitivity, figures, card; and inflation."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from uwbench.base.registry import suggestion
-from uwbench.cli.options import (
-    Cache,
-    Device,
-    Json,
-    Models,
-    Protocol,
-    Results,
-    Suite,
-    Tasks,
-    print_json,
-    split_names,
-)
-from uwbench.errors import UsageError, printable
+from uwbench import api
+from uwbench.api import UsageError, printable
+from uwbench.cli import options as opt
+from uwbench.cli.tables import new_table, open_console, print_view
 
 if TYPE_CHECKING:
-    from uwbench.cards.suite import Suite as SuiteCard
-    from uwbench.pipeline import Report
-    from uwbench.report.board import Board
-    from uwbench.report.compare import Comparison
+    from uwbench.report.leaderboard import Leaderboard
 
-_FORMATS = ("csv", "md", "html", "json")
 
-Method = Annotated[str, typer.Option("--method", help="mlp or knn.")]
-Merge = Annotated[
-    list[Path] | None, typer.Option("--merge", help="A further results folder, from another machine. Repeat.")
-]
+class BoardFormat(StrEnum):
+    """A file format of the leaderboard."""
+
+    CSV = "csv"
+    MD = "md"
+    HTML = "html"
+    JSON = "json"
 
 
 def register(app: typer.Typer) -> None:
@@ -41,245 +32,160 @@ def register(app: typer.Typer) -> None:
     app.command()(leaderboard)
     app.command()(compare)
     app.command()(sensitivity)
-    app.command()(inflation)
+    app.command(hidden=True)(inflation)  # a study of X-ARES's protocol, not a step of anybody's work
     app.command()(figures)
     app.command("card")(model_card)
 
 
 def leaderboard(
-    suite: Suite = None,
-    protocol: Protocol = "uwbench-1",
-    results: Results = None,
-    merge: Merge = None,
-    form: Annotated[str | None, typer.Option("--format", help="csv, md, html or json; a table without it.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", help="Write here instead of printing.")] = None,
+    suite: opt.Suite = None,
+    protocol: opt.Protocol = "uwbench-1",
+    results: opt.Results = None,
+    merge: opt.Merge = None,
+    form: Annotated[
+        BoardFormat | None, typer.Option("--format", help="By default, a table, or what --output ends in.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", help="Write to this file instead of printing.")] = None,
     audio: Annotated[
         list[str] | None,
-        typer.Option("--audio", help="TASK=FOLDER: let the HTML page play the hardest clips from there."),
+        typer.Option("--audio", metavar="TASK=FOLDER", help="Let the HTML page play a task's hardest clips. Repeat."),
     ] = None,
     references: Annotated[bool, typer.Option(help="Show published rows beside the results.")] = True,
     contaminated: Annotated[
-        str,
-        typer.Option("--contaminated", help="keep: mark scores of tasks that a model was trained on; drop: leave out."),
-    ] = "keep",
-    as_json: Json = False,
+        api.Contaminated,
+        typer.Option("--contaminated", help="Mark scores of tasks that a model was trained on, or leave them out."),
+    ] = api.Contaminated.KEEP,
+    as_json: opt.Json = False,
 ) -> None:
     """Rank the models that have results: averages, intervals, ties, tasks."""
-    chosen = _format(form, output, as_json)
-    if contaminated not in ("keep", "drop"):
-        raise UsageError(f"{contaminated!r} is not one of keep, drop", where="--contaminated")
-    board = _board(results, merge, suite, protocol, references=references, drop=contaminated == "drop")
+    chosen = BoardFormat.JSON if as_json else form or _format_of(output)
+    folders = _audio_folders(audio)
+    board = api.leaderboard(
+        _result_folders(results, merge),
+        suite=suite,
+        protocol=protocol,
+        references=references,
+        contaminated=contaminated,
+    )
     if chosen is None:
-        from uwbench.cli.progress import open_console
-        from uwbench.report.table import board_view
-
-        open_console().print(board_view(board))
+        open_console().print(board)
         return
-    text = _render(board, chosen, _audio_folders(audio))
-    if output is None:
+    text = _render(board, chosen, output, folders)
+    if text is not None:
         print(text, end="")
-        return
-    from uwbench.base.atomic import write_atomically
-
-    write_atomically(output, text.encode())
-    print(f"{output}: {len(board.models)} models, {len(board.tasks)} tasks")
+    else:
+        print(printable(f"{output}: {len(board.board.models)} models, {len(board.board.tasks)} tasks"))
 
 
 def compare(
-    first: Annotated[str, typer.Argument(help="A model on the board.")],
-    second: Annotated[str, typer.Argument(help="Another model on the board.")],
-    suite: Suite = None,
-    protocol: Protocol = "uwbench-1",
-    method: Method = "mlp",
-    results: Results = None,
-    merge: Merge = None,
-    as_json: Json = False,
+    first: Annotated[str, typer.Argument(help="A model on the leaderboard.")],
+    second: Annotated[str, typer.Argument(help="Another model on the leaderboard.")],
+    suite: opt.Suite = None,
+    protocol: opt.Protocol = "uwbench-1",
+    method: opt.Method = api.Method.MLP,
+    results: opt.Results = None,
+    merge: opt.Merge = None,
+    as_json: opt.Json = False,
 ) -> None:
-    """Compare two models on the tasks both hold: paired bootstrap, Holm's correction, effect sizes."""
-    from dataclasses import asdict
-
-    from uwbench.report.compare import compare_models
-
-    board = _board(results, merge, suite, protocol, references=False)
-    found = compare_models(board, first, second, _method(method))
+    """Compare two models on the tasks that both have: paired bootstrap, Holm's correction, effect sizes."""
+    folders = _result_folders(results, merge)
+    comparison = api.compare(first, second, method=method, results=folders, suite=suite, protocol=protocol)
     if as_json:
-        print_json(asdict(found))
+        opt.print_json(asdict(comparison))
         return
-    _print_comparison(found)
+    print_view(comparison)
 
 
 def sensitivity(
-    suite: Suite = None,
-    protocol: Protocol = "uwbench-1",
-    method: Method = "mlp",
-    results: Results = None,
-    merge: Merge = None,
-    as_json: Json = False,
+    suite: opt.Suite = None,
+    protocol: opt.Protocol = "uwbench-1",
+    method: opt.Method = api.Method.MLP,
+    results: opt.Results = None,
+    merge: opt.Merge = None,
+    as_json: opt.Json = False,
 ) -> None:
-    """Show how ranks depend on choices: averages, Borda, the probe's settings, without each task and domain."""
-    from dataclasses import asdict
-
-    from uwbench.report.sensitivity import sensitivity
-
-    board = _board(results, merge, suite, protocol, references=False)
-    found = sensitivity(board, _method(method))
-    if found is None:
-        raise UsageError("fewer than two models hold the same tasks", remedy="run the tasks that are missing")
+    """Show how ranks depend on choices: averages, Borda count, probe settings, leaving out each task and domain."""
+    board = api.leaderboard(_result_folders(results, merge), suite=suite, protocol=protocol, references=False)
+    ranks = board.sensitivity(method=method.value)
+    if ranks is None:
+        raise UsageError("fewer than two models have the same tasks", remedy="run the missing tasks")
     if as_json:
-        print_json(asdict(found))
+        opt.print_json(asdict(ranks))
         return
-    table = _table(
-        f"Ranks under other views ({method})", "view", *(board.label(model) for model in found.models), "tau"
-    )
-    for view in found.views:
-        ranks = [str(view.ranks[model]) for model in found.models]
-        name = "Borda count" if view.kind == "borda" else f"{view.kind} {view.name}"
-        table.add_row(name, *ranks, "-" if view.tau is None else f"{view.tau:.2f}")
-    _print(table)
+    print_view(api.sensitivity_view(board.board, ranks))
 
 
 def inflation(
-    task: Tasks = None,
-    model: Models = None,
-    seeds: Annotated[int, typer.Option("--seeds", min=2, help="Probe seeds, of each of the two rules.")] = 20,
-    device: Device = "auto",
-    cache: Cache = None,
-    as_json: Json = False,
+    task: opt.Tasks = None,
+    model: opt.Models = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=2, help="Probe seeds for each of the two rules.")] = 20,
+    device: opt.Device = "auto",
+    cache: opt.Cache = None,
+    as_json: opt.Json = False,
 ) -> None:
     """Measure how much choosing on test data, as X-ARES does, inflates a score, on embeddings in the cache."""
-    from dataclasses import asdict
-
-    from uwbench import api
-    from uwbench.cache.clip_table import read_table
-    from uwbench.cache.store import open_encoders
-    from uwbench.cards.find import find_protocol
-    from uwbench.pipeline import choose_stores
-    from uwbench.probes.selection_bias import measure_inflation
-
-    root = api.folders(cache, None, None).cache
-    stores = choose_stores(open_encoders(root)[0], split_names(model), root)
-    protocol = find_protocol("xares-0.1.3")
-    names = split_names(task)
-    found = []
-    for store in stores:
-        for name in names or store.tasks():
-            manifest = store.manifest(name)
-            if manifest is None:
-                continue
-            table = read_table(root, manifest.table)
-            if names or table.card.folds is not None:
-                found.append(measure_inflation(store, table, protocol, seeds=range(seeds), device=device))
-    if not found:
-        raise UsageError("no k-fold task is in the cache", remedy="run uwbench extract first, and name tasks with -t")
+    tasks = [str(spec.source) for spec in opt.task_specs(task)]
+    rows = api.measure_inflation(tasks, opt.model_names(model), seeds=seeds, device=device, cache=cache)
     if as_json:
-        print_json([asdict(one) for one in found])
+        opt.print_json([asdict(row) for row in rows])
         return
-    table = _table(f"X-ARES's probe over {seeds} seeds", "task", "model", "on test", "on validation", "inflation")
-    for one in found:
-        spread = f"{one.difference:+.4f} [{one.low:+.4f}, {one.high:+.4f}]"
-        table.add_row(one.task, one.model, f"{one.on_test:.4f}", f"{one.on_validation:.4f}", spread)
-    _print(table)
+    print(f"X-ARES's probe over {seeds} seeds")
+    table = new_table("task", "model", "on test", "on validation", "inflation")
+    for row in rows:
+        difference = f"{row.difference:+.4f} [{row.low:+.4f}, {row.high:+.4f}]"
+        table.add_row(row.task, row.model, f"{row.on_test:.4f}", f"{row.on_validation:.4f}", difference)
+    print_view(table)
 
 
 def figures(
     output: Annotated[Path, typer.Option("--output", help="The folder to write into.")],
-    suite: Suite = None,
-    protocol: Protocol = "uwbench-1",
-    results: Results = None,
-    merge: Merge = None,
-    form: Annotated[str, typer.Option("--format", help="svg, png, pdf, or several.")] = "svg,png",
+    suite: opt.Suite = None,
+    protocol: opt.Protocol = "uwbench-1",
+    results: opt.Results = None,
+    merge: opt.Merge = None,
+    form: Annotated[
+        str, typer.Option("--format", metavar="<svg|png|pdf>", help="One format, or several separated by commas.")
+    ] = "svg,png",
 ) -> None:
-    """Write the board's figures for a paper, and its LaTeX table."""
-    from uwbench.report.figures import write_figures
-
-    board = _board(results, merge, suite, protocol, references=False)
-    for path in write_figures(board, output, formats=split_names([form])):
-        print(path)
+    """Write the leaderboard's figures for a paper, and its LaTeX table."""
+    folders = _result_folders(results, merge)
+    formats = opt.split_commas(form)
+    for path in api.write_figures(output, formats=formats, results=folders, suite=suite, protocol=protocol):
+        print(printable(str(path)))
 
 
 def model_card(
-    model: Annotated[str, typer.Argument(help="A model on the board.")],
-    suite: Suite = None,
-    protocol: Protocol = "uwbench-1",
-    results: Results = None,
-    merge: Merge = None,
+    model: Annotated[str, typer.Argument(help="A model on the leaderboard.")],
+    suite: opt.Suite = None,
+    protocol: opt.Protocol = "uwbench-1",
+    results: opt.Results = None,
+    merge: opt.Merge = None,
     form: Annotated[
-        str, typer.Option("--format", help="hf: model-index; eval: .eval_results; mteb: MTEB's JSON.")
-    ] = "hf",
+        api.CardFormat, typer.Option("--format", help="hf: model-index; eval: .eval_results; mteb: MTEB's JSON.")
+    ] = api.CardFormat.HF,
 ) -> None:
-    """Print a model's scores for its Hugging Face card, or as MTEB keeps them."""
-    from uwbench.report.model_card import mteb_results, render_eval_results, render_model_index
-
-    board = _board(results, merge, suite, protocol, references=False)
-    if form == "mteb":
-        print_json(mteb_results(board, model))
-    elif form in ("hf", "eval"):
-        print(printable((render_model_index if form == "hf" else render_eval_results)(board, model)), end="")
+    """Print a model's scores for its Hugging Face card, or in MTEB's format."""
+    folders = _result_folders(results, merge)
+    card = api.model_card(model, format=form, results=folders, suite=suite, protocol=protocol)
+    if isinstance(card, str):
+        print(printable(card), end="")
     else:
-        raise UsageError(f"{form!r} is not one of hf, eval, mteb", where="--format")
+        opt.print_json(card)
 
 
-def print_report(report: Report, suite: str | None, *, as_json: bool) -> None:
-    """Print what ends a run: a table a model, averages, and where the results are."""
-    from uwbench.cli.progress import open_console
-    from uwbench.report.board import suite_of
-    from uwbench.report.table import run_view
-
-    found = [result for _, result in report.results]
-    if as_json:
-        print_json([result.model_dump(mode="json", by_alias=True) for result in found])
-        return
-    if not found:
-        return
-    card = _suite(suite) or suite_of([result.task.name for result in found])
-    open_console().print(run_view(found, card, paths=[path.parent for path, _ in report.results]))
+def _result_folders(results: Path | None, merge: list[Path] | None) -> list[Path]:
+    return [api.folders(results=results).results, *(merge or [])]
 
 
-def _board(
-    results: Path | None,
-    merge: list[Path] | None,
-    suite: str | None,
-    protocol: str,
-    *,
-    references: bool,
-    drop: bool = False,
-) -> Board:
-    from uwbench import api
-    from uwbench.report.board import build_board
-
-    folder = api.folders(None, None, results).results
-    return build_board(
-        [folder, *(merge or [])],
-        suite=_suite(suite),
-        protocol=protocol,
-        references=references,
-        contaminated="drop" if drop else "keep",
-    )
-
-
-def _suite(name: str | None) -> SuiteCard | None:
-    from uwbench.cards.find import find_suite
-
-    return find_suite(name) if name else None
-
-
-def _method(method: str) -> Any:
-    if method not in ("mlp", "knn"):
-        raise UsageError(f"{method!r} is not mlp or knn", where="--method")
-    return method
-
-
-def _format(form: str | None, output: Path | None, as_json: bool) -> str | None:
-    """Return the format asked for: by --format, --json, or the ending of --output."""
-    if as_json:
-        return "json"
-    if form is None and output is not None:
-        form = output.suffix.removeprefix(".")
-    if form is not None and form not in _FORMATS:
-        raise UsageError(
-            f"{form!r} is not one of {', '.join(_FORMATS)}", where="--format", remedy=suggestion(form, _FORMATS)
-        )
-    return form
+def _format_of(output: Path | None) -> BoardFormat | None:
+    """Return the format that a file's name ends in; None without a file."""
+    if output is None:
+        return None
+    ending = output.suffix.removeprefix(".")
+    if ending not in list(BoardFormat):
+        what = f"the file name must end in one of {', '.join(f'.{form}' for form in BoardFormat)}"
+        raise UsageError(what, where=f"--output {output}")
+    return BoardFormat(ending)
 
 
 def _audio_folders(pairs: list[str] | None) -> dict[str, Path]:
@@ -292,70 +198,12 @@ def _audio_folders(pairs: list[str] | None) -> dict[str, Path]:
     return folders
 
 
-def _render(board: Board, form: str, audio: dict[str, Path]) -> str:
-    from uwbench.report.export import render_csv, render_json, render_markdown
-
-    if form == "html":
-        from uwbench.report.html import render_html
-
-        return render_html(board, audio=audio)
-    return {"csv": render_csv, "md": render_markdown, "json": render_json}[form](board)
-
-
-def _print_comparison(found: Comparison) -> None:
-    table = _table(
-        f"{found.first} against {found.second} ({found.method}), {len(found.tasks)} of {found.of} tasks",
-        "task",
-        found.first,
-        found.second,
-        "difference",
-        "p",
-        "p (Holm)",
-        "effect h",
-    )
-    for row in found.tasks:
-        between = "" if row.low is None or row.high is None else f" [{row.low:+.3f}, {row.high:+.3f}]"
-        ps = ["-" if p is None else _p(p) for p in (row.p, row.p_corrected)]
-        difference = f"{row.difference:+.3f}{between}"
-        table.add_row(row.task, f"{row.first:.3f}", f"{row.second:.3f}", difference, *ps, f"{row.effect:+.2f}")
-    _print(table)
-    averages = _table(
-        "Averages", "average", found.first, found.second, "these tasks", "p", "tasks like these", "p", "ahead"
-    )
-    for row in found.overall:
-        these = f"{row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}]"
-        like = f"[{row.tasks_low:+.3f}, {row.tasks_high:+.3f}]"
-        averages.add_row(
-            row.average,
-            f"{row.first:.3f}",
-            f"{row.second:.3f}",
-            these,
-            _p(row.p),
-            like,
-            _p(row.tasks_p),
-            f"{row.ahead:.0%}",
-        )
-    _print(averages)
-    if found.left_out:
-        print(f"left out, not held by both: {', '.join(found.left_out)}")
-
-
-def _p(value: float) -> str:
-    return "<0.0001" if value < 1e-4 else f"{value:.4f}"
-
-
-def _table(title: str, *columns: str) -> Any:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=Text(title), box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
-    for index, column in enumerate(columns):
-        table.add_column(Text(column), justify="right" if index else "left")
-    return table
-
-
-def _print(table: Any) -> None:
-    from uwbench.cli.progress import open_console
-
-    open_console(markup=False).print(table)
+def _render(board: Leaderboard, form: BoardFormat, output: Path | None, audio: dict[str, Path]) -> str | None:
+    if form is BoardFormat.HTML:
+        return board.to_html(output, audio=audio)
+    writers = {
+        BoardFormat.CSV: board.to_csv,
+        BoardFormat.MD: board.to_markdown,
+        BoardFormat.JSON: board.to_json,
+    }
+    return writers[form](output)

@@ -1,13 +1,15 @@
-"""What a run shows on the terminal: the plan first, a bar a task, messages. All of it goes to stderr."""
+"""Progress on stderr: a run's plan, a bar or lines for each task, downloads."""
 
 from __future__ import annotations
 
+import sys
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from uwbench.errors import printable
+from uwbench.api import printable
+from uwbench.cli.tables import open_console
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,32 +18,14 @@ if TYPE_CHECKING:
     from uwbench.extraction.plan import Plan
     from uwbench.options import Folders
 
-_LINE_EVERY_S = 10.0  # how often a log that is no terminal gets a line
-
-
-def error_console() -> Console:
-    """Return a console on stderr."""
-    return open_console(stderr=True)
-
-
-def open_console(**options: Any) -> Console:
-    """Return a console on which texts of others are texts: only rich's own styles reach the terminal as escapes."""
-    from rich.console import Console
-    from rich.segment import Segment
-
-    class PlainConsole(Console):
-        def render(self, renderable: Any, options: Any = None) -> Iterator[Segment]:
-            for one in super().render(renderable, options):
-                yield one if one.control else Segment(printable(one.text), one.style)
-
-    return PlainConsole(highlight=False, **options)
+_LINE_EVERY_S = 10.0  # how often a log file gets a line
 
 
 class TerminalReporter:
-    """Draws a bar a task where stderr is a terminal, and prints plain lines where it is not."""
+    """One progress bar per task on a terminal; plain lines otherwise."""
 
     def __init__(self) -> None:
-        self.console = error_console()
+        self.console = open_console(stderr=True)
         self.bar: Progress | None = None
         self.title = ""
         self.total = self.clips = 0
@@ -87,13 +71,37 @@ class TerminalReporter:
 
     def _line(self) -> str:
         seconds = time.monotonic() - self.start
-        left = seconds / self.clips * (self.total - self.clips) if self.clips else 0.0
-        ending = f", {left:.0f} s left" if self.clips < self.total else f" in {seconds:.1f} s"
+        remaining = seconds / self.clips * (self.total - self.clips) if self.clips else 0.0
+        ending = f", {remaining:.0f} s left" if self.clips < self.total else f" in {seconds:.1f} s"
         return f"{self.title}: {self.clips:,}/{self.total:,} clips, {self._speed()}{ending}"
 
 
+@contextmanager
+def check_progress(task: str) -> Iterator[Callable[[int, int], None]]:
+    """Show how many clips of a task are checked; yield what takes the number checked and the number of all clips."""
+    reporter = TerminalReporter()
+
+    def show(checked: int, clips: int) -> None:
+        if not reporter.total:
+            reporter.started("check", task, clips)
+        reporter.advanced(checked - reporter.clips, 0.0)
+
+    try:
+        yield show
+    finally:
+        reporter.finished()
+
+
+def print_download(name: str, done: int, total: int) -> None:
+    """Print one line per file on stderr, redrawn as bytes arrive."""
+    end = "\n" if done >= total else ""
+    share = done / total if total else 1.0
+    line = f"\r{printable(name)}: {done / 1e6:,.1f} of {total / 1e6:,.1f} MB ({share:.0%})"
+    print(line, end=end, file=sys.stderr)
+
+
 def plan_lines(plans: Sequence[Plan], missing: Sequence[str], folders: Folders) -> list[str]:
-    """Return the plan in words: what is cached, what is encoded and why, how much disk it takes, where things go."""
+    """Return the plan line by line: folders, cached clips, clips to encode and why, disk space, missing data."""
     lines = [f"cache {folders.cache}   results {folders.results}   data {folders.data or '(none)'}"]
     width = max((len(plan.task.card.name) for plan in plans), default=0)
     for plan in plans:
@@ -102,12 +110,12 @@ def plan_lines(plans: Sequence[Plan], missing: Sequence[str], folders: Folders) 
         if plan.to_encode:
             state += f", {plan.to_encode:,} to encode ({plan.audio_s / 3600:.2f} h): {plan.reason}"
         lines.append(f"  {task.card.name:<{width}}  {record.name} [{record.fingerprint[:8]}]  {state}")
-    seen = Counter(problem for plan in plans for problem in {*plan.task.problems})
-    lines.extend(f"  note: {problem}" for problem in seen)
+    problems = dict.fromkeys(problem for plan in plans for problem in plan.task.problems)
+    lines.extend(f"  note: {problem}" for problem in problems)
     needed = sum(plan.forecast_bytes() for plan in plans)
     if needed:
-        lines.append(f"  the embeddings take about {_bytes(needed)} on disk")
-    lines.extend(f"  not here: {line}" for line in missing)
+        lines.append(f"  the embeddings will take about {_bytes(needed)} on disk")
+    lines.extend(f"  missing: {line}" for line in missing)
     return lines
 
 

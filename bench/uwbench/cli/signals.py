@@ -1,8 +1,9 @@
-"""Leave soon after Ctrl-C or SIGTERM, whatever the program is in the middle of.
+"""Exit soon after Ctrl-C or SIGTERM, even inside a long native call.
 
-Python turns a signal into KeyboardInterrupt between two of its own instructions, and waits for its threads before it
-ends. A product of large matrices, a search through neighbours or a thread at work can hold that up for long. What is
-on the disk is whole at any moment, so a process that takes too long is ended where it is.
+Python raises KeyboardInterrupt between two of its own instructions, and joins its threads before it exits. A product of
+large matrices or a busy thread can hold up either for long. Files appear whole or not at all, so a process that takes
+too long can be ended wherever it is. This needs native calls that release the interpreter's lock, as those of NumPy,
+torch and libsndfile do.
 """
 
 from __future__ import annotations
@@ -16,55 +17,58 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-LEAVES_WITHIN_S = 1.0  # after a signal; the promise is two seconds, on a busy machine too
-_SHOW_CURSOR = "\x1b[?25h"  # a progress bar hides it
+EXIT_WITHIN_S = 1.0  # after the signal; the promise is two seconds, also on a busy machine
+_SHOW_CURSOR = "\x1b[?25h"  # progress bars hide it
 
 
 @contextmanager
-def leaving_in_time(last_word: Callable[[], str]) -> Iterator[None]:
-    """Around a whole program: end the process if it is still there `LEAVES_WITHIN_S` after a signal that it handles.
+def exit_soon_after_signal(last_line: Callable[[], str]) -> Iterator[None]:
+    """End the process with code 1 if it still runs `EXIT_WITHIN_S` after a SIGINT or SIGTERM that Python handles.
 
-    The exit code is then 1, after the line `last_word()` on stderr if the block was not left by then. Only for the main
-    thread of a process that is the program's own.
+    Prints `last_line()` to stderr if the block is still running then. Wrap the whole program, in its main thread.
     """
-    if os.name != "posix":  # no file tells of signals there
+    if os.name != "posix":  # signals are not written to a pipe there
         yield
         return
-    ours, theirs = os.pipe()
-    os.set_blocking(theirs, False)
-    left = threading.Event()
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    block_over = threading.Event()
 
     def watch() -> None:
-        # Written as the signal arrives, not when Python gets round to its handler.
-        with os.fdopen(ours, "rb", buffering=0) as signals:
-            number = signals.read(1)
-        if not number or number[0] not in (signal.SIGINT, signal.SIGTERM):
+        # The interpreter writes the number of each signal on arrival, before any Python handler runs.
+        while number := os.read(read_end, 1):
+            if number[0] in (signal.SIGINT, signal.SIGTERM):
+                break
+        else:  # the block is over and no signal asked to stop
+            os.close(read_end)
             return
-        time.sleep(LEAVES_WITHIN_S)
-        if not left.is_set():
+        time.sleep(EXIT_WITHIN_S)
+        if not block_over.is_set():
             cursor = _SHOW_CURSOR if sys.stderr.isatty() else ""
-            os.write(2, f"{cursor}{last_word()}\n".encode(errors="backslashreplace"))
+            os.write(2, f"{cursor}{last_line()}\n".encode(errors="backslashreplace"))
         os._exit(1)
 
-    before = signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
-    threading.Thread(target=watch, name="leaving", daemon=True).start()
+    previous = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+    # A forked child shares the pipe: a signal to it must not end its parent.
+    os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
+    threading.Thread(target=watch, name="exit-soon", daemon=True).start()
     try:
         yield
     finally:
-        left.set()
-        signal.set_wakeup_fd(before)
-        os.close(theirs)  # without a signal, the watch ends with it
+        block_over.set()
+        signal.set_wakeup_fd(previous)
+        os.close(write_end)
 
 
 @contextmanager
-def stopped_by_sigterm() -> Iterator[None]:
-    """While a run works, SIGTERM stops it as Ctrl-C does, so that batch schedulers leave a usable state."""
+def sigterm_interrupts() -> Iterator[None]:
+    """Raise KeyboardInterrupt on SIGTERM too, so that a batch scheduler can stop a run as Ctrl-C does."""
 
-    def stop(*_: object) -> NoReturn:
+    def interrupt(*_: object) -> NoReturn:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    previous = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous)

@@ -1,1 +1,1 @@
-"""Encoders: the contract, the conformance check, one file a family; importing this loads no torch."""
+"""Encoders: the contract, the conformance check, one file per family. Importing this loads no torch."""

@@ -1,7 +1,7 @@
-"""What `AutoModel` gives for a family without a file of its own, remote code included where it is allowed.
+"""Encoders through `AutoModel`, for families without a file here; runs remote code if that is allowed.
 
-Nothing is known of such a model, so it is loaded when it is opened and run on noise of two lengths: hop, layers and
-width are measured. Clips are encoded one by one.
+Nothing is known about such a model in advance. So it is loaded as soon as it is opened and run on noise of two lengths
+to measure its hop, layers and width. Clips are encoded one at a time.
 """
 
 from __future__ import annotations
@@ -19,36 +19,36 @@ from uwbench.errors import EncoderError, UsageError
 if TYPE_CHECKING:
     import torch
 
-_PROBES_S = (2, 4)
+_NOISE_S = (2, 4)
 
 
 def open_automodel(folder: ModelFolder, spec: ModelSpec) -> Encoder:
-    """Return an encoder whose facts were measured; raise UsageError where its code needs `--trust-remote-code`."""
-    kind = str(folder.config.get("model_type"))
+    """Return an encoder with measured facts; raise UsageError if it needs `--trust-remote-code`."""
+    model_type = str(folder.config.get("model_type"))
     preprocessor = read_json(folder.path / "preprocessor_config.json") or {}
     code = "auto_map" in folder.config or "auto_map" in preprocessor
     if code and not spec.trust_remote_code:
         remedy = "read the Python files beside its config.json, then pass --trust-remote-code"
         raise UsageError(
-            f"is a {kind} model, which runs code from its own repository", where=folder.name, remedy=remedy
+            f"is a {model_type} model, which runs code from its own repository", where=folder.name, remedy=remedy
         )
     rate = int(preprocessor.get("sampling_rate") or folder.config.get("sampling_rate") or 16_000)
     runner = _Runner(folder, rate, code=code)
     model = runner.build()
     counts, states = [], ()
-    for seconds in _PROBES_S:
+    for seconds in _NOISE_S:
         states, last = runner.states(model, runner.noise(seconds))
         counts.append(last.shape[1])
     if counts[1] <= counts[0]:
-        what = f"gives {counts[0]} frames for 2 s and {counts[1]} for 4 s, so that its valid frames cannot be told"
-        raise EncoderError(what, where=folder.name, remedy="wrap it: docs/adding-an-encoder.md")
+        what = f"returns {counts[0]} frames for 2 s and {counts[1]} for 4 s, so its valid frames cannot be counted"
+        raise EncoderError(what, where=folder.name, remedy="write a wrapper: docs/adding-an-encoder.md")
     info = describe(
         folder,
-        kind,
+        model_type,
         sample_rate=rate,
         dim=last.shape[2],
         layers=tuple(str(index) for index in range(len(states))),
-        hop_s=(_PROBES_S[1] - _PROBES_S[0]) / (counts[1] - counts[0]),
+        hop_s=(_NOISE_S[1] - _NOISE_S[0]) / (counts[1] - counts[0]),
         context_s=None,
         min_s=0.1,
         batching="single",
@@ -62,6 +62,8 @@ def open_automodel(folder: ModelFolder, spec: ModelSpec) -> Encoder:
 
 
 class _Runner:
+    """Runs a model of unknown class on one clip at a time."""
+
     def __init__(self, folder: ModelFolder, rate: int, *, code: bool) -> None:
         self._folder, self._rate, self._code = folder, rate, code
         self._extract: Any = None
@@ -91,19 +93,19 @@ class _Runner:
         inputs = {
             name: value.to(device, model.dtype if value.is_floating_point() else None) for name, value in inputs.items()
         }
-        taken = inspect.signature(model.forward).parameters.values()
-        asked = {p.name for p in taken} >= {"output_hidden_states"} or any(p.kind == p.VAR_KEYWORD for p in taken)
+        parameters = inspect.signature(model.forward).parameters.values()
+        takes_states = any(p.name == "output_hidden_states" or p.kind == p.VAR_KEYWORD for p in parameters)
         with torch.inference_mode():
-            output = model(**inputs, **({"output_hidden_states": True} if asked else {}))
+            output = model(**inputs, **({"output_hidden_states": True} if takes_states else {}))
         last, states = getattr(output, "last_hidden_state", None), getattr(output, "hidden_states", None)
         if last is None and isinstance(states, torch.Tensor):
-            last, states = states, None  # Dasheng calls its output so
+            last, states = states, None  # Dasheng names its output hidden_states
         if last is None or last.ndim != 3:
-            what, remedy = "gives no frames as last_hidden_state", "wrap it: docs/adding-an-encoder.md"
+            what, remedy = "returns no frames as last_hidden_state", "write a wrapper: docs/adding-an-encoder.md"
             raise EncoderError(what, where=self._folder.name, remedy=remedy)
-        # Layers of another rate or width than the output's (SEW, Swin) cannot stand beside it.
-        alike = states is not None and all(state.shape == last.shape for state in states)
-        return (states if alike and states else (last,)), last
+        # Layers whose rate or width differs from the output's (SEW, Swin) cannot be stacked with it.
+        stackable = states is not None and all(state.shape == last.shape for state in states)
+        return (states if stackable and states else (last,)), last
 
     def __call__(self, model: Any, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
         import torch

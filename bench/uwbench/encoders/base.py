@@ -1,8 +1,8 @@
 """The contract of an encoder.
 
 An encoder turns waveforms into frames. Pooling, masking, chunking, batching and the choice of layers happen once, in
-`uwbench.extraction`; an encoder says which of its frames are valid and nothing more. What it declares (hop, batch
-invariance, determinism) is measured by `uwbench.encoders.conformance`.
+`uwbench.extraction`; an encoder only says which of its frames are valid. `uwbench.encoders.conformance` measures what
+it declares: hop, batch invariance, determinism.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ Batching = Literal["padded", "equal-length", "single"]
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """What the user asked for: a name, id, folder, `hear:MODULE` or `FILE.py:Class`, and the options that shape it."""
+    """A model by name, hub id, folder, `hear:MODULE` or `FILE.py:Class`, with the options that shape it."""
 
     name: str
-    weights: str | None = None  # folder or hub id, for families that ship none
+    weights: str | None = None  # folder or hub id, for families that ship no weights
     context: Literal["full", "trimmed"] = "full"
     revision: str | None = None
     trust_remote_code: bool = False
@@ -32,7 +32,7 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True)
 class EncoderInfo:
-    """What can be known before the weights are in memory."""
+    """Facts about an encoder that are known before its weights are loaded."""
 
     name: str  # as the user wrote it, or the folder's name
     family: str
@@ -42,15 +42,15 @@ class EncoderInfo:
     hop_s: float  # seconds between frames
     context_s: float | None  # longest input; longer clips are chunked. None: no limit
     min_s: float = 0.0  # shorter clips are zero-padded to this before they are encoded
-    forward_s: float = 0.0  # seconds of audio that the shortest clip costs (30 for Whisper at full context)
+    forward_s: float = 0.0  # seconds of audio that even the shortest clip costs (30 for Whisper at full context)
     batching: Batching = "padded"
-    context: str | None = None  # full | trimmed, for families that have the choice
+    context: str | None = None  # full | trimmed, for families that offer the choice
     parameters: int | None = None
     revision: str | None = None
     licence: str | None = None
     training_data: tuple[dict[str, Any], ...] | None = None  # None: unknown
     first_token: bool = False  # frame 0 is a summary token, not a moment in time
-    # Whatever changes an embedding, JSON-able: weights by content, configuration, options, the wrapper's version.
+    # Everything that changes an embedding, JSON-able: weights by content, configuration, options, wrapper version.
     identity: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -58,7 +58,7 @@ class EncoderInfo:
 class Encoded:
     """Frames of a batch: `frames` float `(batch, layers, frames, dim)`, on the encoder's device.
 
-    `valid` `(batch,)` int64: how many leading frames of each clip stand for its audio; what follows is padding. Frame
+    `valid` `(batch,)` int64: the number of leading frames of each clip that cover its audio; the rest is padding. Frame
     t of a clip is centred at `(t + 0.5) * hop_s` seconds.
     """
 
@@ -67,7 +67,7 @@ class Encoded:
 
 
 class Encoder(Protocol):
-    """What `uwbench.extraction` calls. `open` functions build one without reading weights; `load` reads them."""
+    """The interface that extraction calls. An `open` function builds one without its weights; `load` reads them."""
 
     @property
     def info(self) -> EncoderInfo: ...
@@ -79,7 +79,7 @@ class Encoder(Protocol):
     def encode(self, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
         """Encode float32 `(batch, samples)` at `info.sample_rate`, zero beyond `lengths` `(batch,)` samples.
 
-        The batch is as wide as its longest clip, or as `info.min_s` where that is longer. `layers` are indices into
+        The batch is as wide as its longest clip, or as `info.min_s` if that is longer. `layers` are indices into
         `info.layers`. Called under `torch.inference_mode`.
         """
         ...
@@ -87,7 +87,7 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CatalogueEntry:
-    """A line of `uwbench models`."""
+    """One row of `uwbench models`."""
 
     name: str
     family: str
@@ -103,9 +103,9 @@ class CatalogueEntry:
 
 @dataclass(frozen=True, slots=True)
 class ModelFolder:
-    """A checkpoint on disk in Hugging Face's form, found or downloaded; `config` is its config.json."""
+    """A checkpoint folder in Hugging Face format; `config` is its parsed config.json."""
 
     path: Path
     config: Mapping[str, Any]
     revision: str | None
-    name: str  # what results call the model
+    name: str  # the model's name in results

@@ -1,8 +1,7 @@
-"""The models known by name: what `uwbench models` lists.
+"""The catalogue of models known by name, which `uwbench models` lists.
 
-Parameters are those of the encoder alone, counted in transformers' model of the published configuration. Facts are from
-the cards and papers; what they do not say is "unknown". What is known of training data, dataset by dataset, is in
-`tasks/lineage/models.yaml`.
+`parameters` counts the encoder alone, in transformers' model of the published configuration. Facts come from model
+cards and papers; what these do not state is "unknown". `tasks/lineage/models.yaml` lists training data by dataset.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _WIDTHS = {4: 384, 6: 512, 12: 768, 24: 1024, 32: 1280}  # encoder layers -> wid
 
 
 def _whisper_parameters(layers: int, mels: int) -> int:
-    """Return the size of Whisper's encoder: convolutions, positions, blocks, final norm."""
+    """Return the parameter count of Whisper's encoder: convolutions, positions, blocks, final norm."""
     width = _WIDTHS[layers]
     convolutions = (3 * mels * width + width) + (3 * width * width + width)
     return convolutions + 1500 * width + layers * (12 * width * width + 12 * width) + 2 * width
@@ -138,7 +137,7 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
         0.04,
         33,
         "Apache-2.0",
-        "Whisper large-v3's, and audio that is not named",
+        "Whisper large-v3's, and undisclosed audio",
     ),
     CatalogueEntry(
         "audio-flamingo-3",
@@ -164,7 +163,7 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
         _UNKNOWN,
         "DNS challenge, Common Voice, AudioSet, FSD50K, Jamendo, and music that is not public",
     ),
-    # The last two bring their own code: --trust-remote-code. Their sizes are those that their papers state.
+    # The last two need --trust-remote-code. Their sizes are those stated in their papers.
     CatalogueEntry(
         "mert-95m",
         "remote code",

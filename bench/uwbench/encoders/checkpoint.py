@@ -1,7 +1,6 @@
-"""Model folders: found or downloaded, identified by content, read tensor by tensor.
+"""Checkpoint folders: find or download them, identify them by content, read their tensors.
 
-Nothing here imports torch until tensors are read, so that a run whose embeddings are all cached costs a hash and no
-more.
+Nothing here imports torch until tensors are read, so a run whose embeddings are all cached costs one hash.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from uwbench.errors import EncoderError, InputError
 if TYPE_CHECKING:
     import torch
 
-# Written by the tools that saved the checkpoint; nothing in the model follows from them.
+# Written by the tool that saved the checkpoint; they do not affect the model.
 _IGNORED = frozenset({"_name_or_path", "transformers_version"})
 _TEXTS = ["*.json", "*.md"]
 _SAFETENSORS = ["model.safetensors", "model-*-of-*.safetensors"]
@@ -29,7 +28,7 @@ _PICKLES = ["pytorch_model.bin", "pytorch_model-*-of-*.bin"]
 
 
 def open_folder(path: Path, *, name: str, revision: str | None = None) -> ModelFolder:
-    """Return the checkpoint in `path`; raise InputError where it is not one."""
+    """Return the checkpoint in `path`; raise InputError if it is not one."""
     config = read_json(path / "config.json")
     if config is None:
         remedy = "a model folder holds config.json and model.safetensors, as save_pretrained writes them"
@@ -38,9 +37,9 @@ def open_folder(path: Path, *, name: str, revision: str | None = None) -> ModelF
 
 
 def download(hub_id: str, revision: str | None, *, code: bool = False, name: str | None = None) -> ModelFolder:
-    """Return the checkpoint `hub_id` of the Hugging Face Hub, from the local cache where it is there.
+    """Return the checkpoint `hub_id` of the Hugging Face Hub, from the local cache if it is there.
 
-    Python files come along only with `code`. Raises EncoderError where it is neither cached nor to be had.
+    Python files are fetched only with `code`. Raises EncoderError if it is not cached and cannot be downloaded.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
@@ -54,19 +53,19 @@ def download(hub_id: str, revision: str | None, *, code: bool = False, name: str
         if not list(path.glob("*.safetensors")):
             path = fetch([*texts, *_PICKLES])
     except (OfflineModeIsEnabled, LocalEntryNotFoundError) as error:
-        remedy = f"download it where there is a network (hf download {hub_id}) and pass the folder"
+        remedy = f"download it on a machine with a network (hf download {hub_id}) and pass the folder"
         raise EncoderError(
-            "is not in the local cache, and the hub is out of reach", where=hub_id, remedy=remedy
+            "is not in the local cache, and the hub cannot be reached", where=hub_id, remedy=remedy
         ) from error
     except (HfHubHTTPError, HFValidationError) as error:
         reason = " ".join(str(error).split()[:40])
         remedy = "check the id and --revision; a gated model needs `hf auth login`"
-        raise EncoderError(f"cannot be had from the hub ({reason})", where=hub_id, remedy=remedy) from error
+        raise EncoderError(f"cannot be downloaded from the hub ({reason})", where=hub_id, remedy=remedy) from error
     return open_folder(path, name=name or hub_id, revision=path.name)
 
 
 def read_json(path: Path) -> Any:
-    """Return the parsed file, None where there is none; raise InputError where it is not JSON."""
+    """Return the parsed file, or None if there is no file; raise InputError if it is not JSON."""
     try:
         return parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -76,7 +75,7 @@ def read_json(path: Path) -> Any:
 
 
 def weight_files(folder: ModelFolder) -> list[Path]:
-    """Return the files that hold the weights: safetensors, or where there are none, pickles; sharded or whole."""
+    """Return the weight files, sharded or whole: safetensors, or pickles if there are none."""
     for stem, suffix in (("model", "safetensors"), ("pytorch_model", "bin")):
         index = read_json(folder.path / f"{stem}.{suffix}.index.json")
         whole = folder.path / f"{stem}.{suffix}"
@@ -93,33 +92,34 @@ def weight_files(folder: ModelFolder) -> list[Path]:
 
 
 def _listed(path: Path, index: Any) -> list[str]:
-    """Return the names of the files that an index lists; raise InputError where it lists none or leaves its folder."""
+    """Return the file names that an index lists; raise InputError if it lists none or points outside its folder."""
     names = index.get("weight_map") if isinstance(index, dict) else None
-    found = sorted({str(name) for name in names.values()}) if isinstance(names, dict) else []
-    if not found or any(Path(name).name != name for name in found):
+    files = sorted({str(name) for name in names.values()}) if isinstance(names, dict) else []
+    if not files or any(Path(name).name != name for name in files):
         raise InputError("lists no files of its folder under weight_map", where=path, remedy=_AGAIN)
-    return found
+    return files
 
 
 def identity_of(folder: ModelFolder, *texts: str, files: Sequence[Path] | None = None) -> dict[str, Any]:
-    """Return what of a checkpoint changes an embedding: its configuration, the contents of its weights and of `texts`.
+    """Return what identifies a checkpoint: its configuration and the contents of its weights and of `texts`.
 
-    `files` are the weight files that are read, where that is not all of them. File names do not count.
+    `files` are the weight files to read, if not all of them. File names do not count.
     """
-    found = {
+    identity: dict[str, Any] = {
         "config": digest(_cleaned(folder.config)),
         "weights": [sha256_file(file) for file in files or weight_files(folder)],
     }
     for text in texts:
         content = read_json(folder.path / text)
         if content is not None:
-            found[text] = sha256_bytes(json.dumps(_cleaned(content), sort_keys=True).encode())
-    return found
+            identity[text] = sha256_bytes(json.dumps(_cleaned(content), sort_keys=True).encode())
+    return identity
 
 
 def training_data_of(folder: ModelFolder) -> tuple[dict[str, Any], ...] | None:
-    """Return the list of data the model was trained on, where the folder holds one (`training_data.json`, or that key
-    of `uniwhisper.json`); None where it is unknown.
+    """Return the list of data the model was trained on, from `training_data.json` or that key of `uniwhisper.json`.
+
+    Returns None if it is unknown.
     """
     for file in ("training_data.json", "uniwhisper.json"):
         content = read_json(folder.path / file)
@@ -127,7 +127,7 @@ def training_data_of(folder: ModelFolder) -> tuple[dict[str, Any], ...] | None:
         if listed is None:
             continue
         if not (isinstance(listed, list) and all(isinstance(item, dict) for item in listed)):
-            raise InputError("training_data must be a list of objects, one a dataset", where=folder.path / file)
+            raise InputError("training_data must be a list of objects, one per dataset", where=folder.path / file)
         return tuple(listed)
     return None
 
@@ -135,34 +135,34 @@ def training_data_of(folder: ModelFolder) -> tuple[dict[str, Any], ...] | None:
 def read_tensors(folder: ModelFolder, prefixes: Sequence[str]) -> dict[str, torch.Tensor]:
     """Return the tensors under the first of `prefixes` that the checkpoint has, without the prefix, on the CPU.
 
-    Only these are read. The prefix "" takes everything. Raises EncoderError where no prefix occurs.
+    Only these are read. The prefix "" takes everything. Raises EncoderError if no prefix occurs.
     """
-    prefix, wanted = _under(folder, prefixes)
+    prefix, file_of = _under(folder, prefixes)
     tensors: dict[str, torch.Tensor] = {}
-    for file in dict.fromkeys(wanted.values()):
-        inside = [name for name, where in wanted.items() if where == file]
-        tensors.update(zip((name.removeprefix(prefix) for name in inside), _read(file, inside), strict=True))
+    for file in dict.fromkeys(file_of.values()):
+        names = [name for name, holder in file_of.items() if holder == file]
+        tensors.update(zip((name.removeprefix(prefix) for name in names), _read(file, names), strict=True))
     return tensors
 
 
 def files_under(folder: ModelFolder, prefixes: Sequence[str]) -> list[Path]:
-    """Return the weight files that `read_tensors` would read: of a large model, the shards that hold its encoder."""
+    """Return the weight files that `read_tensors` reads; of a large model, the shards that hold its encoder."""
     return sorted(set(_under(folder, prefixes)[1].values()))
 
 
 def _under(folder: ModelFolder, prefixes: Sequence[str]) -> tuple[str, dict[str, Path]]:
-    """Return the first of `prefixes` that occurs, and the tensors under it with their files."""
-    names = {name: file for file in weight_files(folder) for name in _names(file)}
+    """Return the first of `prefixes` that occurs, and the file of each tensor under it."""
+    file_of = {name: file for file in weight_files(folder) for name in _names(file)}
     for prefix in prefixes:
-        wanted = {name: file for name, file in names.items() if name.startswith(prefix)}
-        if wanted:
-            return prefix, wanted
+        matching = {name: file for name, file in file_of.items() if name.startswith(prefix)}
+        if matching:
+            return prefix, matching
     expected = " or ".join(f"{prefix}*" for prefix in prefixes)
     raise EncoderError(f"the weights hold no {expected}", where=folder.path)
 
 
 def fill(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], folder: ModelFolder) -> None:
-    """Put `tensors` into a module built on the meta device; raise EncoderError where names or shapes do not fit."""
+    """Load `tensors` into a module built on the meta device; raise EncoderError if names or shapes do not fit."""
     try:
         module.load_state_dict(dict(tensors), strict=True, assign=True)
     except RuntimeError as error:
@@ -170,9 +170,9 @@ def fill(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], folder: M
 
 
 def count_parameters(folder: ModelFolder, prefixes: Sequence[str]) -> int | None:
-    """Return the number of values under the first of `prefixes` that occurs, from the headers of safetensors alone.
+    """Return the number of values under the first of `prefixes` that occurs, read from safetensors headers alone.
 
-    None for pickles, which have no header.
+    Returns None for pickles, which have no header.
     """
     sizes: dict[str, int] = {}
     for file in weight_files(folder):
@@ -180,16 +180,16 @@ def count_parameters(folder: ModelFolder, prefixes: Sequence[str]) -> int | None
             return None
         sizes.update({name: math.prod(entry["shape"]) for name, entry in _header(file).items()})
     for prefix in prefixes:
-        found = [size for name, size in sizes.items() if name.startswith(prefix)]
-        if found:
-            return sum(found)
+        matching = [size for name, size in sizes.items() if name.startswith(prefix)]
+        if matching:
+            return sum(matching)
     return None
 
 
 def _header(file: Path) -> dict[str, Any]:
-    """Return the tensors that a safetensors file declares; raise EncoderError where it is cut short or damaged.
+    """Return the tensors that a safetensors file declares; raise EncoderError if it is truncated or damaged.
 
-    https://huggingface.co/docs/safetensors: eight bytes of length, JSON, then the data that its offsets span.
+    Format: https://huggingface.co/docs/safetensors (eight bytes of length, JSON, then the data its offsets span).
     """
     try:
         with file.open("rb") as opened:
@@ -198,15 +198,15 @@ def _header(file: Path) -> dict[str, Any]:
         tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
         ends = 8 + length + max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
     except (OSError, ValueError, AttributeError, TypeError, LookupError, OverflowError, MemoryError) as error:
-        raise EncoderError("is no whole safetensors file", where=file, remedy=_AGAIN) from error
-    held = file.stat().st_size
-    if held != ends:
-        raise EncoderError(f"holds {held:,} bytes where its header says {ends:,}", where=file, remedy=_AGAIN)
+        raise EncoderError("is no complete safetensors file", where=file, remedy=_AGAIN) from error
+    size = file.stat().st_size
+    if size != ends:
+        raise EncoderError(f"has {size:,} bytes, but its header says {ends:,}", where=file, remedy=_AGAIN)
     return tensors
 
 
 def torch_dtype(name: str) -> torch.dtype:
-    """Return the torch type of `fp32` or `bf16`; raise EncoderError for another."""
+    """Return the torch dtype of `fp32` or `bf16`; raise EncoderError for anything else."""
     import torch
 
     types = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -251,6 +251,6 @@ def _unpickled(file: Path) -> dict[str, torch.Tensor]:
         return torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except pickle.UnpicklingError as error:
         remedy = "convert it to safetensors"
-        raise EncoderError("holds more than tensors and is not loaded", where=file, remedy=remedy) from error
+        raise EncoderError("holds more than tensors, so it is not loaded", where=file, remedy=remedy) from error
     except (EOFError, RuntimeError, OSError, ValueError, LookupError) as error:
         raise EncoderError(f"is damaged ({' '.join(str(error).split())})", where=file, remedy=_AGAIN) from error

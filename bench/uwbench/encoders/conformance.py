@@ -1,10 +1,10 @@
-"""What an encoder promises, measured: hop, independence of batch mates, determinism, speed."""
+"""The conformance check: measure an encoder's hop, independence of batch mates, determinism and speed."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,14 +15,14 @@ from uwbench.encoders.base import Encoder, EncoderInfo
 if TYPE_CHECKING:
     import torch
 
-BATCH_TOLERANCE = 1e-4  # relative, of a clip's mean vector, in float32
-HOP_TOLERANCE = 0.02  # relative; frames are whole numbers, and an encoder may lose one at an edge
+BATCH_TOLERANCE = 1e-4  # relative change of a clip's mean vector, in float32
+HOP_TOLERANCE = 0.02  # relative; frame counts are integers, and an encoder may drop one at an edge
 _LONGEST_S = 4.3
 
 
 @dataclass(frozen=True, slots=True)
 class Conformance:
-    """What was measured; `problems` lists what breaks the contract, a sentence each."""
+    """Measurements of one encoder; `problems` lists each breach of the contract in one sentence."""
 
     model: str
     hop_seconds: float
@@ -30,22 +30,31 @@ class Conformance:
     deterministic: bool
     clips_per_second: float
     problems: tuple[str, ...]
+    audio: str  # the audio it was measured on, in words
+    info: EncoderInfo  # as the encoder declares itself
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"problems": list(self.problems)}
+        """Return the measurements as `models check --json` prints them."""
+        fields = {field: getattr(self, field) for field in self.__dataclass_fields__ if field != "info"}
+        return fields | {"problems": list(self.problems)}
 
 
 def check_encoder(
-    encoder: Encoder, *, clips: Sequence[np.ndarray] | None = None, device: str = "cpu", dtype: str = "fp32"
+    encoder: Encoder,
+    *,
+    clips: Sequence[np.ndarray] | None = None,
+    device: str = "cpu",
+    dtype: str = "fp32",
+    audio: str = "chirps in noise",
 ) -> Conformance:
-    """Load the encoder and measure it on `clips`, float32 `(samples,)` at its rate; without, on chirps in noise.
+    """Load the encoder and measure it on `clips`, float32 `(samples,)` at its rate, or on chirps in noise.
 
     `batch_deviation` is the largest relative difference, over clips and layers, between a clip's mean vector alone and
-    in the fullest batch that the encoder's `batching` allows. Errors of loading and encoding pass through.
+    in the fullest batch that the encoder's `batching` allows. Errors from loading and encoding propagate.
     """
     info = encoder.info
     encoder.load(device, dtype)
-    # Four lengths whatever the clips: the hop is the slope over them.
+    # Always four lengths: the hop is the slope over them.
     counts = _lengths(info)
     source = [_chirp(info.sample_rate, count) for count in counts] if clips is None else clips
     cut = [np.resize(source[i % len(source)], count).astype(np.float32) for i, count in enumerate(counts)]
@@ -56,23 +65,24 @@ def check_encoder(
     seconds = time.perf_counter() - started
 
     problems = _broken(info, alone)
-    hop = _slope(counts, [int(one.valid[0]) for one in alone], info.sample_rate)
+    hop = _slope(counts, [int(encoded.valid[0]) for encoded in alone], info.sample_rate)
     if hop <= 0:
         problems.append("the number of valid frames does not grow with the length of the clip")
     elif abs(hop - info.hop_s) > HOP_TOLERANCE * info.hop_s:
-        problems.append(f"declares a frame each {info.hop_s * 1000:g} ms and gives one each {hop * 1000:.4g} ms")
-    deterministic = all(bool((one.frames == two.frames).all()) for one, two in zip(alone, again, strict=True))
+        problems.append(f"declares one frame per {info.hop_s * 1000:g} ms but returns one per {hop * 1000:.4g} ms")
+    deterministic = all(bool((a.frames == b.frames).all()) for a, b in zip(alone, again, strict=True))
     if not deterministic:
-        problems.append("gives different frames for the same clip")
-    deviation = max(_difference(a, b) for a, b in zip((_means(one)[0] for one in alone), together, strict=True))
+        problems.append("returns different frames for the same clip")
+    deviation = max(_difference(_means(a)[0], b) for a, b in zip(alone, together, strict=True))
     tolerance = BATCH_TOLERANCE if dtype == "fp32" else 100 * BATCH_TOLERANCE
     if not deviation <= tolerance:
-        problems.append(f"a clip's vector moves by {deviation:.2g} with its batch mates; declare another batching")
-    return Conformance(info.name, hop, deviation, deterministic, len(cut) / seconds, tuple(problems))
+        problems.append(f"a clip's vector changes by {deviation:.2g} with its batch mates; declare another batching")
+    speed = len(cut) / seconds
+    return Conformance(info.name, hop, deviation, deterministic, speed, tuple(problems), audio, info)
 
 
 def _batched(encoder: Encoder, clips: Sequence[np.ndarray], device: str) -> list[torch.Tensor]:
-    """Return each clip's means out of the fullest batch its encoder allows: with longer mates, with mates as long."""
+    """Return each clip's mean vectors from the fullest batch that its encoder allows."""
     batching = encoder.info.batching
     if batching == "padded":
         return list(_means(_run(encoder, clips, device)))
@@ -99,17 +109,17 @@ def _means(encoded: Any) -> torch.Tensor:
 
     frames = encoded.frames.double()
     inside = torch.arange(frames.shape[2], device=frames.device) < encoded.valid[:, None]
-    kept = frames.masked_fill(~inside[:, None, :, None], 0.0)
-    return kept.sum(2) / encoded.valid[:, None, None]
+    valid_frames = frames.masked_fill(~inside[:, None, :, None], 0.0)
+    return valid_frames.sum(2) / encoded.valid[:, None, None]
 
 
-def _difference(one: torch.Tensor, other: torch.Tensor) -> float:
-    return float(((one - other).norm(dim=-1) / one.norm(dim=-1).clamp(min=1e-12)).max())
+def _difference(expected: torch.Tensor, actual: torch.Tensor) -> float:
+    return float(((expected - actual).norm(dim=-1) / expected.norm(dim=-1).clamp(min=1e-12)).max())
 
 
 def _lengths(info: EncoderInfo) -> list[int]:
-    """Return four lengths in samples, whole declared hops apart: where the declaration is true, the slope is exact."""
-    # Short of the context, whose last frame some encoders drop.
+    """Return four lengths in samples, whole declared hops apart: if the declaration is true, the slope is exact."""
+    # Shorter than the context, because some encoders drop its last frame.
     longest = min(_LONGEST_S, 0.9 * (info.context_s or _LONGEST_S))
     first = max(info.min_s, longest / 4)
     steps = [int((longest * share - first) / info.hop_s) for share in (0.45, 0.7, 1.0)]
@@ -123,14 +133,14 @@ def _slope(samples: Sequence[int], frames: Sequence[int], rate: int) -> float:
 
 def _broken(info: EncoderInfo, encoded: Sequence[Any]) -> list[str]:
     problems = []
-    for one in encoded:
-        batch, layers, count, dim = one.frames.shape
+    for result in encoded:
+        batch, layers, count, dim = result.frames.shape
         if (batch, layers, dim) != (1, len(info.layers), info.dim):
-            problems.append(f"gives {layers} layers of {dim} values and declares {len(info.layers)} of {info.dim}")
-        if not 1 <= int(one.valid[0]) <= count:
-            problems.append(f"calls {int(one.valid[0])} of {count} frames valid")
-        if not bool(one.frames.isfinite().all()):
-            problems.append("gives NaN or infinite values")
+            problems.append(f"returns {layers} layers of {dim} values but declares {len(info.layers)} of {info.dim}")
+        if not 1 <= int(result.valid[0]) <= count:
+            problems.append(f"calls {int(result.valid[0])} of {count} frames valid")
+        if not bool(result.frames.isfinite().all()):
+            problems.append("returns NaN or infinite values")
     return list(dict.fromkeys(problems))
 
 

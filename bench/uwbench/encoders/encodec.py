@@ -1,4 +1,4 @@
-"""EnCodec's encoder: the latents before quantisation, 75 a second at 24 kHz."""
+"""EnCodec's encoder: the latents before quantisation, 75 per second at 24 kHz."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 def open_encodec(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
-    """Return the encoder of a monophonic EnCodec checkpoint (facebook/encodec_24khz)."""
+    """Return the encoder of a mono EnCodec checkpoint (facebook/encodec_24khz)."""
     config = folder.config
     if int(config.get("audio_channels", 1)) != 1 or config.get("normalize", False):
-        what = "is the stereo model, which normalises loudness by the second"
-        raise EncoderError(what, where=folder.path, remedy="use the monophonic one (facebook/encodec_24khz)")
+        what = "is the stereo model, which normalises loudness second by second"
+        raise EncoderError(what, where=folder.path, remedy="use the mono one (facebook/encodec_24khz)")
     hop = math.prod(config.get("upsampling_ratios", (8, 5, 4, 2)))
     rate = int(config.get("sampling_rate", 24_000))
     info = describe(
@@ -30,7 +30,7 @@ def open_encodec(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
         layers=("latent",),
         hop_s=hop / rate,
         context_s=None,
-        # The convolutions mirror the end of the clip into its last frame.
+        # The convolutions mirror-pad the end of the clip into its last frame.
         batching="equal-length",
     )
 

@@ -1,4 +1,4 @@
-"""Encoders from a file: a class with our contract, or one written for X-ARES."""
+"""Encoders from a Python file: a class that follows our contract, or one written for X-ARES."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from uwbench.errors import EncoderError, UsageError
 if TYPE_CHECKING:
     import torch
 
-# What a user's own code may raise while it is imported or its class made.
-_OF_USERS = (
+# Exceptions that user code may raise while it is imported or its class is built.
+_USER_ERRORS = (
     ArithmeticError,
     AttributeError,
     ImportError,
@@ -32,37 +32,36 @@ _OF_USERS = (
     TypeError,
     ValueError,
 )
-_XARES = ("sampling_rate", "output_dim", "hop_size_in_ms")
+_XARES_FIELDS = ("sampling_rate", "output_dim", "hop_size_in_ms")
 
 
 def open_file(spec: ModelSpec) -> Encoder:
     """Return the encoder `FILE.py:Class`; the class takes the ModelSpec or nothing.
 
-    Raises UsageError where file or class is missing, EncoderError where the class keeps neither contract.
+    Raises UsageError if file or class is missing, EncoderError if the class follows neither contract.
     """
     file, _, name = spec.name.rpartition(":")
     path = Path(file).expanduser()
     if not path.is_file():
         raise UsageError("there is no such file", where=f"-m {spec.name}")
-    kind = getattr(_module(path), name, None)
-    if not isinstance(kind, type):
+    encoder_class = getattr(_module(path), name, None)
+    if not isinstance(encoder_class, type):
         raise UsageError(f"defines no class {name!r}", where=path)
-    wanted = [
-        p for p in inspect.signature(kind).parameters.values() if p.default is p.empty and p.kind < p.VAR_POSITIONAL
-    ]
+    parameters = inspect.signature(encoder_class).parameters.values()
+    takes_spec = any(p.default is p.empty and p.kind < p.VAR_POSITIONAL for p in parameters)
     with names_the_line(path):
-        made: Any = kind(spec) if wanted else kind()
+        encoder: Any = encoder_class(spec) if takes_spec else encoder_class()
     source = {"source": sha256_file(path)}
-    if isinstance(getattr(made, "info", None), EncoderInfo):
-        return _Adopted(made, replace(made.info, identity={**made.info.identity, **source}))
-    if all(hasattr(made, field) for field in _XARES) and callable(made):
-        return XaresEncoder(made, name, source)
-    what = f"{name} has neither `info: EncoderInfo` with load and encode, nor X-ARES's {', '.join(_XARES)}"
+    if isinstance(getattr(encoder, "info", None), EncoderInfo):
+        return _WithSource(encoder, replace(encoder.info, identity={**encoder.info.identity, **source}))
+    if all(hasattr(encoder, field) for field in _XARES_FIELDS) and callable(encoder):
+        return XaresEncoder(encoder, name, source)
+    what = f"{name} has neither `info: EncoderInfo` with load and encode, nor X-ARES's {', '.join(_XARES_FIELDS)}"
     raise EncoderError(what, where=path, remedy="see docs/adding-an-encoder.md")
 
 
-class _Adopted:
-    """A user's encoder under an identity that holds its source."""
+class _WithSource:
+    """A user's encoder whose identity includes its source file."""
 
     def __init__(self, inner: Encoder, info: EncoderInfo) -> None:
         self._inner = inner
@@ -78,8 +77,8 @@ class _Adopted:
 class XaresEncoder:
     """A class in X-ARES's form: called with `(batch, samples)`, returns `(batch, frames, dim)`.
 
-    It knows no lengths, so clips go one by one and all its frames count. Its hop is the one it declares; `uwbench
-    models check` says whether that is true.
+    It does not know lengths, so clips are encoded one at a time and all frames count. Its hop is the one it declares;
+    `uwbench models check` measures it.
     """
 
     def __init__(self, model: Any, name: str, source: dict[str, str]) -> None:
@@ -97,11 +96,11 @@ class XaresEncoder:
         )
 
     def load(self, device: str, dtype: str) -> None:
-        """Move the model, which its constructor loaded, to `device`; float32 alone, as X-ARES runs it."""
+        """Move the model, which its constructor loaded, to `device`; float32 only, as in X-ARES."""
         import torch
 
         if torch_dtype(dtype) != torch.float32:
-            raise EncoderError("runs in fp32 alone", where=self.info.name, remedy="drop --dtype")
+            raise EncoderError("runs in fp32 only", where=self.info.name, remedy="drop --dtype")
         if isinstance(self._model, torch.nn.Module):
             self._model.to(device).eval()
 
@@ -115,31 +114,31 @@ class XaresEncoder:
 
 
 def hash_weights(model: Any) -> str | None:
-    """Return the sha256 of a module's tensors in the order of their names; None for what is no module."""
+    """Return the sha256 of a module's tensors in the order of their names, or None if `model` is no module."""
     import hashlib
 
     import torch
 
     if not isinstance(model, torch.nn.Module):
         return None
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _module(path: Path) -> Any:
-    """Import a file under a name of its own, its folder on the path meanwhile as if it had been run."""
-    made = importlib.util.spec_from_file_location(f"uwbench_own_{sha256_file(path)[:16]}", path)
-    if made is None or made.loader is None:
+    """Import a file under a unique module name, with its folder on the path while it is imported."""
+    import_spec = importlib.util.spec_from_file_location(f"uwbench_own_{sha256_file(path)[:16]}", path)
+    if import_spec is None or import_spec.loader is None:
         raise UsageError("is not a Python file", where=path)
-    module = importlib.util.module_from_spec(made)
-    sys.modules[made.name] = module  # dataclasses and pickles look their module up
+    module = importlib.util.module_from_spec(import_spec)
+    sys.modules[import_spec.name] = module  # dataclasses and pickles look their module up
     sys.path.insert(0, str(path.resolve().parent))
     try:
         with names_the_line(path):
-            made.loader.exec_module(module)
+            import_spec.loader.exec_module(module)
     finally:
         sys.path.remove(str(path.resolve().parent))
     return module
@@ -147,12 +146,12 @@ def _module(path: Path) -> Any:
 
 @contextmanager
 def names_the_line(path: Path) -> Iterator[None]:
-    """Turn what code that is not ours raises while it is loaded into a UsageError with the line of its file."""
+    """Turn an exception of user code into a UsageError that names the line of its file."""
     try:
         yield
     except SyntaxError as error:
         raise UsageError(f"cannot be imported ({error.msg})", where=f"{path}:{error.lineno}") from error
-    except _OF_USERS as error:
-        own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-        where = ":".join([str(path), *(str(frame.lineno) for frame in own[-1:])])
-        raise UsageError(f"stops with {type(error).__name__}: {' '.join(str(error).split())}", where=where) from error
+    except _USER_ERRORS as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        where = ":".join([str(path), *map(str, lines[-1:])])
+        raise UsageError(f"fails with {type(error).__name__}: {' '.join(str(error).split())}", where=where) from error

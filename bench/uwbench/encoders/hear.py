@@ -21,27 +21,27 @@ from uwbench.errors import EncoderError, UsageError
 if TYPE_CHECKING:
     import torch
 
-_API = ("load_model", "get_timestamp_embeddings", "get_scene_embeddings")
-_PROBE_S = 3
+_FUNCTIONS = ("load_model", "get_timestamp_embeddings", "get_scene_embeddings")
+_NOISE_S = 3
 
 
 def open_hear(spec: ModelSpec) -> Encoder:
-    """Return the encoder `hear:MODULE`, its weights from the file `--weights` where it takes one."""
+    """Return the encoder `hear:MODULE`, with weights from the file `--weights` if given."""
     name = spec.name.removeprefix("hear:")
     try:
         module = importlib.import_module(name)
     except ImportError as error:
-        remedy = "install the package that holds it"
+        remedy = "install the package that provides it"
         raise UsageError(f"cannot be imported ({error})", where=f"-m {spec.name}", remedy=remedy) from error
-    lacking = [part for part in _API if not hasattr(module, part)]
-    if lacking:
-        raise UsageError(f"is no HEAR module: it lacks {', '.join(lacking)}", where=f"-m {spec.name}")
+    missing = [part for part in _FUNCTIONS if not hasattr(module, part)]
+    if missing:
+        raise UsageError(f"is no HEAR module: it lacks {', '.join(missing)}", where=f"-m {spec.name}")
     with names_the_line(Path(str(module.__file__))):
         return HearEncoder(module, spec)
 
 
 class HearEncoder:
-    """Timestamp embeddings as frames; where scene embeddings have the same width, a layer "scene" repeats them."""
+    """A HEAR module: timestamp embeddings as frames, and a layer "scene" if scene embeddings have the same width."""
 
     def __init__(self, module: Any, spec: ModelSpec) -> None:
         weights = spec.weights
@@ -49,19 +49,19 @@ class HearEncoder:
         self._model = module.load_model(weights) if weights else module.load_model()
         rate = int(self._model.sample_rate)
         dim = int(self._model.timestamp_embedding_size)
-        same = int(self._model.scene_embedding_size) == dim
-        self._scene = 0 if same else None
+        has_scene = int(self._model.scene_embedding_size) == dim
+        self._scene = 0 if has_scene else None
         source = Path(module.__file__)
         self.info = EncoderInfo(
             name=spec.name,
             family="hear",
             sample_rate=rate,
             dim=dim,
-            layers=("scene", "timestamp") if same else ("timestamp",),
+            layers=("scene", "timestamp") if has_scene else ("timestamp",),
             hop_s=self._hop(rate),
             context_s=None,
             min_s=0.1,
-            # One length at a time is all that the interface knows.
+            # The interface takes clips of one length only.
             batching="equal-length",
             identity={
                 "family": "hear",
@@ -76,24 +76,24 @@ class HearEncoder:
     def _hop(self, rate: int) -> float:
         import torch
 
-        noise = 0.1 * torch.randn(1, _PROBE_S * rate, generator=torch.Generator().manual_seed(0))
+        noise = 0.1 * torch.randn(1, _NOISE_S * rate, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
             _, times = self._module.get_timestamp_embeddings(noise, self._model)
         if times.shape[-1] < 2:
-            raise EncoderError("gives one time stamp for three seconds", where=self._module.__name__)
+            raise EncoderError("returns one timestamp for three seconds", where=self._module.__name__)
         return float((times[0, -1] - times[0, 0]) / (times.shape[-1] - 1)) / 1000
 
     def load(self, device: str, dtype: str) -> None:
-        """Move the model to `device`; float32 alone."""
+        """Move the model to `device`; float32 only."""
         import torch
 
         if torch_dtype(dtype) != torch.float32:
-            raise EncoderError("runs in fp32 alone", where=self.info.name, remedy="drop --dtype")
+            raise EncoderError("runs in fp32 only", where=self.info.name, remedy="drop --dtype")
         if isinstance(self._model, torch.nn.Module):
             self._model.to(device).eval()
 
     def encode(self, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
-        """Return the timestamp embeddings, and the scene embedding at every frame."""
+        """Return the timestamp embeddings, and the scene embedding repeated at every frame."""
         import torch
 
         frames, _ = self._module.get_timestamp_embeddings(waveforms, self._model)

@@ -1,4 +1,4 @@
-"""Mel filters, shared by the spectral encoders and Whisper's front end."""
+"""Mel filters for the spectral encoders and Whisper's front end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 def slaney_filters(n_fft: int, bands: int, rate: int) -> np.ndarray:
     """Return float32 `(bands, n_fft // 2 + 1)` triangular filters on Slaney's mel scale, each of unit area.
 
-    Slaney, Auditory Toolbox (1998): linear below 1 kHz, logarithmic above; as librosa and Whisper have them.
+    Slaney, Auditory Toolbox (1998): linear below 1 kHz, logarithmic above, as in librosa and Whisper.
     """
     edges = np.array([_mel_to_hz(mel) for mel in np.linspace(0.0, _hz_to_mel(rate / 2), bands + 2)])
     bins = np.linspace(0.0, rate / 2, n_fft // 2 + 1)

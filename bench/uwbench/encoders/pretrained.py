@@ -1,7 +1,7 @@
-"""What families of transformers share: loading with checks, and the object that extract calls.
+"""Shared code of the transformers families: checked loading and the encoder object that extraction calls.
 
-A family is a function of the ModelFolder and the ModelSpec. It fills an EncoderInfo from config.json, says how to
-build the model, and turns a batch into frames; `PretrainedEncoder` does the rest.
+A family is a function of a ModelFolder and a ModelSpec. It fills an EncoderInfo from config.json and gives two
+functions: one builds the model, one turns a batch into frames. `PretrainedEncoder` does the rest.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Forward = Callable[[Any, "torch.Tensor", "torch.Tensor", Sequence[int]], Encoded
 
 
 class PretrainedEncoder:
-    """An encoder made of a model and a function that runs it."""
+    """An encoder made of a function that builds a model and one that runs it."""
 
     def __init__(self, info: EncoderInfo, build: Callable[[], Any], forward: Forward) -> None:
         self.info = info
@@ -32,18 +32,17 @@ class PretrainedEncoder:
 
     def load(self, device: str, dtype: str) -> None:
         """Build the model on the CPU and move it to `device` in `dtype`."""
-        kind = torch_dtype(dtype)
-        self._model = self._build().to(device, kind).eval()
+        self._model = self._build().to(device, torch_dtype(dtype)).eval()
 
     def encode(self, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
-        """Run the family's forward."""
+        """Run the family's forward function."""
         if self._model is None:
             raise EncoderError("encode was called before load", where=self.info.name)
         return self._forward(self._model, waveforms, lengths, layers)
 
 
 def describe(folder: ModelFolder, family: str, *, version: int = 1, **facts: Any) -> EncoderInfo:
-    """Return the EncoderInfo of a checkpoint: `facts` are its fields that the family knows."""
+    """Return the EncoderInfo of a checkpoint; `facts` are the fields that the family fills in."""
     return EncoderInfo(
         name=folder.name,
         family=family,
@@ -60,9 +59,14 @@ def describe(folder: ModelFolder, family: str, *, version: int = 1, **facts: Any
 
 
 def load_pretrained(
-    kind: Any, folder: ModelFolder, *, config: Any = None, keys: Mapping[str, str] | None = None, code: bool = False
+    model_class: Any,
+    folder: ModelFolder,
+    *,
+    config: Any = None,
+    keys: Mapping[str, str] | None = None,
+    code: bool = False,
 ) -> Any:
-    """Return a transformers model of class `kind` in float32; raise EncoderError where weights are missing.
+    """Return a transformers model of `model_class` in float32; raise EncoderError if weights are missing.
 
     `keys` maps names in the checkpoint (regular expressions) to the model's. Pickles load with `weights_only=True`.
     """
@@ -72,22 +76,22 @@ def load_pretrained(
 
     try:
         with _quiet():
-            model, report = kind.from_pretrained(
+            model, report = model_class.from_pretrained(
                 folder.path,
                 **({} if config is None else {"config": config}),
                 **({} if keys is None else {"key_mapping": dict(keys)}),
-                trust_remote_code=code,  # unsaid, transformers asks the terminal, which would be another way in
+                trust_remote_code=code,  # left out, transformers would ask on the terminal
                 dtype=torch.float32,
                 weights_only=True,
                 local_files_only=True,
                 output_loading_info=True,
             )
     except pickle.UnpicklingError as error:
-        what, remedy = "the weights hold more than tensors and are not loaded", "convert them to safetensors"
+        what, remedy = "the weights hold more than tensors, so they are not loaded", "convert them to safetensors"
         raise EncoderError(what, where=folder.path, remedy=remedy) from error
     except (OSError, ValueError, RuntimeError, ImportError, LookupError) as error:
         raise EncoderError(f"cannot be loaded ({type(error).__name__}: {error})", where=folder.path) from error
-    # Used in training alone.
+    # Used in training only.
     missing = sorted(key for key in report["missing_keys"] if not key.endswith("masked_spec_embed"))
     if missing or report["mismatched_keys"]:
         what = missing or [str(key) for key in report["mismatched_keys"]]
@@ -96,7 +100,7 @@ def load_pretrained(
 
 
 def load_extractor(folder: ModelFolder, *, code: bool = False) -> Any:
-    """Return a checkpoint's own feature extractor; raise EncoderError where there is none that may be run."""
+    """Return a checkpoint's own feature extractor; raise EncoderError if there is none that may be run."""
     from transformers import AutoFeatureExtractor
 
     try:
@@ -105,14 +109,14 @@ def load_extractor(folder: ModelFolder, *, code: bool = False) -> Any:
         where = folder.path / "preprocessor_config.json"
         settings = read_json(where)
         if not code and isinstance(settings, dict) and "auto_map" in settings:
-            what, remedy = "names code of its own, which is not run for a known family", "restore the family's own file"
+            what, remedy = "names remote code, which is not run for a known family", "restore the family's own file"
             raise EncoderError(what, where=where, remedy=remedy) from error
         raise EncoderError(f"names no feature extractor that can be loaded ({error})", where=where) from error
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep transformers from drawing bars and listing the heads and decoders that are left out."""
+    """Silence transformers' progress bars and its lists of unused heads and decoders."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -127,9 +131,10 @@ def _quiet() -> Iterator[None]:
 
 
 def pick(states: Sequence[torch.Tensor], last: torch.Tensor, layers: Sequence[int]) -> torch.Tensor:
-    """Return `(batch, layers, frames, dim)` out of a model's `hidden_states`, the last being its output, norms and all.
+    """Return `(batch, layers, frames, dim)` from a model's `hidden_states`, with its output as the last layer.
 
-    transformers ends `hidden_states` before the final norm in some models (pre-norm wav2vec2, AST), after it in others.
+    In transformers, `hidden_states` ends before the final norm in some models (pre-norm wav2vec2, AST) and after it in
+    others; the output always includes it.
     """
     import torch
 
@@ -137,5 +142,5 @@ def pick(states: Sequence[torch.Tensor], last: torch.Tensor, layers: Sequence[in
 
 
 def layer_names(count: int) -> tuple[str, ...]:
-    """Return "0" (what enters the first block) to "count" (the output)."""
+    """Return the names "0" (input of the first block) to "count" (the output)."""
     return tuple(str(index) for index in range(count + 1))

@@ -1,7 +1,7 @@
-"""What the user calls a model -> an encoder, unloaded.
+"""Resolve a model name to an encoder whose weights are not loaded yet.
 
-A name is looked up in this order: a plug-in or an encoder of our own, `hear:MODULE`, `FILE.py:Class`, a folder, the
-catalogue, a hub id. A checkpoint's family follows from `model_type` in its config.json.
+A name is looked up in this order: plug-ins and built-in encoders, `hear:MODULE`, `FILE.py:Class`, a folder, the
+catalogue, a hub id. `model_type` in config.json decides the family of a checkpoint.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from uwbench.encoders.base import Encoder, ModelFolder, ModelSpec
 from uwbench.encoders.checkpoint import download, open_folder
 from uwbench.errors import InputError, UsageError
 
-# A target takes the ModelSpec and returns an Encoder; so does a plug-in's class.
+# Each target takes a ModelSpec and returns an Encoder; so does a plug-in's class.
 ENCODERS = Registry(
     "encoder",
     {
@@ -60,8 +60,8 @@ FAMILIES = Registry(
 def open_encoder(spec: ModelSpec) -> Encoder:
     """Return the encoder that `spec` names, its weights hashed but not loaded.
 
-    Raises UsageError for a name that stands for nothing, InputError for a folder that is no checkpoint, EncoderError
-    where weights are missing or cannot be had.
+    Raises UsageError for an unknown name, InputError for a folder that is no checkpoint, EncoderError if weights are
+    missing or cannot be downloaded.
     """
     if spec.name in ENCODERS.entries():
         return cast("Callable[[ModelSpec], Encoder]", ENCODERS.load(spec.name))(spec)
@@ -74,14 +74,14 @@ def open_encoder(spec: ModelSpec) -> Encoder:
 
         return open_file(spec)
     folder = find_checkpoint(spec.weights or spec.name, spec, name=spec.name if spec.weights else None)
-    kind = str(folder.config.get("model_type"))
-    if kind in FAMILIES.entries():
-        family = cast("Callable[[ModelFolder, ModelSpec], Encoder]", FAMILIES.load(kind))
+    model_type = str(folder.config.get("model_type"))
+    if model_type in FAMILIES.entries():
+        family = cast("Callable[[ModelFolder, ModelSpec], Encoder]", FAMILIES.load(model_type))
         try:
             return family(folder, spec)
         except KeyError as error:
             where = folder.path / "config.json"
-            raise InputError(f"lacks {error.args[0]!r}, which a {kind} model needs", where=where) from error
+            raise InputError(f"lacks {error.args[0]!r}, which a {model_type} model needs", where=where) from error
     from uwbench.encoders.automodel import open_automodel
 
     return open_automodel(folder, spec)
@@ -90,7 +90,7 @@ def open_encoder(spec: ModelSpec) -> Encoder:
 def find_checkpoint(place: str, spec: ModelSpec, *, name: str | None = None) -> ModelFolder:
     """Return the checkpoint at `place`: a folder, a name of the catalogue, or a hub id.
 
-    `name` is what results call it; without it, the folder's name or `place`.
+    `name` is its name in results; by default the folder's name or `place`.
     """
     from uwbench.encoders.catalogue import CATALOGUE
 
@@ -105,5 +105,5 @@ def find_checkpoint(place: str, spec: ModelSpec, *, name: str | None = None) -> 
     if place.count("/") != 1:
         known = [*ENCODERS.entries(), *hub_ids]
         remedy = f"{suggestion(place, known)}; or pass a folder, a hub id (owner/name), hear:MODULE or FILE.py:Class"
-        raise UsageError("is no model that is known", where=f"-m {place}", remedy=remedy)
+        raise UsageError("is no known model", where=f"-m {place}", remedy=remedy)
     return download(place, spec.revision, code=spec.trust_remote_code, name=name)

@@ -1,6 +1,6 @@
-"""Families that take a filter bank which their own feature extractor computes: AST, wav2vec2-BERT, Parakeet, CLAP.
+"""Families fed by their own feature extractor's spectrogram: AST, wav2vec2-BERT, Parakeet, CLAP.
 
-The features are computed clip by clip on the CPU, as the checkpoint's preprocessor_config.json says.
+The extractor that preprocessor_config.json describes runs on the CPU, clip by clip.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _RATE = 16_000
 
 
 def open_ast(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
-    """Return an Audio Spectrogram Transformer: a frame a column of patches, averaged over frequency.
+    """Return an Audio Spectrogram Transformer: one frame per column of patches, averaged over frequency.
 
-    The model was trained on 10.24 s with silence at the end and sees it; its two summary tokens are left out.
+    Clips are padded with silence to 10.24 s as in training. Its two summary tokens are left out.
     """
     config = folder.config
     patch, step = int(config.get("patch_size", 16)), int(config.get("time_stride", 10))
@@ -59,11 +59,11 @@ def open_ast(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
 
 
 def open_wav2vec2_bert(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
-    """Return wav2vec2-BERT, which sees pairs of 10 ms mel frames; its adapter, where there is one, is left out."""
+    """Return wav2vec2-BERT, which takes pairs of 10 ms mel frames; its adapter, if any, is left out."""
     config = folder.config
     preprocessor = read_json(folder.path / "preprocessor_config.json") or {}
     stride = int(preprocessor.get("stride", 2))
-    least = _WINDOW + (stride - 1) * _HOP
+    min_samples = _WINDOW + (stride - 1) * _HOP
     info = describe(
         folder,
         "wav2vec2-bert",
@@ -72,13 +72,13 @@ def open_wav2vec2_bert(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
         layers=layer_names(int(config["num_hidden_layers"])),
         hop_s=stride * _HOP / _RATE,
         context_s=None,
-        # Normalised per mel band over time, for which two frames are the least.
-        min_s=least / _RATE,
+        # Each mel band is normalised over time, which needs two frames.
+        min_s=min_samples / _RATE,
     )
     extractor = _Extractor(folder)
 
     def forward(model: Any, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
-        features = extractor(waveforms, lengths.clamp(min=least), padding=True)
+        features = extractor(waveforms, lengths.clamp(min=min_samples), padding=True)
         mask = features["attention_mask"].to(waveforms.device)
         inputs = features["input_features"].to(waveforms.device, model.dtype)
         valid = mask.sum(1)
@@ -96,7 +96,7 @@ def open_wav2vec2_bert(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
 
 
 def open_parakeet(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
-    """Return the FastConformer encoder of a Parakeet checkpoint, a frame each 80 ms."""
+    """Return the FastConformer encoder of a Parakeet checkpoint, one frame per 80 ms."""
     config = folder.config.get("encoder_config", folder.config)
     preprocessor = read_json(folder.path / "preprocessor_config.json") or {}
     hop = int(preprocessor.get("hop_length", _HOP)) * int(config.get("subsampling_factor", 8))
@@ -104,7 +104,7 @@ def open_parakeet(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
         folder,
         "parakeet",
         sample_rate=_RATE,
-        # A nested configuration is saved without what equals the defaults.
+        # A nested configuration is saved without its default values.
         dim=int(config.get("hidden_size", 1024)),
         layers=layer_names(int(config.get("num_hidden_layers", 24))),
         hop_s=hop / _RATE,
@@ -130,14 +130,14 @@ def open_parakeet(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
 
 
 def open_clap(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
-    """Return CLAP's audio tower: 32 frames over 10 s, averaged over frequency; its last layer alone, as the stages of
-    its Swin transformer differ in rate and width.
+    """Return CLAP's audio tower: 32 frames over 10 s, averaged over frequency.
 
-    Shorter clips are repeated as in training; the frames of the first time through are the valid ones.
+    Only the last layer: the stages of its Swin transformer differ in rate and width. Shorter clips are repeated as in
+    training; the frames of the first repetition are the valid ones.
     """
     config = folder.config.get("audio_config", folder.config)
-    rate, seconds, frames_in_all = 48_000, 10.0, int(config.get("spec_size", 256)) // 8
-    hop = round(rate * seconds / frames_in_all)
+    rate, seconds, n_frames = 48_000, 10.0, int(config.get("spec_size", 256)) // 8
+    hop = round(rate * seconds / n_frames)
     dim = int(config.get("patch_embeds_hidden_size", 96)) * 2 ** (len(config.get("depths", (2, 2, 6, 2))) - 1)
     info = describe(
         folder,
@@ -145,7 +145,7 @@ def open_clap(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
         sample_rate=rate,
         dim=dim,
         layers=("last",),
-        hop_s=seconds / frames_in_all,
+        hop_s=seconds / n_frames,
         context_s=seconds,
         forward_s=seconds,
     )
@@ -155,7 +155,7 @@ def open_clap(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
         import torch
 
         features = extractor(waveforms, lengths)["input_features"].to(waveforms.device, model.dtype)
-        # The extractor calls a random clip of the batch "longer" where none is; nothing longer than 10 s comes here.
+        # If no clip is longer than 10 s, the extractor marks a random one as longer; here none ever is.
         longer = torch.zeros(len(features), 1, dtype=torch.bool, device=features.device)
         frames = model(input_features=features, is_longer=longer).last_hidden_state.mean(2).transpose(1, 2)
         valid = (-(-lengths // hop)).clamp(1, frames.shape[1])
@@ -171,7 +171,7 @@ def open_clap(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
 
 
 class _Extractor:
-    """A checkpoint's feature extractor, read when it is first used."""
+    """A checkpoint's feature extractor, loaded at first use."""
 
     def __init__(self, folder: ModelFolder) -> None:
         self._folder = folder

@@ -1,4 +1,4 @@
-"""Encoders without weights: log-mel spectra and cepstra, the floor under every comparison."""
+"""Encoders without weights: log-mel spectra and cepstra, the baseline of every comparison."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _FFT = 512
 _MELS = 64
 _FLOOR = 1e-10  # power; log10 of silence is -10, as in Whisper
 _CEPSTRA = 20
-_REACH = 4  # frames each way in the regression of deltas, 9 in all as in librosa
+_REACH = 4  # frames on each side in the regression of deltas, 9 in total as in librosa
 
 
 class SpectralEncoder:
     """Log-mel frames `(64,)`, or 20 cepstra with first and second deltas `(60,)`, every 10 ms.
 
-    Each frame is centred at `(t + 0.5) * 10 ms`, zeros standing outside the clip; a clip has `ceil(samples / 160)`.
+    Each frame is centred at `(t + 0.5) * 10 ms`, with zeros outside the clip; a clip has `ceil(samples / 160)` frames.
     """
 
     def __init__(self, name: str, dim: int, *, cepstra: bool) -> None:
@@ -48,17 +48,17 @@ class SpectralEncoder:
         )
 
     def load(self, device: str, dtype: str) -> None:
-        """Compute the filters; the spectra are float32 whatever `dtype` says."""
+        """Compute the filters; the spectra are always float32."""
         import torch
 
-        torch_dtype(dtype)  # refuses what is no precision
+        torch_dtype(dtype)  # refuses an unknown precision
         tables = {"filters": torch.from_numpy(slaney_filters(_FFT, _MELS, _RATE)), "window": torch.hann_window(_WINDOW)}
         if self._cepstra:
             tables["cosines"] = _cosines(_MELS, _CEPSTRA)
         self._tables = {key: table.to(device, torch.float32) for key, table in tables.items()}
 
     def encode(self, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
-        """Return the frames once for every entry of `layers`, all of which are 0."""
+        """Return the frames once per entry of `layers`, each of which is 0."""
         if not self._tables:
             raise EncoderError("encode was called before load", where=self.info.name)
         valid = (lengths + _HOP - 1) // _HOP
@@ -66,7 +66,7 @@ class SpectralEncoder:
         if self._cepstra:
             frames = frames @ self._tables["cosines"]
             first = _deltas(frames, valid)
-            frames = _joined(frames, first, _deltas(first, valid))
+            frames = _concatenate(frames, first, _deltas(first, valid))
         return Encoded(frames.unsqueeze(1).expand(-1, len(layers), -1, -1), valid)
 
     def _log_mel(self, waveforms: torch.Tensor) -> torch.Tensor:
@@ -101,7 +101,7 @@ def _cosines(inputs: int, outputs: int) -> torch.Tensor:
 
 
 def _deltas(frames: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """Return the slope of each coefficient over 9 frames by least squares, a clip's ends repeated beyond it."""
+    """Return the least-squares slope of each coefficient over 9 frames, repeating the frames at a clip's ends."""
     import torch
 
     steps = torch.arange(frames.shape[1], device=frames.device)
@@ -113,7 +113,7 @@ def _deltas(frames: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
     return slope / (2 * sum(shift * shift for shift in range(1, _REACH + 1)))
 
 
-def _joined(*parts: torch.Tensor) -> torch.Tensor:
+def _concatenate(*parts: torch.Tensor) -> torch.Tensor:
     import torch
 
     return torch.cat(parts, dim=-1)

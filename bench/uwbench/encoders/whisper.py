@@ -1,8 +1,8 @@
-"""Whisper's encoder, and every encoder of its shape (Distil-Whisper, UniWhisper).
+"""Whisper's encoder and every encoder of its shape (Distil-Whisper, UniWhisper).
 
-`full` context is the model as it was trained: the clip in 30 s of silence, all 1,500 positions computed. `trimmed`
-computes the positions of the clip alone, with what lies beyond them masked; it is another encoder with another
-fingerprint.
+With `full` context the model runs as it was trained: clips are padded to 30 s and all 1,500 positions are computed.
+With `trimmed` only the positions of the clip are computed and the rest is masked; this counts as a different encoder,
+with its own fingerprint.
 """
 
 from __future__ import annotations
@@ -30,20 +30,21 @@ if TYPE_CHECKING:
 RATE = 16_000
 _FFT = 400
 _HOP = 160
-_STRIDE = 320  # samples a position: a mel frame each 160, halved by the second convolution
+_STRIDE = 320  # samples per position: one mel frame per 160, halved by the second convolution
 _PREFIXES = ("model.encoder.", "encoder.", "")
 _TOWERS = ("model.audio_tower.", "audio_tower.", "")
 
 
 class WhisperEncoder:
-    """Layers "0" (convolutions and positions) to "n" (after the final norm), as `hidden_states` of transformers."""
+    """Whisper's encoder; layers "0" (convolutions and positions) to "n" (after the final norm) as in transformers."""
 
     def __init__(
         self, folder: ModelFolder, spec: ModelSpec, *, family: str = "whisper", tower: Mapping[str, Any] | None = None
     ) -> None:
-        """With `tower`, its configuration, the encoder of an audio language model: keys masked beyond the clip as in
-        its training, and pairs of positions averaged before the last norm (here in every layer, that all have one
-        rate).
+        """Describe the encoder of `folder`, or the audio tower of a language model whose configuration is `tower`.
+
+        A tower masks attention beyond the clip as in its training, and averages pairs of positions before the last
+        norm. Here every layer is averaged, so that all layers have the same rate.
         """
         config = tower or folder.config
         self._folder = folder
@@ -77,23 +78,23 @@ class WhisperEncoder:
         )
 
     def load(self, device: str, dtype: str) -> None:
-        """Read the encoder's weights, and no others, and put them on `device`."""
+        """Read the encoder's weights alone and put them on `device`."""
         import torch
         from transformers import WhisperConfig
         from transformers.models.whisper.modeling_whisper import WhisperEncoder as Model
 
-        kind = torch_dtype(dtype)
+        precision = torch_dtype(dtype)
         config = WhisperConfig(**{key: value for key, value in self._config.items() if key != "model_type"})
         with torch.device("meta"):
             model: Any = Model(config)
         fill(model, read_tensors(self._folder, self._prefixes), self._folder)
-        self._model = model.to(device, kind).eval()
+        self._model = model.to(device, precision).eval()
         filters = slaney_filters(_FFT, int(self._config["num_mel_bins"]), RATE)
         self._filters = torch.from_numpy(filters).to(device, torch.float32)
         self._window = torch.hann_window(_FFT, device=device)
 
     def encode(self, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
-        """Return the wanted layers over 1,500 positions, or over those of the longest clip where trimmed."""
+        """Return the requested layers over 1,500 positions, or over those of the longest clip if trimmed."""
         import torch
 
         if self._model is None:
@@ -104,40 +105,40 @@ class WhisperEncoder:
         hidden = torch.nn.functional.gelu(self._model.conv2(hidden)).transpose(1, 2)
         mask = None
         if self._trimmed:
-            # The convolutions saw the silence after the clip, as they do in 30 s; attention does not.
-            # The longest clip's positions follow from the width: to read `valid` back would stall a device.
+            # The convolutions see the silence after the clip, as in 30 s of audio; attention does not.
+            # The longest clip's positions follow from the width: reading `valid` back would stall a GPU.
             longest = -(-waveforms.shape[1] // _STRIDE)
             hidden = hidden[:, : min(max(longest, 2 if self._pairs else 1), self._positions)]
             inside = torch.arange(hidden.shape[1], device=hidden.device) < valid[:, None]
-            whole = hidden.device.type == "cpu" and bool(inside.all())
-            mask = None if whole else inside[:, None, None, :]
+            full = hidden.device.type == "cpu" and bool(inside.all())
+            mask = None if full else inside[:, None, None, :]
         hidden = hidden + self._model.embed_positions.weight[: hidden.shape[1]]
-        kept = {0: hidden}
+        outputs = {0: hidden}
         last = len(self._model.layers)
         for index, layer in enumerate(self._model.layers[: max(layers)], start=1):
             hidden = layer(hidden, mask)
             if index in layers:
-                kept[index] = hidden
+                outputs[index] = hidden
         if self._pairs:
-            kept = {index: _paired(states) for index, states in kept.items()}
+            outputs = {index: _average_pairs(states) for index, states in outputs.items()}
             valid = valid // 2
-        if last in kept:
-            kept[last] = self._model.layer_norm(kept[last])
-        return Encoded(torch.stack([kept[index] for index in layers], dim=1), valid)
+        if last in outputs:
+            outputs[last] = self._model.layer_norm(outputs[last])
+        return Encoded(torch.stack([outputs[index] for index in layers], dim=1), valid)
 
     def log_mel(self, waveforms: torch.Tensor) -> torch.Tensor:
         """Return Whisper's input `(batch, mels, frames)` for float32 `(batch, samples)`, zero beyond each clip.
 
-        Equal to transformers' WhisperFeatureExtractor on 30 s, of which only the part with sound is computed: silence
-        is a constant of each clip, its maximum less 8 (in log10 of power) or the floor. Trimmed, frames far beyond the
+        Equal to transformers' WhisperFeatureExtractor on 30 s. Only the part with sound is computed: silence has one
+        constant value per clip, its maximum minus 8 (in log10 of power) or the floor. If trimmed, frames far beyond the
         longest clip are left out.
         """
         import torch
 
         width, whole = waveforms.shape[1], self._positions * _STRIDE
         if width > whole:
-            raise EncoderError(f"takes at most {whole} samples, and was given {width}", where=self.info.name)
-        # 400 zeros after the clip keep the mirror that torch.stft puts at the end out of every frame with sound.
+            raise EncoderError(f"takes at most {whole} samples but got {width}", where=self.info.name)
+        # 400 zeros after the clip keep torch.stft's mirror padding out of every frame with sound.
         padded = min(whole, -(-(width + _FFT) // _STRIDE) * _STRIDE)
         waveforms = torch.nn.functional.pad(waveforms, (0, padded - width))
         spectrum = torch.stft(waveforms, _FFT, _HOP, window=self._window, return_complex=True)[..., :-1]
@@ -148,7 +149,7 @@ class WhisperEncoder:
         return (mel + 4.0) / 4.0
 
 
-def _paired(states: torch.Tensor) -> torch.Tensor:
+def _average_pairs(states: torch.Tensor) -> torch.Tensor:
     import torch
 
     return torch.nn.functional.avg_pool1d(states.transpose(1, 2), 2, 2).transpose(1, 2)
@@ -160,7 +161,7 @@ def open_whisper(folder: ModelFolder, spec: ModelSpec) -> Encoder:
 
 
 def open_uniwhisper(spec: ModelSpec) -> Encoder:
-    """Return the encoder that `uniwhisper export` wrote, from the folder or hub id `--weights`."""
+    """Return the encoder that `uniwhisper export` wrote, from the folder or hub id in `--weights`."""
     from uwbench.encoders.resolve import find_checkpoint
 
     if spec.weights is None:
@@ -170,7 +171,9 @@ def open_uniwhisper(spec: ModelSpec) -> Encoder:
         )
         raise UsageError("uniwhisper ships without weights", where=f"-m {spec.name}", remedy=remedy)
     folder = find_checkpoint(spec.weights, spec, name="uniwhisper")
-    kind = folder.config.get("model_type")
-    if kind != "whisper":
-        raise EncoderError(f"holds a {kind} model, not one of Whisper's shape", where=Path(folder.path, "config.json"))
+    model_type = folder.config.get("model_type")
+    if model_type != "whisper":
+        raise EncoderError(
+            f"holds a {model_type} model, not one of Whisper's shape", where=Path(folder.path, "config.json")
+        )
     return WhisperEncoder(folder, spec, family="uniwhisper")

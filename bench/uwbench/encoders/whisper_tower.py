@@ -1,7 +1,6 @@
-"""The audio towers of Qwen2-Audio and Audio Flamingo 3: Whisper's encoder, masked, with positions averaged in pairs.
+"""The audio towers of Qwen2-Audio and Audio Flamingo 3: Whisper's encoder, masked, with pairs of positions averaged.
 
-Their models hide what lies beyond the clip from attention, so computing the clip's positions alone gives the same
-frames as 30 s would.
+These models mask attention beyond the clip, so computing the clip's positions alone gives the same frames as 30 s.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from typing import Any
 from uwbench.encoders.base import Encoder, ModelFolder, ModelSpec
 from uwbench.encoders.whisper import WhisperEncoder
 
-# Whisper's name of a setting, the other families' name of it, and the value both models have where it is left out.
+# Whisper's name of a setting, the other families' name, and the default that both models share.
 _SETTINGS: dict[str, tuple[str, Any]] = {
     "d_model": ("hidden_size", 1280),
     "encoder_layers": ("num_hidden_layers", 32),
@@ -24,8 +23,8 @@ _SETTINGS: dict[str, tuple[str, Any]] = {
 
 
 def open_tower(folder: ModelFolder, spec: ModelSpec) -> Encoder:
-    """Return the audio tower of a whole model, of which it reads nothing else, or of a folder with the tower alone."""
-    given = folder.config.get("audio_config", folder.config)
-    tower = {name: given.get(name, given.get(other, value)) for name, (other, value) in _SETTINGS.items()}
+    """Return the audio tower of a complete model, reading nothing else of it, or of a folder with the tower alone."""
+    config = folder.config.get("audio_config", folder.config)
+    tower = {name: config.get(name, config.get(alias, default)) for name, (alias, default) in _SETTINGS.items()}
     family = str(folder.config["model_type"]).removesuffix("_encoder")
     return WhisperEncoder(folder, spec, family=family, tower=tower)

@@ -1,28 +1,26 @@
-"""Run a result again and say whether it comes out the same, or what differs."""
+"""Score a recorded result again and compare."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from uwbench.cache.clip_table import ClipTable, read_table
 from uwbench.cache.store import EncoderStore, open_encoders
 from uwbench.cards.find import find_protocol
 from uwbench.errors import StoreError, UsageError
+from uwbench.options import ProbeOptions
 from uwbench.probes.score_task import probe_task
 from uwbench.results.provenance import versions
 from uwbench.results.record import Result, read_result
 
-if TYPE_CHECKING:
-    from uwbench.options import Folders, Options
-
 
 @dataclass(frozen=True, slots=True)
 class Reproduction:
-    """What came of it: `equal` where every score is the same to the last digit, `differences` otherwise."""
+    """A result scored again: `equal` if every score is the same to the last digit, else `differences` lists them."""
 
     task: str
     model: str
@@ -31,34 +29,34 @@ class Reproduction:
     context: tuple[str, ...]  # what differs around the number: versions, device
 
 
-def reproduce(path: Path, folders: Folders, options: Options) -> Reproduction:
-    """Score the result at `path` again from the cache; raise StoreError, with the command to run, where it lacks the
-    clips.
+def reproduce(path: Path, cache: Path, *, device: str = "cpu", text_encoder: str | None = None) -> Reproduction:
+    """Score the result at `path` again from the cache.
 
-    The embeddings are found by the encoder's fingerprint and the clips by the data's hash, so what is compared is the
-    same weights on the same audio with the same labels.
+    The embeddings are found by the encoder's fingerprint and the clips by the data's hash, so the same weights are
+    compared on the same audio with the same labels. Raises StoreError, with the command to run, if the cache lacks
+    them, and UsageError for a result that holds no score or was made under another version of its protocol.
     """
-    result = read_result(path)
-    if result.status == "failed":
+    before = read_result(path)
+    if before.status == "failed":
         raise UsageError("records a failure, there is no score to reproduce", where=path)
-    store = _find_store(result, folders.cache)
-    table = _find_table(result, folders.cache)
-    protocol = find_protocol(result.protocol.name)
-    if protocol.sha256() != result.protocol.sha256:
+    store = _find_store(before, cache)
+    table = _find_table(before, cache)
+    protocol = find_protocol(before.protocol.name)
+    if protocol.sha256() != before.protocol.sha256:
         what = f"was made under another version of the protocol {protocol.name}"
         raise UsageError(what, where=path, remedy="install the version of uwbench that the result names")
-    again_options = replace(
-        options, methods=tuple(result.scores), seed=result.run.seed, allow_missing=result.counts.missing
-    )
+    options = ProbeOptions(before.run.seed, before.counts.missing, text_encoder)
     with tempfile.TemporaryDirectory() as folder:
-        _, again = probe_task(store, table, protocol, Path(folder), again_options)
-    before, after = _scores(result), _scores(again)
+        _, after = probe_task(
+            store, table, protocol, Path(folder), methods=tuple(before.scores), device=device, options=options
+        )
+    old, new = _scores(before), _scores(after)
     differences = tuple(
-        f"{name}: {before.get(name)} was recorded, {after.get(name)} came out"
-        for name in sorted({*before, *after})
-        if before.get(name) != after.get(name)
+        f"{name}: {old.get(name)} was recorded, {new.get(name)} came out"
+        for name in sorted({*old, *new})
+        if old.get(name) != new.get(name)
     )
-    return Reproduction(result.task.name, result.model.name, not differences, differences, _context(result, again))
+    return Reproduction(before.task.name, before.model.name, not differences, differences, _context(before, after))
 
 
 def _find_store(result: Result, cache: Path) -> EncoderStore:
@@ -81,20 +79,19 @@ def _find_table(result: Result, cache: Path) -> ClipTable:
 
 
 def _scores(result: Result) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for method, score in result.scores.items():
-        values: Mapping[str, Any] = score.model_dump(mode="json")
-        for name, value in values.items():
-            found[f"{method} {name}"] = value
-    return found
+        fields: Mapping[str, Any] = score.model_dump(mode="json")
+        values |= {f"{method} {name}": value for name, value in fields.items()}
+    return values
 
 
 def _context(before: Result, after: Result) -> tuple[str, ...]:
-    now = versions()
+    installed = versions()
     lines = [
-        f"{name} {old} was used, {now.get(name, 'none')} is here"
-        for name, old in before.run.versions.items()
-        if now.get(name) != old
+        f"{name} {version} was used, {installed.get(name, 'none')} is here"
+        for name, version in before.run.versions.items()
+        if installed.get(name) != version
     ]
     if before.run.device != after.run.device:
         lines.append(f"device {before.run.device} was used, {after.run.device} is here")

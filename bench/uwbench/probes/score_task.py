@@ -1,4 +1,4 @@
-"""From the cache to a result file: read a task's vectors, probe them, add intervals and provenance, write."""
+"""Score one task: read its vectors from the cache, probe them, add intervals and provenance, write the result."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from uwbench.base.atomic import write_atomically
-from uwbench.base.device import pick_device
 from uwbench.cache.clip_table import ClipTable
 from uwbench.cache.records import EncoderRecord
 from uwbench.cache.store import EncoderStore
@@ -41,7 +40,7 @@ from uwbench.results.record import (
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from uwbench.options import Options
+    from uwbench.options import ProbeOptions
     from uwbench.probes.data import TaskData
 
 
@@ -50,15 +49,18 @@ def probe_task(
     table: ClipTable,
     protocol: Protocol,
     results: Path,
-    options: Options,
     *,
+    methods: Sequence[Method],
+    device: str,
+    options: ProbeOptions,
     seconds: Mapping[str, float] | None = None,
     speed: dict[str, float] | None = None,
     unread: Sequence[str] = (),
 ) -> tuple[Path, Result]:
-    """Score one task under one encoder by `protocol`; write and return the result and where it is.
+    """Score one task under one encoder by `protocol`; write the result and return its path with it.
 
-    `unread` says which clips could not be read. More of them than `options.allow_missing` is a ProbeError: a score
+    `device` is one that `pick_device` returned. `seconds` and `speed` are the extraction's, for the record. `unread`
+    has a line for each clip that could not be read. More of them than `options.allow_missing` is a ProbeError: a score
     without them would be a silently different number.
     """
     from uwbench.probes.run import run_probes
@@ -68,10 +70,10 @@ def probe_task(
     missing = list(dict.fromkeys([*unread, *table.unreadable, *lost]))
     if len(missing) > options.allow_missing:
         what = f"{len(missing)} clips have no embedding, first: {missing[0]}"
-        remedy = f"mend them and extract again, or accept the loss with --allow-missing {len(missing)}"
+        remedy = f"repair them and extract again, or score without them with --allow-missing {len(missing)}"
         raise ProbeError(what, where=table.card.name, remedy=remedy)
-    data, chunked = _read(store, present, vectors, protocol, options)
-    outcome = run_probes(data, protocol, methods=options.methods, seed=options.seed, device=pick_device(options.device))
+    data, chunked = _read(store, present, vectors, protocol, text_encoder=options.text_encoder, device=device)
+    outcome = run_probes(data, protocol, methods=methods, seed=options.seed, device=device)
     scores = _with_intervals(outcome.scores, outcome.predictions, protocol)
     result = Result(
         status="limited" if table.limited else "partial" if missing else "ok",
@@ -81,23 +83,30 @@ def probe_task(
         scores=scores,
         counts=Counts(clips=len(present.ids), missing=len(missing), chunked=chunked),
         error=None,
-        run=_run(started, {**(seconds or {}), "probe": time.perf_counter() - clock}, table, options, speed),
+        run=_run(started, {**(seconds or {}), "probe": time.perf_counter() - clock}, table, device, options, speed),
     )
     path = result_path(results, result)
     flag = judge(table.card.name, store.record.name, store.record.training_data, folds=table.card.folds is not None)
     result = result.model_copy(update={"contamination": flag})
     result, predictions = _keep_other_methods(path, result, outcome.predictions)
-    written = _predictions_bytes(predictions)
-    result = result.model_copy(update={"predictions_sha256": hashlib.sha256(written).hexdigest()})
-    # A cut between the two leaves a result that no longer knows its predictions, and a reader sees that.
-    write_atomically(predictions_path(path), written)
+    content = _predictions_bytes(predictions)
+    result = result.model_copy(update={"predictions_sha256": hashlib.sha256(content).hexdigest()})
+    # If the run is cut off between the two, readers see that the result's checksum does not fit the predictions.
+    write_atomically(predictions_path(path), content)
     return write_result(results, result), result
 
 
 def write_failure(
-    record: EncoderRecord, table: ClipTable, protocol: Protocol, results: Path, options: Options, error: UwbenchError
+    record: EncoderRecord,
+    table: ClipTable,
+    protocol: Protocol,
+    results: Path,
+    error: UwbenchError,
+    *,
+    device: str,
+    options: ProbeOptions,
 ) -> tuple[Path, Result]:
-    """Write the result of a task that failed, so that the failure is on record and not a gap."""
+    """Write the result of a task that failed, so that the failure is on record; return its path with it."""
     result = Result(
         status="failed",
         task=_task_info(table),
@@ -106,12 +115,12 @@ def write_failure(
         scores={},
         counts=Counts(clips=len(table.ids), missing=len(table.unreadable), chunked=0),
         error=Failure(type=type(error).__name__, message=str(error)),
-        run=_run(utc_now(), {}, table, options, None),
+        run=_run(utc_now(), {}, table, device, options, None),
     )
     path = result_path(results, result)
-    written = write_result(results, result)  # first: a disk that takes no more keeps the score that was there
+    write_result(results, result)  # first: if the disk is full, the score of an earlier run stays whole
     predictions_path(path).unlink(missing_ok=True)
-    return written, result
+    return path, result
 
 
 def load_task_data(
@@ -176,15 +185,18 @@ def _present(store: EncoderStore, table: ClipTable) -> tuple[ClipTable, TaskVect
 
 
 def _read(
-    store: EncoderStore, table: ClipTable, vectors: TaskVectors, protocol: Protocol, options: Options
+    store: EncoderStore,
+    table: ClipTable,
+    vectors: TaskVectors,
+    protocol: Protocol,
+    *,
+    text_encoder: str | None,
+    device: str,
 ) -> tuple[TaskData, int]:
     """Return the data to probe, and how many clips were encoded in more than one chunk."""
     if not table.ids:
         raise ProbeError("no clip has an embedding", where=table.card.name, remedy="run uwbench extract")
-    device = pick_device(options.device)
-    data = load_task_data(
-        store, table, protocol.pooling, text_encoder=options.text_encoder, device=device, vectors=vectors
-    )
+    data = load_task_data(store, table, protocol.pooling, text_encoder=text_encoder, device=device, vectors=vectors)
     _, n_chunks = vectors.counts()
     return data, int((n_chunks > 1).sum())
 
@@ -239,7 +251,7 @@ def _model_info(record: EncoderRecord, protocol: Protocol) -> ModelInfo:
 
 
 def _keep_other_methods(path: Path, result: Result, predictions: pa.Table) -> tuple[Result, pa.Table]:
-    """Add what an earlier run scored by a method that this one did not, where all else about the number is the same."""
+    """Add the scores of methods that only an earlier run used, if all else about those numbers is the same."""
     import pyarrow as pa
 
     if not (path.is_file() and predictions_path(path).is_file()):
@@ -255,19 +267,24 @@ def _keep_other_methods(path: Path, result: Result, predictions: pa.Table) -> tu
     )
     if not (others and same and before.run.seed == result.run.seed and rows.schema.equals(predictions.schema)):
         return result, predictions
-    kept = rows.filter(pa.array([method in others for method in rows["method"].to_pylist()]))
+    their_rows = rows.filter(pa.array([method in others for method in rows["method"].to_pylist()]))
     scores = {**{method: score for method, score in before.scores.items() if method in others}, **result.scores}
-    return result.model_copy(update={"scores": scores}), pa.concat_tables([predictions, kept])
+    return result.model_copy(update={"scores": scores}), pa.concat_tables([predictions, their_rows])
 
 
 def _run(
-    started: str, seconds: Mapping[str, float], table: ClipTable, options: Options, speed: dict[str, float] | None
+    started: str,
+    seconds: Mapping[str, float],
+    table: ClipTable,
+    device: str,
+    options: ProbeOptions,
+    speed: dict[str, float] | None,
 ) -> Run:
     return Run(
         started=started,
         seconds={name: round(value, 3) for name, value in seconds.items()},
         peak_mb=peak_memory_mb(),
-        device=pick_device(options.device),
+        device=device,
         versions=versions(),
         git=git_state(),
         argv=options.argv,

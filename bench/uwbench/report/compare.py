@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from uwbench.base.registry import suggestion
 from uwbench.errors import UsageError
 from uwbench.report.board import Board, Cell
+from uwbench.report.table import html_of, text_table
 from uwbench.report.ties import TaskDraws, difference_interval, difference_terms, p_value
 from uwbench.results.averages import AVERAGES, Entry, Method, combine
 from uwbench.results.bootstrap import generator, holm
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import RenderableType
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,79 @@ class Comparison:
     of: int
     left_out: tuple[str, ...]
 
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per task: both scores, their difference with interval and p-values, and the effect size."""
+        import pandas as pd
+
+        return pd.DataFrame(map(asdict, self.tasks), columns=[field.name for field in fields(TaskDifference)])
+
+    def averages_frame(self) -> pd.DataFrame:
+        """Return one row per average: both values, their difference, and the intervals and p-values of both kinds."""
+        import pandas as pd
+
+        return pd.DataFrame(map(asdict, self.overall), columns=[field.name for field in fields(OverallDifference)])
+
+    def __rich__(self) -> RenderableType:
+        return comparison_view(self)
+
+    def _repr_html_(self) -> str:
+        return html_of(self)
+
+
+def comparison_view(comparison: Comparison) -> RenderableType:
+    """Return the tables of a comparison for a terminal: tasks, averages, and which tasks were left out."""
+    from rich.console import Group
+    from rich.text import Text
+
+    first, second = comparison.first, comparison.second
+    title = f"{first} against {second} ({comparison.method}), {len(comparison.tasks)} of {comparison.of} tasks"
+    parts: list[RenderableType] = [
+        text_table(
+            title,
+            ["task", first, second, "difference", "p", "p (Holm)", "effect h"],
+            [
+                [
+                    row.task,
+                    f"{row.first:.3f}",
+                    f"{row.second:.3f}",
+                    f"{row.difference:+.3f}{_interval_text(row.low, row.high)}",
+                    _p_text(row.p),
+                    _p_text(row.p_corrected),
+                    f"{row.effect:+.2f}",
+                ]
+                for row in comparison.tasks
+            ],
+        ),
+        text_table(
+            "Averages",
+            ["average", first, second, "these tasks", "p", "tasks like these", "p", "ahead"],
+            [
+                [
+                    row.average,
+                    f"{row.first:.3f}",
+                    f"{row.second:.3f}",
+                    f"{row.difference:+.3f}{_interval_text(row.low, row.high)}",
+                    _p_text(row.p),
+                    _interval_text(row.tasks_low, row.tasks_high).strip(),
+                    _p_text(row.tasks_p),
+                    f"{row.ahead:.0%}",
+                ]
+                for row in comparison.overall
+            ],
+        ),
+    ]
+    if comparison.left_out:
+        parts.append(Text(f"left out, because only one of the two has them: {', '.join(comparison.left_out)}"))
+    return Group(*parts)
+
+
+def _interval_text(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f" [{low:+.3f}, {high:+.3f}]"
+
+
+def _p_text(p: float | None) -> str:
+    return "-" if p is None else "<0.0001" if p < 1e-4 else f"{p:.4f}"
+
 
 def find_model(board: Board, name: str) -> str:
     """Return the key of a model by its label, name, slug, key or fingerprint; raise UsageError with suggestions."""
@@ -103,7 +182,7 @@ def compare_models(board: Board, first: str, second: str, method: Method) -> Com
     rows = [_task_difference(a, b, found, board.bootstrap.level) for (a, b), found in zip(shared, draws, strict=True)]
     tested = [index for index, row in enumerate(rows) if row.p is not None]
     for index, p in zip(tested, holm([rows[index].p or 0.0 for index in tested]), strict=True):
-        rows[index] = _corrected(rows[index], p)
+        rows[index] = replace(rows[index], p_corrected=p)
     kept = {a.task for a, _ in shared}
     return Comparison(
         first=board.label(one),
@@ -131,12 +210,6 @@ def _task_difference(a: Cell, b: Cell, draws: TaskDraws | None, level: float) ->
     low, high = difference_interval(first - second, *spread, level)
     p = p_value(first - second, *spread)
     return TaskDifference(a.task, first, second, first - second, low, high, p, None, effect, draws.n_clusters)
-
-
-def _corrected(row: TaskDifference, p: float) -> TaskDifference:
-    from dataclasses import replace
-
-    return replace(row, p_corrected=p)
 
 
 def _overall(

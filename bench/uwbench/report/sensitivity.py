@@ -5,11 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from uwbench.report.board import Board
+from uwbench.report.table import text_table
 from uwbench.results.averages import AVERAGES, Entry, Method, borda, combine, rank_by
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 _SETTING = re.compile(r"(standardised )?k=\d+|(best|weighted) layers?")  # figures of the main metric in Score.raw
 
@@ -67,6 +72,20 @@ def sensitivity(board: Board, method: Method) -> Sensitivity | None:
     best = {model: min(view.ranks[model] for view in views) for model in models}
     worst = {model: max(view.ranks[model] for view in views) for model in models}
     return Sensitivity(method, tuple(models), tuple(views), best, worst)
+
+
+def sensitivity_view(board: Board, result: Sensitivity) -> Table:
+    """Return the ranks for a terminal: one row per view, one column per model."""
+    rows = [
+        [
+            "Borda count" if view.kind == "borda" else f"{view.kind} {view.name}",
+            *(str(view.ranks[model]) for model in result.models),
+            "-" if view.tau is None else f"{view.tau:.2f}",
+        ]
+        for view in result.views
+    ]
+    labels = [board.label(model) for model in result.models]
+    return text_table(f"Ranks under other views ({result.method})", ["view", *labels, "tau"], rows)
 
 
 def _rankings(models: Sequence[str], entries: Mapping[str, Sequence[Entry]]) -> Iterator[Ranking]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from uwbench.errors import printable
@@ -64,7 +64,7 @@ def run_table(results: Sequence[Result]) -> Table:
     """Return one model's table: task, n, MLP with interval, kNN, what was chosen, seconds; what failed comes last."""
     from rich.text import Text
 
-    table = _new_table(Text(_model_text(results[0])))
+    table = new_table(Text(_model_text(results[0])))
     table.add_column("Task", overflow="fold")
     table.add_column("n", justify="right")
     for method in METHODS:
@@ -100,7 +100,7 @@ def layers_table(results: Sequence[Result]) -> Table | None:
     if not swept:
         return None
     title = f"{_model_text(results[0])}: layers, {METHOD_NAMES['mlp']}, one seed"
-    table = _new_table(Text(title))
+    table = new_table(Text(title))
     # As wide as the title, which would be broken over a narrow table.
     table.add_column("Layer", overflow="fold", min_width=min(60, len(title) - 14 * len(swept)))
     for task in swept:
@@ -178,7 +178,7 @@ def _board_averages(board: Board, method: Method) -> Table:
 def _board_tasks(board: Board) -> Table:
     from rich.text import Text
 
-    table = _new_table(Text("Tasks: " + " / ".join(METHOD_NAMES[method] for method in board.methods)))
+    table = new_table(Text("Tasks: " + " / ".join(METHOD_NAMES[method] for method in board.methods)))
     table.add_column("Task", overflow="fold")
     table.add_column("n", justify="right")
     for model in board.models:
@@ -235,15 +235,39 @@ def _commonest(value: object) -> str:
     return first if len(counts) <= 1 else f"{first} ({times} of {counts.total()})"
 
 
-def _new_table(title: Any) -> Table:
+def new_table(title: Any) -> Table:
+    """Return an empty table in the style of every table here."""
     from rich import box
     from rich.table import Table
 
     return Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
 
 
+def text_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """Return a table of plain text, in which nothing is read as markup: first column left, the others right."""
+    from rich.text import Text
+
+    table = new_table(Text(title))
+    for index, column in enumerate(columns):
+        table.add_column(Text(column), justify="right" if index else "left")
+    for row in rows:
+        table.add_row(*(Text(value) for value in row))
+    return table
+
+
+def html_of(view: RenderableType) -> str:
+    """Return what a terminal would show as an HTML fragment, for notebooks."""
+    import io
+
+    from rich.console import Console
+
+    console = Console(file=io.StringIO(), record=True, width=200, highlight=False)
+    console.print(view)
+    return console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
+
+
 def _averages_head(title: Any, *, ranked: bool) -> Table:
-    table = _new_table(title)
+    table = new_table(title)
     if ranked:
         table.add_column("#", justify="right")
     table.add_column("Model", overflow="fold")

@@ -14,15 +14,8 @@ import numpy as np
 from uwbench.cards.protocol import Bootstrap
 from uwbench.errors import InputError
 from uwbench.results.averages import Entry, Method, average_shares, combine
-from uwbench.results.bootstrap import (
-    generator,
-    holm,
-    paired_replicates,
-    read_items,
-    resamples_for,
-    shared_items,
-    t_quantile,
-)
+from uwbench.results.bootstrap import generator, holm, paired_replicates, resamples_for, t_quantile
+from uwbench.results.items import read_items, shared_items
 from uwbench.results.record import TaskInfo, read_predictions
 
 SIGNIFICANCE = 0.05

@@ -1,32 +1,52 @@
-"""Scores put together: the interval of a task's score, and the four averages of a model. Pure functions on records.
+"""The interval of a task's score and the four averages of a model, as pure functions on records.
 
-Every task's score is in [0, 1], higher is better. Averages never mix protocols, and name the tasks they hold.
+Scores are in [0, 1], higher is better. An average never mixes protocols, and names its tasks.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from uwbench.cards.protocol import Bootstrap
 from uwbench.cards.suite import Suite
 from uwbench.errors import UsageError
-from uwbench.results.bootstrap import generator, read_items, replicates, resamples_for, score_interval, seed_scores
-from uwbench.results.record import Method, Result
+from uwbench.results.bootstrap import generator, replicates, resamples_for, score_interval, seed_scores
+from uwbench.results.items import read_items
+from uwbench.results.record import Method, Result, Score, TaskInfo
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-AVERAGES = ("weighted", "domain", "task", "chance")  # weighted is the headline
+
+class AverageText(NamedTuple):
+    """What an average is called in tables, in narrow ones, and how it is computed."""
+
+    name: str
+    short: str
+    formula: str
+
+
+AVERAGES: dict[str, AverageText] = {  # the first is the headline
+    "weighted": AverageText(
+        "Weighted",
+        "Weighted",
+        "sum of weight × score over sum of weights; weights as published by X-ARES, on each task's card",
+    ),
+    "domain": AverageText("Domain mean", "Domain", "mean over speech, sound and music of the mean score in each"),
+    "task": AverageText("Task mean", "Task", "plain mean of the tasks' scores"),
+    "chance": AverageText("Above chance", "Chance", "mean of (score − chance) / (1 − chance), each within 0 and 1"),
+}
 METHODS: tuple[Method, ...] = ("mlp", "knn")
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What an average needs of one task: its score, the score's interval, and the card's weight, chance and domain."""
+    """One task's share in an average: its score with interval, and the card's weight, chance and domain."""
 
     task: str
     domain: str
@@ -39,7 +59,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Average:
-    """One average: over `tasks`, of the `of` tasks that a full one would hold; no interval where a task has none."""
+    """One average over `tasks`, out of `of` tasks in all. It has no interval if one of its tasks has none."""
 
     name: str
     score: float
@@ -56,10 +76,10 @@ class Average:
 def interval(
     predictions: pa.Table, method: str, metric: str, bootstrap: Bootstrap, *, of_folds: str = "pooled"
 ) -> tuple[float, float]:
-    """Return the bootstrap interval of a method's score: test items drawn by group, probe seeds drawn too.
+    """Return the bootstrap interval of a method's score; both groups of test items and probe seeds are drawn.
 
-    `predictions` are the rows of `<task>.predictions.parquet`. Folds are pooled, or averaged with `of_folds="mean"` for
-    protocols that score so. Raises InputError where the predictions do not belong together.
+    `predictions` are the rows of `<task>.predictions.parquet`. Folds are pooled, or averaged with `of_folds="mean"`, as
+    the protocol scores them. Raises InputError if the seeds do not predict the same items.
     """
     items = read_items(predictions, method, metric)
     rng, seed_rng = generator("items", bootstrap.seed), generator("seeds", bootstrap.seed)
@@ -68,57 +88,53 @@ def interval(
     return score_interval(score, values, bootstrap.level, items.n_clusters)
 
 
-def entry_of(result: Result, method: Method) -> Entry | None:
-    """Return what averages need of a result, or None where it holds no score of the method."""
-    score = result.scores.get(method)
-    if score is None:
-        return None
+def entry_of(task: TaskInfo, score: Score) -> Entry:
+    """Return a score's entry in an average."""
     low, high = score.ci95 or (None, None)
-    task = result.task
     return Entry(task.name, task.domain, task.weight, task.chance, score.main_score, low, high)
 
 
 def averages(results: Iterable[Result], suite: Suite, method: Method) -> dict[str, Average]:
-    """Return the four averages of one model's results over the tasks of `suite` that they hold, if any.
+    """Return the four averages of one model's results over the tasks of `suite`; empty if none of them was scored.
 
-    Raises UsageError where the results mix models, protocols, schemas, or two results of one task.
+    Raises UsageError if the results mix models, protocols or schemas, or if a task occurs twice.
     """
-    held = [result for result in results if result.task.name in suite.tasks and method in result.scores]
-    mixed = {
-        "models": {result.model.fingerprint for result in held},
-        "protocols": {(result.protocol.name, result.protocol.version, result.protocol.sha256) for result in held},
-        "schemas": {result.schema_ for result in held},
+    scored = [result for result in results if result.task.name in suite.tasks and method in result.scores]
+    identities = {
+        "models": {result.model.fingerprint for result in scored},
+        "protocols": {(result.protocol.name, result.protocol.version, result.protocol.sha256) for result in scored},
+        "schemas": {result.schema_ for result in scored},
     }
-    for what, found in mixed.items():
-        if len(found) > 1:
-            raise UsageError(f"results of different {what} cannot be averaged together")
-    entries = [entry for result in held if (entry := entry_of(result, method)) is not None]
+    for noun, different in identities.items():
+        if len(different) > 1:
+            raise UsageError(f"results of different {noun} cannot be averaged together")
+    entries = [entry_of(result.task, result.scores[method]) for result in scored]
     return average_entries(entries, of=len(suite.tasks))
 
 
 def average_entries(entries: Sequence[Entry], *, of: int | None = None) -> dict[str, Average]:
-    """Return the four averages of `entries`, each task once; `of` is how many tasks a complete average would hold."""
+    """Return the four averages of `entries`, one per task; `of` is the number of tasks in a complete average."""
     names = [entry.task for entry in entries]
     if len(set(names)) < len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
-        raise UsageError(f"{twice[0]} is held twice; versions of a task cannot be averaged together")
+        raise UsageError(f"{twice[0]} occurs twice; versions of a task cannot be averaged together")
     if not entries:
         return {}
     return {name: _average(name, entries, of or len(entries)) for name in AVERAGES}
 
 
 def combine(name: str, entries: Sequence[Entry], scores: np.ndarray) -> np.ndarray:
-    """Return the average called `name` of task `scores` `(tasks, ...)`: any number of draws at once."""
+    """Return the average called `name` of task `scores` `(tasks, ...)`, for any number of draws at once."""
     shares = average_shares(name, entries)
     return np.tensordot(shares, _scale(name, entries, scores), axes=1)
 
 
 def average_shares(name: str, entries: Sequence[Entry]) -> np.ndarray:
-    """Return each task's share of the average, adding up to 1."""
+    """Return each task's share of the average; the shares add up to 1."""
     if name == "weighted":
         shares = np.array([entry.weight for entry in entries])
     elif name == "domain":
-        sizes = {domain: sum(entry.domain == domain for entry in entries) for domain in {e.domain for e in entries}}
+        sizes = Counter(entry.domain for entry in entries)
         shares = np.array([1 / sizes[entry.domain] for entry in entries])
     else:
         shares = np.ones(len(entries))
@@ -135,8 +151,8 @@ def _scale(name: str, entries: Sequence[Entry], scores: np.ndarray) -> np.ndarra
 def _average(name: str, entries: Sequence[Entry], of: int) -> Average:
     """Return one average with its interval.
 
-    The tasks' intervals are combined by their distances from the scores, each side for itself (method of variance
-    estimates recovery; Zou and Donner 2008, Statistics in Medicine 27, 1693-1702): tasks are drawn independently.
+    As tasks are independent, their intervals are combined by their distances from the scores, each side separately
+    (method of variance estimates recovery; Zou and Donner 2008, Statistics in Medicine 27, 1693-1702).
     """
     scores = np.array([entry.score for entry in entries])
     middle = float(combine(name, entries, scores))
@@ -154,19 +170,19 @@ def _average(name: str, entries: Sequence[Entry], of: int) -> Average:
 def rank_by(score: Callable[[str], float], names: Iterable[str]) -> dict[str, int]:
     """Return ranks from 1, highest score first; equal scores share a rank."""
     values = {name: score(name) for name in names}
-    return {name: 1 + sum(other > value for other in values.values()) for name, value in values.items()}
+    return {name: 1 + sum(rival > value for rival in values.values()) for name, value in values.items()}
 
 
 def borda(table: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Return each model's Borda count over the tasks: a point for each model beaten, half for each equal.
+    """Return each model's Borda count: on each task, one point per model beaten and half a point per tie.
 
-    `table` is model -> task -> score, every model on the same tasks.
+    `table` is model -> task -> score, with every model on the same tasks.
     """
     points = dict.fromkeys(table, 0.0)
     for task in next(iter(table.values()), {}):
         for name, scores in table.items():
-            others = [rival[task] for other, rival in table.items() if other != name]
+            rivals = [rival_scores[task] for rival, rival_scores in table.items() if rival != name]
             points[name] += sum(
-                1.0 if scores[task] > value else 0.5 if scores[task] == value else 0.0 for value in others
+                1.0 if scores[task] > value else 0.5 if scores[task] == value else 0.0 for value in rivals
             )
     return points

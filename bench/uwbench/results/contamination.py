@@ -1,23 +1,25 @@
-"""What of a task an encoder was trained on: the flag of each cell of the board.
+"""Contamination: how much of a task an encoder was trained on.
 
 The facts are data: `tasks/lineage/datasets.yaml` says where recordings come from, `tasks/lineage/models.yaml` what
-public models were trained on. Weights that carry a list of their own (an export, `training_data.json`) go by that.
+public models were trained on. Weights that come with their own list (`training_data.json` of an export) are judged by
+that list.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from uwbench.base.schema import Closed
 from uwbench.cards.find import read_yaml, tasks_folder
 from uwbench.results.record import Contamination, Flag
 
-# From the least to the most that a model has seen of a task. The last three leave the board with `--contaminated drop`.
+# From least to most contaminated. `--contaminated drop` drops the last three from the board.
 FLAGS: tuple[Flag, ...] = ("clean", "unknown", "same source", "trained on train", "trained on test")
 SEEN: tuple[Flag, ...] = FLAGS[2:]
 _WEB = "web"  # a source that may hold whatever was published
@@ -30,108 +32,103 @@ MEANINGS: dict[Flag, str] = {
 }
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Entry(_Closed):
-    """A dataset that a model was trained on. `sources` says where it comes from, for one that is not listed here."""
+class TrainingSet(Closed):
+    """A dataset that a model was trained on; `sources` says where it comes from, for one that `datasets.yaml` lacks."""
 
     dataset: str
-    split: str = "unknown"  # the publisher's name of it, or train, test, all
+    split: str = "unknown"  # the publisher's name for it, or train, test, all
     sources: tuple[str, ...] | None = None
 
 
-class Training(_Closed):
-    """What models were trained on. `complete`: and on nothing else that holds audio."""
+class Training(Closed):
+    """The training data of the models called `names`; `complete` if they saw no other audio."""
 
     names: tuple[str, ...] = ()
-    data: tuple[Entry, ...]
+    data: tuple[TrainingSet, ...]
     complete: bool
     source: str
 
 
-class _Dataset(_Closed):
+class _Dataset(Closed):
     sources: tuple[str, ...] = Field(default=(), alias="from")
     names: tuple[str, ...] = ()
     holds: tuple[str, ...] = ()
-    splits: dict[str, str] = {}
+    splits: dict[str, str] = Field(default_factory=dict)
     generated: bool = False
 
 
-class _Datasets(_Closed):
+class _Datasets(Closed):
     broad: tuple[str, ...]
     datasets: dict[str, _Dataset]
 
 
-class _Models(_Closed):
+class _Models(Closed):
     models: tuple[Training, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """What is known of datasets and of models."""
+    """The known facts about datasets and models."""
 
     datasets: Mapping[str, _Dataset]
     broad: frozenset[str]
     models: Mapping[str, Training]
-    spellings: Mapping[str, str]  # a name in small letters and digits alone -> the dataset's or collection's key
+    spellings: Mapping[str, str]  # a name reduced to lower-case letters and digits -> key of a dataset or collection
 
     def find(self, name: str) -> str | None:
-        """Return the key of a dataset or of the dataset that a task is made of; None where nothing is known of it."""
+        """Return the key of the dataset that a dataset or task is called after; None if it is not known."""
         return self.spellings.get(_plain(name)) or self.spellings.get(_plain(name.rpartition("/")[2]))
 
     def origins(self, key: str) -> set[str]:
-        """Return a dataset and all that its recordings were taken out of."""
-        found, left = set(), [key]
-        while left:
-            name = left.pop()
-            if name not in found:
-                found.add(name)
-                left += self.datasets[name].sources if name in self.datasets else ()
-        return found
+        """Return a dataset and everything that its recordings were taken from."""
+        return self._reachable(key, lambda dataset: dataset.sources)
 
     def parts(self, key: str) -> set[str]:
-        """Return a dataset and those that it holds."""
-        found, left = set(), [key]
-        while left:
-            name = left.pop()
-            found.add(name)
-            left += self.datasets[name].holds if name in self.datasets else ()
-        return found
+        """Return a dataset and the datasets that it contains."""
+        return self._reachable(key, lambda dataset: dataset.holds)
+
+    def _reachable(self, key: str, neighbours: Callable[[_Dataset], tuple[str, ...]]) -> set[str]:
+        reached: set[str] = set()
+        queue = [key]
+        while queue:
+            name = queue.pop()
+            if name not in reached:
+                reached.add(name)
+                queue += neighbours(self.datasets[name]) if name in self.datasets else ()
+        return reached
 
 
 @lru_cache(maxsize=4)
 def read_lineage(folder: Path | None = None) -> Lineage:
-    """Read the facts in `folder`, the built-in ones without; raise InputError where they do not hold together."""
-    place = folder or tasks_folder() / "lineage"
-    listed = read_yaml(place / "datasets.yaml", _Datasets)
-    models = read_yaml(place / "models.yaml", _Models)
-    # Collections that are no dataset (freesound) may be named too.
-    spellings = {_plain(name): name for dataset in listed.datasets.values() for name in dataset.sources}
-    spellings |= {_plain(name): key for key, dataset in listed.datasets.items() for name in (key, *dataset.names)}
-    named = {name: training for training in models.models for name in training.names}
-    return Lineage(listed.datasets, frozenset(listed.broad), named, spellings)
+    """Read the facts in `folder`, by default the built-in ones; raise InputError if a file is not valid."""
+    folder = folder or tasks_folder() / "lineage"
+    facts = read_yaml(folder / "datasets.yaml", _Datasets)
+    models = read_yaml(folder / "models.yaml", _Models)
+    # Collections that are not datasets, such as freesound, have names too.
+    spellings = {_plain(name): name for dataset in facts.datasets.values() for name in dataset.sources}
+    spellings |= {_plain(name): key for key, dataset in facts.datasets.items() for name in (key, *dataset.names)}
+    by_name = {name: training for training in models.models for name in training.names}
+    return Lineage(facts.datasets, frozenset(facts.broad), by_name, spellings)
 
 
 def training_of(model: str, lineage: Lineage) -> Training | None:
-    """Return what a public model was trained on, by its name, its hub id, or the name of a folder that holds it."""
+    """Return the training data of a public model by its name, its hub id, or the name of the folder it is in."""
     if model in lineage.models or "/" in model:
         return lineage.models.get(model)
-    return next((found for name, found in lineage.models.items() if name.rpartition("/")[2] == model), None)
+    return next((data for name, data in lineage.models.items() if name.rpartition("/")[2] == model), None)
 
 
 def stated(listed: Sequence[Mapping[str, Any]]) -> Training:
-    """Return what an encoder's own list says, taken as complete: `{dataset, split}`, some with `sources`."""
-    entries = [
-        Entry(
+    """Return an encoder's own list of `{dataset, split}`, some with `sources`, which is taken to be complete."""
+    sets = [
+        TrainingSet(
             dataset=str(item.get("dataset") or item.get("name") or "a dataset without a name"),
             split=str(item.get("split", "unknown")),
             sources=None if item.get("sources") is None else tuple(map(str, item["sources"])),
         )
         for item in listed
     ]
-    return Training(data=tuple(entries), complete=True, source="the encoder's own list")
+    return Training(data=tuple(sets), complete=True, source="the encoder's own list")
 
 
 def judge(
@@ -142,10 +139,10 @@ def judge(
     folds: bool,
     lineage: Lineage | None = None,
 ) -> Contamination:
-    """Return the flag of `task` under `model`, and why.
+    """Return the flag of `task` for `model`, and the reasons.
 
-    `listed` is the encoder's own list of training data; without one, the public model's of that name counts. `folds`:
-    whether the task is cross-validated, so that every clip is scored.
+    `listed` is the encoder's own list of training data; without one, the facts about the public model of that name
+    count. `folds` says that the task is cross-validated, so that every clip is scored.
     """
     known = lineage or read_lineage()
     key = known.find(task)
@@ -154,54 +151,62 @@ def judge(
     training = stated(listed) if listed is not None else training_of(model, known)
     if training is None:
         return Contamination(flag="unknown", because=("what it was trained on is not known",))
-    found = [_relation(entry, task, key, folds, known) for entry in training.data]
+    findings = [_relation(training_set, task, key, folds, known) for training_set in training.data]
     if not training.complete:
-        found.append(("unknown", "not all that it was trained on is public"))
-    worst: Flag = FLAGS[max((FLAGS.index(flag) for flag, _ in found), default=0)]
-    reasons = () if worst == "clean" else tuple(dict.fromkeys(text for flag, text in found if flag == worst))
+        findings.append(("unknown", "not all that it was trained on is public"))
+    worst: Flag = FLAGS[max((FLAGS.index(flag) for flag, _ in findings), default=0)]
+    reasons = () if worst == "clean" else tuple(dict.fromkeys(text for flag, text in findings if flag == worst))
     return Contamination(flag=worst, because=reasons)
 
 
-def _relation(entry: Entry, task: str, key: str | None, folds: bool, known: Lineage) -> tuple[Flag, str]:
-    """Return what one dataset of the training says about a task, whose own dataset is `key`."""
-    name = entry.dataset
-    other = known.find(name)
-    if _plain(name) == _plain(task) or (other is not None and other == key):
-        return _trained(entry, key, folds, known, "")
-    if key is not None and other is not None and (key in known.parts(other) or other in known.parts(key)):
-        return _trained(entry, key, folds, known, f", {'which holds' if key in known.parts(other) else 'a part of'} it")
-    return _origin(entry, key, other, known)
+def _relation(
+    trained_on: TrainingSet, task: str, task_key: str | None, folds: bool, known: Lineage
+) -> tuple[Flag, str]:
+    """Return the flag and reason that one training set gives a task made of the dataset `task_key`."""
+    name = trained_on.dataset
+    key = known.find(name)
+    if _plain(name) == _plain(task) or (key is not None and key == task_key):
+        return _trained(trained_on, task_key, folds, known, "")
+    if task_key is not None and key is not None:
+        if task_key in known.parts(key):
+            return _trained(trained_on, task_key, folds, known, ", which holds it")
+        if key in known.parts(task_key):
+            return _trained(trained_on, task_key, folds, known, ", a part of it")
+    return _origin(trained_on, key, task_key, known)
 
 
-def _origin(entry: Entry, key: str | None, other: str | None, known: Lineage) -> tuple[Flag, str]:
-    """Return what follows from where both sets of recordings come from."""
-    if entry.sources == ():
+def _origin(trained_on: TrainingSet, key: str | None, task_key: str | None, known: Lineage) -> tuple[Flag, str]:
+    """Return the flag and reason that follow from the origins of both sets of recordings."""
+    if trained_on.sources == ():
         return "clean", ""
-    if other is None and entry.sources is None:
-        return "unknown", f"where {entry.dataset} comes from is not known"
-    if key is None:
+    if key is None and trained_on.sources is None:
+        return "unknown", f"where {trained_on.dataset} comes from is not known"
+    if task_key is None:
         return "unknown", "where the task's recordings come from is not known"
-    theirs = known.origins(other) if other is not None else set()
-    for source in entry.sources or ():
-        theirs |= known.origins(known.find(source) or source)
-    shared = theirs & known.origins(key)
+    origins = known.origins(key) if key is not None else set()
+    for source in trained_on.sources or ():
+        origins |= known.origins(known.find(source) or source)
+    shared = origins & known.origins(task_key)
     if shared - known.broad:
-        return "same source", f"{entry.dataset} shares {', '.join(sorted(shared - known.broad))}"
-    broad = bool(shared) or _WEB in theirs
-    return (
-        ("unknown", f"{entry.dataset} is so broad that it may hold the task's recordings") if broad else ("clean", "")
-    )
+        return "same source", f"{trained_on.dataset} shares {', '.join(sorted(shared - known.broad))}"
+    if shared or _WEB in origins:
+        return "unknown", f"{trained_on.dataset} is so broad that it may hold the task's recordings"
+    return "clean", ""
 
 
-def _trained(entry: Entry, key: str | None, folds: bool, known: Lineage, how: str) -> tuple[Flag, str]:
-    own = known.datasets[key].splits if key is not None and key in known.datasets else {}
-    split = own.get(entry.split, entry.split).lower()
-    what = f"{entry.dataset} ({entry.split}){how}" if entry.split != "unknown" else f"{entry.dataset}{how}"
+def _trained(
+    trained_on: TrainingSet, task_key: str | None, folds: bool, known: Lineage, relation: str
+) -> tuple[Flag, str]:
+    """Return the flag and reason for a training set that overlaps with the task's dataset."""
+    names = known.datasets[task_key].splits if task_key is not None and task_key in known.datasets else {}
+    split = names.get(trained_on.split, trained_on.split).lower()
+    named = trained_on.split != "unknown"
+    reason = f"{trained_on.dataset}{f' ({trained_on.split})' if named else ''}{relation}"
     if folds:
-        return "trained on test", f"{what}; every clip of a k-fold task is scored"
+        return "trained on test", f"{reason}; every clip of a k-fold task is scored"
     if split == "all" or "test" in split or "eval" in split:
-        return "trained on test", what
-    return "trained on train", what if entry.split != "unknown" else f"{what}; which split is not said"
+        return "trained on test", reason
+    return "trained on train", reason if named else f"{reason}; which split is not said"
 
 
 def _plain(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Where a number was made: versions, memory, the state of the checkout."""
+"""Where a number comes from: package versions, memory, the state of the checkout."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ _PACKAGES = ("torch", "transformers", "scikit-learn", "faiss-cpu", "faiss-gpu", 
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python, uwbench and the packages that touch a number; one that is absent is left out."""
+    """Return the versions of Python, uwbench and the installed packages that can change a number."""
     from uwbench import __version__
 
-    found = {"python": sys.version.split()[0], "uwbench": __version__}
+    installed = {"python": sys.version.split()[0], "uwbench": __version__}
     for package in _PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            installed[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def git_state() -> dict[str, Any] | None:
-    """Return the commit of the checkout that uwbench runs from and whether it is dirty; None for an installed one."""
+    """Return the commit of the checkout that uwbench runs from and if it is dirty; None outside a checkout."""
     root = Path(__file__).resolve().parents[3]
     if not (root / ".git").exists():
         return None
@@ -34,7 +34,7 @@ def git_state() -> dict[str, Any] | None:
 
 
 def peak_memory_mb() -> float | None:
-    """Return the largest resident memory of this process so far, in MB; None where the system does not tell."""
+    """Return the peak resident memory of this process in MB; None on systems that do not report it."""
     try:
         import resource
     except ImportError:  # Windows
@@ -45,7 +45,9 @@ def peak_memory_mb() -> float | None:
 
 def _git(root: Path, *words: str) -> str | None:
     try:
-        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=True)
+        process = subprocess.run(
+            ["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    return process.stdout.strip()

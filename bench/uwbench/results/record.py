@@ -1,7 +1,8 @@
-"""The result file: schema 1, strict JSON, written atomically. Documented field by field in results/README.md.
+"""Result files: strict JSON, written atomically, one per model, protocol and task; results/README.md documents them.
 
-`results/<model slug>/<fp8>/<protocol>/<task>.json`, with the predictions beside it in `<task>.predictions.parquet`.
-A task that failed leaves a file too. Do not change a field without raising SCHEMA, the reader and tests/golden.
+A result is `results/<model slug>/<fp8>/<protocol>/<task>.json`, with its predictions beside it in
+`<task>.predictions.parquet`. A task that failed has a file too. A change of a field needs a new SCHEMA number, a reader
+for the old files and a file in tests/golden.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import ConfigDict, Field, StringConstraints, ValidationError
 
 from uwbench.base.atomic import write_atomically
 from uwbench.base.hashing import SHORT
 from uwbench.base.json_text import parse_json
+from uwbench.base.schema import Closed
 from uwbench.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,16 +31,13 @@ Method = Literal["mlp", "knn"]
 Status = Literal["ok", "failed", "partial", "limited"]
 Flag = Literal["clean", "unknown", "same source", "trained on train", "trained on test"]
 
-
-# Names that a result's path is made of.
+# A name that can be part of a path.
 PlainName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$", max_length=200)]
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+class TaskInfo(Closed):
+    """The task as it was when it was scored."""
 
-
-class TaskInfo(_Record):
     name: PlainName
     version: int
     title: str
@@ -48,17 +47,19 @@ class TaskInfo(_Record):
     weight: float
     chance: float
     card_sha256: str
-    data_sha256: str | None  # of the clip table: ids, keys, labels, splits, groups; None where it could not be read
-    n: int  # clips that are scored
+    data_sha256: str | None  # of the clip table: ids, keys, labels, splits, groups; None if it could not be read
+    n: int  # number of scored clips
 
 
-class ModelInfo(_Record):
+class ModelInfo(Closed):
+    """The encoder: its identity and measurements."""
+
     name: str
     slug: PlainName
     family: str
     revision: str | None
     fingerprint: PlainName
-    context: str | None  # full | trimmed, where the family has the choice
+    context: str | None  # full or trimmed; None for families without the choice
     layers: tuple[str, ...]
     pooling: str
     dtype: str
@@ -66,17 +67,19 @@ class ModelInfo(_Record):
     sample_rate: int
     hop_s: float | None
     parameters: int | None
-    training_data: tuple[dict[str, Any], ...] | None = None  # from an export that names it; None is unknown
+    training_data: tuple[dict[str, Any], ...] | None = None  # as the weights list it; None if they do not
 
 
-class ProtocolInfo(_Record):
+class ProtocolInfo(Closed):
+    """The protocol that the task was scored by."""
+
     name: PlainName
     version: int
     sha256: str
 
 
-class Score(_Record):
-    """One method's score of one task."""
+class Score(Closed):
+    """One method's score on one task."""
 
     metric: str
     main_score: float = Field(ge=0, le=1)  # higher is better; the mean over seeds
@@ -84,42 +87,52 @@ class Score(_Record):
     per_seed: tuple[float, ...]
     per_fold: dict[str, float]
     raw: dict[str, float]  # further figures: other k, standardised kNN, macro-F1, ...
-    chosen: dict[str, Any]  # what validation chose, a fold or a list of folds: rate, decay, width, epoch, layer
-    layers: dict[str, float] | None = None  # layer -> score, where the layers were swept
+    chosen: dict[str, Any]  # chosen on validation, per fold if there are folds: rate, decay, width, epoch, layer
+    layers: dict[str, float] | None = None  # layer -> score, if all layers were probed
 
 
-class Counts(_Record):
+class Counts(Closed):
+    """Numbers of clips."""
+
     clips: int
-    missing: int  # clips left out because they could not be read (only with --allow-missing)
-    chunked: int  # clips longer than the encoder's context, encoded in chunks
+    missing: int  # left out because they could not be read (only with --allow-missing)
+    chunked: int  # longer than the encoder's context, so encoded in chunks
 
 
-class Run(_Record):
+class Run(Closed):
+    """How and where the score was computed."""
+
     started: str  # UTC, ISO 8601
     seconds: dict[str, float]  # load, encode, probe
     peak_mb: float | None
     device: str
     versions: dict[str, str]
-    git: dict[str, Any] | None  # {commit, dirty} of the checkout uwbench runs from
+    git: dict[str, Any] | None  # {commit, dirty} of the checkout that uwbench ran from
     argv: tuple[str, ...]
-    source: str | None = None  # where the clips came from
-    speed: dict[str, float] | None = None  # clips_per_s and audio_s_per_s of the extraction, where this run made one
+    source: str | None = None  # origin of the clips
+    speed: dict[str, float] | None = None  # clips_per_s and audio_s_per_s, if this run extracted
     seed: int = 0
 
 
-class Failure(_Record):
+class Failure(Closed):
+    """The error that kept a task from being scored."""
+
     type: str
     message: str
 
 
-class Contamination(_Record):
-    """What of the task the encoder was trained on, as far as is known, and why that is said."""
+class Contamination(Closed):
+    """How much of the task the encoder was trained on, as far as is known, and the reasons."""
 
     flag: Flag
     because: tuple[str, ...] = ()
 
 
-class Result(_Record):
+class Result(Closed):
+    """The content of a result file."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
     schema_: int = Field(default=SCHEMA, alias="schema")
     status: Status
     task: TaskInfo
@@ -129,46 +142,46 @@ class Result(_Record):
     counts: Counts
     error: Failure | None
     run: Run
-    predictions_sha256: str | None = None  # of the file beside it; None where there is none, and in older files
+    predictions_sha256: str | None = None  # None without predictions, and in older files
     contamination: Contamination | None = None  # as judged when the task was scored; None in older files and failures
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)
 
 
 def result_path(results: Path, result: Result) -> Path:
-    """Return where a result lives under the folder `results`."""
+    """Return the path of a result under the folder `results`."""
     model = result.model
     return results / model.slug / model.fingerprint[:SHORT] / result.protocol.name / f"{result.task.name}.json"
 
 
 def predictions_path(path: Path) -> Path:
-    """Return where the predictions of the result at `path` live."""
+    """Return the path of the predictions of the result at `path`."""
     return path.with_name(f"{path.stem}.predictions.parquet")
 
 
 def read_predictions(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """Return the predictions beside the result at `path`; raise InputError where they cannot be read or are not those
-    that the result was made from (a run that was cut between the two files leaves such a pair).
+    """Return the predictions of the result at `path`, all columns or some.
+
+    Raises InputError if they cannot be read, or belong to another result: a run that was killed between writing the two
+    files leaves such a pair.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    beside = predictions_path(path)
+    file = predictions_path(path)
     try:
-        data = beside.read_bytes()
+        data = file.read_bytes()
         owner = parse_json(path.read_bytes())
         expected = owner.get("predictions_sha256") if isinstance(owner, dict) else ""
         if expected is not None and hashlib.sha256(data).hexdigest() != expected:
             remedy = "probe the task again; the cache keeps its embeddings"
-            raise InputError("are not the predictions of the result beside them", where=beside, remedy=remedy)
+            raise InputError("does not belong to the result beside it", where=file, remedy=remedy)
         table = pq.read_table(pa.BufferReader(data), columns=list(columns) if columns is not None else None)
         table.validate(full=True)
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        raise InputError(f"cannot be read ({' '.join(str(error).split())})", where=beside) from error
-    wanted = _prediction_columns()
-    for name in wanted if columns is None else columns:
-        if table.column_names.count(name) != 1 or table.schema.field(name).type != wanted[name]:
-            raise InputError(f"the column {name!r} is not as predictions have it", where=beside)
+        raise InputError(f"cannot be read ({' '.join(str(error).split())})", where=file) from error
+    types = _prediction_columns()
+    for name in types if columns is None else columns:
+        if table.column_names.count(name) != 1 or table.schema.field(name).type != types[name]:
+            raise InputError(f"the column {name!r} is missing, double or not of type {types[name]}", where=file)
     return table
 
 
@@ -198,7 +211,7 @@ def read_result(path: Path) -> Result:
         raise InputError(f"is not strict JSON: {error}", where=path) from error
     version = data.get("schema") if isinstance(data, dict) else None
     if version != SCHEMA:
-        raise InputError(f"is no result of schema {SCHEMA} (found {version!r})", where=path)
+        raise InputError(f"is not a result of schema {SCHEMA} (its schema is {version!r})", where=path)
     try:
         return Result.model_validate(data)
     except ValidationError as error:
@@ -208,16 +221,16 @@ def read_result(path: Path) -> Result:
 
 
 def find_results(results: Path) -> tuple[list[tuple[Path, Result]], list[str]]:
-    """Return the results under a folder, sorted by path, and an error line for each file that cannot be read."""
-    found, problems = [], []
+    """Return the results under a folder, sorted by path, and one error line per file that cannot be read."""
+    readable, problems = [], []
     for path in sorted(results.glob("*/*/*/*.json")):
         try:
-            found.append((path, read_result(path)))
+            readable.append((path, read_result(path)))
         except InputError as error:
             problems.append(str(error))
-    return found, problems
+    return readable, problems
 
 
 def utc_now() -> str:
-    """Return the present time in UTC, ISO 8601 to the second."""
+    """Return the current time in UTC, ISO 8601 to the second."""
     return datetime.now(UTC).replace(microsecond=0).isoformat()

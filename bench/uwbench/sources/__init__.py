@@ -1,4 +1,4 @@
-"""Where clips come from: shards, publishers' layouts, tables, folders, Hugging Face datasets, generated sets.
+"""Sources of clips: shards, publishers' layouts, manifests, folders, Hugging Face datasets and generated sets.
 
-`uwbench.sources.resolve.open_task` turns what the user wrote into a `Dataset`; nothing here decodes audio but `check`.
+`uwbench.sources.resolve.open_task` turns what the user typed into a `Dataset`. Only `check` decodes audio.
 """

@@ -1,4 +1,4 @@
-"""The clips of a task together with the card that says how they are scored."""
+"""A task's clips together with the card that says how they are scored."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from uwbench.audio.clip import Clip
+from uwbench.audio.clip import Clip, Event, Labels
 from uwbench.cards.card import Card
 from uwbench.errors import DataError
 
 Origin = Literal["own", "generated", "shards", "publisher", "hub"]
 
-# What libsndfile decodes, by file name; X-ARES's own list adds sox, m4a and wma, which are reported as undecodable.
+# Suffixes of files that libsndfile decodes. X-ARES also lists sox, m4a and wma, which we report as unreadable.
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".mp3", ".ogg", ".opus", ".oga", ".aif", ".aiff", ".au", ".caf", ".w64"})
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A task's clips as one source has them, in the source's order; `origin` is the kind of that source.
+    """A task's clips from one source, in the source's order.
 
-    `source` says where they came from, e.g. "manifest /x/manifest.csv". `problems` are sentences about what was found
-    odd while the labels were read; nothing was decoded for them.
+    `origin` is the kind of source and `source` describes it, e.g. "manifest /x/manifest.csv". `problems` are sentences
+    about oddities seen while reading the labels; the audio itself was not decoded.
     """
 
     card: Card
@@ -33,31 +33,38 @@ class Dataset:
 
     def __post_init__(self) -> None:
         for clip in self.clips:
-            require_text(clip.id, self.source)
+            require_utf8(clip.id, self.source)
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a reader of labels returns: clips, and sentences about what was odd."""
+    """The clips that a reader returns, with sentences about oddities in the labels."""
 
     clips: tuple[Clip, ...]
     problems: tuple[str, ...] = ()
 
 
+def label_names(labels: Labels) -> tuple[str, ...]:
+    """Return the names in a clip's labels: the label itself, or the names of all labels or events."""
+    if isinstance(labels, str):
+        return (labels,)
+    return tuple(label.label if isinstance(label, Event) else label for label in labels)
+
+
 def with_unique_ids(clips: Iterable[Clip]) -> tuple[tuple[Clip, ...], tuple[str, ...]]:
-    """Return the clips with `~2`, `~3`, ... added to an id that was seen before, and the ids that repeat."""
+    """Return the clips with `~2`, `~3`, ... appended to ids that occur again, and the ids that do."""
     counts: dict[str, int] = {}
     unique = []
     for clip in clips:
         counts[clip.id] = count = counts.get(clip.id, 0) + 1
         unique.append(clip if count == 1 else replace(clip, id=f"{clip.id}~{count}"))
-    return tuple(unique), tuple(name for name, count in counts.items() if count > 1)
+    return tuple(unique), tuple(clip_id for clip_id, count in counts.items() if count > 1)
 
 
-def require_text(name: str, where: str | Path) -> None:
-    """Raise DataError where a name came from bytes that are not UTF-8: no table could hold it, and no terminal show it.
+def require_utf8(name: str, where: str | Path) -> None:
+    """Raise DataError if a name is not valid UTF-8, which no table could store and no terminal show.
 
-    Python reads such names of files and archives with a lone surrogate for each byte.
+    Python decodes such file names, and names in archives, with one lone surrogate per bad byte.
     """
     try:
         name.encode()
@@ -66,5 +73,5 @@ def require_text(name: str, where: str | Path) -> None:
 
 
 def natural_key(text: str) -> tuple[int, int, str]:
-    """Sort numbers by value and before words: 1, 2, 10, a."""
+    """Return a sort key that orders numbers by value and before words: 1, 2, 10, a."""
     return (0, int(text), text) if text.isdecimal() and len(text) < 19 else (1, 0, text)

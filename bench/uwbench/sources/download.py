@@ -1,4 +1,4 @@
-"""One file over HTTP: resumed by range, checked by size and md5, retried with back-off; whole or not at all."""
+"""Download a file over HTTP: resumed by range, checked by size and md5, retried with back-off, and never half done."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from uwbench.errors import FetchError
 
+Result = TypeVar("Result")
+
 BLOCK = 1 << 20  # bytes read at a time
-_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})  # answers after which the same request may succeed
+_TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})  # statuses after which the same request may succeed
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long to try: `attempts` in a row without a byte gained, waits doubling from `first_s` up to `longest_s`.
+    """Retry settings: give up after `attempts` in a row without progress; waits double from `first_s` to `longest_s`.
 
-    `tell` hears why a wait is made, before it.
+    `tell` is called with the reason before each wait.
     """
 
     attempts: int = 8
@@ -35,10 +37,10 @@ class Patience:
     sleep: Callable[[float], None] = time.sleep
     tell: Callable[[str], None] = lambda _: None
 
-    def wait(self, attempt: int, url: str, error: _PassingError) -> None:
-        """Sleep before attempt `attempt` + 1; what the server asks for counts, within bounds."""
-        own = self.first_s * 2 ** (attempt - 1)
-        seconds = min(max(own, error.asked_s or 0.0), self.longest_s)
+    def wait(self, attempt: int, url: str, error: _TransientError) -> None:
+        """Sleep before attempt `attempt` + 1, for as long as the server asks if that is longer, within bounds."""
+        backoff_s = self.first_s * 2 ** (attempt - 1)
+        seconds = min(max(backoff_s, error.retry_after_s or 0.0), self.longest_s)
         self.tell(f"{url} {error.what}; attempt {attempt + 1} of {self.attempts} in {seconds:.0f} s")
         self.sleep(seconds)
 
@@ -53,36 +55,36 @@ class _NoDowngrade(urllib.request.HTTPRedirectHandler):
 
 
 class _BrokenError(Exception):
-    """The connection broke while an answer was read."""
+    """The connection broke while the response was read."""
 
 
 class _RangeRefusedError(Exception):
-    """The server has no byte at the offset asked for: what is on disk is not a beginning of its file."""
+    """The server has nothing at the requested offset: the partial file does not belong to its file."""
 
 
 @dataclass(slots=True)
-class _PassingError(Exception):
-    """A failure that may pass: `reached` bytes are on disk, `asked_s` is what the server asked to wait."""
+class _TransientError(Exception):
+    """A failure worth a retry: `reached` bytes are on disk, and the server asked to wait `retry_after_s`."""
 
     what: str
     reached: int = 0
-    asked_s: float | None = None
+    retry_after_s: float | None = None
 
 
 def get(url: str, patience: Patience, limit: int) -> bytes:
-    """Return a small document; raise FetchError where it cannot be had or is larger than `limit` bytes."""
+    """Return a small document; raise FetchError if it cannot be fetched or is larger than `limit` bytes."""
 
     def read() -> bytes:
-        parts: list[bytes] = []
-        with _open(url, patience, 0) as answer:
+        content = bytearray()
+        with _open(url, patience, 0) as response:
             try:
-                while part := _read(answer):
-                    parts.append(part)
-                    if sum(map(len, parts)) > limit:
+                while block := _read(response):
+                    content += block
+                    if len(content) > limit:
                         raise FetchError(f"sends more than {limit} bytes", where=url)
             except _BrokenError as error:
-                raise _PassingError(f"the connection broke ({error})") from error
-        return b"".join(parts)
+                raise _TransientError(f"the connection broke ({error})") from error
+        return bytes(content)
 
     return _retried(url, patience, read)
 
@@ -90,78 +92,78 @@ def get(url: str, patience: Patience, limit: int) -> bytes:
 def download(
     url: str, target: Path, *, size: int, md5: str, patience: Patience, progress: Callable[[int], None]
 ) -> None:
-    """Download `url` to `target`, going on from `<target>.part` where that is there; raise FetchError.
+    """Download `url` to `target`, resuming from `<target>.part` if it exists; raise FetchError if that fails.
 
-    What arrives must have `size` bytes and the md5 `md5`; a wrong checksum is tried once more from the start.
-    `progress` is called with the bytes of this file that are there.
+    The file must have `size` bytes and the checksum `md5`; after a wrong checksum, the download is repeated once.
+    `progress` is called with the number of bytes of this file on disk.
     """
     part = target.with_name(f"{target.name}.part")
     for last in (False, True):
         _retried(url, patience, lambda: _fill(url, part, size, patience, progress))
-        found = file_md5(part)
-        if found == md5:
+        actual = file_md5(part)
+        if actual == md5:
             part.replace(target)
             return
         part.unlink()
         if last:
             raise FetchError(
-                f"the file has the md5 {found}, and {md5} was promised; nothing of it was kept",
+                f"the file has the md5 {actual}, but the record says {md5}; the download was deleted",
                 where=url,
-                remedy="try again later; should it persist, report it to the publisher",
+                remedy="try again later, and report it to the publisher if it persists",
             )
 
 
 def file_md5(path: Path) -> str:
-    """Return the hex md5 of a file: Zenodo's checksum, against damage and not against forgery."""
+    """Return the hex md5 of a file, Zenodo's checksum, which detects damage but not forgery."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _fill(url: str, part: Path, size: int, patience: Patience, progress: Callable[[int], None]) -> None:
-    """Bring `part` to `size` bytes by one request; raise _PassingError where it falls short."""
-    have = part.stat().st_size if part.exists() else 0
-    if have > size:
+    """Bring `part` to `size` bytes with one request; raise _TransientError if bytes are still missing."""
+    offset = part.stat().st_size if part.exists() else 0
+    if offset > size:
         part.unlink()
-        have = 0
-    if have == size and part.exists():
+        offset = 0
+    if offset == size and part.exists():
         return
     try:
-        _receive(url, part, have, size, patience, progress)
+        _receive(url, part, offset, size, patience, progress)
     except _RangeRefusedError as error:
         part.unlink()
-        raise _PassingError(f"has no byte {have}, and what was there is thrown away") from error
+        raise _TransientError(f"has no byte {offset}, so that the partial download was deleted") from error
 
 
-def _receive(url: str, part: Path, have: int, size: int, patience: Patience, progress: Callable[[int], None]) -> None:
-    with _open(url, patience, have) as answer, part.open("r+b" if part.exists() else "w+b") as file:
-        if answer.status == 206 and not str(answer.headers.get("Content-Range", "")).startswith(f"bytes {have}-"):
-            raise FetchError(f"answers with another range than asked for ({have}-)", where=url)
-        start = have if answer.status == 206 else 0
-        file.seek(start)
+def _receive(url: str, part: Path, offset: int, size: int, patience: Patience, progress: Callable[[int], None]) -> None:
+    with _open(url, patience, offset) as response, part.open("r+b" if part.exists() else "w+b") as file:
+        content_range = str(response.headers.get("Content-Range", ""))
+        if response.status == 206 and not content_range.startswith(f"bytes {offset}-"):
+            raise FetchError(f"sent another range than the requested one ({offset}-)", where=url)
+        received = offset if response.status == 206 else 0  # 200: the server ignores ranges and starts over
+        file.seek(received)
         file.truncate()
-        done = start
-        progress(done)
+        progress(received)
         try:
-            while block := _read(answer):
-                done += len(block)
-                if done > size:
+            while block := _read(response):
+                received += len(block)
+                if received > size:
                     file.truncate(0)
-                    raise _PassingError(f"sends more than the {size} bytes that were promised")
+                    raise _TransientError(f"sends more than the promised {size} bytes")
                 file.write(block)
-                progress(done)
+                progress(received)
         except _BrokenError as error:
-            raise _PassingError(f"the connection broke ({error})", done) from error
+            raise _TransientError(f"the connection broke ({error})", received) from error
         file.flush()
         os.fsync(file.fileno())
-    if done < size:
-        raise _PassingError(f"ends after {done} of {size} bytes", done)
+    if received < size:
+        raise _TransientError(f"ends after {received} of {size} bytes", received)
 
 
-def _read(answer: Any) -> bytes:
+def _read(response: Any) -> bytes:
     try:
-        return answer.read(BLOCK)
+        return response.read(BLOCK)
     except http.client.IncompleteRead as error:
-        # The server promised more than it sent; what came is good as far as the checksum will tell.
+        # The server sent less than it announced. The checksum decides later if what came is good.
         return error.partial
     except (OSError, http.client.HTTPException) as error:
         raise _BrokenError(str(error) or type(error).__name__) from error
@@ -169,48 +171,48 @@ def _read(answer: Any) -> bytes:
 
 @contextmanager
 def _open(url: str, patience: Patience, offset: int) -> Iterator[Any]:
-    """Send a GET from byte `offset`; raise FetchError or, where trying again may help, _PassingError."""
+    """Send a GET from byte `offset`; raise _TransientError if a retry may help, FetchError otherwise."""
     if not url.startswith(("https://", "http://")):
         raise FetchError("is not an http address", where=url)
     request = urllib.request.Request(url, headers={"Accept-Encoding": "identity", "User-Agent": "uwbench"})
     if offset:
         request.add_header("Range", f"bytes={offset}-")
     try:
-        answer = urllib.request.build_opener(_NoDowngrade).open(request, timeout=patience.timeout_s)
+        response = urllib.request.build_opener(_NoDowngrade).open(request, timeout=patience.timeout_s)
     except urllib.error.HTTPError as error:
         with error:
-            asked = _retry_after(error.headers.get("Retry-After"))
-        if error.code in _PASSING:
-            raise _PassingError(f"answers {error.code} {error.reason}", asked_s=asked) from error
+            retry_after_s = _retry_after(error.headers.get("Retry-After"))
+        if error.code in _TRANSIENT:
+            raise _TransientError(f"answers {error.code} {error.reason}", retry_after_s=retry_after_s) from error
         if error.code == 416 and offset:
             raise _RangeRefusedError from error
         raise FetchError(f"answers {error.code} {error.reason}", where=url, remedy=_advice(error.code)) from error
     except (OSError, http.client.HTTPException) as error:
-        raise _PassingError(f"cannot be reached ({getattr(error, 'reason', error)})") from error
-    with answer:
-        yield answer
+        raise _TransientError(f"cannot be reached ({getattr(error, 'reason', error)})") from error
+    with response:
+        yield response
 
 
-def _retried(url: str, patience: Patience, work: Callable[[], Any]) -> Any:
+def _retried(url: str, patience: Patience, work: Callable[[], Result]) -> Result:
     attempt = furthest = 0
     while True:
         try:
             return work()
-        except _PassingError as error:
-            # Bytes that were there before and had to be thrown away are no progress.
+        except _TransientError as error:
+            # Only bytes beyond the furthest point so far are progress: a restarted download repeats earlier ones.
             attempt = 1 if error.reached > furthest else attempt + 1
             furthest = max(furthest, error.reached)
             if attempt >= patience.attempts:
                 raise FetchError(
                     f"{error.what}; gave up after {attempt} attempts",
                     where=url,
-                    remedy="run the same command again later; it goes on where it stopped",
+                    remedy="run the same command again later; it resumes where it stopped",
                 ) from error
             patience.wait(attempt, url, error)
 
 
 def _retry_after(value: str | None) -> float | None:
-    """Return the seconds of a Retry-After header, which holds seconds or a date."""
+    """Return the wait in seconds that a Retry-After header asks for; the header has seconds or a date."""
     if value is None:
         return None
     if value.strip().isdecimal():
@@ -224,7 +226,7 @@ def _retry_after(value: str | None) -> float | None:
 def _advice(code: int) -> str | None:
     return {
         401: "the record is not public",
-        403: "the server refuses this connection; wait some hours, or download the files in a browser",
-        404: "the record or file does not exist (any more)",
-        410: "the record was taken back",
+        403: "the server refuses this connection; wait some hours, or download the files with a browser",
+        404: "the record or file does not exist, or no longer",
+        410: "the record was withdrawn",
     }.get(code)

@@ -1,6 +1,6 @@
-"""`uwbench data fetch`: a task's X-ARES shards from Zenodo, by its record API, into `--data`.
+"""Fetch a task's X-ARES shards from Zenodo into `--data` (`uwbench data fetch`).
 
-A fetch that was cut off goes on where it was; one that is complete asks for the record and downloads nothing.
+An interrupted fetch is resumed. If everything is there, only the record's description is requested.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from uwbench.sources.unpack import SCRATCH, gunzip_tar, need_space, unpack_zip
 
 ZENODO = "https://zenodo.org"
 _RECORD_LIMIT = 16 << 20  # bytes
-_STATE = ".fetched.json"  # what was verified, so that a second run need not hash gigabytes again
+_STATE = ".fetched.json"  # files verified so far, so that another run need not hash gigabytes again
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_+=,@ ()-][A-Za-z0-9_.+=,@ ()-]*")
 
-Progress = Callable[[str, int, int], None]  # file, bytes that are there of all files, bytes in all
+Progress = Callable[[str, int, int], None]  # file, bytes on disk of all files, total bytes
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """A file of a record."""
+    """A file of a Zenodo record."""
 
     name: str
     url: str
@@ -52,33 +52,32 @@ def fetch_task(
 ) -> list[Path]:
     """Download the shards of `card` into `data/<X-ARES's folder>` and return their paths.
 
-    With `source` "hub", and for a card that names no shards, its Hugging Face dataset is streamed into `data/<name>`.
+    With `source` "hub", or if the card has no shards, its Hugging Face dataset is streamed into `data/<name>`.
 
-    Sizes and md5 sums are the record's; zips are unpacked and removed. Raises UsageError where the card names no
-    record, FetchError where the server, the files or the disk do not allow it; what is complete stays.
+    Sizes and md5 sums are checked against the record; archives are unpacked and deleted. Raises UsageError if the card
+    names no record, FetchError if the download fails; complete files are kept.
     """
     shards = card.sources.shards
-    tell = progress or (lambda *_: None)
+    report = progress or (lambda *_: None)
     if source == "hub" or (source is None and shards is None and card.sources.hub is not None):
         from uwbench.sources.hub import fetch_hub
 
-        return fetch_hub(card, data / card.name, progress=lambda clips: tell(f"{clips} clips", 0, 0))
+        return fetch_hub(card, data / card.name, progress=lambda clips: report(f"{clips} clips", 0, 0))
     if shards is None:
-        raise UsageError("has no shards to fetch", where=card.name, remedy="see its card for where its data come from")
-    patient = patience or Patience()
-    # A record may serve two tasks (LibriSpeech): what one of them fetched is not fetched again for the other.
+        raise UsageError("has no shards to fetch", where=card.name, remedy="see its card for where to get the data")
+    # Two tasks may share a record (LibriSpeech): what was fetched for one is used for the other.
     fetched = [folder for folder in card_folders(card, data) if (folder / _STATE).is_file()]
     folder = fetched[0] if fetched else data / shards.folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".fetch.lock"):
-            return _fetch(shards.zenodo, folder, base_url, tell, patient)
+            return _fetch(shards.zenodo, folder, base_url, report, patience or Patience())
     except OSError as error:
-        raise FetchError(f"cannot be written ({error.strerror or error})", where=error.filename or folder) from error
+        raise FetchError(f"cannot write ({error.strerror or error})", where=error.filename or folder) from error
 
 
 def read_record(zenodo: int, *, base_url: str = ZENODO, patience: Patience | None = None) -> list[RemoteFile]:
-    """Return the files of a Zenodo record; raise FetchError where it is not to be had or not what the API describes."""
+    """Return the files of a Zenodo record; raise FetchError if it cannot be fetched or is malformed."""
     url = f"{base_url.rstrip('/')}/api/records/{zenodo}"
     try:
         record = parse_json(get(url, patience or Patience(), _RECORD_LIMIT))
@@ -86,7 +85,7 @@ def read_record(zenodo: int, *, base_url: str = ZENODO, patience: Patience | Non
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise FetchError(f"is not a Zenodo record ({error!r})", where=url) from error
     if not files:
-        raise FetchError("holds no files", where=url)
+        raise FetchError("contains no files", where=url)
     if len({file.name.casefold() for file in files}) < len(files):
         raise FetchError("lists a file twice", where=url)
     return files
@@ -96,72 +95,69 @@ def _remote(entry: Any, url: str) -> RemoteFile:
     name, checksum, size = entry["key"], entry["checksum"], entry["size"]
     kind, _, digest = checksum.partition(":")
     if not _PLAIN_NAME.fullmatch(name):
-        raise FetchError(f"names a file {name!r}, which is not a plain file name", where=url)
+        raise FetchError(f"has a file {name!r}, which is not a plain file name", where=url)
     if kind != "md5" or not re.fullmatch(r"[0-9a-f]{32}", digest):
-        raise FetchError(f"gives {checksum!r} as the checksum of {name}; an md5 is expected", where=url)
+        raise FetchError(f"gives {checksum!r} as the checksum of {name}, but an md5 is expected", where=url)
     if not isinstance(size, int) or size < 0:
         raise FetchError(f"gives {size!r} as the size of {name}", where=url)
     return RemoteFile(name, entry["links"]["self"], size, digest)
 
 
 def _fetch(zenodo: int, folder: Path, base_url: str, progress: Progress, patience: Patience) -> list[Path]:
-    for left in folder.glob(f"{SCRATCH}*"):  # by a run that was killed
-        shutil.rmtree(left, ignore_errors=True)
+    for leftover in folder.glob(f"{SCRATCH}*"):  # from a killed run
+        shutil.rmtree(leftover, ignore_errors=True)
     files = read_record(zenodo, base_url=base_url, patience=patience)
     state = _read_state(folder)
-    wanted = [file for file in files if not _is_there(file, folder, state)]
+    missing = [file for file in files if not _is_complete(file, folder, state)]
+    missing_bytes = sum(file.size for file in missing)
+    parts = [folder / f"{file.name}.part" for file in missing]
+    part_bytes = sum(part.stat().st_size for part in parts if part.exists())
+    archives = [file.size for file in missing if file.name.lower().endswith((".zip", ".tar.gz", ".tgz"))]
+    # While an archive is unpacked, both it and its content are on the disk.
+    need_space(folder, missing_bytes - part_bytes + max(archives, default=0), f"Zenodo record {zenodo}")
     total = sum(file.size for file in files)
-    have = sum((folder / f"{file.name}.part").stat().st_size for file in wanted if _part(folder, file).exists())
-    archives = [file.size for file in wanted if file.name.lower().endswith((".zip", ".tar.gz", ".tgz"))]
-    # While an archive is unpacked, it and its content are both on the disk.
-    needed = sum(file.size for file in wanted) - have + max(archives, default=0)
-    need_space(folder, needed, f"Zenodo record {zenodo}")
-    done = total - sum(file.size for file in wanted)
-    for file in wanted:
+    completed = total - missing_bytes
+    for file in missing:
 
-        def step(count: int, file: RemoteFile = file, before: int = done) -> None:
-            progress(file.name, before + count, total)
+        def report_bytes(count: int, name: str = file.name, before: int = completed) -> None:
+            progress(name, before + count, total)
 
         target = folder / file.name
-        download(file.url, target, size=file.size, md5=file.md5, patience=patience, progress=step)
-        state[file.name] = {"md5": file.md5, "files": _unpacked(target, folder)}
+        download(file.url, target, size=file.size, md5=file.md5, patience=patience, progress=report_bytes)
+        state[file.name] = {"md5": file.md5, "files": _unpack(target, folder)}
         _write_state(folder, state)
-        done += file.size
+        completed += file.size
     _write_state(folder, state)
     progress("", total, total)
     return sorted(folder / name for file in files for name in state[file.name]["files"])
 
 
-def _unpacked(target: Path, folder: Path) -> dict[str, int]:
-    """Unpack what is an archive of shards; return the names and sizes of the files that are to stay."""
+def _unpack(target: Path, folder: Path) -> dict[str, int]:
+    """Unpack and delete `target` if it is an archive; return the names and sizes of the resulting files."""
     lower = target.name.lower()
     if lower.endswith(".zip"):
-        kept = unpack_zip(target, folder)
+        paths = unpack_zip(target, folder)
         target.unlink()
     elif lower.endswith((".tar.gz", ".tgz")):
-        kept = [gunzip_tar(target)]
+        paths = [gunzip_tar(target)]
         target.unlink()
     else:
-        kept = [target]
-    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in kept}
+        paths = [target]
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in paths}
 
 
-def _is_there(file: RemoteFile, folder: Path, state: dict[str, Any]) -> bool:
-    """Say whether a file, or what was unpacked from it, is complete; files put there by hand are hashed once."""
-    known = state.get(file.name)
-    if known is not None and known["md5"] == file.md5:
-        sizes = {name: (folder / name).stat().st_size for name in known["files"] if (folder / name).is_file()}
-        if sizes == known["files"]:
+def _is_complete(file: RemoteFile, folder: Path, state: dict[str, Any]) -> bool:
+    """Return True if a file, or what was unpacked from it, is complete; files copied there by hand are hashed once."""
+    verified = state.get(file.name)
+    if verified is not None and verified["md5"] == file.md5:
+        sizes = {name: (folder / name).stat().st_size for name in verified["files"] if (folder / name).is_file()}
+        if sizes == verified["files"]:
             return True
     path = folder / file.name
     if path.is_file() and path.stat().st_size == file.size and file_md5(path) == file.md5:
-        state[file.name] = {"md5": file.md5, "files": _unpacked(path, folder)}
+        state[file.name] = {"md5": file.md5, "files": _unpack(path, folder)}
         return True
     return False
-
-
-def _part(folder: Path, file: RemoteFile) -> Path:
-    return folder / f"{file.name}.part"
 
 
 def _write_state(folder: Path, state: dict[str, Any]) -> None:
@@ -169,7 +165,7 @@ def _write_state(folder: Path, state: dict[str, Any]) -> None:
 
 
 def _read_state(folder: Path) -> dict[str, Any]:
-    """Return what earlier fetches verified; a damaged note only costs hashing again."""
+    """Return the files that earlier fetches verified; if the record of them is damaged, files are hashed again."""
     try:
         state = parse_json((folder / _STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,9 +1,9 @@
-"""The clips of the built-in `mini` suite: computed, deterministic, no download.
+"""Compute the clips of the built-in `mini` suite: deterministic, without a download.
 
-Three small tasks with the shape of real ones: vowels of speakers who differ in pitch and vocal-tract length (`vowels`),
-everyday sounds in four folds of recordings (`scenes`), and instruments over two octaves (`instruments`). Everything is
-additive synthesis or noise shaped in the frequency domain, with room noise at 0 to 20 dB below the sound, so that
-scores lie between chance and one. They show that the program works; they say nothing about an encoder.
+There are three small tasks that look like real ones: vowels by speakers who differ in pitch and vocal-tract length
+(`vowels`), everyday sounds in four folds of recordings (`scenes`), and instruments over two octaves (`instruments`).
+All sounds are additive synthesis or filtered noise, with room noise 0 to 20 dB below the sound, so that scores lie
+between chance and one. They show that the program works and say nothing about an encoder.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _INSTRUMENTS = ("bell", "bowed", "organ", "pluck", "reed")
 
 
 def generate(name: str) -> list[Clip]:
-    """Return the clips of the generated set `name`: vowels, scenes or instruments; UsageError for another name."""
+    """Return the clips of `vowels`, `scenes` or `instruments`; raise UsageError for another name."""
     makers: dict[str, Callable[[], Iterator[Clip]]] = {
         "vowels": _vowels,
         "scenes": _scenes,
@@ -44,7 +44,7 @@ def generate(name: str) -> list[Clip]:
 
 
 def _vowels() -> Iterator[Clip]:
-    """Six vowels by 20 speakers, once each: 12 train, 3 valid, 5 test."""
+    """Yield six vowels by each of 20 speakers: 12 train, 3 valid, 5 test."""
     for speaker in range(20):
         voice = np.random.default_rng([1, speaker])
         pitch, tract = voice.uniform(90, 260), voice.uniform(0.85, 1.2)
@@ -64,7 +64,7 @@ def _vowels() -> Iterator[Clip]:
 
 
 def _scenes() -> Iterator[Clip]:
-    """Six sounds, five recordings of each in each of four folds, of which one gives two clips."""
+    """Yield six sounds with five recordings per fold, in four folds; one recording of the five gives two clips."""
     for label_index, label in enumerate(_SCENES):
         for recording in range(20):
             fold = str(1 + recording % 4)
@@ -79,7 +79,7 @@ def _scenes() -> Iterator[Clip]:
 
 
 def _instruments() -> Iterator[Clip]:
-    """Five instruments, 24 semitones each: every sixth note for validation, every third for the test."""
+    """Yield 24 semitones of each of five instruments; every sixth note is validation, every third is test."""
     for index, instrument in enumerate(_INSTRUMENTS):
         for note in range(24):
             rng = np.random.default_rng([5, index, note])
@@ -173,7 +173,7 @@ def _time(seconds: float) -> np.ndarray:
 
 
 def _harmonics(phase: np.ndarray, frequency: float, gain: Callable[[int], float]) -> np.ndarray:
-    """Sum harmonics below 0.45 of the rate, so that none folds back."""
+    """Return the sum of the harmonics below 0.45 of the sample rate, which do not alias."""
     count = int(0.45 * RATE / (frequency * 1.01))
     return sum((gain(h) * np.sin(h * phase) for h in range(1, count + 1)), start=np.zeros_like(phase))
 
@@ -184,7 +184,7 @@ def _shaped_noise(samples: int, response: Callable[[np.ndarray], np.ndarray], rn
 
 
 def _finish(sound: np.ndarray, rng: np.random.Generator, name: str) -> AudioArray:
-    """Fade the ends, add room noise at 0 to 20 dB below the sound, and bring the peak to a random level."""
+    """Fade the ends, add room noise 0 to 20 dB below the sound, and scale the peak to a random level."""
     fade = np.minimum(1, np.minimum(np.arange(len(sound)), np.arange(len(sound))[::-1]) / (0.01 * RATE))
     sound = sound * fade
     power = np.sqrt(np.mean(sound**2)) + 1e-12

@@ -1,8 +1,7 @@
-"""Hugging Face datasets with embedded audio: local Parquet files, or a hub id fetched by streaming.
+"""Read Hugging Face datasets with embedded audio, from local Parquet files or by streaming from the hub.
 
-Audio is taken as the bytes that the publisher stored and is decoded by us. The bytes are laid end to end in one file
-beside the data (`.hub/audio.bin`), with a line a clip in `.hub/rows.jsonl`, so that clips are read in place and a
-dataset never has to fit in memory.
+The encoded audio is copied as it is into one file beside the data (`.hub/audio.bin`), with one line per clip in
+`.hub/rows.jsonl`. Clips are then read in place, so that a dataset never has to fit in memory.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ from uwbench.sources.layouts import load_layout
 from uwbench.sources.table import parse_labels
 
 _HOME = ".hub"
-_DEPTH = 3  # folders below which Parquet files of a snapshot lie: <folder>/data/<split>/0000.parquet
+_DEPTH = 3  # levels at which Parquet files are searched for: <folder>/data/<split>/0000.parquet
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A clip before its labels are understood; `label` is what the column holds, names instead of class numbers."""
+    """A clip before its labels are parsed; `label` is the column's value, with class numbers replaced by names."""
 
     name: str
     split: str | None
@@ -40,7 +39,7 @@ class _Row:
 
 
 def find_parquet(card: Card, folder: Path) -> tuple[Path, ...] | None:
-    """Return the Parquet files of a card's hub dataset in `folder`: () where it was fetched, None where nothing is."""
+    """Return the Parquet files of a card's hub dataset in `folder`: () if it was streamed, None if there is nothing."""
     if card.sources.hub is None or not folder.is_dir():
         return None
     patterns = ("/".join(["*"] * depth + ["*.parquet"]) for depth in range(_DEPTH))
@@ -51,29 +50,28 @@ def find_parquet(card: Card, folder: Path) -> tuple[Path, ...] | None:
 
 
 def read_hub(card: Card, folder: Path, files: tuple[Path, ...]) -> Reading:
-    """Return the clips of local Parquet files, or of what was fetched; raise DataError where they are not as expected.
+    """Return the clips of local Parquet files, or of a streamed dataset; raise DataError if they cannot be read.
 
-    Parquet files are laid out for reading in place on the first call, and again when they change.
+    The audio of Parquet files is copied out for reading in place on the first call, and again if they change.
     """
     hub = _hub(card)
     if files:
-        seen = [[path.relative_to(folder).as_posix(), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
-        source = digest([seen, hub.model_dump(mode="json")])
+        stamps = [[path.relative_to(folder).as_posix(), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+        source = digest([stamps, hub.model_dump(mode="json")])
         if _source(folder) != source:
             try:
                 _lay_out(folder, source, _parquet_rows(card, folder, files), lambda _: None)
             except OSError as error:
-                what = f"the audio cannot be laid out for reading in place ({error.strerror or error})"
-                raise DataError(
-                    what, where=folder / _HOME, remedy="put the Parquet files where there is space"
-                ) from error
+                what = f"cannot copy the audio for reading in place ({error.strerror or error})"
+                remedy = "move the Parquet files to a disk with free space that can be written"
+                raise DataError(what, where=folder / _HOME, remedy=remedy) from error
     return _read_rows(card, folder)
 
 
 def fetch_hub(card: Card, folder: Path, *, progress: Callable[[int], None] | None = None) -> list[Path]:
-    """Stream a card's hub dataset into `folder`; raise FetchError where the hub or the dataset does not allow it.
+    """Stream a card's hub dataset into `folder`; raise FetchError if that is not possible.
 
-    `progress` is called with the clips so far. What was fetched before is not fetched again.
+    `progress` is called with the number of clips so far. A dataset that was fetched before is not fetched again.
     """
     hub = _hub(card)
     source = digest([hub.id, hub.revision, hub.config, hub.model_dump(mode="json")])
@@ -93,13 +91,13 @@ def _hidden(path: Path, folder: Path) -> bool:
     return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
-def _roles(card: Card) -> dict[str, str]:
-    """Return the hub's split names with the parts they stand for here."""
+def _split_of_name(card: Card) -> dict[str, str]:
+    """Return our split (train, valid, test) for each of the hub's split names."""
     splits = _hub(card).splits or card.splits
     if splits is None:
         return {}
-    named = {splits.train: "train", splits.test: "test"}
-    return named | ({splits.valid: "valid"} if splits.valid is not None else {})
+    split_of = {splits.train: "train", splits.test: "test"}  # clips are streamed in this order
+    return split_of | ({splits.valid: "valid"} if splits.valid is not None else {})
 
 
 def _parquet_rows(card: Card, folder: Path, files: tuple[Path, ...]) -> Iterator[_Row]:
@@ -107,7 +105,7 @@ def _parquet_rows(card: Card, folder: Path, files: tuple[Path, ...]) -> Iterator
     import pyarrow.parquet as pq
 
     hub = _hub(card)
-    wanted = [column for column in (hub.audio, hub.label, hub.group, hub.fold) if column is not None]
+    columns = [column for column in (hub.audio, hub.label, hub.group, hub.fold) if column is not None]
     for path in files:
         split = None if hub.fold is not None else _split_of_file(card, path.relative_to(folder))
         if split is None and hub.fold is None:
@@ -115,12 +113,12 @@ def _parquet_rows(card: Card, folder: Path, files: tuple[Path, ...]) -> Iterator
         try:
             with path.open("rb") as data, pq.ParquetFile(data) as file:
                 names = file.schema_arrow.names
-                missing = [column for column in wanted if column not in names]
+                missing = [column for column in columns if column not in names]
                 if missing:
                     raise DataError(f"the column {missing[0]!r} is missing ({', '.join(names)})", where=path)
                 classes = _class_names(file.schema_arrow.metadata, hub.label)
                 number = 0
-                for batch in file.iter_batches(batch_size=64, columns=wanted):
+                for batch in file.iter_batches(batch_size=64, columns=columns):
                     for record in batch.to_pylist():
                         yield _row(record, hub, split, classes, f"{path.stem}-{number:06d}", str(path))
                         number += 1
@@ -129,15 +127,15 @@ def _parquet_rows(card: Card, folder: Path, files: tuple[Path, ...]) -> Iterator
 
 
 def _split_of_file(card: Card, path: Path) -> str | None:
-    """Tell a Parquet file's split by its name (`train-00000-of-00002.parquet`) or folder (`train/0000.parquet`)."""
-    for name, split in _roles(card).items():
+    """Return the split in a Parquet file's name (`train-00000-of-00002.parquet`) or folder (`train/0000.parquet`)."""
+    for name, split in _split_of_name(card).items():
         if path.stem == name or path.stem.startswith(f"{name}-") or name in path.parts[:-1]:
             return split
     return None
 
 
 def _class_names(metadata: Mapping[bytes, bytes] | None, column: str) -> tuple[str, ...]:
-    """Return the names of a column of class numbers, as `datasets` keeps them in a Parquet file's metadata."""
+    """Return the class names of a column of class numbers, which `datasets` stores in a Parquet file's metadata."""
     try:
         features = parse_json((metadata or {})[b"huggingface"])["info"]["features"]
         return tuple(features[column].get("names") or ())
@@ -151,8 +149,8 @@ def _hub_rows(card: Card) -> Iterator[_Row]:
     from huggingface_hub.errors import HfHubHTTPError
 
     hub = _hub(card)
-    remedy = "log in or fetch it by other means, or put its Parquet files into the task's folder"
-    for name, split in _roles(card).items():
+    remedy = "log in, or download its Parquet files into the task's folder by other means"
+    for name, split in _split_of_name(card).items():
         try:
             stream = datasets.load_dataset(hub.id, hub.config, split=name, revision=hub.revision, streaming=True)
             if hub.audio not in (stream.column_names or ()):
@@ -160,22 +158,22 @@ def _hub_rows(card: Card) -> Iterator[_Row]:
             feature = (stream.features or {}).get(hub.label)
             classes = tuple(getattr(feature, "names", None) or ())
             for number, record in enumerate(stream.cast_column(hub.audio, datasets.Audio(decode=False))):
-                role = None if hub.fold is not None else split
-                yield _row(record, hub, role, classes, f"{name}-{number:06d}", hub.id)
+                clip_split = None if hub.fold is not None else split
+                yield _row(record, hub, clip_split, classes, f"{name}-{number:06d}", hub.id)
         except (OSError, ValueError, HfHubHTTPError, DatasetsError) as error:
             raise FetchError(f"cannot be streamed ({error})", where=hub.id, remedy=remedy) from error
         if hub.fold is not None:
-            return  # one split holds all folds
+            return  # one split contains all folds
 
 
 def _row(record: Any, hub: Hub, split: str | None, classes: tuple[str, ...], name: str, where: str) -> _Row:
     audio, label = record[hub.audio], record.get(hub.label)
     data = audio.get("bytes") if isinstance(audio, dict) else audio
     if not isinstance(data, bytes):
-        raise DataError(f"{name}: the column {hub.audio!r} holds no encoded audio", where=where)
+        raise DataError(f"{name}: the column {hub.audio!r} contains no encoded audio", where=where)
     if classes and isinstance(label, int):
         if not 0 <= label < len(classes):
-            raise DataError(f"{name}: {label} is not the number of a class", where=where)
+            raise DataError(f"{name}: {label} is not a class number", where=where)
         label = classes[label]
     path = audio.get("path") if isinstance(audio, dict) else None
     fold = None if hub.fold is None else str(record[hub.fold])
@@ -184,7 +182,7 @@ def _row(record: Any, hub: Hub, split: str | None, classes: tuple[str, ...], nam
 
 
 def _lay_out(folder: Path, source: str, rows: Iterable[_Row], progress: Callable[[int], None]) -> None:
-    """Write the audio end to end and the rows as lines; the note of the source, written last, makes them valid."""
+    """Write the audio end to end and one line per row; `source.json`, written last, makes them valid."""
     home = folder / _HOME
     home.mkdir(exist_ok=True)
     (home / "source.json").unlink(missing_ok=True)
@@ -202,11 +200,11 @@ def _lay_out(folder: Path, source: str, rows: Iterable[_Row], progress: Callable
 
 
 def _source(folder: Path) -> str | None:
-    """Return what the laid-out audio was made from, None where it is missing or not whole."""
+    """Return the hash of the source that the copied audio was made from, or None if it is missing or incomplete."""
     try:
-        note = parse_json((folder / _HOME / "source.json").read_text(encoding="utf-8"))
-        whole = (folder / _HOME / "audio.bin").stat().st_size == note["bytes"]
-        return note["source"] if whole else None
+        record = parse_json((folder / _HOME / "source.json").read_text(encoding="utf-8"))
+        complete = (folder / _HOME / "audio.bin").stat().st_size == record["bytes"]
+        return record["source"] if complete else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -215,7 +213,7 @@ def _read_rows(card: Card, folder: Path) -> Reading:
     layout = load_layout(card.sources.layout) if card.sources.layout else None
     blob = folder / _HOME / "audio.bin"
     if _source(folder) is None:
-        raise DataError("the fetched audio is not whole", where=blob, remedy=f"run: uwbench data fetch {card.name}")
+        raise DataError("the fetched audio is incomplete", where=blob, remedy=f"run: uwbench data fetch {card.name}")
     clips = []
     with (folder / _HOME / "rows.jsonl").open(encoding="utf-8") as file:
         for line in file:

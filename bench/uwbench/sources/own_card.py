@@ -1,4 +1,4 @@
-"""The card of a user's own data, made from the clips: nothing has to be declared."""
+"""Make the card of a user's own data from its clips."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from uwbench.audio.clip import Clip, Event, Labels
+from uwbench.audio.clip import Clip, Labels
 from uwbench.cards.card import METRICS_OF_KIND, Card, Domain, Kind, Splits
 from uwbench.errors import InputError
-from uwbench.sources.dataset import natural_key
+from uwbench.sources.dataset import label_names, natural_key
 
-SEGMENT_S = 1.0  # window of segment-F1 for own frame tasks: DCASE's usual second
+SEGMENT_S = 1.0  # window of segment-based F1, as usual in DCASE
 
 
 def make_card(
@@ -26,18 +26,18 @@ def make_card(
     label: str = "label",
     group: str | None = None,
 ) -> Card:
-    """Return a card for `clips`; raise InputError, naming `where`, where they cannot be a task.
+    """Return a card for `clips`; raise InputError, naming `where`, if they cannot be a task.
 
-    The metric is the kind's first. Chance is what needs no audio: the share of the largest class in the test part
-    (every clip, with folds), the mean share of a class for multi-label, one over the test clips for retrieval, 0 else.
+    The metric is the first of the kind. The chance level is the score to expect without audio: the share of the largest
+    class among the tested clips, the mean share of a class for multi-label tasks, 1 / clips for retrieval, otherwise 0.
     """
     if not clips:
-        raise InputError("holds no clips", where=where)
+        raise InputError("contains no clips", where=where)
     fields: dict[str, Any] = {}
     folds = sorted({clip.fold for clip in clips if clip.fold is not None}, key=natural_key)
     if folds:
         if len(folds) < 2:
-            raise InputError(f"fold: only {folds[0]!r} occurs, and a task needs at least two folds", where=where)
+            raise InputError(f"fold: {folds[0]!r} is the only one, but a task needs at least two folds", where=where)
         fields["folds"] = tuple(folds)
         tested: Sequence[Clip] = clips
     else:
@@ -54,13 +54,13 @@ def make_card(
     return Card.model_validate(fields)
 
 
-def task_name(wanted: str | None, folder: Path) -> str:
-    """Return the name of an own task: `wanted`, else the folder's name in the characters that names may have."""
-    name = folder.resolve().name if wanted is None else wanted
-    slug = re.sub(r"[^a-z0-9_.-]+", "-", name.lower()).strip("-._")[:64]
-    if wanted is not None and wanted != slug:
+def task_name(name: str | None, folder: Path) -> str:
+    """Return `name` if it is valid, or a valid name made from the folder's if it is None."""
+    text = folder.resolve().name if name is None else name
+    slug = re.sub(r"[^a-z0-9_.-]+", "-", text.lower()).strip("-._")[:64]
+    if name is not None and name != slug:
         raise InputError(
-            f"the name {wanted!r} may hold only a-z, 0-9, '_', '.' and '-', and at most 64 of them",
+            f"the name {name!r} may contain only a-z, 0-9, '_', '.' and '-', and at most 64 characters",
             where="--name",
             remedy=f"for example {slug!r}" if slug else None,
         )
@@ -73,16 +73,10 @@ def _chance(labels: Sequence[Labels], kind: Kind, where: Path) -> float:
     if kind in ("transcription", "frame-multi-label"):
         return 0.0
     if kind == "multi-label":
-        counts = Counter(name for names in labels for name in set(_texts(names)))
+        counts = Counter(name for names in labels for name in set(label_names(names)))
         return round(min(sum(counts.values()) / (len(counts) * len(labels)), 0.999999), 6) if counts else 0.0
     counts = Counter(str(name) for name in labels)
     share = max(counts.values()) / len(labels)
     if share == 1:
-        raise InputError(f"label: the clips that are tested all have the label {next(iter(counts))!r}", where=where)
+        raise InputError(f"label: all tested clips have the label {next(iter(counts))!r}", where=where)
     return round(share, 6)
-
-
-def _texts(labels: Labels) -> tuple[str, ...]:
-    if isinstance(labels, str):
-        return (labels,)
-    return tuple(item.label if isinstance(item, Event) else item for item in labels)

@@ -1,8 +1,7 @@
-"""X-ARES's WebDataset tars, read in place: an index of where each record's audio lies, and its label.
+"""Read X-ARES's WebDataset tars in place: index where each record's audio is, and its label.
 
-A record is `<key>.<audio extension>` and `<key>.json`. Here the key is the name without its last extension, so that
-names with dots (`blues.00000.wav`) stay whole. Names inside an archive are only ever labels of clips, never paths on
-disk.
+A record is `<key>.<audio extension>` and `<key>.json`. The key is the name without its last extension, so that names
+with dots (`blues.00000.wav`) stay whole. Names inside an archive only label clips and are never used as paths on disk.
 """
 
 from __future__ import annotations
@@ -13,22 +12,22 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from uwbench.audio.clip import AudioMember, Clip, Event, Labels
 from uwbench.base.json_text import parse_json
 from uwbench.cards.card import Card
 from uwbench.cards.find import load_vocabulary
 from uwbench.errors import DataError
-from uwbench.sources.dataset import Reading, require_text, with_unique_ids
+from uwbench.sources.dataset import Reading, require_utf8, with_unique_ids
 from uwbench.sources.layouts import load_layout
 from uwbench.sources.layouts.base import Layout, visible
 
-# What X-ARES's own reader takes for audio.
+# The suffixes that X-ARES reads as audio.
 SHARD_AUDIO = frozenset({".flac", ".mp3", ".sox", ".wav", ".m4a", ".ogg", ".wma"})
-_JSON_LIMIT = 16 << 20  # bytes; a record's labels are a few kilobytes
+_JSON_LIMIT = 16 << 20  # bytes; a record's labels take a few kilobytes
 _BLOCK = 512  # bytes of a tar header
-_OTHER_FOLDERS = frozenset({"embeddings", "checkpoints"})  # where X-ARES keeps its own work
+_OTHER_FOLDERS = frozenset({"embeddings", "checkpoints"})  # X-ARES's own output
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,33 +45,29 @@ class Part:
 
 
 def find_shards(card: Card, folder: Path) -> tuple[Part, ...] | None:
-    """Return the shards of `card` in `folder` or right below it, None where there are none; nothing is read.
+    """Return the shards of `card` in `folder` or in a folder in it, or None if there are none; no file is read.
 
     Parts without a file are returned too, so that `read_shards` can name them.
     """
     if card.sources.shards is None or not folder.is_dir():
         return None
-    below = [path for path in visible(folder) if path.is_dir() and path.name not in _OTHER_FOLDERS]
-    for place in (folder, *below):
+    subfolders = [path for path in visible(folder) if path.is_dir() and path.name not in _OTHER_FOLDERS]
+    for place in (folder, *subfolders):
         parts = tuple(_parts(card, place))
         if any(part.files for part in parts):
             return parts
     return None
 
 
-def _parts(card: Card, place: Path) -> Iterator[Part]:
-    def files(pattern: str) -> tuple[Path, ...]:
-        found = sorted(path for path in place.glob(pattern) if path.is_file() and not path.name.startswith("."))
-        return tuple(found) or tuple(sorted(place.glob(f"{pattern}.gz")))
-
+def _parts(card: Card, folder: Path) -> Iterator[Part]:
     for name, pattern in card.shard_patterns().items():
         split, fold = (None, name) if card.folds is not None else (name, None)
-        yield Part(split, fold, pattern, files(pattern))
+        tars = sorted(path for path in folder.glob(pattern) if path.is_file() and not path.name.startswith("."))
+        yield Part(split, fold, pattern, tuple(tars or sorted(folder.glob(f"{pattern}.gz"))))
 
 
 def read_shards(card: Card, parts: tuple[Part, ...]) -> Reading:
-    """Return the clips of the shards; raise DataError, naming shard and record, where one is missing or damaged."""
-    assert card.sources.shards is not None
+    """Return the clips of the shards; raise DataError, naming shard and record, if one is missing or damaged."""
     missing = [part for part in parts if not part.files]
     if missing:
         raise DataError(
@@ -88,15 +83,14 @@ def read_shards(card: Card, parts: tuple[Part, ...]) -> Reading:
         for file in part.files:
             audio, records = read_index(file)
             for name in sorted(set(audio) ^ set(records)):
-                problems.append(
-                    f"{file.name}: {name} has {'no label' if name in audio else 'no audio'} and is left out"
-                )
+                lacks = "no label" if name in audio else "no audio"
+                problems.append(f"{file.name}: {name} has {lacks} and is left out")
             for name in (name for name in audio if name in records):
-                where = f"{file}#{name}"
                 try:
                     labels = _labels(records[name], card, vocabulary, layout)
                 except (KeyError, ValueError, TypeError) as error:
-                    raise DataError(f"the record's label cannot be read ({error!r})", where=where) from error
+                    what = f"the record's label cannot be read ({error!r})"
+                    raise DataError(what, where=f"{file}#{name}") from error
                 group = layout.group_of(name, records[name]) if layout else None
                 clips.append(Clip(name, audio[name], labels, part.split, part.fold, group))
     unique, repeated = with_unique_ids(clips)
@@ -108,7 +102,7 @@ def read_shards(card: Card, parts: tuple[Part, ...]) -> Reading:
 def read_index(path: Path) -> tuple[dict[str, AudioMember], dict[str, Any]]:
     """Return the audio members and the JSON records of a tar, by name without the last extension.
 
-    Raises DataError for archives that are compressed, damaged or cut short, and for members that are no plain files.
+    Raises DataError if the archive is compressed, damaged or cut short, or has a member that is not a plain file.
     """
     audio: dict[str, AudioMember] = {}
     records: dict[str, Any] = {}
@@ -116,16 +110,17 @@ def read_index(path: Path) -> tuple[dict[str, AudioMember], dict[str, Any]]:
     try:
         with path.open("rb") as raw:
             if raw.read(2) == b"\x1f\x8b":
-                raise DataError("is compressed, and audio is read in place", where=path, remedy=f"run: gunzip {path}")
+                what = "is compressed, but audio is read in place"
+                raise DataError(what, where=path, remedy=f"run: gunzip {path}")
         with path.open("rb") as raw, tarfile.open(fileobj=_Bounded(path), mode="r:") as tar:
             for member in tar:
-                if member.size < 0:  # the next member would lie before this one, and so on for ever
-                    raise DataError(f"holds {member.name!r} of a negative size", where=path, remedy="do not use it")
+                if member.size < 0:  # the next member would lie before this one, in an endless loop
+                    raise DataError(f"{member.name!r} has a negative size", where=path, remedy="do not use this file")
                 end = member.offset_data + math.ceil(member.size / _BLOCK) * _BLOCK if member.isreg() else tar.offset
                 if member.isdir():
                     continue
                 if not member.isreg() or member.issparse():
-                    raise DataError(f"holds {member.name!r}, which is not a plain file", where=path)
+                    raise DataError(f"{member.name!r} is not a plain file", where=path)
                 _index_member(member, path, raw, audio, records)
             raw.seek(min(end, path.stat().st_size))
             if raw.read(_BLOCK).strip(b"\0") or raw.tell() < end + _BLOCK:
@@ -136,7 +131,7 @@ def read_index(path: Path) -> tuple[dict[str, AudioMember], dict[str, Any]]:
 
 
 class _Bounded(io.FileIO):
-    """A file of which no more is asked for than it has: a header may say that a name is gigabytes long."""
+    """A file that never reads past its end, whatever a damaged header claims is there."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -148,26 +143,26 @@ class _Bounded(io.FileIO):
 
 
 def _index_member(
-    member: tarfile.TarInfo, path: Path, raw: Any, audio: dict[str, AudioMember], records: dict[str, Any]
+    member: tarfile.TarInfo, path: Path, raw: BinaryIO, audio: dict[str, AudioMember], records: dict[str, Any]
 ) -> None:
     stem, dot, extension = member.name.removeprefix("./").rpartition(".")
     suffix = (dot + extension).lower()
     base = stem.rpartition("/")[2]
     if base.startswith("._"):
         return
-    require_text(member.name, path)
+    require_utf8(member.name, path)
     known = records if suffix == ".json" else audio
     if (suffix in SHARD_AUDIO or suffix == ".json") and stem in known:
-        raise DataError(f"holds {member.name!r} twice", where=path)
+        raise DataError(f"contains {member.name!r} twice", where=path)
     if suffix in SHARD_AUDIO:
         audio[stem] = AudioMember(path, member.offset_data, member.size, member.name)
     elif suffix == ".json":
         if member.size > _JSON_LIMIT:
-            raise DataError(f"{member.name!r} is too large for a record's label", where=path)
+            raise DataError(f"{member.name!r} is too large to be a record's label", where=path)
         raw.seek(member.offset_data)
         data = raw.read(member.size)
         if len(data) < member.size:
-            raise DataError(f"is cut short within {member.name!r}", where=path, remedy="fetch it again")
+            raise DataError(f"is cut short inside {member.name!r}", where=path, remedy="fetch it again")
         try:
             records[stem] = parse_json(data)
         except ValueError as error:
@@ -195,12 +190,12 @@ def _labels(record: Any, card: Card, vocabulary: tuple[str, ...], layout: Layout
         raise TypeError(f"{field} is {value!r}")
     label = str(value).strip()
     if vocabulary and label not in vocabulary and label.isdecimal() and int(label) < len(vocabulary):
-        return vocabulary[int(label)]  # a class's index, in the order of X-ARES's own table
+        return vocabulary[int(label)]  # X-ARES stores the class's index in its own table
     return layout.label_of(label) if layout else label
 
 
 def _events(items: Any) -> Iterator[Event]:
-    """Yield the events of a record: `{onset, offset, label}`, labels joined by commas, or `{start, end, note}`."""
+    """Yield the events of a record: `{onset, offset, label}` with comma-separated labels, or `{start, end, note}`."""
     for item in items:
         if "note" in item:
             onset, offset, names = float(item["start"]), float(item["end"]), [str(int(item["note"]))]

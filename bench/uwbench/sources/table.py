@@ -1,8 +1,8 @@
-"""Own data: manifests (CSV, TSV, JSONL, Parquet) and folders with a sub-folder a class.
+"""Own data: manifests (CSV, TSV, JSONL, Parquet), and folders with one sub-folder per class.
 
-A manifest has the columns `path`, `label` and `split` or `fold`, and optionally `group`, `start` and `end` (seconds).
-Paths are relative to the manifest's folder and may not leave it unless that is allowed. Errors name the file, the line
-and the column.
+A manifest has the columns `path`, `label`, and `split` or `fold`; `group`, `start` and `end` (seconds) are optional.
+Paths are relative to the manifest's folder and must stay inside it unless that is allowed. Errors name the file, the
+line and the column.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import math
 import os
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -22,12 +21,13 @@ from uwbench.base.json_text import parse_json
 from uwbench.base.registry import suggestion
 from uwbench.cards.card import Domain, Kind
 from uwbench.errors import InputError
-from uwbench.sources.dataset import AUDIO_SUFFIXES, Dataset, Reading, require_text, with_unique_ids
+from uwbench.sources.dataset import AUDIO_SUFFIXES, Dataset, Reading, require_utf8, with_unique_ids
+from uwbench.sources.layouts.base import visible
 from uwbench.sources.own_card import make_card, task_name
 
 MANIFEST_SUFFIXES = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"})
 MANIFEST_NAMES = ("manifest.csv", "manifest.tsv", "manifest.jsonl", "manifest.parquet")
-HASH_FOLDS = 5  # for folders that come without splits
+HASH_FOLDS = 5  # folds of a folder without splits
 
 SPLIT_NAMES = {
     "train": "train",
@@ -40,14 +40,13 @@ SPLIT_NAMES = {
     "testing": "test",
 }
 _SPLITS_ALLOWED = "train, valid (validation, val, dev), test"
-_Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Which columns hold what; `group` None: the column `group` where there is one.
+    """How to read the columns of a manifest. If `group` is None, the column `group` is used if there is one.
 
-    With `gaps`, a clip whose label is empty has none, `()`; else that is an error.
+    With `gaps`, a clip with an empty label gets the labels `()`; without, an empty label is an error.
     """
 
     label: str = "label"
@@ -67,11 +66,11 @@ def open_manifest(
     domain: Domain = "sound",
     allow_outside: bool = False,
 ) -> Dataset:
-    """Read a manifest as a task of its own, named after its folder unless `name` is given.
+    """Read a manifest as a task, which is named after its folder unless `name` is given.
 
-    Labels of a multi-label task are joined by `;` or are a list; those of frame-multi-label are a list of
-    `{onset, offset, label}`; captions are a list of texts. In CSV and TSV a list is written as JSON. Raises InputError,
-    naming file, line and column.
+    Multi-label labels are joined by `;` or are a list. Labels of a frame-multi-label task are a list of `{onset,
+    offset, label}`, captions are a list of texts. In CSV and TSV, lists are written as JSON. Raises InputError with
+    the file, line and column.
     """
     columns = Columns(label or "label", group, kind, allow_outside)
     reading = read_manifest(path, columns)
@@ -90,24 +89,24 @@ def open_manifest(
 
 
 def read_manifest(path: Path, columns: Columns) -> Reading:
-    """Return the clips a manifest lists, in its order; raise InputError naming file, line and column."""
+    """Return a manifest's clips in its order; raise InputError with the file, line and column."""
     clips: list[Clip] = []
     lines: list[str] = []
-    place_column: str | None = None
-    for where, row in _rows(path):
-        if place_column is None:
-            place_column = _check_columns(row, columns, path)
-        clips.append(_clip(row, columns, place_column, path, where))
-        lines.append(where)
-    if place_column is None:
-        raise InputError("holds no rows", where=path)
+    subset_column: str | None = None
+    for row in _rows(path):
+        if subset_column is None:
+            subset_column = _check_columns(row.values, columns, path)
+        clips.append(_clip(row, columns, subset_column))
+        lines.append(row.line)
+    if subset_column is None:
+        raise InputError("contains no rows", where=path)
     _refuse_two_labels(clips, lines, path, columns)
     folds = {clip.fold for clip in clips if clip.fold is not None}
     if folds and all(fold.lower() in SPLIT_NAMES for fold in folds):
         raise InputError(
-            f"column 'fold': holds names of splits ({', '.join(sorted(folds))}), and folds are tested in turn",
+            f"column 'fold': contains names of splits ({', '.join(sorted(folds))}), and each fold is tested in turn",
             where=path,
-            remedy="call the column `split`",
+            remedy="rename the column to `split`",
         )
     unique, repeated = with_unique_ids(clips)
     problems = [f"{path.name} lists {len(repeated)} clips more than once, first {repeated[0]!r}"] if repeated else []
@@ -115,103 +114,151 @@ def read_manifest(path: Path, columns: Columns) -> Reading:
 
 
 def open_folder(folder: Path, *, name: str | None = None, domain: Domain = "sound") -> Dataset:
-    """Read a folder with a sub-folder a class, or with sub-folders train, valid and test that each have those.
+    """Read a folder with one sub-folder per class, or with folders train, valid and test that contain those.
 
-    Without splits, clips are dealt into five folds, class by class in the order of the sha256 of their paths: the same
-    on every machine, and unchanged for the other classes when files are added to one.
+    Without splits, the clips of each class are dealt into five folds in the order of the sha256 of their paths. The
+    folds are the same on every machine, and adding files to one class changes no other class's folds.
     """
-    children = sorted(
-        path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__MACOSX"))
-    )
-    by_split = {SPLIT_NAMES[path.name.lower()]: path for path in children if path.name.lower() in SPLIT_NAMES}
+    children = _subfolders(folder)
+    split_folders = {SPLIT_NAMES[path.name.lower()]: path for path in children if path.name.lower() in SPLIT_NAMES}
     problems: list[str] = []
     clips: list[Clip] = []
-    if by_split and len(by_split) == len(children):
-        for split, root in by_split.items():
+    if split_folders and len(split_folders) == len(children):
+        for split, root in split_folders.items():
             for label, files in _classes(root, problems).items():
                 clips += [Clip(_relative(file, folder), AudioFile(file), label, split=split) for file in files]
         how = "splits by sub-folder"
     else:
         for label, files in _classes(folder, problems).items():
-            ordered = sorted(files, key=lambda file: sha256_bytes(_relative(file, folder).encode()))
-            # Each class starts at a fold of its own, so that small classes do not all fill the first folds.
-            first = int(sha256_bytes(label.encode())[:8], 16)
-            fold_of = {file: str(1 + (first + i) % HASH_FOLDS) for i, file in enumerate(ordered)}
-            clips += [Clip(_relative(f, folder), AudioFile(f), label, fold=fold_of[f]) for f in files]
+            fold_of = _deal(label, [_relative(file, folder) for file in files])
+            clips += [Clip(name, AudioFile(folder / name), label, fold=fold) for name, fold in fold_of.items()]
         how = f"no splits given: {HASH_FOLDS} folds by hash of the paths, stratified by class"
     if not clips:
         raise InputError(
-            "holds no sub-folder with audio in it",
+            "has no sub-folder with audio",
             where=folder,
-            remedy=f"a task's folder has a sub-folder a class, or a {MANIFEST_NAMES[0]}",
+            remedy=f"add one sub-folder per class, or a {MANIFEST_NAMES[0]}",
         )
     card = make_card(clips, name=task_name(name, folder), kind="single-label", domain=domain, where=folder)
     return Dataset(card, tuple(clips), f"folder {folder} ({how})", tuple(problems))
 
 
+def _deal(label: str, names: list[str]) -> dict[str, str]:
+    """Return the fold of each of a class's files, in the order of `names`."""
+    ordered = sorted(names, key=lambda name: sha256_bytes(name.encode()))
+    # Classes start at different folds, so that small ones do not all fill the first folds.
+    first = int(sha256_bytes(label.encode())[:8], 16)
+    fold_of = {name: str(1 + (first + i) % HASH_FOLDS) for i, name in enumerate(ordered)}
+    return {name: fold_of[name] for name in names}
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return [path for path in visible(folder) if path.is_dir()]
+
+
 def _classes(root: Path, problems: list[str]) -> dict[str, list[Path]]:
-    found: dict[str, list[Path]] = {}
-    for child in sorted(
-        path for path in root.iterdir() if path.is_dir() and not path.name.startswith((".", "__MACOSX"))
-    ):
+    """Return the audio files of each class; add a note to `problems` for each sub-folder without any."""
+    files_of: dict[str, list[Path]] = {}
+    for child in _subfolders(root):
         files = sorted(
             path
             for path in child.rglob("*")
             if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".") and path.is_file()
         )
         if files:
-            found[child.name] = files
+            files_of[child.name] = files
         else:
-            problems.append(f"the sub-folder {child} holds no audio")
-    return found
+            problems.append(f"the sub-folder {child} contains no audio")
+    return files_of
 
 
 def _relative(file: Path, folder: Path) -> str:
     name = file.relative_to(folder).as_posix()
-    require_text(name, folder)
+    require_utf8(name, folder)
     return name
 
 
-def _rows(path: Path) -> Iterator[tuple[str, _Row]]:
-    """Yield ("line 2", row) for every row of a manifest."""
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One row of a manifest; `line` is where it is, e.g. "line 2"."""
+
+    values: Mapping[str, Any]
+    manifest: Path
+    line: str
+
+    def error(self, column: str, what: str, remedy: str | None = None) -> InputError:
+        """Return an error that names this row and `column`."""
+        return InputError(f"{self.line}, column {column!r}: {what}", where=self.manifest, remedy=remedy)
+
+    def cell(self, column: str) -> str:
+        """Return a cell as text; an absent or empty cell is the empty string."""
+        try:
+            return _text(self.values.get(column))
+        except TypeError as error:
+            raise self.error(column, str(error)) from error
+
+    def required(self, column: str) -> str:
+        """Return a cell that must not be empty."""
+        text = self.cell(column)
+        if not text:
+            raise self.error(column, "is empty")
+        return text
+
+    def seconds(self, column: str) -> float | None:
+        """Return a cell as seconds, or None if it is empty."""
+        text = self.cell(column)
+        if not text:
+            return None
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and value >= 0):
+            raise self.error(column, f"{self.values[column]!r} is not a number of seconds")
+        return value
+
+
+def _rows(path: Path) -> Iterator[_Row]:
+    readers = {
+        ".csv": _csv_rows,
+        ".tsv": _csv_rows,
+        ".jsonl": _json_rows,
+        ".ndjson": _json_rows,
+        ".parquet": _parquet_rows,
+    }
+    suffix = path.suffix.lower()
+    if suffix not in readers:
+        allowed = ", ".join(sorted(MANIFEST_SUFFIXES))
+        raise InputError(f"a manifest's name must end in one of {allowed}, not {suffix!r}", where=path)
     try:
-        match path.suffix.lower():
-            case ".csv" | ".tsv":
-                yield from _csv_rows(path)
-            case ".jsonl" | ".ndjson":
-                yield from _json_rows(path)
-            case ".parquet":
-                yield from _parquet_rows(path)
-            case other:
-                allowed = ", ".join(sorted(MANIFEST_SUFFIXES))
-                raise InputError(f"a manifest's name ends in one of {allowed}, not {other!r}", where=path)
+        for line, values in readers[suffix](path):
+            yield _Row(values, path, line)
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror or error})", where=path) from error
     except UnicodeDecodeError as error:
         raise InputError(f"is not UTF-8 text ({error.reason} at byte {error.start})", where=path) from error
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[str, _Row]]:
+def _csv_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
         try:
             header = [name.strip() for name in next(reader, [])]
-            twice = sorted({name for name in header if header.count(name) > 1})
-            if twice:
-                raise InputError(f"line 1: the column {twice[0]!r} is there twice", where=path)
+            repeated = sorted({name for name in header if header.count(name) > 1})
+            if repeated:
+                raise InputError(f"line 1: there are two columns {repeated[0]!r}", where=path)
             for values in reader:
                 if not values:
                     continue
                 if len(values) != len(header):
-                    raise InputError(
-                        f"line {reader.line_num}: {len(values)} values under {len(header)} columns", where=path
-                    )
+                    what = f"line {reader.line_num}: {len(values)} values for {len(header)} columns"
+                    raise InputError(what, where=path)
                 yield f"line {reader.line_num}", dict(zip(header, values, strict=True))
         except csv.Error as error:
             raise InputError(f"line {reader.line_num}: is not valid CSV ({error})", where=path) from error
 
 
-def _json_rows(path: Path) -> Iterator[tuple[str, _Row]]:
+def _json_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
@@ -225,7 +272,7 @@ def _json_rows(path: Path) -> Iterator[tuple[str, _Row]]:
             yield f"line {number}", row
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[str, _Row]]:
+def _parquet_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -236,14 +283,14 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, _Row]]:
                 for row in batch.to_pylist():
                     number += 1
                     yield f"row {number}", row
-    except (pa.ArrowException, ValueError, OverflowError) as error:  # the latter two: a date that is none
+    except (pa.ArrowException, ValueError, OverflowError) as error:  # the last two: an impossible date
         raise InputError(f"is not a valid Parquet file ({' '.join(str(error).split())})", where=path) from error
 
 
-def _check_columns(row: _Row, columns: Columns, path: Path) -> str:
-    """Return the column that places clips, `split` or `fold`."""
-    wanted = ["path", columns.label] + ([columns.group] if columns.group else [])
-    for name in wanted:
+def _check_columns(row: Mapping[str, Any], columns: Columns, path: Path) -> str:
+    """Check that the required columns exist; return the one that says where clips belong, `split` or `fold`."""
+    required = ["path", columns.label] + ([columns.group] if columns.group else [])
+    for name in required:
         if name not in row:
             known = [column for column in row if isinstance(column, str) and column]
             option = {columns.label: "--label", columns.group: "--group"}.get(name)
@@ -251,70 +298,61 @@ def _check_columns(row: _Row, columns: Columns, path: Path) -> str:
             raise InputError(
                 f"the column {name!r} is missing ({hint})",
                 where=path,
-                remedy=f"name another with {option}" if option else None,
+                remedy=f"choose another column with {option}" if option else None,
             )
-    places = [name for name in ("split", "fold") if name in row]
-    if len(places) == 2:
+    subset_columns = [name for name in ("split", "fold") if name in row]
+    if len(subset_columns) == 2:
         raise InputError("has a column `split` and a column `fold`", where=path, remedy="remove or rename one of them")
-    if not places:
+    if not subset_columns:
         raise InputError(f"has neither a column `split` ({_SPLITS_ALLOWED}) nor a column `fold`", where=path)
-    return places[0]
+    return subset_columns[0]
 
 
-def _clip(row: _Row, columns: Columns, place_column: str, path: Path, where: str) -> Clip:
-    def fail(column: str, what: str) -> InputError:
-        return InputError(f"{where}, column {column!r}: {what}", where=path)
-
-    def cell(column: str) -> str:
-        try:
-            return _text(row.get(column))
-        except TypeError as error:
-            raise fail(column, str(error)) from error
-
-    def text(column: str) -> str:
-        value = cell(column)
-        if not value:
-            raise fail(column, "is empty")
-        return value
-
-    name = text("path")
-    if "\0" in name:
-        raise fail("path", "holds a null byte")
-    file = _inside(name, path, columns.allow_outside)
-    if file is None:
-        raise InputError(
-            f"{where}, column 'path': {name!r} lies outside the manifest's folder",
-            where=path,
-            remedy="move the audio below the manifest, or allow such paths and links with --allow-outside",
-        )
-    start, end = _seconds(cell("start")), _seconds(cell("end"))
-    for column, value in (("start", start), ("end", end)):
-        if value is not None and not (math.isfinite(value) and value >= 0):
-            raise fail(column, f"{row[column]!r} is not a number of seconds")
+def _clip(row: _Row, columns: Columns, subset_column: str) -> Clip:
+    name = row.required("path")
+    file = _audio_path(row, name, columns.allow_outside)
+    start, end = row.seconds("start"), row.seconds("end")
     if end is not None and end <= (start or 0.0):
-        raise fail("end", f"{row['end']!r} is not after the start")
-    place = text(place_column)
+        raise row.error("end", f"{row.values['end']!r} is not after the start")
     split = fold = None
-    if place_column == "split":
-        split = SPLIT_NAMES.get(place.lower())
+    if subset_column == "split":
+        split = SPLIT_NAMES.get(row.required("split").lower())
         if split is None:
-            raise fail("split", f"{place!r} is not one of {_SPLITS_ALLOWED}")
+            raise row.error("split", f"{row.cell('split')!r} is not one of {_SPLITS_ALLOWED}")
     else:
-        fold = place
+        fold = row.required("fold")
+    label = row.values[columns.label]
     try:
-        gap = columns.gaps and row[columns.label] in (None, "", [])
-        labels = () if gap else parse_labels(row[columns.label], columns.kind)
+        labels = () if columns.gaps and label in (None, "", []) else parse_labels(label, columns.kind)
     except (ValueError, KeyError, TypeError, OverflowError) as error:
-        raise fail(columns.label, f"{error}") from error
-    group = cell(columns.group or "group") or None
+        raise row.error(columns.label, f"{error}") from error
+    group = row.cell(columns.group or "group") or None
     if columns.group is not None and group is None:
-        raise fail(columns.group, "is empty")
+        raise row.error(columns.group, "is empty")
     stretch = "" if start is None and end is None else f"#{start or 0:g}" + (f"-{end:g}" if end is not None else "")
     return Clip(PurePosixPath(name).as_posix() + stretch, AudioFile(file), labels, split, fold, group, start, end)
 
 
+def _audio_path(row: _Row, name: str, allow_outside: bool) -> Path:
+    """Return the path of an audio file; raise InputError if it is outside the manifest's folder and must not be.
+
+    Links are followed, because a link in a downloaded dataset could point to any file.
+    """
+    if "\0" in name:
+        raise row.error("path", "contains a null byte")
+    folder = row.manifest.parent
+    file = folder / name
+    if not allow_outside:
+        inner = Path(os.path.normpath(name))
+        outside = PurePosixPath(name).is_absolute() or inner.is_absolute() or os.pardir in inner.parts
+        if outside or not file.resolve().is_relative_to(folder.resolve()):
+            remedy = "move the audio below the manifest, or allow such paths and links with --allow-outside"
+            raise row.error("path", f"{name!r} is outside the manifest's folder", remedy)
+    return file
+
+
 def parse_labels(value: Any, kind: Kind) -> Labels:
-    """Return a label cell as what the kind needs; raise ValueError, KeyError or TypeError that says what is wrong."""
+    """Return a label cell as a task of this kind needs it; raise ValueError, KeyError or TypeError if it is wrong."""
     if kind in ("single-label", "transcription"):
         label = _text(value)
         if not label:
@@ -338,53 +376,23 @@ def parse_labels(value: Any, kind: Kind) -> Labels:
 
 
 def _text(value: Any) -> str:
-    """Return a cell as text without surrounding space; missing values (None, NaN) are empty."""
+    """Return a cell as text without surrounding space; missing values (None, NaN) become the empty string."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, float) and value.is_integer():
-        return str(int(value))  # integers that a table with gaps made into floats
+        return str(int(value))  # an integer that became a float because its column has gaps
     if isinstance(value, (list, dict)):
-        raise TypeError("holds a list or an object where a text is needed")
+        raise TypeError("is a list or an object, not a text")
     return str(value).strip()
 
 
-def _seconds(text: str) -> float | None:
-    """Return a number of seconds, None where the cell is empty, NaN where it is not a number."""
-    if not text:
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
-
-
-def _inside(name: str, manifest: Path, allow_outside: bool) -> Path | None:
-    """Return the path of `name` below the manifest's folder, None where it leads outside and that is not allowed.
-
-    Links are followed: what comes with a dataset could point at any file.
-    """
-    inner = os.path.normpath(name)
-    outside = PurePosixPath(name).is_absolute() or Path(inner).is_absolute() or os.pardir in Path(inner).parts
-    if outside and not allow_outside:
-        return None
-    file = manifest.parent / name
-    if not allow_outside and not file.resolve().is_relative_to(manifest.parent.resolve()):
-        return None
-    return file
-
-
 def _refuse_two_labels(clips: list[Clip], lines: list[str], path: Path, columns: Columns) -> None:
-    """The same stretch of the same file under two labels makes a single-label task contradict itself."""
+    """Raise InputError if a single-label task gives the same stretch of a file two labels."""
     if columns.kind != "single-label":
         return
-    seen: dict[str, int] = {}
-    labels: dict[str, set[Labels]] = defaultdict(set)
-    for index, clip in enumerate(clips):
-        first = seen.setdefault(clip.id, index)
-        labels[clip.id].add(clip.labels)
-        if len(labels[clip.id]) > 1:
-            raise InputError(
-                f"{lines[index]}, column {columns.label!r}: {clip.id!r} is {clip.labels!r} here and "
-                f"{clips[first].labels!r} at {lines[first]}",
-                where=path,
-            )
+    first: dict[str, tuple[Labels, str]] = {}
+    for clip, line in zip(clips, lines, strict=True):
+        labels, first_line = first.setdefault(clip.id, (clip.labels, line))
+        if clip.labels != labels:
+            what = f"{clip.id!r} is {clip.labels!r} here and {labels!r} at {first_line}"
+            raise InputError(f"{line}, column {columns.label!r}: {what}", where=path)

@@ -1,4 +1,4 @@
-"""Archives whose content is not trusted: nothing is written outside the folder, nothing but plain files, no bombs."""
+"""Unpack untrusted archives: nothing outside the folder, plain files only, no decompression bombs."""
 
 from __future__ import annotations
 
@@ -15,31 +15,29 @@ from pathlib import Path, PurePosixPath
 
 from uwbench.errors import FetchError
 
-SCRATCH = ".unpack-"  # beginning of the names of folders that are unpacked into
+SCRATCH = ".unpack-"  # prefix of the temporary folders that archives are unpacked into
 _BLOCK = 1 << 20
-# Audio hardly compresses. Silence packs about 1,000 : 1, but no dataset is silence: what unpacks to more than 20 times
-# its size, and to more than a gibibyte, is refused.
+# Audio hardly compresses. An archive is refused if it unpacks to more than 20 times its size and more than a gibibyte.
 _LARGEST_RATIO = 20
 _ALWAYS_ALLOWED = 1 << 30  # bytes
-_LONGEST_NAME = 255  # bytes of a file's name, on every file system in use
+_LONGEST_NAME = 255  # bytes; the limit of common file systems
 
 
 def unpack_zip(archive: Path, folder: Path) -> list[Path]:
-    """Unpack a zip into `folder` and return the files; raise FetchError, leaving nothing, where a member is not safe.
+    """Unpack a zip into `folder` and return the files; raise FetchError, writing nothing, if a member is not safe.
 
-    Refused are absolute paths, `..`, drive letters, links, devices, names that meet, and archives that would unpack to
-    far more than they hold.
+    Absolute paths, `..`, drive letters, links, devices, colliding names and decompression bombs are refused.
     """
     scratch = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=folder))
     try:
         with zipfile.ZipFile(archive) as file:
             members = [member for member in file.infolist() if not member.filename.endswith("/")]
             names = [_safe_name(member, archive) for member in members]
-            taken = {name.as_posix().casefold() for name in names}
-            if len(taken) < len(names):
-                raise FetchError("holds two members of one name", where=archive)
-            if any(above.as_posix().casefold() in taken for name in names for above in name.parents):
-                raise FetchError("holds a member whose name is another's folder", where=archive)
+            folded = {name.as_posix().casefold() for name in names}
+            if len(folded) < len(names):
+                raise FetchError("contains two members with the same name", where=archive)
+            if any(parent.as_posix().casefold() in folded for name in names for parent in name.parents):
+                raise FetchError("contains a member whose name is also a folder's", where=archive)
             total = sum(member.file_size for member in members)
             _refuse_bomb(total, archive)
             need_space(folder, total, str(archive))
@@ -53,9 +51,9 @@ def unpack_zip(archive: Path, folder: Path) -> list[Path]:
 
 
 def gunzip_tar(archive: Path) -> Path:
-    """Decompress `x.tar.gz` to `x.tar` beside it, as shards are read in place; raise FetchError for a bomb or damage.
+    """Decompress `x.tar.gz` to `x.tar` beside it, since shards are read in place; the archive is not deleted.
 
-    The archive itself stays.
+    Raises FetchError if the archive is damaged or a decompression bomb.
     """
     target = archive.with_name(re.sub(r"(\.tar\.gz|\.tgz)$", ".tar", archive.name))
     part = target.with_name(f"{target.name}.part")
@@ -77,13 +75,13 @@ def gunzip_tar(archive: Path) -> Path:
 
 
 def need_space(folder: Path, needed: int, what: str) -> None:
-    """Raise FetchError where the disk of `folder` has less than `needed` bytes free."""
+    """Raise FetchError if the disk of `folder` has less than `needed` bytes free."""
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise FetchError(
-            f"needs {needed / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free in {folder}",
+            f"needs {needed / 1e9:.2f} GB, but {free / 1e9:.2f} GB are free in {folder}",
             where=what,
-            remedy="free space there, or choose another folder with --data",
+            remedy="free some space, or choose another folder with --data",
         )
 
 
@@ -104,15 +102,15 @@ def _safe_name(member: zipfile.ZipInfo, archive: Path) -> PurePosixPath:
     if mode and stat.S_IFMT(mode) not in (0, stat.S_IFREG):
         raise FetchError(f"the member {member.filename!r} is not a plain file", where=archive)
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        what = f"the member {member.filename!r} is packed by method {member.compress_type}, not by deflate"
-        raise FetchError(what, where=archive, remedy="unpack the archive by hand, or pack it by deflate")
+        what = f"the member {member.filename!r} uses compression method {member.compress_type}, not deflate"
+        raise FetchError(what, where=archive, remedy="unpack the archive by hand")
     return name
 
 
 def _refuse_bomb(total: int, archive: Path) -> None:
-    packed = archive.stat().st_size
-    if total > max(_ALWAYS_ALLOWED, _LARGEST_RATIO * packed):
-        raise FetchError(f"unpacks from {packed} to {total} bytes or more", where=archive, remedy="do not use it")
+    size = archive.stat().st_size
+    if total > max(_ALWAYS_ALLOWED, _LARGEST_RATIO * size):
+        raise FetchError(f"unpacks from {size} to {total} bytes or more", where=archive, remedy="do not use it")
 
 
 def _extract(file: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, archive: Path) -> None:
@@ -122,12 +120,12 @@ def _extract(file: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, archi
         for block in _blocks(file, member, archive):
             written += len(block)
             if written > member.file_size:
-                raise FetchError(f"the member {member.filename!r} is larger than it says", where=archive)
+                raise FetchError(f"the member {member.filename!r} is larger than its header says", where=archive)
             out.write(block)
 
 
 def _blocks(file: zipfile.ZipFile, member: zipfile.ZipInfo, archive: Path) -> Iterator[bytes]:
-    """Yield what a member holds; what the system says of the archive is told from what it says of the files written."""
+    """Yield a member's content; an OSError here concerns the archive, not the file that is written."""
     try:
         with file.open(member) as source:
             while block := source.read(_BLOCK):
@@ -138,12 +136,12 @@ def _blocks(file: zipfile.ZipFile, member: zipfile.ZipInfo, archive: Path) -> It
 
 def _move(scratch: Path, folder: Path, names: list[PurePosixPath]) -> list[Path]:
     root = folder.resolve()
-    moved = []
+    paths = []
     for name in names:
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if not target.parent.resolve().is_relative_to(root):
             raise FetchError(f"{target.parent} is a link that leads out of {folder}", where=str(name))
         (scratch / name).replace(target)
-        moved.append(target)
-    return moved
+        paths.append(target)
+    return paths

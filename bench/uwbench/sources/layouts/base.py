@@ -54,7 +54,7 @@ def has(*parts: str) -> Callable[[Path], bool]:
     return holds
 
 
-def locate(layout: Layout, folder: Path, *, depth: int = 3) -> Path | None:
+def find_root(layout: Layout, folder: Path, *, depth: int = 3) -> Path | None:
     """Return the dataset's root: the first folder, nearest first and then by name, in or below `folder`, or None."""
     queue = deque([(folder, 0)])
     for _ in range(_FOLDERS_LOOKED_AT):

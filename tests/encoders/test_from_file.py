@@ -170,7 +170,7 @@ def test_the_check_finds_a_hop_declared_wrong(tmp_path: Path) -> None:
     found = check_encoder(open_encoder(ModelSpec(f"{file}:TwoStepEncoder")))
     assert found.hop_seconds == pytest.approx(0.04, rel=0.03)
     assert len(found.problems) == 1
-    assert "declares a frame each 10 ms" in found.problems[0]
+    assert "declares one frame per 10 ms" in found.problems[0]
 
 
 def test_the_check_finds_a_group_norm_that_is_padded(tmp_path: Path) -> None:

@@ -1,0 +1,76 @@
+"""The commands `uwbench cache`: list, verify and prune the embeddings cache."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from uwbench import api
+from uwbench.api import printable
+from uwbench.cli import options as opt
+from uwbench.cli.tables import new_table, print_view
+
+
+def register(group: typer.Typer) -> None:
+    """Add the commands of this module to the group `uwbench cache`."""
+    group.command("ls")(list_cache)
+    group.command("verify")(verify_cache)
+    group.command("prune")(prune_cache)
+
+
+def list_cache(cache: opt.Cache = None, as_json: opt.Json = False) -> None:
+    """List what the embeddings cache holds."""
+    root = api.folders(cache).cache
+    entries, problems = api.list_cache(root)
+    if as_json:
+        opt.print_json([asdict(entry) for entry in entries])
+    else:
+        table = new_table("model", "fingerprint", "task", "clips", "layers", "poolings", "MB")
+        for entry in entries:
+            table.add_row(
+                entry.encoder,
+                entry.fingerprint[:8],
+                entry.task,
+                f"{entry.clips:,}",
+                str(entry.layers),
+                ",".join(entry.poolings),
+                f"{entry.bytes / 1e6:.2f}",
+            )
+        print_view(table)
+        print(printable(f"{root}: {sum(entry.bytes for entry in entries) / 1e6:.1f} MB"))
+    _report_damage(problems)
+
+
+def verify_cache(cache: opt.Cache = None) -> None:
+    """Check every part of the cache against its checksum."""
+    root = api.folders(cache).cache
+    checked, damaged, problems = api.verify_cache(root)
+    for damage in damaged:
+        print(printable(f"{damage.path}: {damage.what}; the next extract of its task writes it again"))
+    print(printable(f"{root}: {checked:,} parts checked, {len(damaged)} damaged"))
+    if damaged:
+        raise typer.Exit(1)
+    _report_damage(problems)
+
+
+def prune_cache(
+    cache: opt.Cache = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be removed.")] = False,
+) -> None:
+    """Remove files that no manifest and no task refers to. Run it while nothing extracts."""
+    root = api.folders(cache).cache
+    removed = api.prune_cache(root, dry_run=dry_run)
+    for file in removed:
+        print(printable(f"{file.path}: {file.why}"))
+    verb = "would be freed" if dry_run else "freed"
+    print(printable(f"{root}: {sum(file.bytes for file in removed) / 1e6:.1f} MB {verb}"))
+
+
+def _report_damage(problems: list[str]) -> None:
+    for problem in problems:
+        print(printable(f"damaged: {problem}"), file=sys.stderr)
+    if problems:
+        raise typer.Exit(1)

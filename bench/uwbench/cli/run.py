@@ -1,0 +1,260 @@
+"""The commands that compute: run, extract, probe, reproduce."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperCommand
+
+from uwbench import api
+from uwbench.api import ExtractOptions, ProbeOptions, UsageError, printable
+from uwbench.cli import options as opt
+from uwbench.cli.signals import sigterm_interrupts
+
+if TYPE_CHECKING:
+    from uwbench.pipeline import Reporter, Results
+
+
+class TaskCommand(TyperCommand):
+    """A command whose stray words are most likely tasks without `-t`."""
+
+    def invoke(self, ctx: Any) -> Any:
+        if ctx.args:
+            remedy = f"did you mean {' '.join(f'-t {word}' for word in ctx.args)}?"
+            raise UsageError(f"unexpected {' '.join(ctx.args)!r}", remedy=remedy)
+        return super().invoke(ctx)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to the command line."""
+    for command in (run, extract, probe):
+        app.command(cls=TaskCommand, context_settings={"allow_extra_args": True})(command)
+    app.command()(reproduce)
+
+
+def run(
+    model: opt.Models = None,
+    task: opt.Tasks = None,
+    suite: opt.Suite = None,
+    protocol: opt.Protocol = "uwbench-1",
+    method: opt.Methods = "mlp,knn",
+    weights: opt.Weights = None,
+    context: opt.Context = api.Context.FULL,
+    layers: opt.Layers = "last",
+    pooling: opt.Pooling = "mean,mean-all",
+    dtype: opt.Dtype = api.Dtype.FP32,
+    device: opt.Device = "auto",
+    batch_seconds: opt.BatchSeconds = None,
+    workers: opt.Workers = None,
+    seed: opt.Seed = 0,
+    limit: opt.Limit = None,
+    force: opt.Force = False,
+    engine: opt.Engine = api.Engine.LOCAL,
+    allow_missing: opt.AllowMissing = 0,
+    text_encoder: opt.TextEncoder = None,
+    label: opt.Label = None,
+    group: opt.Group = None,
+    name: opt.Name = None,
+    kind: opt.Kind = None,
+    domain: opt.Domain = api.Domain.SOUND,
+    allow_outside: opt.AllowOutside = False,
+    trust_remote_code: opt.RemoteCode = False,
+    revision: opt.Revision = None,
+    cache: opt.Cache = None,
+    data: opt.Data = None,
+    results: opt.Results = None,
+    quiet: opt.Quiet = False,
+    as_json: opt.Json = False,
+) -> None:
+    """Extract, probe and print the scores. Cached clips are not re-encoded."""
+    with sigterm_interrupts():
+        report = api.evaluate(
+            opt.model_specs(model, weights, context, revision, trust_remote_code),
+            opt.task_specs(task, label, group, name, kind, domain, allow_outside),
+            suite=suite,
+            protocol=protocol,
+            methods=opt.split_commas(method),
+            data=data,
+            cache=cache,
+            results=results,
+            device=device,
+            extract=ExtractOptions(
+                layers=layers,
+                poolings=tuple(opt.split_commas(pooling)),
+                dtype=dtype,
+                batch_seconds=batch_seconds,
+                workers=workers,
+                limit=limit,
+                force=force,
+                engine=engine,
+            ),
+            probe=ProbeOptions(seed, allow_missing, text_encoder, argv=_argv()),
+            reporter=_reporter(quiet),
+        )
+    _print_scores(report, as_json=as_json)
+    _leave(report)
+
+
+def extract(
+    model: opt.Models = None,
+    task: opt.Tasks = None,
+    suite: opt.Suite = None,
+    weights: opt.Weights = None,
+    context: opt.Context = api.Context.FULL,
+    layers: opt.Layers = "last",
+    pooling: opt.Pooling = "mean,mean-all",
+    dtype: opt.Dtype = api.Dtype.FP32,
+    device: opt.Device = "auto",
+    batch_seconds: opt.BatchSeconds = None,
+    workers: opt.Workers = None,
+    limit: opt.Limit = None,
+    force: opt.Force = False,
+    engine: opt.Engine = api.Engine.LOCAL,
+    part: Annotated[
+        str | None, typer.Option("--part", metavar="I/N", help="Extract the I-th of N shares, from 1.")
+    ] = None,
+    label: opt.Label = None,
+    group: opt.Group = None,
+    name: opt.Name = None,
+    kind: opt.Kind = None,
+    domain: opt.Domain = api.Domain.SOUND,
+    allow_outside: opt.AllowOutside = False,
+    trust_remote_code: opt.RemoteCode = False,
+    revision: opt.Revision = None,
+    cache: opt.Cache = None,
+    data: opt.Data = None,
+    results: opt.Results = None,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Put embeddings into the cache. Without -t: every task of the suite whose data is on this machine."""
+    with sigterm_interrupts():
+        report = api.extract(
+            opt.model_specs(model, weights, context, revision, trust_remote_code),
+            opt.task_specs(task, label, group, name, kind, domain, allow_outside),
+            suite=suite,
+            data=data,
+            cache=cache,
+            results=results,
+            device=device,
+            extract=ExtractOptions(
+                layers=layers,
+                poolings=tuple(opt.split_commas(pooling)),
+                dtype=dtype,
+                batch_seconds=batch_seconds,
+                workers=workers,
+                limit=limit,
+                force=force,
+                engine=engine,
+                part=_part(part),
+            ),
+            reporter=_reporter(quiet),
+        )
+    for model_name, task_name, extraction in report.extractions:
+        if extraction is None:
+            print(printable(f"{model_name}  {task_name}: all clips were cached"))
+        else:
+            print(printable(f"{model_name}  {task_name}: {extraction.encoded:,} clips in {extraction.seconds:.1f} s"))
+    _leave(report)
+
+
+def probe(
+    task: opt.Tasks = None,
+    model: opt.Models = None,
+    suite: opt.Suite = None,
+    protocol: opt.Protocol = "uwbench-1",
+    method: opt.Methods = "mlp,knn",
+    device: opt.Device = "auto",
+    seed: opt.Seed = 0,
+    allow_missing: opt.AllowMissing = 0,
+    text_encoder: opt.TextEncoder = None,
+    label: opt.Label = None,
+    group: opt.Group = None,
+    name: opt.Name = None,
+    kind: opt.Kind = None,
+    domain: opt.Domain = api.Domain.SOUND,
+    allow_outside: opt.AllowOutside = False,
+    cache: opt.Cache = None,
+    data: opt.Data = None,
+    results: opt.Results = None,
+    quiet: opt.Quiet = False,
+    as_json: opt.Json = False,
+) -> None:
+    """Score tasks from the cache, without audio or encoder. Without -m: every model in the cache."""
+    with sigterm_interrupts():
+        report = api.probe(
+            opt.model_names(model),
+            opt.task_specs(task, label, group, name, kind, domain, allow_outside),
+            suite=suite,
+            protocol=protocol,
+            methods=opt.split_commas(method),
+            data=data,
+            cache=cache,
+            results=results,
+            device=device,
+            probe=ProbeOptions(seed, allow_missing, text_encoder, argv=_argv()),
+            reporter=_reporter(quiet),
+        )
+    _print_scores(report, as_json=as_json)
+    _leave(report)
+
+
+def reproduce(
+    result: Annotated[Path, typer.Argument(help="A result file.")],
+    device: opt.Device = "auto",
+    text_encoder: opt.TextEncoder = None,
+    cache: opt.Cache = None,
+    data: Annotated[Path | None, typer.Option("--data", hidden=True)] = None,
+    results: Annotated[Path | None, typer.Option("--results", hidden=True)] = None,
+) -> None:
+    """Score a result again from the cache, and print equal or the differences."""
+    del data, results  # accepted for scripts; only the cache and the result file are read
+    reproduction = api.reproduce(result, cache=cache, device=device, text_encoder=text_encoder)
+    for line in reproduction.context:
+        print(printable(f"note: {line}"), file=sys.stderr)
+    for line in reproduction.differences:
+        print(printable(line))
+    verdict = "equal" if reproduction.equal else "differs"
+    print(printable(f"{reproduction.model}, {reproduction.task}: {verdict}"))
+    raise typer.Exit(0 if reproduction.equal else 1)
+
+
+def _part(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal()):
+        raise UsageError(f"{text!r} is not I/N, as in 1/4", where="--part")
+    return int(index), int(count)
+
+
+def _argv() -> tuple[str, ...]:
+    return ("uwbench", *map(printable, sys.argv[1:]))
+
+
+def _reporter(quiet: bool) -> Reporter | None:
+    if quiet:
+        return None
+    from uwbench.cli.progress import TerminalReporter
+
+    return TerminalReporter()
+
+
+def _print_scores(report: Results, *, as_json: bool) -> None:
+    if as_json:
+        opt.print_json([result.model_dump(mode="json", by_alias=True) for _, result in report.results])
+    elif report.results:
+        from uwbench.cli.tables import open_console
+
+        open_console().print(report)
+
+
+def _leave(report: Results) -> NoReturn:
+    sys.stdout.flush()
+    for line in report.missing:
+        print(printable(f"missing: {line}"), file=sys.stderr)
+    for line in report.failures:
+        print(printable(f"failed: {line}"), file=sys.stderr)
+    raise typer.Exit(report.exit_code)

@@ -1,0 +1,127 @@
+"""The leaderboard as a public object: a board with its tables, files and comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from uwbench.base.atomic import write_atomically
+from uwbench.report.board import Board
+from uwbench.report.compare import Comparison, compare_models
+from uwbench.report.export import render_csv, render_json, render_markdown
+from uwbench.report.figures import write_figures
+from uwbench.report.html import render_html
+from uwbench.report.sensitivity import Sensitivity, sensitivity
+from uwbench.report.table import board_view, html_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import RenderableType
+
+    from uwbench.results.averages import Method
+
+
+@dataclass(frozen=True, slots=True)
+class Leaderboard:
+    """Ranked models with their scores. `board` holds every number; the methods render it."""
+
+    board: Board
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per score: model, task, method, score, interval, clips, status and contamination."""
+        import pandas as pd
+
+        board = self.board
+        rows = []
+        for cell in board.cells:
+            low, high = cell.score.ci95 or (None, None)
+            rows.append(
+                {
+                    "model": board.label(cell.model),
+                    "task": cell.task,
+                    "method": cell.method,
+                    "score": cell.score.main_score,
+                    "low": low,
+                    "high": high,
+                    "n": cell.n,
+                    "status": cell.status if cell.same_data else f"{cell.status}, other data",
+                    "contamination": cell.contamination.flag,
+                }
+            )
+        columns = ["model", "task", "method", "score", "low", "high", "n", "status", "contamination"]
+        return pd.DataFrame(rows, columns=columns)
+
+    def averages_frame(self) -> pd.DataFrame:
+        """Return one row per average: model, method, scope, average, score, interval, number of tasks, rank and place.
+
+        `scope` is `suite`, `shared` (the tasks that all models have) or `domain:NAME`; `tasks` counts the tasks in the
+        average and `of` those in the scope. Averages that cannot be compared with the others have no rank.
+        """
+        import pandas as pd
+
+        rows = [
+            {
+                "model": self.board.label(row.model),
+                "method": row.method,
+                "scope": row.scope,
+                "average": row.average.name,
+                "score": row.average.score,
+                "low": row.average.low,
+                "high": row.average.high,
+                "tasks": len(row.average.tasks),
+                "of": row.average.of,
+                "rank": row.rank,
+                "place": None if row.standing is None else row.standing.place,
+            }
+            for row in self.board.rows
+        ]
+        columns = ["model", "method", "scope", "average", "score", "low", "high", "tasks", "of", "rank", "place"]
+        return pd.DataFrame(rows, columns=columns).astype({"rank": "Int64", "place": "Int64"})
+
+    def to_csv(self, path: str | Path | None = None) -> str | None:
+        """Return one line per score, average and published number, or write them to `path`."""
+        return _write(render_csv(self.board), path)
+
+    def to_markdown(self, path: str | Path | None = None) -> str | None:
+        """Return the tables as GitHub Markdown, or write them to `path`."""
+        return _write(render_markdown(self.board), path)
+
+    def to_json(self, path: str | Path | None = None) -> str | None:
+        """Return `{"scores": [...], "averages": [...]}`, or write it to `path`."""
+        return _write(render_json(self.board), path)
+
+    def to_html(self, path: str | Path | None = None, *, audio: Mapping[str, str | Path] | None = None) -> str | None:
+        """Return one self-contained page with every view, or write it to `path`.
+
+        `audio` maps a task to the folder of its clips, so that the page can play the clips that are most often wrong.
+        """
+        folders = {task: Path(folder) for task, folder in (audio or {}).items()}
+        return _write(render_html(self.board, audio=folders), path)
+
+    def compare(self, first: str, second: str, *, method: Method = "mlp") -> Comparison:
+        """Compare two models, each given by label, name or fingerprint, on the tasks that both have."""
+        return compare_models(self.board, first, second, method)
+
+    def sensitivity(self, *, method: Method = "mlp") -> Sensitivity | None:
+        """Return the ranks under other averages, settings and task sets; None if fewer than two models are ranked."""
+        return sensitivity(self.board, method)
+
+    def write_figures(self, folder: str | Path, *, formats: Sequence[str] = ("svg", "png")) -> list[Path]:
+        """Write the figures and a LaTeX table into `folder` and return their paths; formats are svg, png and pdf."""
+        return write_figures(self.board, Path(folder), formats=formats)
+
+    def __rich__(self) -> RenderableType:
+        return board_view(self.board)
+
+    def _repr_html_(self) -> str:
+        return html_of(self)
+
+
+def _write(text: str, path: str | Path | None) -> str | None:
+    """Write `text` to `path` and return nothing; without a path, return the text."""
+    if path is None:
+        return text
+    write_atomically(Path(path), text.encode())
+    return None

@@ -1,0 +1,91 @@
+"""Tables of what there is: tasks with what is at hand of each, and everything known about a model."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from uwbench.base.registry import suggestion
+from uwbench.cards.card import Card
+from uwbench.cards.find import find_cards
+from uwbench.errors import UsageError
+from uwbench.options import Folders
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRow:
+    """One task: its card's main facts, where its data are, and how many models it is cached for and scored with."""
+
+    name: str
+    title: str
+    domain: str
+    kind: str
+    metric: str
+    version: int
+    clips: int | None  # as its publisher states it
+    data: str | None  # where its audio is; None: not at hand
+    cached: int
+    scored: int
+
+
+def list_tasks(folders: Folders) -> tuple[list[TaskRow], list[str]]:
+    """Return a row per task card, by name, and an error line for each plug-in card that was skipped."""
+    cards, problems = find_cards()
+    return [_task_row(card, folders) for card in cards.values()], problems
+
+
+def _task_row(card: Card, folders: Folders) -> TaskRow:
+    from uwbench.sources.resolve import describe_source
+
+    return TaskRow(
+        name=card.name,
+        title=card.title,
+        domain=card.domain,
+        kind=card.kind,
+        metric=card.metric,
+        version=card.version,
+        clips=card.size.clips if card.size else None,
+        data=describe_source(card, folders.data),
+        cached=len(list(folders.cache.glob(f"*/{card.name}/manifest.json"))),
+        scored=len(list(folders.results.glob(f"*/*/*/{card.name}.json"))),
+    )
+
+
+def describe_model(name: str) -> dict[str, Any]:
+    """Return the facts of a model, what it was trained on, and its contamination flag for every task.
+
+    `name` is one of the catalogue, its hub id, or a folder with weights. Raises UsageError for any other.
+    """
+    from uwbench.encoders.catalogue import CATALOGUE
+    from uwbench.results.contamination import FLAGS, judge, read_lineage, stated, training_of
+
+    entries = {key: entry for entry in CATALOGUE for key in (entry.name, entry.hub_id) if key}
+    training_data = None
+    if name in entries:
+        facts, name = asdict(entries[name]), entries[name].name
+    elif Path(name).expanduser().is_dir():
+        facts, training_data = _folder_facts(name)
+        name = facts["name"]
+    else:
+        raise UsageError(f"unknown model {name!r}", remedy=suggestion(name, {entry.name for entry in CATALOGUE}))
+    training = stated(training_data) if training_data is not None else training_of(name, read_lineage())
+    if training is not None:
+        facts["trained_on"] = training.model_dump(mode="json", exclude={"names"}, exclude_none=True)
+    flags = {
+        card.name: judge(card.name, name, training_data, folds=card.folds is not None).flag
+        for card in find_cards()[0].values()
+    }
+    by_flag = {flag: [task for task, flagged in flags.items() if flagged == flag] for flag in reversed(FLAGS)}
+    facts["contamination"] = {flag: tasks for flag, tasks in by_flag.items() if tasks}
+    return facts
+
+
+def _folder_facts(name: str) -> tuple[dict[str, Any], tuple[dict[str, Any], ...] | None]:
+    """Return what a folder of weights says of itself, and its own list of training data."""
+    from uwbench.encoders.base import ModelSpec
+    from uwbench.encoders.resolve import open_encoder
+
+    info = open_encoder(ModelSpec(name)).info
+    fields = ("name", "family", "parameters", "sample_rate", "context_s", "hop_s", "licence")
+    return {**{field: getattr(info, field) for field in fields}, "layers": len(info.layers)}, info.training_data
