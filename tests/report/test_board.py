@@ -46,7 +46,7 @@ def test_models_are_ranked_and_significant_differences_separate_them(board: Boar
     assert [row.rank for row in rows if row] == [1, 2, 3]
     assert [row.standing.place for row in rows if row and row.standing] == [1, 2, 3]
     assert rows[0] is not None
-    assert rows[0].average.complete
+    assert len(rows[0].average.tasks) == rows[0].average.of
 
 
 def test_similar_models_are_tied(tmp_path: Path) -> None:

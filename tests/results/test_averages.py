@@ -233,7 +233,7 @@ def test_the_four_averages_equal_a_calculation_by_hand() -> None:
     assert computed["chance"].score == pytest.approx((0.8 + 0.5 + 0.0) / 3)  # below chance counts as chance
     assert computed["task"].low == pytest.approx(0.5 - np.sqrt(0.03) / 3)
     assert computed["task"].high == pytest.approx(0.5 + np.sqrt(0.06) / 3)
-    assert not computed["task"].complete
+    assert (computed["task"].tasks, computed["task"].of) == (("a", "b", "c"), 4)
 
 
 def test_an_average_without_all_intervals_has_none() -> None:

@@ -421,7 +421,7 @@ def _scope_rows(
 
 
 def _task_set(cells: Sequence[Cell]) -> frozenset[str]:
-    """Return what two averages must have in common to be ranked: the tasks, where other data makes another task."""
+    """Return what two averages must have in common to be ranked: the tasks; other data counts as another task."""
     return frozenset(cell.task if cell.same_data else f"{cell.task} of {cell.model}" for cell in cells)
 
 

@@ -135,7 +135,7 @@ def comparison_view(comparison: Comparison) -> RenderableType:
         ),
     ]
     if comparison.left_out:
-        parts.append(Text(f"left out, because only one of the two has them: {', '.join(comparison.left_out)}"))
+        parts.append(Text(f"left out, not scored by both on the same data: {', '.join(comparison.left_out)}"))
     return Group(*parts)
 
 
