@@ -175,7 +175,7 @@ def test_limited_results_stay_off_the_board(uwbench: Command, dataset: Path) -> 
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_bad_requests_say_what_and_leave_with_the_code(
+def test_a_bad_request_names_its_fault_and_exits_with_its_code(
     uwbench: Command, words: list[str], code: int, message: str
 ) -> None:
     done = uwbench(*words)
@@ -225,7 +225,7 @@ def test_an_encoder_of_the_users_own_file(uwbench: Command, dataset: Path, tmp_p
 
 
 @pytest.mark.slow
-def test_terminated_runs_keep_what_they_wrote_and_go_on(uwbench: Command, tmp_path: Path, shared_data: Path) -> None:
+def test_a_terminated_run_keeps_finished_work_and_resumes(uwbench: Command, tmp_path: Path, shared_data: Path) -> None:
     env = {**os.environ, "PYTHONPATH": str(ROOT / "bench")}
     words = ["extract", "-m", "logmel", "-t", str(shared_data / "fsdd" / "manifest.csv"), "--batch-seconds", "2"]
     words += ["--limit", "200"]  # of each split: 19 parts
