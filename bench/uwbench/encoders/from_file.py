@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from uwbench.base.hashing import sha256_file
 from uwbench.encoders.base import Encoded, Encoder, EncoderInfo, ModelSpec
 from uwbench.encoders.checkpoint import torch_dtype
-from uwbench.encoders.own_code import code_identity, importing_from, local_sources
+from uwbench.encoders.own_code import checked, code_identity, fails_as_one_line, importing_from, local_sources
 from uwbench.errors import EncoderError, UsageError, UwbenchError
 
 if TYPE_CHECKING:
@@ -62,16 +62,17 @@ class _FromFile:
         self.info = info
 
     def load(self, device: str, dtype: str) -> None:
-        with self._running():
+        with self._running("load"):
             self._inner.load(device, dtype)
 
     def encode(self, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
-        with self._running():
-            return self._inner.encode(waveforms, lengths, layers)
+        with self._running("encode"):
+            return checked(self._inner.encode(waveforms, lengths, layers), len(layers), self.info)
 
     @contextmanager
-    def _running(self) -> Iterator[None]:
-        with importing_from(self._path.resolve().parent, self._modules, self._sources):
+    def _running(self, step: str) -> Iterator[None]:
+        folder = self._path.resolve().parent
+        with importing_from(folder, self._modules, self._sources), fails_as_one_line(self.info.name, step):
             yield
 
 

@@ -8,21 +8,26 @@ Code can still hide a change (an environment variable, a file it opens, randomne
 from __future__ import annotations
 
 import ast
+import copy
 import hashlib
 import inspect
 import json
 import sys
-from collections.abc import Iterator, Mapping
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from uwbench.base.hashing import sha256_bytes, sha256_file
-from uwbench.encoders.base import EncoderInfo, ModelSpec
-from uwbench.errors import EncoderError
+from uwbench.encoders.base import Encoded, Encoder, EncoderInfo, ModelSpec
+from uwbench.errors import EncoderError, UsageError, UwbenchError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def local_sources(path: Path) -> dict[str, Path]:
@@ -130,6 +135,75 @@ def weights_identity(weights: str | None) -> Any:
         files = sorted(file for file in path.rglob("*") if file.is_file())
         return {str(file.relative_to(path)): sha256_file(file) for file in files}
     return weights
+
+
+class AdoptedEncoder:
+    """A copy of an encoder made in a program or notebook, under an identity that holds its source and state.
+
+    Loading changes the copy alone, so the object that the caller holds keeps its identity.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        info = getattr(encoder, "info", None)
+        if not isinstance(info, EncoderInfo):
+            what = f"{type(encoder).__name__} is no encoder: it has no `info: EncoderInfo`"
+            raise UsageError(what, remedy="see docs/adding-an-encoder.md")
+        self._inner = copy.copy(encoder)
+        identity = {**info.identity, "code": instance_identity(encoder)}
+        self.info = replace(info, identity=identity, runs_own_code=True)
+
+    def load(self, device: str, dtype: str) -> None:
+        with fails_as_one_line(self.info.name, "load"):
+            self._inner.load(device, dtype)
+
+    def encode(self, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
+        with fails_as_one_line(self.info.name, "encode"):
+            return checked(self._inner.encode(waveforms, lengths, layers), len(layers), self.info)
+
+
+@contextmanager
+def fails_as_one_line(name: str, step: str) -> Iterator[None]:
+    """Turn any exception of user code into an EncoderError; running out of memory passes, as batches shrink for it."""
+    try:
+        yield
+    except (UwbenchError, MemoryError):
+        raise
+    except Exception as error:  # user code may raise anything
+        text = " ".join(str(error).split())
+        if "memory" in text.lower():
+            raise
+        line = traceback.extract_tb(error.__traceback__)[-1]
+        what = f"{step} fails with {type(error).__name__}: {text[:300]} ({Path(line.filename).name}:{line.lineno})"
+        raise EncoderError(what, where=name, remedy="run: uwbench models check, once it is repaired") from error
+
+
+def checked(encoded: Any, n_layers: int, info: EncoderInfo) -> Encoded:
+    """Return the output of `encode` if it follows the contract; raise EncoderError that names the part at fault."""
+    import torch
+
+    if not isinstance(encoded, Encoded):
+        what = f"encode returns a {type(encoded).__name__}; the contract is Encoded(frames, valid)"
+    elif not isinstance(encoded.frames, torch.Tensor):
+        what = f"encode returns frames as {type(encoded.frames).__name__}; the contract is a torch.Tensor"
+    elif encoded.frames.ndim != 4:
+        shape = tuple(encoded.frames.shape)
+        what = f"encode returns frames of shape {shape}; the contract is (batch, layers, frames, dim)"
+    elif encoded.frames.shape[1] != n_layers or encoded.frames.shape[3] != info.dim:
+        shape = tuple(encoded.frames.shape)
+        what = f"encode returns frames of shape {shape} for {n_layers} layers of {info.dim} values"
+    elif not isinstance(encoded.valid, torch.Tensor):
+        what = f"encode returns valid as {type(encoded.valid).__name__}; the contract is an int64 torch.Tensor (batch,)"
+    elif encoded.valid.shape != encoded.frames.shape[:1] or encoded.valid.is_floating_point():
+        form = f"shape {tuple(encoded.valid.shape)} and type {encoded.valid.dtype}"
+        what = f"encode returns valid of {form}; the contract is int64 (batch,)"
+    else:
+        return encoded
+    raise EncoderError(what, where=info.name, remedy="see docs/adding-an-encoder.md")
+
+
+def adopt(encoder: Encoder) -> Encoder:
+    """Return an encoder object with an identity of its own code; encoders of uwbench have one already."""
+    return encoder if type(encoder).__module__.partition(".")[0] == "uwbench" else AdoptedEncoder(encoder)
 
 
 def instance_identity(encoder: Any) -> dict[str, Any]:
