@@ -636,11 +636,19 @@ def _run(
 ) -> Results:
     from uwbench.pipeline import Silent, run
 
-    opened = [_open_model(model) for model in _models(models)]
-    if not opened:
+    named = _models(models)
+    if not named:
         raise UsageError("no model was named", remedy="uwbench models lists the names")
+    opened, failures = [], []
+    for model in named:
+        try:
+            opened.append(_open_model(model))
+        except UwbenchError as error:
+            failures.append(error)
+    if failures and not opened:
+        raise failures[0]
     specs = [_task_spec(task) for task in _tasks(tasks)]
-    return run(
+    results = run(
         opened,
         specs,
         places,
@@ -650,6 +658,7 @@ def _run(
         scoring=scoring,
         reporter=reporter or Silent(),
     )
+    return replace(results, refused=(*map(str, failures), *results.refused))
 
 
 def _models(models: ModelInput | Sequence[ModelInput] | None) -> list[ModelInput]:
@@ -675,8 +684,12 @@ def _task_spec(task: TaskInput) -> TaskSpec | Dataset:
 
 
 def _made(model: str | Encoder | type[Encoder]) -> str | Encoder:
-    """Return an instance of an encoder's class; names and instances as they are."""
-    return model() if isinstance(model, type) else model
+    """Return an encoder object, made if a class is given, with the identity of its code; names as they are."""
+    from uwbench.encoders.own_code import adopt
+
+    if isinstance(model, str):
+        return model
+    return adopt(model() if isinstance(model, type) else model)
 
 
 def _open_model(model: ModelInput) -> Model:
@@ -688,16 +701,7 @@ def _open_model(model: ModelInput) -> Model:
         model = ModelSpec(model)
     if isinstance(model, ModelSpec):
         return Model(open_encoder(model), model)
-    encoder = cast("Encoder", _made(model))
-    info = getattr(encoder, "info", None)
-    if not isinstance(info, EncoderInfo):
-        what = f"{type(encoder).__name__} is no encoder: it has no `info: EncoderInfo`"
-        raise UsageError(what, remedy="see docs/adding-an-encoder.md")
-    if not info.identity:
-        what = f"the encoder {info.name!r} has an empty identity, so its embeddings could be taken for another's"
-        remedy = "put whatever changes an embedding into `info.identity`: a hash of the weights, options, a version"
-        raise UsageError(what, remedy=remedy)
-    return Model(encoder, None)
+    return Model(cast("Encoder", _made(model)), None)
 
 
 __all__ = [

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from uwbench.errors import DataError, StoreError, UsageError, UwbenchError, disk_error
+from uwbench.errors import DataError, EncoderError, StoreError, UsageError, UwbenchError, disk_error
 from uwbench.options import Engine, ExtractOptions, Folders, Method, ProbeOptions, TaskSpec
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from uwbench.cache.clip_table import ClipTable
+    from uwbench.cache.records import EncoderRecord
     from uwbench.cache.store import EncoderStore
     from uwbench.cards.card import Card
     from uwbench.cards.protocol import Protocol as ProtocolCard
@@ -218,7 +219,7 @@ def run(
     from uwbench.base.device import pick_device
 
     scan = _scan(tasks, suite, folders, options.limit)
-    planned, refused = _plan(models, scan.tasks, folders.cache, options)
+    planned, refused = _plan(models, scan.tasks, folders.cache, options, device, reporter)
     reporter.planned([plan for _, plan in planned], scan.missing, folders)
     _require_space([plan for _, plan in planned], folders.cache)
     if scoring is not None or any(plan.parts for _, plan in planned):
@@ -344,17 +345,23 @@ def _scan(tasks: Sequence[TaskSpec | Dataset], suite: str | None, folders: Folde
 
 
 def _plan(
-    models: Sequence[Model], tasks: Sequence[Task], cache: Path, options: ExtractOptions
+    models: Sequence[Model],
+    tasks: Sequence[Task],
+    cache: Path,
+    options: ExtractOptions,
+    device: str,
+    reporter: Reporter,
 ) -> tuple[list[tuple[Model, Plan]], list[str]]:
     """Return what each model has to encode, task by task, and an error line for each plan that cannot be made."""
-    from uwbench.extraction.identity import describe_encoder
     from uwbench.extraction.plan import make_plan, share_of
 
     planned, failures = [], []
     for model in models:
-        record = describe_encoder(
-            model.encoder.info, layers=options.layers, poolings=options.poolings, dtype=str(options.dtype)
-        )
+        try:
+            record = _record(model, tasks, cache, options, device, reporter)
+        except EncoderError as error:
+            failures.append(str(error))
+            continue
         for task in tasks:
             try:
                 plan = make_plan(task, record, cache, force=options.force)
@@ -363,6 +370,31 @@ def _plan(
                 continue
             planned.append((model, plan if options.part is None else share_of(plan, *options.part)))
     return planned, failures
+
+
+def _record(
+    model: Model, tasks: Sequence[Task], cache: Path, options: ExtractOptions, device: str, reporter: Reporter
+) -> EncoderRecord:
+    """Return the encoder's record; an own encoder first encodes a cached clip again, if there is one."""
+    from uwbench.extraction.identity import describe_encoder
+
+    def describe(generation: int) -> EncoderRecord:
+        return describe_encoder(
+            model.encoder.info,
+            layers=options.layers,
+            poolings=options.poolings,
+            dtype=str(options.dtype),
+            generation=generation,
+        )
+
+    if not model.encoder.info.runs_own_code or options.force:
+        return describe(0)
+    from uwbench.base.device import pick_device
+    from uwbench.extraction.extract import settings_for
+    from uwbench.extraction.recheck import current_record
+
+    settings = settings_for(pick_device(device), options.batch_seconds, options.workers)
+    return current_record(model.encoder, describe, tasks, cache, settings, reporter.note)
 
 
 def _require_space(plans: Sequence[Plan], cache: Path) -> None:

@@ -16,9 +16,17 @@ DEFAULT_POOLINGS = ("mean", "mean-all")
 
 
 def describe_encoder(
-    info: EncoderInfo, *, layers: str = "last", poolings: Sequence[str] = DEFAULT_POOLINGS, dtype: str = "fp32"
+    info: EncoderInfo,
+    *,
+    layers: str = "last",
+    poolings: Sequence[str] = DEFAULT_POOLINGS,
+    dtype: str = "fp32",
+    generation: int = 0,
 ) -> EncoderRecord:
-    """Return the record of an encoder with these layers, poolings and precision, its fingerprint included."""
+    """Return the record of an encoder with these layers, poolings and precision, its fingerprint included.
+
+    `generation` counts how often the answers of an own encoder were seen to change under an unchanged identity.
+    """
     unknown = [name for name in poolings if name not in POOLINGS]
     if unknown:
         raise UsageError(f"unknown pooling {unknown[0]!r}", where="--pooling", remedy=suggestion(unknown[0], POOLINGS))
@@ -36,6 +44,7 @@ def describe_encoder(
         "sample_rate": info.sample_rate,
         "context_s": info.context_s,
         "min_s": info.min_s,
+        **({"generation": generation} if generation else {}),
     }
     return EncoderRecord(
         name=info.name,
