@@ -1,4 +1,4 @@
-"""Time of extraction as a ratio to the encoder's bare forward, and to the same work done in X-ARES's way.
+"""Time of extraction relative to the encoder's bare forward pass, and to the same work done as X-ARES does it.
 
     python benchmarks/extraction.py                    about four minutes on two cores
     python benchmarks/extraction.py --quick            a few clips
@@ -36,12 +36,12 @@ from uwbench.extraction.identity import describe_encoder
 from uwbench.extraction.plan import Plan, make_plan
 from uwbench.extraction.task import Task
 
-XARES_BATCH = 16  # clips a batch in X-ARES 0.1.3
+XARES_BATCH = 16  # clips per batch in X-ARES 0.1.3
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Clips that were looked at, the model's folder, and a folder for what is written."""
+    """Scanned clips, the model's folder, and a scratch folder."""
 
     task: Task
     model: Path

@@ -1,4 +1,4 @@
-"""Clips of generated sound, their task, and its extraction under SpectrumEncoder."""
+"""Clips of generated sound as a task, and its extraction with SpectrumEncoder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frames on disk read as one array would, in memory that does not grow with them."""
+"""Frames on disk read like one array, in memory that does not grow with their size."""
 
 from __future__ import annotations
 
@@ -23,16 +23,18 @@ DIM = SpectrumEncoder().info.dim
 
 
 def made(counts: list[int], parts: int, seed: int) -> tuple[MappedRows, np.ndarray]:
-    """Clips dealt to parts in random order, and what one array of all would hold."""
+    """Return clips dealt to parts in random order, and one array of all their frames."""
     rng = np.random.default_rng(seed)
     clips = [rng.standard_normal((count, 3)).astype(np.float16) for count in counts]
     part, start = rng.integers(0, parts, len(counts)), np.zeros(len(counts), np.int64)
-    held: list[list[np.ndarray]] = [[np.zeros((0, 3), np.float16)] for _ in range(parts)]
+    frames_of: list[list[np.ndarray]] = [[np.zeros((0, 3), np.float16)] for _ in range(parts)]
     for clip in rng.permutation(len(counts)):
-        own = held[part[clip]]
-        start[clip] = sum(map(len, own))
-        own.append(clips[clip])
-    return MappedRows([np.concatenate(own) for own in held], part, start, np.array(counts)), np.concatenate(clips)
+        stored = frames_of[part[clip]]
+        start[clip] = sum(map(len, stored))
+        stored.append(clips[clip])
+    return MappedRows([np.concatenate(stored) for stored in frames_of], part, start, np.array(counts)), np.concatenate(
+        clips
+    )
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=12), st.integers(1, 4), st.integers(0, 99), st.data())
@@ -48,7 +50,7 @@ def test_slices_and_gathers_equal_those_of_one_array(
         np.testing.assert_array_equal(rows[picked], whole[picked])
 
 
-def test_rows_that_are_not_there_are_refused() -> None:
+def test_rows_out_of_range_are_refused() -> None:
     rows, whole = made([2, 3], 2, 0)
     frames = Frames(rows, rows.offsets, 0.02)
     for wrong in (np.array([len(whole)]), np.array([-1])):
@@ -59,7 +61,7 @@ def test_rows_that_are_not_there_are_refused() -> None:
 
 
 def written(root: Path, counts: list[int]) -> tuple[EncoderStore, list[bytes]]:
-    """A store with two parts, each holding half of the clips; clip i's frames are all i."""
+    """Return a store with two parts of half of the clips each; the frames of clip i are all i."""
     store = EncoderStore(root, describe_encoder(SpectrumEncoder().info))
     keys = [index.to_bytes(32, "big") for index in range(len(counts))]
     half = len(counts) // 2

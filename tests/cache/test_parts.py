@@ -1,4 +1,4 @@
-"""Parts on disk: what is read is what was written, in any order, and no damage goes unseen."""
+"""Parts on disk are read as they were written, and no damage goes unnoticed."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def vectors_in(path: Path, expected: Expected, pooling: str) -> np.ndarray:
     return np.array(table.column(pooling).chunk(0).flatten()).reshape(ROWS, LAYERS, DIM)
 
 
-def test_what_is_read_is_what_was_written(part: tuple[Path, Expected, dict[str, np.ndarray]]) -> None:
+def test_vectors_are_read_as_they_were_written(part: tuple[Path, Expected, dict[str, np.ndarray]]) -> None:
     path, expected, vectors = part
     for pooling in ("mean", "std"):
         np.testing.assert_array_equal(vectors_in(path, expected, pooling), vectors[pooling])
@@ -71,22 +71,22 @@ def test_an_index_is_read_without_the_vectors(
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(where=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
-def test_any_flipped_bit_is_seen(
+def test_any_flipped_bit_is_noticed(
     part: tuple[Path, Expected, dict[str, np.ndarray]], tmp_path: Path, where: float, bit: int
 ) -> None:
     path, expected, _ = part
     data = bytearray(path.read_bytes())
-    # Half of the draws near the ends, where Arrow keeps what it reads itself.
+    # Half of the draws are near the ends, where Arrow keeps its metadata.
     at = int(where * len(data)) if bit % 2 else int(where * 1000) - 500
     data[at] ^= 1 << bit
-    hurt = tmp_path / "hurt.arrow"
-    hurt.write_bytes(data)
-    assert damage(hurt, expected) == "does not match its checksum"
-    with pytest.raises(StoreError, match=r"hurt\.arrow: does not match its checksum"):
-        vectors_in(hurt, expected, "mean")
+    damaged = tmp_path / "damaged.arrow"
+    damaged.write_bytes(data)
+    assert damage(damaged, expected) == "does not match its checksum"
+    with pytest.raises(StoreError, match=r"damaged\.arrow: does not match its checksum"):
+        vectors_in(damaged, expected, "mean")
 
 
-def test_a_cut_or_missing_file_is_said_to_be_one(
+def test_a_cut_or_missing_file_is_reported_as_such(
     part: tuple[Path, Expected, dict[str, np.ndarray]], tmp_path: Path
 ) -> None:
     path, expected, _ = part

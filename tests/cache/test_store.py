@@ -1,4 +1,4 @@
-"""Many threads enter parts at once, none is lost, and keys are found in whatever order they are asked for."""
+"""Many threads enter parts at once and none is lost; keys are found in any order."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_manifest_that_cannot_be_written_fails_its_own_part_and_loses_no_other
 
 
 def test_a_folder_is_synced_before_its_manifest_names_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The order in which a power cut may find things: bytes, name, folder, manifest, folder."""
+    """What is durable first, should the power fail: bytes, name, folder, manifest, folder."""
     events: list[str] = []
     sync, replace = os.fsync, Path.replace
 
@@ -86,7 +86,7 @@ def test_a_folder_is_synced_before_its_manifest_names_a_part(tmp_path: Path, mon
         return replace(path, target)
 
     if not Path("/proc/self/fd").is_dir():
-        pytest.skip("the names of open files are not to be had on this system")
+        pytest.skip("this system does not list the names of open files")
     store = open_store(tmp_path)
     write(store, 0)  # the folders are there from now on
     monkeypatch.setattr(os, "fsync", named)
@@ -109,12 +109,12 @@ def test_keys_are_found_in_any_order(
     tmp_path_factory: pytest.TempPathFactory, order: list[int], asked: int, in_order: bool
 ) -> None:
     store = open_store(tmp_path_factory.mktemp("store"))
-    held = list(range(3 * ROWS)) if in_order else order
+    stored = list(range(3 * ROWS)) if in_order else order
     for number in range(3):
-        write(store, number, held[ROWS * number : ROWS * (number + 1)])
-    for wanted in (held, order[:asked], [*order, order[0]]):  # as they lie; some; one twice
+        write(store, number, stored[ROWS * number : ROWS * (number + 1)])
+    for wanted in (stored, order[:asked], [*order, order[0]]):  # in stored order; some; one twice
         if wanted:
             found = store.open_task("task", [key(index) for index in wanted]).pooled()
             np.testing.assert_array_equal(found[:, 0, 0], wanted)
-    vectors = store.open_task("task", [key(index) for index in [*held, 99]])
-    assert vectors.missing.tolist() == [len(held)]
+    vectors = store.open_task("task", [key(index) for index in [*stored, 99]])
+    assert vectors.missing.tolist() == [len(stored)]

@@ -1,4 +1,4 @@
-"""Extraction into the cache: right numbers, right bytes after interruptions, nothing encoded twice."""
+"""Extraction: right numbers, the same bytes after interruptions, nothing encoded twice."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def test_vectors_equal_a_float64_reference(tmp_path: Path) -> None:
     plan, done = run(clips, tmp_path, SpectrumEncoder())
     assert done.encoded == 100
     assert not done.unreadable
-    found = plan.store.open_task("tones", plan.task.table.keys).pooled()
-    for clip, vector in zip(clips, found, strict=True):
+    vectors = plan.store.open_task("tones", plan.task.table.keys).pooled()
+    for clip, vector in zip(clips, vectors, strict=True):
         assert isinstance(clip.audio, AudioArray)
         np.testing.assert_allclose(vector, reference(clip.audio.samples), rtol=2e-5, atol=1e-6)
 
@@ -50,9 +50,9 @@ def test_vectors_equal_a_float64_reference(tmp_path: Path) -> None:
 def test_long_clips_are_chunked_and_pooled_by_valid_frames(tmp_path: Path) -> None:
     clips = tones(40, longest=3.0)
     plan, done = run(clips, tmp_path, SpectrumEncoder(context_s=0.7))
-    found = plan.store.open_task("tones", plan.task.table.keys).pooled()
+    vectors = plan.store.open_task("tones", plan.task.table.keys).pooled()
     frames, chunks = plan.store.open_task("tones", plan.task.table.keys).counts()
-    for clip, vector, count in zip(clips, found, chunks, strict=True):
+    for clip, vector, count in zip(clips, vectors, chunks, strict=True):
         assert isinstance(clip.audio, AudioArray)
         np.testing.assert_allclose(vector, reference(clip.audio.samples, round(0.7 * RATE)), rtol=2e-5, atol=1e-6)
         assert count == -(-len(clip.audio.samples) // round(0.7 * RATE))
@@ -90,7 +90,7 @@ def test_another_weight_is_another_encoder(tmp_path: Path) -> None:
     assert plan.reason == "changed since the last time: salt"
 
 
-def test_a_mended_label_costs_no_encoding(tmp_path: Path) -> None:
+def test_fixing_a_label_re_encodes_nothing(tmp_path: Path) -> None:
     clips = tones(30)
     before, _ = run(clips, tmp_path, SpectrumEncoder())
     clips[3] = replace(clips[3], labels="another")
@@ -146,7 +146,7 @@ def test_shares_of_several_machines_make_the_same_bytes(tmp_path: Path) -> None:
     assert hashes(tmp_path / "one") == hashes(tmp_path / "three")
 
 
-def test_a_damaged_part_is_redone_and_only_it(tmp_path: Path) -> None:
+def test_only_the_damaged_part_is_re_encoded(tmp_path: Path) -> None:
     clips = tones(120)
     plan, _ = run(clips, tmp_path, SpectrumEncoder())
     before = hashes(tmp_path)
@@ -164,7 +164,7 @@ def test_a_damaged_part_is_redone_and_only_it(tmp_path: Path) -> None:
 def test_a_forward_is_launched_without_reading_anything_back(
     small_whisper: Path, context: Literal["full", "trimmed"]
 ) -> None:
-    """On torch's meta device nothing can be read back, so a launch that ends there never waits for a device.
+    """On torch's meta device nothing can be read back, so a launch that succeeds there never waits for a device.
 
     Attention goes through scaled_dot_product_attention, in full context without a mask, as its flash kernel needs.
     """
@@ -285,7 +285,7 @@ def long_file(path: Path, seconds: float = 320.0) -> np.ndarray:
     return decode(AudioFile(path), RATE)
 
 
-def test_a_long_clip_comes_in_windows_and_gives_what_one_piece_gives(tmp_path: Path) -> None:
+def test_a_long_clip_is_read_in_windows_and_gives_the_vectors_of_one_piece(tmp_path: Path) -> None:
     path = tmp_path / "long.wav"
     samples = long_file(path)
     clips = [*tones(9), Clip("long", AudioFile(path), "0", split="train")]
@@ -352,7 +352,7 @@ def test_windows_are_the_pieces_of_the_whole(shared_data: Path) -> None:
 
 
 @pytest.mark.parametrize(("count", "what"), [(0, "valid frames of"), (10**6, "valid frames of")])
-def test_counts_that_cannot_be_are_the_encoders_error(tmp_path: Path, count: int, what: str) -> None:
+def test_impossible_counts_are_an_encoder_error(tmp_path: Path, count: int, what: str) -> None:
     class Wrong(SpectrumEncoder):
         def encode(self, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
             encoded = super().encode(waveforms, lengths, layers)
@@ -362,7 +362,7 @@ def test_counts_that_cannot_be_are_the_encoders_error(tmp_path: Path, count: int
         run(tones(5), tmp_path, Wrong())
 
 
-def test_layers_that_were_not_asked_for_are_the_encoders_error(tmp_path: Path) -> None:
+def test_unrequested_layers_are_an_encoder_error(tmp_path: Path) -> None:
     class Wrong(SpectrumEncoder):
         def encode(self, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
             encoded = super().encode(waveforms, lengths, layers)

@@ -1,4 +1,4 @@
-"""Extraction where memory runs out: batches are halved, no number moves, and what is held stays bounded."""
+"""Extraction when memory runs out: batches are halved, no number changes, and memory stays bounded."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def test_out_of_memory_halves_batches_and_changes_no_number(tmp_path: Path) -> N
     np.testing.assert_allclose(other.store.open_task("tones", keys).pooled(), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_the_size_that_fits_is_remembered_by_length_and_what_was_done_is_kept() -> None:
-    """Two seconds a window: 40 do not fit, 5 do. The next batch of that length starts there, others do not."""
+def test_the_size_that_fits_is_remembered_by_length_and_nothing_is_encoded_twice() -> None:
+    """Of windows of two seconds, 40 do not fit and 5 do. The next batch of that length starts there, others do not."""
     tried: list[int] = []
 
     class Watched(SpectrumEncoder):
@@ -71,8 +71,8 @@ def test_out_of_memory_goes_down_to_the_chunks_of_one_clip_and_changes_no_number
     np.testing.assert_allclose(other.store.open_task("tones", keys).pooled(), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_memory_that_the_machine_does_not_have_is_backed_off_from_too(tmp_path: Path) -> None:
-    """On the CPU torch raises a RuntimeError, here a real one: more is asked for than addresses can name."""
+def test_running_out_of_the_machines_memory_halves_batches_too(tmp_path: Path) -> None:
+    """On the CPU torch raises a RuntimeError, here a real one: the request exceeds the address space."""
 
     class Greedy(SpectrumEncoder):
         def encode(self, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
@@ -86,7 +86,7 @@ def test_memory_that_the_machine_does_not_have_is_backed_off_from_too(tmp_path: 
     assert max(greedy.batches) <= 2
 
 
-def test_another_error_of_the_encoder_is_not_taken_for_one_of_memory(tmp_path: Path) -> None:
+def test_another_error_of_the_encoder_is_not_mistaken_for_out_of_memory(tmp_path: Path) -> None:
     class Broken(SpectrumEncoder):
         def encode(self, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
             raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
@@ -101,7 +101,7 @@ def test_one_window_that_does_not_fit_is_an_error_that_names_the_clip(tmp_path: 
 
 
 def test_parts_of_many_layers_stay_small(tmp_path: Path) -> None:
-    """A part's vectors are held while it is made: 128 MiB at most, whatever an encoder gives a clip."""
+    """A part's vectors are in memory while it is filled: 128 MiB at most, whatever the encoder."""
     encoder = SpectrumEncoder()
     info = replace(encoder.info, layers=tuple(map(str, range(33))), dim=128_000)
     plan = make_plan(

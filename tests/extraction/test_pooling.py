@@ -1,4 +1,4 @@
-"""Pooling equals a float64 computation, whatever the padding and however a clip is cut into chunks."""
+"""Pooling equals a float64 computation, for any padding and any way to cut a clip into chunks."""
 
 from __future__ import annotations
 
