@@ -321,10 +321,10 @@ def leaves(config: Config) -> dict[str, Any]:
 
 
 def _leaves(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    values: dict[str, Any] = {}
+    by_key: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
-            values |= _leaves(value, f"{prefix}{key}.")
+            by_key |= _leaves(value, f"{prefix}{key}.")
         else:
-            values[f"{prefix}{key}"] = value
-    return values
+            by_key[f"{prefix}{key}"] = value
+    return by_key

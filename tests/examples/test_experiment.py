@@ -1,4 +1,4 @@
-"""The miniature experiment on a handful of real clips: its stages, that it goes on after a kill, its page."""
+"""The miniature experiment on a few real clips: its stages, resuming, its page."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def done(data: Path, small_whisper: Path, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.mark.slow
-def test_a_turn_scores_what_it_held_out_and_what_it_heard(data: Path, small_whisper: Path, done: Path) -> None:
+def test_a_turn_scores_held_out_and_trained_tasks(data: Path, small_whisper: Path, done: Path) -> None:
     said: list[str] = []
     found = run_experiment(data, small_whisper, done, SETTINGS, log=said.append)
     (scores,) = found.runs
@@ -89,7 +89,7 @@ def test_a_turn_scores_what_it_held_out_and_what_it_heard(data: Path, small_whis
 
 
 @pytest.mark.slow
-def test_two_trainings_at_a_time_are_scored_as_one_after_the_other(
+def test_parallel_trainings_have_the_scores_of_sequential_ones(
     data: Path, small_whisper: Path, done: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "jobs"
@@ -118,7 +118,7 @@ def test_no_scored_test_clip_is_trained_on(data: Path, done: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_experiment_goes_on_from_its_checkpoint_to_the_same_scores(
+def test_a_killed_experiment_resumes_from_its_checkpoint_to_the_same_scores(
     data: Path, small_whisper: Path, done: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "again"
@@ -133,7 +133,7 @@ def test_a_killed_experiment_goes_on_from_its_checkpoint_to_the_same_scores(
     assert (kept / "model.safetensors").stat().st_mtime_ns == at
 
 
-def test_a_training_that_was_told_to_stop_is_not_scored_and_goes_on(
+def test_a_stopped_training_is_not_scored_and_resumes(
     data: Path, small_whisper: Path, done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = tmp_path / "stopped"
@@ -170,7 +170,7 @@ def test_tables_go_between_the_marks_of_a_page(tmp_path: Path) -> None:
         write_tables(page, "uniwhisper experiment", [])
 
 
-def test_a_kind_of_label_is_held_out_and_what_else_its_clips_are_asked_is_not(data: Path, tmp_path: Path) -> None:
+def test_holding_out_one_kind_of_label_keeps_the_other_questions(data: Path, tmp_path: Path) -> None:
     with_all = open_rows(write_rows(data, "none", tmp_path / "rows"))
     without = open_rows(write_rows(data, "philharmonia_dynamic", tmp_path / "rows"))
     lost = {row.id for row in with_all} - {row.id for row in without}
@@ -194,7 +194,7 @@ def test_the_validation_split_is_scored_without_a_look_at_test_clips(data: Path,
     assert scored <= {path for path, split in splits["test"].items() if split == "valid"}
 
 
-def test_the_gate_stops_before_training_where_a_scored_clip_is_among_the_rows(data: Path, tmp_path: Path) -> None:
+def test_a_scored_clip_among_the_rows_stops_the_experiment(data: Path, tmp_path: Path) -> None:
     rows = write_rows(data, "none", tmp_path / "rows")
     path = tmp_path / "leaky" / "fsdd"
     shutil.copytree(data, tmp_path / "leaky")
@@ -208,7 +208,7 @@ def test_the_gate_stops_before_training_where_a_scored_clip_is_among_the_rows(da
     assert any(tested["path"].split("/")[-1].removesuffix(".wav") in line for line in said)
 
 
-def test_whispers_own_decoder_hears_digits_from_its_encoder_and_none_from_noise(
+def test_whispers_decoder_transcribes_digits_from_its_encoder_but_not_from_noise(
     data: Path, whisper_tiny: Path, tmp_path: Path
 ) -> None:
     import torch

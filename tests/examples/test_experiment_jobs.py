@@ -1,4 +1,4 @@
-"""Trainings side by side: all are done, an error comes out, none outlives a parent that is told to stop or killed."""
+"""Parallel trainings: all run, errors are raised, and no process outlives a parent that is stopped or killed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_all_are_done_or_the_first_error_is_raised(tmp_path: Path, jobs: int) -> None:
+def test_all_calls_run_or_the_first_error_is_raised(tmp_path: Path, jobs: int) -> None:
     places = [str(tmp_path / f"place-{number}") for number in range(3)]
     run_side_by_side(os.mkdir, [(place,) for place in places], jobs)
     assert all(Path(place).is_dir() for place in places)

@@ -1,4 +1,4 @@
-"""A training run of the test suite, as a program too: killed, resumed, or one of several processes."""
+"""A training run for tests, also as a program that can be killed and resumed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LM = {"dim": 32, "layers": 2, "ffn": 64, "heads": 2, "kv_heads": 1, "head_dim": 
 
 
 def digits(data: Path, count: int) -> list[Example]:
-    """Return spoken digits of one speaker after the other, with two questions each."""
+    """Return spoken digits of all speakers, with two questions each."""
     with (data / "fsdd" / "manifest.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     return [
@@ -38,7 +38,7 @@ def digits(data: Path, count: int) -> list[Example]:
 
 @dataclass(frozen=True)
 class InMemory:
-    """Four micro-batches of two clips a step, other ones in each; before step `kill_at` the process is killed."""
+    """Four micro-batches of two clips per step, different in each; the process is killed before step `kill_at`."""
 
     examples: list[Example]
     kill_at: int | None = None
@@ -73,7 +73,7 @@ def losses(output: Path) -> Iterator[float]:
 
 
 def main() -> Result:
-    """Train as the JSON of the first argument says."""
+    """Train as described by the JSON in the first argument."""
     import torch
 
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""Ablations: arms that ship change one thing of the full recipe; what a run refuses, and that one trains."""
+"""Ablations: each arm of the package changes one key of the full recipe; bad arms are refused; an arm trains."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BASE = {"lm": LM, "data": {"mixture": "mini", "bins": 1}, "stages": {"bridge": 1
 RUN = {"batch_s": 24, "micro_batch_s": 24, "save_every": 100}
 
 
-def test_the_arms_are_those_of_the_recipe() -> None:
+def test_the_package_has_the_recipes_arms() -> None:
     files = importlib.resources.files("uniwhisper.ablations")
     for arm in arms():
         assert len((files / f"{arm.name}.yaml").read_text().splitlines()) <= 5
@@ -73,7 +73,7 @@ def test_an_arm_that_changes_two_things_is_refused_before_it_trains(tmp_path: Pa
     assert not (tmp_path / "run").exists()
 
 
-def test_unknown_arms_and_files_of_another_form_are_named(tmp_path: Path) -> None:
+def test_unknown_arms_and_malformed_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="stack-4"):
         find_arm("stack-4")
     path = tmp_path / "arm.yaml"
@@ -85,7 +85,7 @@ def test_unknown_arms_and_files_of_another_form_are_named(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_an_arm_trains_with_its_change_alone_or_with_several_when_asked(
+def test_an_arm_trains_with_its_one_change_or_with_several_if_allowed(
     shared_data: Path, small_whisper: Path, tmp_path: Path
 ) -> None:
     pack(shared_data, tmp_path / "rows", 24)
@@ -126,7 +126,7 @@ def asked_in(rows: Path, change: dict[str, Any]) -> Counter[tuple[str, str]]:
     )
 
 
-def test_what_is_drawn_follows_the_wording(rows: Path) -> None:
+def test_questions_follow_the_wording(rows: Path) -> None:
     by_default = asked_in(rows, {})
     words = {text for task, text in by_default if task == "instrument"}
     assert words <= {*find_form("instrument").phrases, *find_form("instrument").bare}
@@ -142,7 +142,7 @@ def test_what_is_drawn_follows_the_wording(rows: Path) -> None:
     assert {text for task, text in first if task == "speaker_id"} == set(find_form("speaker_id").phrases[:2])
 
 
-def test_possible_answers_are_listed_where_that_is_asked_and_they_are_few(rows: Path) -> None:
+def test_possible_answers_are_listed_if_asked_and_few(rows: Path) -> None:
     found = asked_in(rows, find_arm("list-answers").change)
     digits = " Options: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9."
     assert all(text.endswith(digits) for task, text in found if task == "keyword")

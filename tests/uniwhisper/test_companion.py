@@ -55,8 +55,8 @@ def test_what_a_bridge_step_computes_is_the_plans_arithmetic() -> None:
     config = load_config("full", {"run": {"checkpointing": False}})
     encoder, lm = config.encoder.flops(1500), config.lm.flops(375 + 60 + 40, 40)
     first, second = 2 * 4 * 1280 * 1024 * 375, 2 * 1024 * 1024 * 375
-    # The encoder stands still: one forward, and no gradient passes below the adapter's first layer. The language model
-    # stands still too, but the adapter's gradient passes through it.
+    # The encoder is frozen: one forward, and no gradient passes below the adapter's first layer. The language model
+    # is frozen too, but the adapter's gradient passes through it.
     bridge = encoder + 2 * first + 3 * second + 2 * lm
     assert train_flops(config, 1500, 1500, 60, 40, stage="bridge") == pytest.approx(bridge, rel=1e-12)
     joint = 3 * (encoder + first + second + lm)

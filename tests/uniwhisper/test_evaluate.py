@@ -17,7 +17,7 @@ from uwbench.api import UsageError
 
 
 def changed(whisper: Path, folder: Path) -> Path:
-    """Write a Whisper whose last layer norm gives nothing but its bias: its embeddings say nothing of a clip."""
+    """Write a Whisper whose last layer norm outputs only its bias, so that embeddings do not depend on the clip."""
     model = WhisperModel.from_pretrained(whisper)
     with torch.no_grad():
         model.encoder.layer_norm.weight.zero_()
@@ -67,7 +67,9 @@ def test_a_run_or_checkpoint_is_exported_once(whisper_tiny: Path, tmp_path: Path
         encoder_of(other, tmp_path / "out")
 
 
-def test_what_cannot_be_evaluated_is_said(whisper_tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_impossible_evaluations_are_refused(
+    whisper_tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(UsageError, match="neither an export nor a checkpoint"):
         encoder_of(tmp_path, tmp_path / "out")
     words = ("evaluate", whisper_tiny, "--encoder", whisper_tiny, "--output", tmp_path / "out")

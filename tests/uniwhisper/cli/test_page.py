@@ -1,4 +1,4 @@
-"""The companion's page: its cheap commands run, the others have their options, its costs are the command's."""
+"""The companion's page: cheap commands run, all options exist, and the costs are those that the command prints."""
 
 from __future__ import annotations
 

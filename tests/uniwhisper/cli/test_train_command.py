@@ -1,4 +1,4 @@
-"""The command `train` on real audio: exact after a kill, under torchrun; unreadable audio; its monitor, its sizes."""
+"""The command `train` on real audio: exact resuming, launchers, unreadable audio, monitor, batch sizes."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ LAUNCHERS = {
 
 
 def spawn(line: list[str], *, ranks: int = 1, launcher: str = "torchrun") -> subprocess.Popen[str]:
-    """Start the command, under a launcher where it has several ranks."""
+    """Start the command, under a launcher for several ranks."""
     program = ["-m", "uniwhisper"] if ranks == 1 else [*LAUNCHERS[launcher], str(ranks), "-m", "uniwhisper"]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
@@ -88,7 +88,7 @@ def run(monkeypatch: pytest.MonkeyPatch, line: list[str]) -> None:
 
 @pytest.fixture(scope="module")
 def whole(data: Path, small_whisper: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run that nothing disturbed."""
+    """The folder of an undisturbed run."""
     output = tmp_path_factory.mktemp("whole")
     done = spawn(words(data, small_whisper, output))
     out, errors = done.communicate()
@@ -107,7 +107,7 @@ def lines(output: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_a_killed_command_goes_on_to_the_same_bytes(
+def test_a_killed_command_resumes_to_the_same_bytes(
     data: Path, small_whisper: Path, whole: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "run"
@@ -130,7 +130,7 @@ def test_a_killed_command_goes_on_to_the_same_bytes(
         assert (output / "step-0000008" / name).read_bytes() == (whole / "step-0000008" / name).read_bytes(), name
 
 
-def test_the_export_lists_what_was_heard(whole: Path, tmp_path: Path) -> None:
+def test_the_export_lists_the_training_data(whole: Path, tmp_path: Path) -> None:
     folder = export_encoder(whole / "step-0000008", tmp_path / "encoder")
     listed = json.loads((folder / "uniwhisper.json").read_text())["training_data"]
     assert listed == [
@@ -152,7 +152,7 @@ def test_the_export_lists_what_was_heard(whole: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_two_processes_of_a_launcher_are_one(
+def test_two_processes_of_a_launcher_equal_one(
     data: Path, small_whisper: Path, whole: Path, tmp_path: Path, launcher: str
 ) -> None:
     output = tmp_path / "two"
@@ -161,7 +161,7 @@ def test_two_processes_of_a_launcher_are_one(
     assert done.returncode == 0, errors[-3000:]
     one, two = (load_file(folder / "step-0000008" / "model.safetensors") for folder in (whole, output))
     assert set(one) == set(two)
-    # Two micro-batches a step, one a rank: their gradients are added in no other order than by one process.
+    # Two micro-batches per step, one per rank: their gradients are added in the same order as by one process.
     assert all(torch.equal(value, two[name]) for name, value in one.items())
     for first, second in zip(lines(whole), lines(output), strict=True):
         assert first["loss"] == pytest.approx(second["loss"], rel=1e-12)
@@ -169,7 +169,7 @@ def test_two_processes_of_a_launcher_are_one(
 
 
 @pytest.mark.slow
-def test_a_sharded_model_is_looked_at_averaged_and_resumed_as_a_whole_one(
+def test_a_sharded_model_is_monitored_averaged_and_resumed_like_a_whole_one(
     data: Path, small_whisper: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = {"run__monitor_every": 2, "run__monitor_clips": 8, "run__ema": 0.75, "run__parallel": "fsdp2"}
@@ -198,7 +198,7 @@ def test_a_sharded_model_is_looked_at_averaged_and_resumed_as_a_whole_one(
             assert float((sharded[key] - value).abs().max()) < 0.02 * moved, key
 
 
-def test_other_rows_do_not_go_on(
+def test_a_run_does_not_resume_on_other_rows(
     data: Path,
     shared_data: Path,
     small_whisper: Path,
@@ -217,7 +217,7 @@ def test_other_rows_do_not_go_on(
 
 
 @pytest.mark.slow
-def test_looking_changes_nothing(
+def test_monitoring_changes_nothing(
     data: Path, small_whisper: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked = tmp_path / "looked"
@@ -303,7 +303,7 @@ def test_unreadable_audio_is_replaced_and_counted(
     assert sum(line["replaced"] for line in lines(tmp_path / "run")) == replaced
 
 
-def test_a_shard_that_is_gone_or_short_stops_a_run_before_it_begins(data: Path, tmp_path: Path) -> None:
+def test_a_missing_or_short_shard_stops_a_run_before_it_begins(data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "rows"
     shutil.copytree(data, folder)
     config = load_config("cpu-mini", overlay_of([f"{name}={json.dumps(value)}" for name, value in SMALL.items()]))
@@ -339,7 +339,7 @@ def test_a_damaged_checkpoint_is_named(
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_what_the_data_side_refuses_is_said_in_one_line(
+def test_a_data_error_is_printed_as_one_line(
     data: Path,
     small_whisper: Path,
     tmp_path: Path,

@@ -1,4 +1,4 @@
-"""Answers: one spelling, reached once and kept; what is no answer is told."""
+"""Answers: one spelling, stable under repetition; garbage is recognised."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_label_stays_as_it_is(text: str) -> None:
 
 
 @given(st.lists(WORDS))
-def test_labels_are_each_there_once(texts: list[str]) -> None:
+def test_each_label_appears_once(texts: list[str]) -> None:
     once = join_labels(texts)
     parts = once.split("; ") if once else []
     assert join_labels(parts) == once
@@ -121,7 +121,7 @@ def test_sharps_name_notes() -> None:
 
 
 @pytest.mark.parametrize("given", ["H4", "C", "128", "C10", ""])
-def test_what_is_no_note_is_refused(given: str) -> None:
+def test_a_text_that_is_not_a_note_is_refused(given: str) -> None:
     with pytest.raises(InputError, match="note"):
         note(given)
 
@@ -194,7 +194,7 @@ def test_events_are_on_a_grid_in_order() -> None:
 
 
 @pytest.mark.parametrize("text", ["a\u0301\u0301\u0301\u0301", "?!?! ..", "aaaaaaaaaaaa", "-- ab --"])
-def test_text_that_is_none_is_told(text: str) -> None:
+def test_garbage_is_recognised(text: str) -> None:
     assert is_corrupt(text)
 
 

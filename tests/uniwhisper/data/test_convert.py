@@ -1,4 +1,4 @@
-"""Converting: the real sets become questions, as their manifests say; what is tested on or held out stays out."""
+"""Converting: real data sets become questions; test clips and held-out labels are left out."""
 
 from __future__ import annotations
 
@@ -140,14 +140,14 @@ def test_a_label_held_out_takes_its_clips_with_all_their_questions(shared_data: 
         ("fsdd", {"slots": ("asr.language=en",)}, "nothing asks 'asr'"),
     ],
 )
-def test_what_cannot_be_is_refused_with_the_option(
+def test_impossible_requests_name_the_option(
     shared_data: Path, source: str, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
         plan_conversion(Request(str(shared_data / source), **options))
 
 
-def test_labels_that_are_not_of_their_question_are_named(shared_data: Path) -> None:
+def test_labels_that_do_not_fit_their_question_are_named(shared_data: Path) -> None:
     with pytest.raises(
         InputError, match=r"'george' is not a note .speaker of recordings/0_george_0.wav, asked as pitch"
     ):
@@ -156,7 +156,7 @@ def test_labels_that_are_not_of_their_question_are_named(shared_data: Path) -> N
         plan_conversion(Request(str(shared_data / "fsdd"), ask=("colour:quality",)))
 
 
-def test_test_clips_are_taken_where_that_is_asked(shared_data: Path) -> None:
+def test_test_clips_are_converted_if_allowed(shared_data: Path) -> None:
     planned = plan_conversion(Request(str(shared_data / "fsdd"), splits=("train", "test"), allow_test=True))
     assert Counter(item.split for item in planned.items) == {"train": 2400, "test": 300}
 
@@ -278,7 +278,7 @@ OF_CARDS = {
 
 
 @pytest.mark.parametrize("card", OF_CARDS)
-def test_the_training_parts_of_public_datasets_are_asked_as_is_known(
+def test_public_datasets_have_their_known_questions_on_training_parts(
     card: str, shared_data: Path, tmp_path: Path
 ) -> None:
     write_miniature(card, "publisher", tmp_path / "data" / card, shared_data)

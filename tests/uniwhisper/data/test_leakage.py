@@ -1,4 +1,4 @@
-"""The gate tells test clips among training rows: by bytes, by samples whatever the file, by the recording's id."""
+"""The leakage check finds test clips among training rows by bytes, by samples and by the recording's id."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def clean(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def leaky(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve clips a set as training rows, of which in FSDD four are test clips: two as they are, two as FLAC."""
+    """Twelve clips per data set as training rows; four in FSDD are test clips: two unchanged, two as FLAC."""
     folder = tmp_path_factory.mktemp("leaky")
     other = []
     for number, item in enumerate(items(shared_data, "fsdd", 4, "test")):
@@ -48,7 +48,7 @@ def manifest(data: Path) -> str:
     return str(data / "fsdd" / "manifest.csv")
 
 
-def test_bytes_and_samples_are_told(shared_data: Path, leaky: Path, clean: Path) -> None:
+def test_equal_bytes_and_equal_samples_are_found(shared_data: Path, leaky: Path, clean: Path) -> None:
     tests = [open_test_set(manifest(shared_data))]
     assert len(tests[0].keys) == len(tests[0].contents) == 300
     assert not tests[0].unread
@@ -100,7 +100,7 @@ def test_a_cache_is_a_test_set(shared_data: Path, leaky: Path, tmp_path: Path) -
     assert [leak.how for leak in leaks] == ["key"] * 4
 
 
-def test_training_is_refused_or_goes_without(
+def test_leaking_rows_are_refused_or_dropped(
     shared_data: Path, leaky: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=r"fsdd: 8 rows are test clips of the benchmark"):

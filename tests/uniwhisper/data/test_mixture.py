@@ -1,4 +1,4 @@
-"""Mixtures: the candidate's hours, and shares that hold their caps, domains, quotas and replay."""
+"""Mixtures: the candidate's hours, and shares within caps, domains, quotas and replay."""
 
 from __future__ import annotations
 

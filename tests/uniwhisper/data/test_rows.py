@@ -1,4 +1,4 @@
-"""Rows: what is written is what is read, in any number of folders, and a damaged index is refused."""
+"""Rows: read back as written from any number of folders; a damaged index is refused."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_equal_rows_are_equal_bytes_and_a_table_is_pickled_by_its_files(tmp_path
     assert table.sha256() != open_rows([tmp_path / "two"]).sha256()
 
 
-def test_what_is_no_index_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_index_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no rows"):
         open_rows([tmp_path])
     (path,) = write_rows(tmp_path, [row("a")])
@@ -123,7 +123,7 @@ def test_what_is_no_index_is_refused_by_name(tmp_path: Path) -> None:
         open_rows([tmp_path])
 
 
-def test_a_row_or_a_column_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+def test_a_missing_row_or_column_is_an_error(tmp_path: Path) -> None:
     write_rows(tmp_path, [row("a")])
     table = open_rows([tmp_path])
     with pytest.raises(IndexError):

@@ -1,4 +1,4 @@
-"""Shards of real audio: read back as it was decoded, the same bytes each time, also after a kill; damage is named."""
+"""Shards of real audio: lossless to 16 bits, reproducible even after a kill; damage is named."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ write_shards(Path(sys.argv[3]), all_items(Path(sys.argv[2])), shard_bytes=SMALL,
 """
 
 
-def test_packing_that_was_killed_goes_on_and_ends_with_the_same_bytes(
+def test_killed_packing_resumes_to_the_same_bytes(
     items: list[Item], folder: Path, shared_data: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "killed"
@@ -218,7 +218,7 @@ def test_a_folder_that_another_process_packs_into_is_refused(items: list[Item], 
     write_shards(tmp_path, items[:1])
 
 
-def test_stretches_questions_of_one_task_and_forms_have_ids_of_their_own(tmp_path: Path) -> None:
+def test_time_ranges_repeated_tasks_and_forms_have_distinct_ids(tmp_path: Path) -> None:
     tone = AudioArray(np.sin(np.arange(32_000) / 5).astype(np.float32) * 0.5, 16_000, "tone")
     asked = (Asked("qa", ("a",), "Who?"), Asked("qa", ("b",), "What?"), Asked("pitch", ("60",), slots={"form": "midi"}))
     write_shards(tmp_path, [Item("d", "train", "c", "music", "CC0", tone, asked, start_s=0.5, end_s=1.5)])

@@ -1,4 +1,4 @@
-"""Instructions: drawn by hash alone, in all their phrases, none of which gives the answer or the dataset away."""
+"""Instructions: drawn by hash from all phrases, none of which reveals the answer or the dataset."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_no_phrase_names_a_dataset_or_lists_answers(task: str, name: str | None,
 
 
 @given(seed=st.integers(0, 2**32), epoch=st.integers(0, 99), row=st.text(max_size=20), task=st.sampled_from(TASKS))
-def test_a_draw_follows_from_its_arguments_alone(seed: int, epoch: int, row: str, task: str) -> None:
+def test_a_draw_depends_on_its_arguments_only(seed: int, epoch: int, row: str, task: str) -> None:
     first = draw(task, SLOTS, seed, epoch, row)
     assert draw(task, dict(reversed(SLOTS.items())), seed, epoch, row) == first
     assert "{" not in first

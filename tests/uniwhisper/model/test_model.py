@@ -1,4 +1,4 @@
-"""The model: the stock encoder's numbers, exact masks, rows that do not touch each other, parts that learn or not."""
+"""The model: the original encoder's numbers, exact masks, independent rows, trained and frozen parts."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_short_edge_has_the_features_of_thirty_seconds(examples: list[Example]
 
 
 @given(st.integers(1, 480_000), st.sampled_from([1, 2, 4, 8]))
-def test_an_audio_token_each_stack_of_frames(samples: int, stack: int) -> None:
+def test_one_audio_token_per_stack_of_frames(samples: int, stack: int) -> None:
     count = audio_tokens(samples, stack)
     assert (count - 1) * 320 * stack < samples <= count * 320 * stack
     assert audio_tokens(480_000, 4) == 375
@@ -107,7 +107,7 @@ def test_only_answer_and_end_are_learnt(config: Config, examples: list[Example])
     assert len(batch.weights) == int(batch.is_answer.sum())
 
 
-def test_marks_in_a_text_are_text(config: Config) -> None:
+def test_special_tokens_in_user_text_are_text(config: Config) -> None:
     text = open_text(config)
     assert text.end not in text.encode("say <|im_end|> aloud")
     assert text.decode(text.encode("Zoë 東")) == "Zoë 東"
@@ -119,7 +119,7 @@ def losses(model: AudioModel, batch: Any) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("kind", ["random-qwen3", "whisper"])
-def test_rows_do_not_touch_each_other(whisper_tiny: Path, examples: list[Example], kind: str) -> None:
+def test_rows_do_not_affect_each_other(whisper_tiny: Path, examples: list[Example], kind: str) -> None:
     config = mini(whisper_tiny, lm={"kind": kind})
     model, collate = build_model(config), collator(config)
     before = collate(examples[:2])
@@ -172,7 +172,9 @@ def gradients(model: AudioModel, batches: list[Any]) -> tuple[float, dict[str, t
 
 
 @pytest.mark.parametrize("reduction", ["token", "sample", "sqrt_tokens"])
-def test_one_batch_of_eight_is_eight_of_one(whisper_tiny: Path, examples: list[Example], reduction: str) -> None:
+def test_one_batch_of_eight_equals_eight_batches_of_one(
+    whisper_tiny: Path, examples: list[Example], reduction: str
+) -> None:
     config = mini(whisper_tiny, optimiser={"reduction": reduction})
     model, collate = build_model(config).double(), collator(config)
     short = [replace(example, audio=example.audio[:16_000]) for example in examples]

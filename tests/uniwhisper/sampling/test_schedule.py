@@ -1,4 +1,4 @@
-"""The plan: pure, covering, within its budget, as the mixture asks, and the same in every world."""
+"""The plan: a pure function of the step that covers all clips within the budget and the mixture's shares."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_no_micro_batch_exceeds_the_budget(
 
 @settings(max_examples=10, deadline=None)
 @given(many, st.integers(0, 99))
-def test_a_step_follows_from_its_number_alone(counts: list[int], seed: int) -> None:
+def test_a_step_depends_on_its_number_only(counts: list[int], seed: int) -> None:
     one, other = planner(counts, steps=200, seed=seed), planner(counts, steps=200, seed=seed)
     forward = [one.draws(step) for step in range(200)]
     for step in np.random.default_rng(seed).permutation(200)[:20].tolist():
@@ -86,7 +86,7 @@ def test_a_step_follows_from_its_number_alone(counts: list[int], seed: int) -> N
 
 @settings(max_examples=10, deadline=None)
 @given(many)
-def test_every_clip_is_heard_before_any_is_heard_twice_more(counts: list[int]) -> None:
+def test_no_clip_is_used_twice_more_than_another(counts: list[int]) -> None:
     plan = planner(counts, steps=640, micro_batch_s=120.0)
     heard = Counter((draw.unit, draw.visit) for step in range(640) for micro in plan.draws(step) for draw in micro)
     assert max(heard.values()) == 1
@@ -133,7 +133,7 @@ def test_micro_batches_together_are_of_one_bin() -> None:
             assert abs(max(first) - max(second)) <= 1
 
 
-def test_all_questions_have_their_turn() -> None:
+def test_questions_rotate() -> None:
     units = clips([50], questions=5)
     assert len(units) == 50
     for unit in range(50):

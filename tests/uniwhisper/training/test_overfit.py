@@ -1,4 +1,4 @@
-"""The whole chain learns: four tasks of real audio come back as exact greedy answers."""
+"""Overfitting: after training on four tasks of real audio, all greedy answers are exact."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that is killed, stopped or moved to other workers ends with the same bits as one that was not."""
+"""A run that is killed, stopped or given other workers ends with the same bits as an undisturbed one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def clips(shared_data: Path) -> list[Example]:
 
 @pytest.fixture(scope="module")
 def whole(small_whisper: Path, clips: list[Example], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run of twenty steps that nothing disturbed."""
+    """The folder of an undisturbed run of twenty steps."""
     torch.set_num_threads(1)
     output = tmp_path_factory.mktemp("whole")
     train(settings(str(small_whisper)), InMemory(clips), output, training_data=DATA)
@@ -40,7 +40,7 @@ def whole(small_whisper: Path, clips: list[Example], tmp_path_factory: pytest.Te
 
 
 def same(one: Path, two: Path) -> None:
-    """Weights and the optimiser's state are equal bit for bit."""
+    """Assert that weights and optimiser states are equal bit for bit."""
     a, b = load_file(one / "model.safetensors"), load_file(two / "model.safetensors")
     assert set(a) == set(b)
     assert all(torch.equal(a[name], b[name]) for name in a)
@@ -58,7 +58,9 @@ def spawn(whisper: Path, data: Path, output: Path, **asked: Any) -> subprocess.P
 
 
 @pytest.mark.slow
-def test_killed_and_resumed_is_not_killed(whole: Path, small_whisper: Path, shared_data: Path, tmp_path: Path) -> None:
+def test_a_killed_and_resumed_run_equals_an_undisturbed_one(
+    whole: Path, small_whisper: Path, shared_data: Path, tmp_path: Path
+) -> None:
     output = tmp_path / "run"
     killed = spawn(small_whisper, shared_data, output, kill_at=13)
     killed.communicate()
@@ -70,7 +72,7 @@ def test_killed_and_resumed_is_not_killed(whole: Path, small_whisper: Path, shar
     same(whole / "step-0000020", output / "step-0000020")
 
 
-def test_stopping_at_the_stages_border_changes_nothing(
+def test_stopping_at_the_end_of_a_stage_changes_nothing(
     whole: Path, small_whisper: Path, clips: list[Example], tmp_path: Path
 ) -> None:
     config = settings(str(small_whisper))
@@ -80,7 +82,7 @@ def test_stopping_at_the_stages_border_changes_nothing(
     same(whole / "step-0000020", tmp_path / "step-0000020")
 
 
-def test_sigterm_saves(small_whisper: Path, clips: list[Example], tmp_path: Path) -> None:
+def test_sigterm_saves_a_checkpoint(small_whisper: Path, clips: list[Example], tmp_path: Path) -> None:
     class Telling(InMemory):
         def micro_batches(self, step: int, rank: int, world: int) -> list[list[Example]]:
             if step == 2:
@@ -92,7 +94,7 @@ def test_sigterm_saves(small_whisper: Path, clips: list[Example], tmp_path: Path
     assert checkpoint.read_progress(result.checkpoint).step == 3
 
 
-def test_the_loss_falls_and_the_log_says_so(whole: Path) -> None:
+def test_the_loss_falls_in_the_log(whole: Path) -> None:
     found = list(losses(whole))
     assert len(found) == 10
     assert found[-1] < 0.9 * found[0]
