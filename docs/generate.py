@@ -1,8 +1,12 @@
-"""Write docs/cli.md from the command line's own help; run by `make docs`. A test fails if the file is out of date."""
+"""Write what is generated in the documents: docs/cli.md and the tables of tasks and models in the README.
+
+`make docs` runs this. A test fails if a file is out of date.
+"""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +54,50 @@ def render() -> str:
     return "\n".join(parts)
 
 
+def tasks_table() -> str:
+    """Return the table of the 22 public tasks, from their cards."""
+    from uwbench.cards.find import find_card, find_suite
+
+    lines = ["| task | dataset | domain | clips | hours | metric | licence |", "| --- | --- | --- | ---: | ---: | --- | --- |"]
+    cards = [find_card(name) for name in find_suite("xares-22").tasks]
+    for card in sorted(cards, key=lambda card: (("speech", "sound", "music").index(card.domain), card.name)):
+        clips = f"{card.size.clips:,}" if card.size else "-"
+        hours = f"{card.size.hours:g}" if card.size and card.size.hours else "-"
+        cells = (f"`{card.name}`", card.title, card.domain, clips, hours, card.metric, card.licence)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def models_table() -> str:
+    """Return the table of model families, from the catalogue."""
+    from uwbench.api import list_models
+
+    families: dict[str, list[Any]] = {}
+    for entry in list_models():
+        families.setdefault(entry.family, []).append(entry)
+    lines = ["| family | names | hop | context | licence |", "| --- | --- | --- | --- | --- |"]
+    for family, entries in families.items():
+        names = ", ".join(f"`{entry.name}`" for entry in entries)
+        hops = _distinct(f"{entry.hop_s * 1000:.4g} ms" for entry in entries)
+        contexts = _distinct(f"{entry.context_s:g} s" if entry.context_s else "any" for entry in entries)
+        lines.append(f"| {family} | {names} | {hops} | {contexts} | {_distinct(entry.licence for entry in entries)} |")
+    return "\n".join(lines)
+
+
+def _distinct(texts: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(texts))
+
+
+def with_tables(readme: str) -> str:
+    """Return the README with its generated tables up to date."""
+    for name, table in (("tasks", tasks_table()), ("models", models_table())):
+        head, rest = readme.split(f"<!-- {name} -->")
+        readme = f"{head}<!-- {name} -->\n\n{table}\n\n<!-- /{name} -->{rest.split(f'<!-- /{name} -->')[1]}"
+    return readme
+
+
 if __name__ == "__main__":
     (HERE / "cli.md").write_text(render(), encoding="utf-8")
-    print(HERE / "cli.md", file=sys.stderr)
+    readme = HERE.parent / "README.md"
+    readme.write_text(with_tables(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    print(HERE / "cli.md", readme, sep="\n", file=sys.stderr)
