@@ -1,4 +1,4 @@
-"""Time of extraction as a ratio to the encoder's bare forward, and to the same work done in X-ARES's way.
+"""Time of extraction relative to the encoder's bare forward pass, and to the same work done as X-ARES does it.
 
     python benchmarks/extraction.py                    about four minutes on two cores
     python benchmarks/extraction.py --quick            a few clips
@@ -29,18 +29,19 @@ from made import audio_files, look, no_progress, random_whisper
 from uwbench.audio.decode import decode
 from uwbench.encoders.base import ModelSpec
 from uwbench.encoders.resolve import open_encoder
-from uwbench.extraction.extract import cut_batches, extract, settings_for
+from uwbench.extraction.batching import cut_batches
+from uwbench.extraction.extract import extract, settings_for
 from uwbench.extraction.forward import Settings
 from uwbench.extraction.identity import describe_encoder
 from uwbench.extraction.plan import Plan, make_plan
 from uwbench.extraction.task import Task
 
-XARES_BATCH = 16  # clips a batch in X-ARES 0.1.3
+XARES_BATCH = 16  # clips per batch in X-ARES 0.1.3
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Clips that were looked at, the model's folder, and a folder for what is written."""
+    """Scanned clips, the model's folder, and a scratch folder."""
 
     task: Task
     model: Path

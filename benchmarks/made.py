@@ -8,7 +8,7 @@ import numpy as np
 
 from uwbench.audio.clip import AudioFile, Clip
 from uwbench.cards.card import Card
-from uwbench.extraction.task import Task, look_at
+from uwbench.extraction.task import Task, scan_task
 
 RATE = 44_100
 
@@ -30,7 +30,7 @@ def look(files: list[Path], scratch: Path, card: Card = CARD) -> Task:
     """Hash the files and return them as a task."""
     labels = () if card.kind == "frame-multi-label" else "a"
     clips = [Clip(path.name, AudioFile(path), labels, split="train") for path in files]
-    return look_at(card, clips, "files", (), scratch, None)
+    return scan_task(card, clips, "files", (), scratch, None)
 
 
 def no_progress(_clips: int, _audio_s: float) -> None:

@@ -3,8 +3,8 @@
     python benchmarks/memory.py                    about three minutes on two cores
     python benchmarks/memory.py --quick            fewer clips, and a clip of twenty minutes
 
-Each case runs in a process of its own. Two peaks are printed: all resident memory, which counts pages of mapped files
-that the system takes back when it needs them, and the anonymous part of it, which it cannot take back.
+Each case runs in its own process. Two peaks are printed: all resident memory, which counts pages of mapped files that
+the system takes back when it needs them, and its anonymous part, which the system cannot take back.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def show(
     base: tuple[float, float] | None = None,
     what: str = "the model and a batch",
 ) -> tuple:
-    """Run `work` in a fresh process; print and return its peaks in MB."""
+    """Run `work` in a new process; print and return its peaks in MB."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
         whole, anonymous = pool.apply(measured, (work, words))
@@ -115,7 +115,7 @@ def one_batch(model: Path) -> None:
 
 
 def bytes_a_clip(count: int = 100_000) -> float:
-    """Return the memory that a clip takes in a task that was looked at, with a label, a split and a group."""
+    """Return the memory per clip of a scanned task, with a label, a split and a group."""
     tracemalloc.start()
     hashes = tuple(sha256_bytes(str(index).encode()) for index in range(count))
     clips = tuple(
@@ -153,7 +153,7 @@ def read_frames(cache: Path) -> None:
     manifest = store.manifest("clips")
     assert manifest is not None
     keys = [key for part in manifest.parts for key in store.part_keys("clips", part)]
-    values = store.read_frames(keys, task="clips")
+    values = store.open_task("clips", keys, needs_frames=True).frames()
     frames = Frames(values, values.offsets, store.record.hop_s)
     for start in range(0, len(values), 100_000):
         frames.rows(np.arange(start, min(start + 100_000, len(values)))).sum()

@@ -15,7 +15,7 @@ from probes import FOLDS, FRAMES, HOP_S, SPLITS
 from uwbench.cards.card import Xares
 from uwbench.cards.find import find_card, find_protocol
 from uwbench.cards.protocol import MlpSettings, Protocol
-from uwbench.probes.search import epochs_for, grid_points
+from uwbench.probes.grid import epochs_for, grid_points
 
 # Whisper large-v3's encoder: 32 layers, 1,280 wide, 1,500 positions, 128 mel bands, 30 s.
 LAYERS, WIDTH, POSITIONS, MELS = 32, 1280, 1500, 128

@@ -1,9 +1,8 @@
 """Probe and kNN time against scikit-learn and raw FAISS, measured in one run; tasks of true size on request.
 
     python benchmarks/probes.py                      ratios on an ESC-10-sized task
-    python benchmarks/probes.py --products           the products that training spends its time in, by both kernels
     python benchmarks/probes.py --task voxceleb1     one task at its true size (several: repeat)
-    python benchmarks/probes.py --all --record FILE  all 20, each in a process of its own; what FILE holds is not redone
+    python benchmarks/probes.py --all --record FILE  all 20, one process each; tasks in FILE are skipped
 
 Embeddings are generated: classes with normal noise. Nothing here is a score of an encoder.
 """
@@ -23,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from machine import best, peak_anonymous, print_machine, seconds
+from machine import peak_anonymous, print_machine, seconds
 from uwbench.audio.clip import Event, Labels
 from uwbench.cache.frames import MappedRows
 from uwbench.cards.card import Card
@@ -64,9 +63,8 @@ HOP_S = 0.02
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", action="append", default=[], choices=sorted({**SPLITS, **FOLDS, **FRAMES}))
-    parser.add_argument("--products", action="store_true", help="the products of training alone")
     parser.add_argument("--all", action="store_true", help="every task at its true size")
-    parser.add_argument("--record", type=Path, help="a JSON line a task is added here; tasks that have one are kept")
+    parser.add_argument("--record", type=Path, help="add one JSON line per task to this file; skip tasks that have one")
     parser.add_argument("--frames-gb", type=float, default=2.0, help="distinct frames of a frame task on the disk")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)  # a task in this process, as a JSON line
@@ -78,9 +76,7 @@ def main() -> None:
         return
     print_machine("torch", "faiss-cpu", "scikit-learn", "numpy", threads=options.threads)
     names = sorted({**SPLITS, **FOLDS, **FRAMES}) if options.all else options.task
-    if options.products:
-        compare_products()
-    elif names:
+    if names:
         true_sizes(names, options.record, options.threads, options.frames_gb)
     else:
         compare_probe()
@@ -147,32 +143,6 @@ def compare_probe() -> None:
         theirs = seconds(by_scikit_learn)
     print(f"MLP probe, 400 x 384, 5 folds, grid and 5 seeds: {ours:.1f} s; scikit-learn {theirs:.1f} s; ", end="")
     print(f"ratio {ours / theirs:.2f}")
-
-
-def compare_products(rounds: int = 5) -> None:
-    """The products of a step of the hidden layer, `(streams, points, batch, dim, width)`, in GFLOP/s."""
-    import torch
-
-    from uwbench.probes.products import multiply, products
-
-    def taken(left: torch.Tensor, right: torch.Tensor) -> None:
-        found = products(left, right)
-        for stream in range(len(left)):
-            for point in range(right.shape[1]):
-                found[stream, point]
-
-    for streams, points, batch, dim, width in ((1, 6, 64, DIM, 512), (25, 1, 64, DIM, 512), (5, 1, 277, 512, 1251)):
-        x, weights = torch.randn(streams, 1, batch, dim), torch.randn(streams, points, dim, width)
-        error, work = torch.randn(streams, points, batch, width), 2e-9 * streams * points * batch * dim * width
-        turned = x.transpose(-1, -2)
-        timed = {
-            "forward": lambda x=x, w=weights: multiply(x, w),
-            "by torch's matmul": lambda x=x, w=weights: x @ w,
-            "gradient": lambda x=turned, e=error: taken(x, e),
-            "gradient by torch's matmul": lambda x=turned, e=error: x @ e,
-        }
-        rates = ", ".join(f"{name} {work / best(run, rounds):.0f}" for name, run in timed.items())
-        print(f"{streams} x {points} products {batch} x {dim} x {width}, GFLOP/s: {rates}")
 
 
 def compare_knn(bank: int = 20_000, queries: int = 4_000, k: int = 20) -> None:

@@ -3,11 +3,11 @@
     python benchmarks/store.py                     1,000,000 x 1,280: 10 GB of disk, 7 GB of memory
     python benchmarks/store.py --quick             100,000 x 1,280
 
-Both write float32 and wait until it is on the disk, numpy with one sync of one file and with one for each part; numpy
-also writes without waiting. Both read into one new array, from the disk and from what the system holds of it in memory,
-numpy from one file and from a file a part.
-The store looks up each row by its key, hashes what it writes and checks the hashes of what it reads; with `--shuffled`
-both also return the rows in another order than they lie in. A time is the best of some rounds, the contenders in turn.
+Both write float32 and wait until it is on the disk, numpy with one sync of one file and with one per part; numpy also
+writes without waiting. Both read into one new array, from the disk and from the system's page cache, numpy from one
+file and from one file per part. The store looks up each row by its key, hashes what it writes and checks the hashes of
+what it reads; with `--shuffled` both return the rows in another order than they are stored in. A time is the best of
+some rounds, with the contenders in turn.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from pathlib import Path
 import numpy as np
 
 from machine import best, print_machine, seconds
-from uwbench.cache.store import EncoderStore, Part, PooledRows, open_encoders
+from uwbench.cache.parts import PooledRows
+from uwbench.cache.records import Part
+from uwbench.cache.store import EncoderStore, open_encoders
 from uwbench.encoders.base import EncoderInfo
 from uwbench.extraction.identity import describe_encoder
 
@@ -78,7 +80,7 @@ def write(folder: Path, keys: list[bytes], vectors: np.ndarray, rounds: int) -> 
 
 
 def write_raw(folder: Path, rows: int, vectors: np.ndarray, at_once: int, *, sync: bool) -> None:
-    """Write the blocks end to end as .npy, a file for `at_once` rows."""
+    """Write the blocks end to end as .npy, one file per `at_once` rows."""
     folder.mkdir()
     for first in range(0, rows, at_once):
         count = min(at_once, rows - first)
@@ -100,7 +102,7 @@ def write_store(root: Path, keys: list[bytes], vectors: np.ndarray) -> None:
         own = keys[number * PART : (number + 1) * PART]
         ones = np.ones(len(own), np.int32)
         held = PooledRows(own, {"mean": vectors[: len(own)]}, ones, ones)
-        store.write_part("task", f"{number:05d}", "table", held, None)
+        store.enter("task", "table", [store.write_part("task", f"{number:05d}", held)])
 
     with ThreadPoolExecutor(WRITERS) as pool:
         list(pool.map(one, range(-(-len(keys) // PART))))
@@ -115,7 +117,7 @@ def read(folder: Path, keys: list[bytes], vectors: np.ndarray, order: np.ndarray
     wanted = [keys[index] for index in order.tolist()]
 
     def ours() -> np.ndarray:
-        return the_store(folder / "store", vectors.shape[2]).read_pooled(wanted, task="task")
+        return the_store(folder / "store", vectors.shape[2]).open_task("task", wanted).pooled()
 
     def raw() -> np.ndarray:
         held = np.load(folder / "raw" / f"{0:010d}.npy")
@@ -148,7 +150,7 @@ def read(folder: Path, keys: list[bytes], vectors: np.ndarray, order: np.ndarray
 
 
 def forget(files: list[Path]) -> None:
-    """Ask the system to drop what it holds of the files in memory, so that the disk is read."""
+    """Ask the system to drop the files from its page cache, so that they are read from the disk."""
     for path in files:
         with path.open("rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -162,7 +164,9 @@ def opening(folder: Path, keys: list[bytes]) -> None:
         assert stores[0].manifest("task") is not None
 
     def one() -> None:
-        the_store(folder / "store", open_encoders(folder / "store")[0][0].record.dim).read_pooled(keys[:1], task="task")
+        the_store(folder / "store", open_encoders(folder / "store")[0][0].record.dim).open_task(
+            "task", keys[:1]
+        ).pooled()
 
     for count in (244, 24_414):  # a million and a hundred million clips
         store = the_store(folder / f"manifest-{count}", 1280)

@@ -1,4 +1,4 @@
-"""Write docs/cli.md from the command line's own help. `make docs` runs this; a test fails where the file differs."""
+"""Write docs/cli.md from the command line's own help; run by `make docs`. A test fails if the file is out of date."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Exit codes: 0 done; 1 a task or clip failed, the rest is kept; 2 bad usage or in
 
 
 def commands(command: Any, words: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """Return the words of every command that is not hidden, groups before what they hold."""
-    found = [words]
+    """Return the words of every command that is not hidden, each group before its commands."""
+    paths = [words]
     for name, child in getattr(command, "commands", {}).items():
         if not child.hidden:
-            found.extend(commands(child, (*words, name)))
-    return found
+            paths.extend(commands(child, (*words, name)))
+    return paths
 
 
 def help_of(root: Any, words: tuple[str, ...]) -> str:
@@ -39,7 +39,7 @@ def help_of(root: Any, words: tuple[str, ...]) -> str:
 
 
 def render() -> str:
-    """Return docs/cli.md."""
+    """Return the text of docs/cli.md."""
     from uwbench.cli.main import app
 
     root = typer.main.get_command(app)

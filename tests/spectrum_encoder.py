@@ -1,6 +1,6 @@
-"""A small exact encoder for tests of the extractor: the magnitude spectrum of consecutive 20 ms frames.
+"""A small exact encoder for tests of extraction: the magnitude spectrum of consecutive 20 ms frames.
 
-Frames do not overlap and padding enters none that is valid, so a clip's answer is computable with plain numpy.
+Frames do not overlap and padding enters no valid frame, so plain numpy computes the same vectors.
 """
 
 from __future__ import annotations

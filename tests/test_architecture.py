@@ -45,8 +45,8 @@ UNIWHISPER = {
     "training": 4,
     "evaluate": 5,
     "ablate": 5,
-    "cli": 8,
-    "__main__": 9,
+    "cli": 7,
+    "__main__": 8,
 }
 # Files of data beside the code.
 DATA_ONLY = {"configs", "mixtures", "ablations"}
@@ -128,8 +128,18 @@ def test_packages_import_downward(package: str, floors: dict[str, int]) -> None:
     assert upward_imports(BENCH / package, floors) == []
 
 
-def test_no_modules_import_in_a_circle() -> None:
-    assert circle_in(BENCH / "uniwhisper") == []
+@pytest.mark.parametrize("package", ["uwbench", "uniwhisper"])
+def test_no_modules_import_in_a_circle(package: str) -> None:
+    assert circle_in(BENCH / package) == []
+
+
+def test_the_command_line_calls_the_public_functions_only() -> None:
+    modules = modules_in(BENCH / "uwbench")
+    for name, path in modules.items():
+        if name.startswith("uwbench.cli"):
+            imported = imports_of(path, set(modules), typing_too=False) - {"uwbench"}
+            beyond = {other for other in imported if other != "uwbench.api" and not other.startswith("uwbench.cli")}
+            assert not beyond, f"{path} imports {sorted(beyond)}"
 
 
 def test_uwbench_never_imports_the_companion() -> None:

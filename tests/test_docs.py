@@ -1,4 +1,4 @@
-"""The documentation says what the program does: generated pages are current, the README's commands run."""
+"""The documentation is true: generated pages are current, the README's commands run, links lead somewhere."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def readme_commands() -> list[list[str]]:
 
 @pytest.fixture
 def workplace(tmp_path: Path, small_whisper: Path) -> Path:
-    """What the README's commands name: a model folder, an encoder file, a manifest with speakers."""
+    """The files that the README's commands name: a model folder, an encoder file, a manifest with speakers."""
     shutil.copytree(small_whisper, tmp_path / "my_model")
     text = (ROOT / "docs" / "adding-an-encoder.md").read_text(encoding="utf-8")
     example = next(

@@ -1,4 +1,4 @@
-"""Clips of generated sound, their task, and its extraction under SpectrumEncoder."""
+"""Clips of generated sound as a task, and its extraction with SpectrumEncoder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from uwbench.extraction.extract import Extraction, extract
 from uwbench.extraction.forward import Settings
 from uwbench.extraction.identity import describe_encoder
 from uwbench.extraction.plan import Plan, make_plan
-from uwbench.extraction.task import look_at
+from uwbench.extraction.task import scan_task
 
 SETTINGS = Settings("cpu", batch_seconds=4.0, workers=2)
 CARD = Card.model_validate(
@@ -44,7 +44,7 @@ def tones(count: int, seed: int = 0, longest: float = 0.5) -> list[Clip]:
 def plan_for(clips: list[Clip], cache: Path, encoder: SpectrumEncoder, **options: Any) -> Plan:
     force = options.pop("force", False)
     record = describe_encoder(encoder.info, **{"layers": "all", **options})
-    return make_plan(look_at(CARD, clips, "made", (), cache, None), record, cache, force=force)
+    return make_plan(scan_task(CARD, clips, "made", (), cache, None), record, cache, force=force)
 
 
 def run(clips: list[Clip], cache: Path, encoder: SpectrumEncoder, **options: Any) -> tuple[Plan, Extraction]:

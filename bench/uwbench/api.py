@@ -70,11 +70,6 @@ if TYPE_CHECKING:
         Labels,
         read_bytes,
     )
-    from uwbench.base.atomic import write_atomically, write_in_place
-    from uwbench.base.hashing import clip_key, digest, sha256_bytes, sha256_file
-    from uwbench.base.json_text import parse_json
-    from uwbench.base.registry import suggestion
-    from uwbench.base.yaml_text import parse_yaml, read_yaml_file
     from uwbench.cache.maintenance import Holding, Pruned
     from uwbench.cache.store import Damage, free_bytes
     from uwbench.cards.card import Card
@@ -109,12 +104,6 @@ _LAZY = {
     "free_bytes": "uwbench.cache.store",
     "sensitivity_view": "uwbench.report.sensitivity",
     "is_own_data": "uwbench.sources.resolve",
-    # For the companion, until it imports them from uwbench.base.
-    **dict.fromkeys(("write_atomically", "write_in_place"), "uwbench.base.atomic"),
-    **dict.fromkeys(("clip_key", "digest", "sha256_bytes", "sha256_file"), "uwbench.base.hashing"),
-    **dict.fromkeys(("parse_yaml", "read_yaml_file"), "uwbench.base.yaml_text"),
-    "parse_json": "uwbench.base.json_text",
-    "suggestion": "uwbench.base.registry",
 }
 
 
@@ -292,7 +281,7 @@ def load_embeddings(
 
     model = encoder.name if isinstance(encoder, ModelSpec) else _made(encoder)
     store, table = find_cached(model, _task_spec(task), folders(cache).cache)
-    vectors = store.read_pooled(table.keys, task=table.card.name, pooling=pooling)
+    vectors = store.open_task(table.card.name, table.keys).pooled(pooling)
     rest = (table.ids, table.labels, table.splits, table.folds, table.groups)
     return Embeddings(vectors, store.record.layers, *rest)
 
@@ -647,11 +636,19 @@ def _run(
 ) -> Results:
     from uwbench.pipeline import Silent, run
 
-    opened = [_open_model(model) for model in _models(models)]
-    if not opened:
+    named = _models(models)
+    if not named:
         raise UsageError("no model was named", remedy="uwbench models lists the names")
+    opened, failures = [], []
+    for model in named:
+        try:
+            opened.append(_open_model(model))
+        except UwbenchError as error:
+            failures.append(error)
+    if failures and not opened:
+        raise failures[0]
     specs = [_task_spec(task) for task in _tasks(tasks)]
-    return run(
+    results = run(
         opened,
         specs,
         places,
@@ -661,6 +658,7 @@ def _run(
         scoring=scoring,
         reporter=reporter or Silent(),
     )
+    return replace(results, refused=(*map(str, failures), *results.refused))
 
 
 def _models(models: ModelInput | Sequence[ModelInput] | None) -> list[ModelInput]:
@@ -686,8 +684,12 @@ def _task_spec(task: TaskInput) -> TaskSpec | Dataset:
 
 
 def _made(model: str | Encoder | type[Encoder]) -> str | Encoder:
-    """Return an instance of an encoder's class; names and instances as they are."""
-    return model() if isinstance(model, type) else model
+    """Return an encoder object, made if a class is given, with the identity of its code; names as they are."""
+    from uwbench.encoders.own_code import adopt
+
+    if isinstance(model, str):
+        return model
+    return adopt(model() if isinstance(model, type) else model)
 
 
 def _open_model(model: ModelInput) -> Model:
@@ -699,19 +701,11 @@ def _open_model(model: ModelInput) -> Model:
         model = ModelSpec(model)
     if isinstance(model, ModelSpec):
         return Model(open_encoder(model), model)
-    encoder = cast("Encoder", _made(model))
-    info = getattr(encoder, "info", None)
-    if not isinstance(info, EncoderInfo):
-        what = f"{type(encoder).__name__} is no encoder: it has no `info: EncoderInfo`"
-        raise UsageError(what, remedy="see docs/adding-an-encoder.md")
-    if not info.identity:
-        what = f"the encoder {info.name!r} has an empty identity, so its embeddings could be taken for another's"
-        remedy = "put whatever changes an embedding into `info.identity`: a hash of the weights, options, a version"
-        raise UsageError(what, remedy=remedy)
-    return Model(encoder, None)
+    return Model(cast("Encoder", _made(model)), None)
 
 
 __all__ = [
+    "BATCH_TOLERANCE",
     "Audio",
     "AudioArray",
     "AudioBytes",
@@ -754,11 +748,15 @@ __all__ = [
     "compare",
     "decode",
     "describe_model",
+    "disk_error",
+    "escaped",
     "evaluate",
     "extract",
     "fetch_data",
     "find_manifest",
     "folders",
+    "free_bytes",
+    "is_own_data",
     "leaderboard",
     "list_cache",
     "list_models",
@@ -771,25 +769,15 @@ __all__ = [
     "load_task",
     "measure_inflation",
     "model_card",
+    "printable",
     "probe",
     "prune_cache",
     "read_bytes",
     "read_manifest",
     "reproduce",
     "sensitivity",
+    "sensitivity_view",
     "task_names",
     "verify_cache",
     "write_figures",
 ]
-__all__ += [
-    "BATCH_TOLERANCE",
-    "disk_error",
-    "escaped",
-    "free_bytes",
-    "is_own_data",
-    "printable",
-    "sensitivity_view",
-    "task_names",
-]  # for cli
-__all__ += ["clip_key", "digest", "parse_json", "parse_yaml", "read_yaml_file", "sha256_bytes", "sha256_file"]
-__all__ += ["suggestion", "write_atomically", "write_in_place"]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from uwbench.errors import DataError, StoreError, UsageError, UwbenchError, disk_error
+from uwbench.errors import DataError, EncoderError, StoreError, UsageError, UwbenchError, disk_error
 from uwbench.options import Engine, ExtractOptions, Folders, Method, ProbeOptions, TaskSpec
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from uwbench.cache.clip_table import ClipTable
+    from uwbench.cache.records import EncoderRecord
     from uwbench.cache.store import EncoderStore
     from uwbench.cards.card import Card
     from uwbench.cards.protocol import Protocol as ProtocolCard
@@ -218,7 +219,7 @@ def run(
     from uwbench.base.device import pick_device
 
     scan = _scan(tasks, suite, folders, options.limit)
-    planned, refused = _plan(models, scan.tasks, folders.cache, options)
+    planned, refused = _plan(models, scan.tasks, folders.cache, options, device, reporter)
     reporter.planned([plan for _, plan in planned], scan.missing, folders)
     _require_space([plan for _, plan in planned], folders.cache)
     if scoring is not None or any(plan.parts for _, plan in planned):
@@ -301,18 +302,7 @@ def open_dataset(task: TaskSpec | Dataset, data: Path | None) -> Dataset:
     """Open a task's clips; what is open already is returned as it is."""
     from uwbench.sources.resolve import open_task
 
-    if not isinstance(task, TaskSpec):
-        return task
-    return open_task(
-        str(task.source),
-        data=data,
-        label=task.label,
-        group=task.group,
-        name=task.name,
-        kind=task.kind,
-        domain=task.domain,
-        allow_outside=task.allow_outside,
-    )
+    return open_task(task, data) if isinstance(task, TaskSpec) else task
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,7 +317,7 @@ class _Scan:
 def _scan(tasks: Sequence[TaskSpec | Dataset], suite: str | None, folders: Folders, limit: int | None) -> _Scan:
     """Open and hash the tasks; one that was named must be at hand, one of a suite may be missing."""
     from uwbench.cards.find import find_suite
-    from uwbench.extraction.task import look_at
+    from uwbench.extraction.task import scan_task
 
     chosen = tasks or [TaskSpec(name) for name in find_suite(suite or DEFAULT_SUITE).tasks]
     scanned: list[Task] = []
@@ -341,28 +331,37 @@ def _scan(tasks: Sequence[TaskSpec | Dataset], suite: str | None, folders: Folde
             failures += [line] if tasks else []
             continue
         try:
-            scanned.append(look_at(dataset.card, dataset.clips, dataset.source, dataset.problems, folders.cache, limit))
+            scanned.append(
+                scan_task(dataset.card, dataset.clips, dataset.source, dataset.problems, folders.cache, limit)
+            )
         except DataError as error:
             failures.append(str(error))
     names = [task.card.name for task in scanned]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise UsageError(f"two tasks are called {repeated[0]!r}", remedy="give one of them another name with --name")
+        remedy = "give one of them another name, as in -t 'PATH[name=OTHER]'"
+        raise UsageError(f"two tasks are called {repeated[0]!r}", remedy=remedy)
     return _Scan(tuple(scanned), tuple(missing), tuple(failures))
 
 
 def _plan(
-    models: Sequence[Model], tasks: Sequence[Task], cache: Path, options: ExtractOptions
+    models: Sequence[Model],
+    tasks: Sequence[Task],
+    cache: Path,
+    options: ExtractOptions,
+    device: str,
+    reporter: Reporter,
 ) -> tuple[list[tuple[Model, Plan]], list[str]]:
     """Return what each model has to encode, task by task, and an error line for each plan that cannot be made."""
-    from uwbench.extraction.identity import describe_encoder
     from uwbench.extraction.plan import make_plan, share_of
 
     planned, failures = [], []
     for model in models:
-        record = describe_encoder(
-            model.encoder.info, layers=options.layers, poolings=options.poolings, dtype=str(options.dtype)
-        )
+        try:
+            record = _record(model, tasks, cache, options, device, reporter)
+        except EncoderError as error:
+            failures.append(str(error))
+            continue
         for task in tasks:
             try:
                 plan = make_plan(task, record, cache, force=options.force)
@@ -371,6 +370,31 @@ def _plan(
                 continue
             planned.append((model, plan if options.part is None else share_of(plan, *options.part)))
     return planned, failures
+
+
+def _record(
+    model: Model, tasks: Sequence[Task], cache: Path, options: ExtractOptions, device: str, reporter: Reporter
+) -> EncoderRecord:
+    """Return the encoder's record; an own encoder first encodes a cached clip again, if there is one."""
+    from uwbench.extraction.identity import describe_encoder
+
+    def describe(generation: int) -> EncoderRecord:
+        return describe_encoder(
+            model.encoder.info,
+            layers=options.layers,
+            poolings=options.poolings,
+            dtype=str(options.dtype),
+            generation=generation,
+        )
+
+    if not model.encoder.info.runs_own_code or options.force:
+        return describe(0)
+    from uwbench.base.device import pick_device
+    from uwbench.extraction.extract import settings_for
+    from uwbench.extraction.recheck import current_record
+
+    settings = settings_for(pick_device(device), options.batch_seconds, options.workers)
+    return current_record(model.encoder, describe, tasks, cache, settings, reporter.note)
 
 
 def _require_space(plans: Sequence[Plan], cache: Path) -> None:

@@ -1,4 +1,4 @@
-"""Bytes to samples: every format and every kind of broken file has a defined result."""
+"""Decoding: every format and every kind of broken file has a defined result."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_stretch_is_cut_to_the_sample() -> None:
     ],
     ids=["empty", "text", "header cut", "no samples", "nan", "inf"],
 )
-def test_what_is_no_audio_is_an_error_that_names_the_clip(data: bytes, reason: str, tmp_path: Path) -> None:
+def test_a_file_without_audio_is_an_error_that_names_the_clip(data: bytes, reason: str, tmp_path: Path) -> None:
     path = tmp_path / "clip.wav"
     path.write_bytes(data)
     for audio in (AudioFile(path), AudioBytes(data, "clip.wav")):

@@ -1,4 +1,4 @@
-"""Frames on disk read as one array would, in memory that does not grow with them."""
+"""Frames on disk read like one array, in memory that does not grow with their size."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from spectrum_encoder import SpectrumEncoder
 from uwbench.cache.frames import MappedRows
-from uwbench.cache.store import EncoderStore, PooledRows
+from uwbench.cache.parts import PooledRows
+from uwbench.cache.store import EncoderStore
 from uwbench.errors import StoreError
 from uwbench.extraction.identity import describe_encoder
 from uwbench.probes.data import Frames
@@ -22,16 +23,18 @@ DIM = SpectrumEncoder().info.dim
 
 
 def made(counts: list[int], parts: int, seed: int) -> tuple[MappedRows, np.ndarray]:
-    """Clips dealt to parts in random order, and what one array of all would hold."""
+    """Return clips dealt to parts in random order, and one array of all their frames."""
     rng = np.random.default_rng(seed)
     clips = [rng.standard_normal((count, 3)).astype(np.float16) for count in counts]
     part, start = rng.integers(0, parts, len(counts)), np.zeros(len(counts), np.int64)
-    held: list[list[np.ndarray]] = [[np.zeros((0, 3), np.float16)] for _ in range(parts)]
+    frames_of: list[list[np.ndarray]] = [[np.zeros((0, 3), np.float16)] for _ in range(parts)]
     for clip in rng.permutation(len(counts)):
-        own = held[part[clip]]
-        start[clip] = sum(map(len, own))
-        own.append(clips[clip])
-    return MappedRows([np.concatenate(own) for own in held], part, start, np.array(counts)), np.concatenate(clips)
+        stored = frames_of[part[clip]]
+        start[clip] = sum(map(len, stored))
+        stored.append(clips[clip])
+    return MappedRows([np.concatenate(stored) for stored in frames_of], part, start, np.array(counts)), np.concatenate(
+        clips
+    )
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=12), st.integers(1, 4), st.integers(0, 99), st.data())
@@ -47,20 +50,7 @@ def test_slices_and_gathers_equal_those_of_one_array(
         np.testing.assert_array_equal(rows[picked], whole[picked])
 
 
-@given(st.lists(st.integers(0, 9), min_size=1, max_size=12), st.integers(1, 20))
-def test_batches_hold_every_clip_once_and_stay_under_their_limit(counts: list[int], most: int) -> None:
-    rows, whole = made(counts, 2, 0)
-    frames = Frames(rows, rows.offsets, 0.02)
-    clips = np.arange(len(counts))[::-1]
-    batches = list(frames.batches(clips, most))
-    np.testing.assert_array_equal(np.concatenate([taken for taken, _ in batches]), clips)
-    for taken, views in batches:
-        assert len(taken) == 1 or sum(map(len, views)) <= most
-        for clip, view in zip(taken, views, strict=True):
-            np.testing.assert_array_equal(view, whole[rows.offsets[clip] : rows.offsets[clip + 1]])
-
-
-def test_rows_that_are_not_there_are_refused() -> None:
+def test_rows_out_of_range_are_refused() -> None:
     rows, whole = made([2, 3], 2, 0)
     frames = Frames(rows, rows.offsets, 0.02)
     for wrong in (np.array([len(whole)]), np.array([-1])):
@@ -71,14 +61,15 @@ def test_rows_that_are_not_there_are_refused() -> None:
 
 
 def written(root: Path, counts: list[int]) -> tuple[EncoderStore, list[bytes]]:
-    """A store with two parts, each holding half of the clips; clip i's frames are all i."""
+    """Return a store with two parts of half of the clips each; the frames of clip i are all i."""
     store = EncoderStore(root, describe_encoder(SpectrumEncoder().info))
     keys = [index.to_bytes(32, "big") for index in range(len(counts))]
     half = len(counts) // 2
     for name, own in (("00000", range(half)), ("00001", range(half, len(counts)))):
         vectors = {pooling: np.zeros((len(own), 1, DIM), np.float32) for pooling in ("mean", "mean-all")}
         rows = PooledRows([keys[i] for i in own], vectors, np.ones(len(own), int), np.ones(len(own), int))
-        store.write_part("task", name, "table", rows, [np.full((counts[i], DIM), i, np.float16) for i in own])
+        frames = [np.full((counts[i], DIM), i, np.float16) for i in own]
+        store.enter("task", "table", [store.write_part("task", name, rows, frames)])
     return store, keys
 
 
@@ -88,7 +79,7 @@ def test_frames_of_a_store_are_read_without_being_held(tmp_path: Path) -> None:
     order = [7, 2, 9, 0]
     before = pa.total_allocated_bytes()
     tracemalloc.start()
-    rows = store.read_frames([keys[i] for i in order], task="task")
+    rows = store.open_task("task", [keys[i] for i in order], needs_frames=True).frames()
     frames = Frames(rows, rows.offsets, 0.02)
     for clip, index in enumerate(order):
         assert frames[clip].shape == (counts[index], DIM)
@@ -110,6 +101,6 @@ def test_a_flipped_bit_in_frames_is_found_before_they_are_used(tmp_path: Path) -
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     fresh = EncoderStore(tmp_path, store.record)
-    assert fresh.read_frames(keys[:2], task="task").shape == (20, DIM)
+    assert fresh.open_task("task", keys[:2], needs_frames=True).frames().shape == (20, DIM)
     with pytest.raises(StoreError, match=r"frames-00001\.arrow: does not match its checksum"):
-        fresh.read_frames(keys, task="task")
+        fresh.open_task("task", keys, needs_frames=True).frames()

@@ -1,4 +1,4 @@
-"""Many threads enter parts at once, none is lost, and keys are found in whatever order they are asked for."""
+"""Many threads enter parts at once and none is lost; keys are found in any order."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 import pickle
 import time
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,28 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import uwbench.cache.store
-from spectrum_encoder import DIM, SpectrumEncoder
-from uwbench.cache.store import EncoderStore, PooledRows
-from uwbench.extraction.identity import describe_encoder
-
-ROWS = 5  # a part
-
-
-def opened(root: Path) -> EncoderStore:
-    return EncoderStore(root, describe_encoder(SpectrumEncoder().info, poolings=("mean",)))
-
-
-def key(index: int) -> bytes:
-    return index.to_bytes(32, "big")
-
-
-def write(store: EncoderStore, number: int, rows: Sequence[int] | None = None) -> None:
-    """Write part `number`: row i of the store holds the value i."""
-    own = list(rows if rows is not None else range(ROWS * number, ROWS * (number + 1)))
-    vectors = np.repeat(np.array(own, np.float32), DIM).reshape(-1, 1, DIM)
-    ones = np.ones(len(own), np.int32)
-    held = PooledRows([key(index) for index in own], {"mean": vectors}, ones, ones)
-    store.write_part("task", f"{number:05d}", "table", held, None)
+from cache.made_store import ROWS, key, open_store, write
+from uwbench.cache.store import EncoderStore
 
 
 def names(store: EncoderStore) -> list[str]:
@@ -46,35 +25,30 @@ def names(store: EncoderStore) -> list[str]:
     return [part.name for part in manifest.parts] if manifest else []
 
 
-def test_parts_of_many_threads_are_all_entered_and_in_fewer_manifests(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    written: list[int] = []
+def test_parts_of_many_threads_are_all_entered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_atomically = uwbench.cache.store.write_atomically
 
-    def counted(path: Path, data: bytes, **options: Any) -> None:
+    def checked(path: Path, data: bytes, **options: Any) -> None:
         """Every part that a manifest names is there, whole, when the manifest appears."""
         for part in json.loads(data)["parts"]:
             assert (path.parent / part["name"]).stat().st_size == part["bytes"]
-        written.append(len(data))
         time.sleep(0.005)  # meanwhile the other threads write parts
         write_atomically(path, data, **options)
 
-    monkeypatch.setattr(uwbench.cache.store, "write_atomically", counted)
-    store = opened(tmp_path)
+    monkeypatch.setattr(uwbench.cache.store, "write_atomically", checked)
+    store = open_store(tmp_path)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: write(store, number), range(60)))
     assert names(store) == [f"pooled-{number:05d}.arrow" for number in range(60)]
-    assert len(written) < 40
-    found = store.read_pooled([key(index) for index in range(60 * ROWS)], task="task")
-    np.testing.assert_array_equal(found[:, 0, 0], np.arange(60 * ROWS))
+    vectors = store.open_task("task", [key(index) for index in range(60 * ROWS)]).pooled()
+    np.testing.assert_array_equal(vectors[:, 0, 0], np.arange(60 * ROWS))
     assert list(store.damaged("task")) == []
 
 
 def test_a_manifest_that_cannot_be_written_fails_its_own_part_and_loses_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, failures = opened(tmp_path), iter([OSError(28, "No space left on device")] * 3)
+    store, failures = open_store(tmp_path), iter([OSError(28, "No space left on device")] * 3)
     write_atomically = uwbench.cache.store.write_atomically
 
     def failing(path: Path, data: bytes, **options: Any) -> None:
@@ -98,7 +72,7 @@ def test_a_manifest_that_cannot_be_written_fails_its_own_part_and_loses_no_other
 
 
 def test_a_folder_is_synced_before_its_manifest_names_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The order in which a power cut may find things: bytes, name, folder, manifest, folder."""
+    """What is durable first, should the power fail: bytes, name, folder, manifest, folder."""
     events: list[str] = []
     sync, replace = os.fsync, Path.replace
 
@@ -112,8 +86,8 @@ def test_a_folder_is_synced_before_its_manifest_names_a_part(tmp_path: Path, mon
         return replace(path, target)
 
     if not Path("/proc/self/fd").is_dir():
-        pytest.skip("the names of open files are not to be had on this system")
-    store = opened(tmp_path)
+        pytest.skip("this system does not list the names of open files")
+    store = open_store(tmp_path)
     write(store, 0)  # the folders are there from now on
     monkeypatch.setattr(os, "fsync", named)
     monkeypatch.setattr(Path, "replace", renamed)
@@ -122,7 +96,7 @@ def test_a_folder_is_synced_before_its_manifest_names_a_part(tmp_path: Path, mon
 
 
 def test_a_store_travels_to_other_processes(tmp_path: Path) -> None:
-    store = opened(tmp_path)
+    store = open_store(tmp_path)
     write(store, 0)
     copy = pickle.loads(pickle.dumps(store))
     write(copy, 1)
@@ -134,13 +108,13 @@ def test_a_store_travels_to_other_processes(tmp_path: Path) -> None:
 def test_keys_are_found_in_any_order(
     tmp_path_factory: pytest.TempPathFactory, order: list[int], asked: int, in_order: bool
 ) -> None:
-    store = opened(tmp_path_factory.mktemp("store"))
-    held = list(range(3 * ROWS)) if in_order else order
+    store = open_store(tmp_path_factory.mktemp("store"))
+    stored = list(range(3 * ROWS)) if in_order else order
     for number in range(3):
-        write(store, number, held[ROWS * number : ROWS * (number + 1)])
-    for wanted in (held, order[:asked], [*order, order[0]]):  # as they lie; some; one twice
+        write(store, number, stored[ROWS * number : ROWS * (number + 1)])
+    for wanted in (stored, order[:asked], [*order, order[0]]):  # in stored order; some; one twice
         if wanted:
-            found = store.read_pooled([key(index) for index in wanted], task="task")
+            found = store.open_task("task", [key(index) for index in wanted]).pooled()
             np.testing.assert_array_equal(found[:, 0, 0], wanted)
-    located = store.locate([key(index) for index in [*held, 99]], first="task")
-    assert (located.part >= 0).tolist() == [True] * len(held) + [False]
+    vectors = store.open_task("task", [key(index) for index in [*stored, 99]])
+    assert vectors.missing.tolist() == [len(stored)]

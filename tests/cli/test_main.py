@@ -16,6 +16,7 @@ import pytest
 import soundfile
 
 from conftest import ROOT, Command
+from uwbench import load_embeddings
 
 CLASSES = {"high": 3000.0, "low": 300.0, "noise": 0.0}
 
@@ -95,6 +96,25 @@ def test_own_data_as_manifest_and_as_folder(uwbench: Command, dataset: Path, tmp
     assert "45 of 45 clips cached" in other.err, "the same bytes under other names are not encoded again"
 
 
+def test_two_manifests_of_one_command_have_labels_of_their_own(uwbench: Command, dataset: Path) -> None:
+    rows = list(csv.DictReader(dataset.open()))
+    pairs = dataset.parent / "pairs.csv"
+    with pairs.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "pitched", "split"])
+        writer.writerows([row["path"], "no" if row["label"] == "noise" else "yes", row["split"]] for row in rows)
+    pitched = f"{pairs}[label=pitched,name=pitched,domain=music]"
+    done = uwbench("run", "-m", "logmel", "-t", dataset, "-t", pitched, "--method", "knn", "--json")
+    assert done.code == 0, done.err
+    tasks = [result["task"] for result in json.loads(done.out)]
+    assert [(task["name"], task["domain"]) for task in tasks] == [("beeps", "sound"), ("pitched", "music")]
+    assert set(load_embeddings("logmel", "beeps").labels) == set(CLASSES)
+    assert set(load_embeddings("logmel", "pitched").labels) == {"yes", "no"}
+    refused = uwbench("run", "-m", "logmel", "-t", "mini_music[label=pitched]")
+    assert refused.code == 2
+    assert "mini_music" in refused.err
+
+
 def test_probe_needs_neither_audio_nor_encoder(uwbench: Command, dataset: Path) -> None:
     assert uwbench("extract", "-m", "logmel", "-t", dataset).code == 0
     for path in dataset.parent.iterdir():
@@ -135,14 +155,14 @@ def test_limited_results_stay_off_the_board(uwbench: Command, dataset: Path) -> 
     ("words", "code", "message"),
     [
         (["run", "-m", "logmel", "-t", "esc5O"], 2, "did you mean esc50"),
-        (["run", "-m", "logmell", "-s", "mini"], 2, "logmel"),
+        (["run", "-m", "logmell", "-t", "mini_music"], 2, "logmel"),
         (["run", "-m", "logmel", "esc50"], 2, "did you mean -t esc50?"),
         (["run", "-s", "mini"], 2, "no model was named"),
-        (["run", "-m", "uniwhisper", "-s", "mini"], 2, "--weights"),
+        (["run", "-m", "uniwhisper", "-t", "mini_music"], 2, "--weights"),
         (["run", "-m", "logmel", "-s", "mini", "--protocol", "uwbench"], 2, "did you mean uwbench-1"),
-        (["run", "-m", "logmel", "-s", "mini", "--layers", "3"], 2, "--layers"),
+        (["run", "-m", "logmel", "-t", "mini_music", "--layers", "3"], 2, "--layers"),
         (["run", "-m", "logmel", "-s", "mini", "--dtype", "fp16"], 2, "--dtype"),
-        (["run", "-m", "logmel", "-s", "mini", "--device", "tpu9"], 2, "--device"),
+        (["run", "-m", "logmel", "-t", "mini_music", "--device", "tpu9"], 2, "--device"),
         (["run", "-m", "logmel", "-t", "nowhere/manifest.csv"], 2, "nowhere/manifest.csv"),
         (["run", "-m", "logmel", "-t", "esc50"], 1, "esc50"),
         (["extract", "-m", "logmel", "-s", "mini", "--part", "3/2"], 2, "--part"),
@@ -155,7 +175,7 @@ def test_limited_results_stay_off_the_board(uwbench: Command, dataset: Path) -> 
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_bad_requests_say_what_and_leave_with_the_code(
+def test_a_bad_request_names_its_fault_and_exits_with_its_code(
     uwbench: Command, words: list[str], code: int, message: str
 ) -> None:
     done = uwbench(*words)
@@ -205,7 +225,7 @@ def test_an_encoder_of_the_users_own_file(uwbench: Command, dataset: Path, tmp_p
 
 
 @pytest.mark.slow
-def test_terminated_runs_keep_what_they_wrote_and_go_on(uwbench: Command, tmp_path: Path, shared_data: Path) -> None:
+def test_a_terminated_run_keeps_finished_work_and_resumes(uwbench: Command, tmp_path: Path, shared_data: Path) -> None:
     env = {**os.environ, "PYTHONPATH": str(ROOT / "bench")}
     words = ["extract", "-m", "logmel", "-t", str(shared_data / "fsdd" / "manifest.csv"), "--batch-seconds", "2"]
     words += ["--limit", "200"]  # of each split: 19 parts

@@ -90,6 +90,6 @@ def test_waveforms_are_launched_without_reading_anything_back(
     encoder = open_encoder(ModelSpec(str(folder)))
     encoder.load("meta", "bf16")
     forward = Forward(
-        encoder, [0, len(encoder.info.layers) - 1], ("mean", "std"), Settings("meta", 60.0, 1), frames=True
+        encoder, [0, len(encoder.info.layers) - 1], ("mean", "std"), Settings("meta", 60.0, 1), needs_frames=True
     )
     forward.start([np.zeros(seconds * case.rate, np.float32) for seconds in (1, 2, 1)], ["a", "b", "c"])

@@ -160,7 +160,7 @@ def test_an_x_ares_file_is_launched_without_reading_anything_back(tmp_path: Path
     file.write_text(XARES.replace("HOP", "40"))
     encoder = open_encoder(ModelSpec(f"{file}:TwoStepEncoder"))
     encoder.load("meta", "fp32")
-    forward = Forward(encoder, [0], ("mean",), Settings("meta", 60.0, 1), frames=False)
+    forward = Forward(encoder, [0], ("mean",), Settings("meta", 60.0, 1), needs_frames=False)
     forward.start([np.zeros(count, np.float32) for count in (8000, 9000)], ["a", "b"])
 
 

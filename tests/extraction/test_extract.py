@@ -1,4 +1,4 @@
-"""Extraction into the cache: right numbers, right bytes after interruptions, nothing encoded twice."""
+"""Extraction: right numbers, the same bytes after interruptions, nothing encoded twice."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ from uwbench.audio.decode import chunks, decode, decode_windows
 from uwbench.encoders.base import Encoded, ModelSpec
 from uwbench.encoders.resolve import open_encoder
 from uwbench.errors import AudioError, DataError, EncoderError, UsageError
-from uwbench.extraction.extract import Extraction, cut_batches, extract
+from uwbench.extraction.batching import cut_batches
+from uwbench.extraction.extract import Extraction, extract
 from uwbench.extraction.forward import Forward, Settings
 from uwbench.extraction.identity import describe_encoder, layer_indices
 from uwbench.extraction.plan import Plan, make_plan, share_of
-from uwbench.extraction.task import look_at
+from uwbench.extraction.task import scan_task
 
 
 def hashes(cache: Path) -> dict[str, str]:
@@ -40,8 +41,8 @@ def test_vectors_equal_a_float64_reference(tmp_path: Path) -> None:
     plan, done = run(clips, tmp_path, SpectrumEncoder())
     assert done.encoded == 100
     assert not done.unreadable
-    found = plan.store.read_pooled(plan.task.table.keys, task="tones")
-    for clip, vector in zip(clips, found, strict=True):
+    vectors = plan.store.open_task("tones", plan.task.table.keys).pooled()
+    for clip, vector in zip(clips, vectors, strict=True):
         assert isinstance(clip.audio, AudioArray)
         np.testing.assert_allclose(vector, reference(clip.audio.samples), rtol=2e-5, atol=1e-6)
 
@@ -49,9 +50,9 @@ def test_vectors_equal_a_float64_reference(tmp_path: Path) -> None:
 def test_long_clips_are_chunked_and_pooled_by_valid_frames(tmp_path: Path) -> None:
     clips = tones(40, longest=3.0)
     plan, done = run(clips, tmp_path, SpectrumEncoder(context_s=0.7))
-    found = plan.store.read_pooled(plan.task.table.keys, task="tones")
-    frames, chunks = plan.store.read_counts(plan.task.table.keys, task="tones")
-    for clip, vector, count in zip(clips, found, chunks, strict=True):
+    vectors = plan.store.open_task("tones", plan.task.table.keys).pooled()
+    frames, chunks = plan.store.open_task("tones", plan.task.table.keys).counts()
+    for clip, vector, count in zip(clips, vectors, chunks, strict=True):
         assert isinstance(clip.audio, AudioArray)
         np.testing.assert_allclose(vector, reference(clip.audio.samples, round(0.7 * RATE)), rtol=2e-5, atol=1e-6)
         assert count == -(-len(clip.audio.samples) // round(0.7 * RATE))
@@ -77,7 +78,7 @@ def test_one_changed_sample_encodes_one_clip(tmp_path: Path) -> None:
     clips[7] = replace(clips[7], audio=AudioArray(samples, RATE, "clip7"))
     plan, done = run(clips, tmp_path, SpectrumEncoder())
     assert done.encoded == 1
-    vector = plan.store.read_pooled([plan.task.table.keys[7]], task="tones")[0]
+    vector = plan.store.open_task("tones", [plan.task.table.keys[7]]).pooled()[0]
     np.testing.assert_allclose(vector, reference(samples), rtol=2e-5, atol=1e-6)
 
 
@@ -89,7 +90,7 @@ def test_another_weight_is_another_encoder(tmp_path: Path) -> None:
     assert plan.reason == "changed since the last time: salt"
 
 
-def test_a_mended_label_costs_no_encoding(tmp_path: Path) -> None:
+def test_fixing_a_label_re_encodes_nothing(tmp_path: Path) -> None:
     clips = tones(30)
     before, _ = run(clips, tmp_path, SpectrumEncoder())
     clips[3] = replace(clips[3], labels="another")
@@ -103,10 +104,10 @@ def test_tasks_on_the_same_clips_share_vectors(tmp_path: Path) -> None:
     encoder = SpectrumEncoder()
     run(clips, tmp_path, encoder)
     record = describe_encoder(encoder.info, layers="all")
-    other = look_at(CARD.model_copy(update={"name": "other"}), clips, "made", (), tmp_path, None)
+    other = scan_task(CARD.model_copy(update={"name": "other"}), clips, "made", (), tmp_path, None)
     plan = make_plan(other, record, tmp_path)
     assert plan.to_encode == 0
-    assert plan.store.read_pooled(other.table.keys, task="other").shape == (30, 2, 161)
+    assert plan.store.open_task("other", other.table.keys).pooled().shape == (30, 2, 161)
 
 
 def test_the_same_audio_twice_is_encoded_once(tmp_path: Path) -> None:
@@ -114,7 +115,7 @@ def test_the_same_audio_twice_is_encoded_once(tmp_path: Path) -> None:
     twin = replace(clips[0], id="twin")
     plan, done = run([*clips, twin], tmp_path, SpectrumEncoder())
     assert done.encoded == 10
-    vectors = plan.store.read_pooled(plan.task.table.keys, task="tones")
+    vectors = plan.store.open_task("tones", plan.task.table.keys).pooled()
     np.testing.assert_array_equal(vectors[0], vectors[10])
 
 
@@ -145,7 +146,7 @@ def test_shares_of_several_machines_make_the_same_bytes(tmp_path: Path) -> None:
     assert hashes(tmp_path / "one") == hashes(tmp_path / "three")
 
 
-def test_a_damaged_part_is_redone_and_only_it(tmp_path: Path) -> None:
+def test_only_the_damaged_part_is_re_encoded(tmp_path: Path) -> None:
     clips = tones(120)
     plan, _ = run(clips, tmp_path, SpectrumEncoder())
     before = hashes(tmp_path)
@@ -161,13 +162,13 @@ def test_a_damaged_part_is_redone_and_only_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("context", ["full", "trimmed"])
 def test_a_forward_is_launched_without_reading_anything_back(
-    whisper_tiny: Path, context: Literal["full", "trimmed"]
+    small_whisper: Path, context: Literal["full", "trimmed"]
 ) -> None:
-    """On torch's meta device nothing can be read back, so a launch that ends there never waits for a device.
+    """On torch's meta device nothing can be read back, so a launch that succeeds there never waits for a device.
 
     Attention goes through scaled_dot_product_attention, in full context without a mask, as its flash kernel needs.
     """
-    encoder = open_encoder(ModelSpec(str(whisper_tiny), context=context))
+    encoder = open_encoder(ModelSpec(str(small_whisper), context=context))
     encoder.load("meta", "bf16")
     masks: list[bool] = []
 
@@ -179,7 +180,7 @@ def test_a_forward_is_launched_without_reading_anything_back(
 
     layers = [0, len(encoder.info.layers) - 1]
     poolings = ("mean", "mean-all", "std", "max", "first")
-    forward = Forward(encoder, layers, poolings, Settings("meta", 120.0, 1), frames=True)
+    forward = Forward(encoder, layers, poolings, Settings("meta", 120.0, 1), needs_frames=True)
     with Watch():
         forward.start([np.zeros(seconds * RATE, np.float32) for seconds in (1, 5, 2)], ["a", "b", "c"])
     assert masks == [context == "trimmed"] * (len(encoder.info.layers) - 1)
@@ -192,7 +193,7 @@ def test_values_that_are_not_finite_name_the_clip(tmp_path: Path) -> None:
             encoded.frames[:] = np.nan
             return encoded
 
-    with pytest.raises(EncoderError, match=r"clip\d+: the encoder gave NaN"):
+    with pytest.raises(EncoderError, match=r"clip\d+: the encoder returned NaN"):
         run(tones(5), tmp_path, Broken())
 
 
@@ -225,7 +226,7 @@ def test_a_clip_that_changes_under_the_run_is_not_stored_under_the_old_key(tmp_p
 
 def test_a_task_without_a_readable_clip_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no clip that can be read"):
-        look_at(CARD, [Clip("x", AudioFile(tmp_path / "x.wav"), "0", split="test")], "made", (), tmp_path, None)
+        scan_task(CARD, [Clip("x", AudioFile(tmp_path / "x.wav"), "0", split="test")], "made", (), tmp_path, None)
 
 
 def test_forecast_is_near_what_is_written(tmp_path: Path) -> None:
@@ -235,7 +236,7 @@ def test_forecast_is_near_what_is_written(tmp_path: Path) -> None:
 
 
 def test_limit_takes_labels_in_turn_from_every_split(tmp_path: Path) -> None:
-    task = look_at(CARD, tones(60), "made", (), tmp_path, 4)
+    task = scan_task(CARD, tones(60), "made", (), tmp_path, 4)
     splits = list(zip(task.table.splits, task.table.labels, strict=True))
     assert task.table.limited
     assert {pair: splits.count(pair) for pair in splits} == {
@@ -272,7 +273,7 @@ FRAME_CARD = CARD.model_copy(update={"name": "moments", "kind": "frame-multi-lab
 
 def run_frames(clips: list[Clip], cache: Path, encoder: SpectrumEncoder) -> tuple[Plan, Extraction]:
     record = describe_encoder(encoder.info)
-    plan = make_plan(look_at(FRAME_CARD, clips, "made", (), cache, None), record, cache)
+    plan = make_plan(scan_task(FRAME_CARD, clips, "made", (), cache, None), record, cache)
     encoder.load("cpu", "fp32")
     return plan, extract(plan, encoder, SETTINGS, lambda clips, seconds: None)
 
@@ -284,15 +285,15 @@ def long_file(path: Path, seconds: float = 320.0) -> np.ndarray:
     return decode(AudioFile(path), RATE)
 
 
-def test_a_long_clip_comes_in_windows_and_gives_what_one_piece_gives(tmp_path: Path) -> None:
+def test_a_long_clip_is_read_in_windows_and_gives_the_vectors_of_one_piece(tmp_path: Path) -> None:
     path = tmp_path / "long.wav"
     samples = long_file(path)
     clips = [*tones(9), Clip("long", AudioFile(path), "0", split="train")]
     encoder = SpectrumEncoder(context_s=1.5)
     plan, done = run(clips, tmp_path / "cache", encoder)
-    vector = plan.store.read_pooled([plan.task.table.keys[9]], task="tones")[0]
+    vector = plan.store.open_task("tones", [plan.task.table.keys[9]]).pooled()[0]
     np.testing.assert_allclose(vector, reference(samples, round(1.5 * RATE)), rtol=2e-5, atol=1e-6)
-    frames, chunks = plan.store.read_counts([plan.task.table.keys[9]], task="tones")
+    frames, chunks = plan.store.open_task("tones", [plan.task.table.keys[9]]).counts()
     assert chunks.tolist() == [-(-len(samples) // round(1.5 * RATE))]
     assert frames.tolist() == [-(-len(samples) // 320)]
     assert done.encoded == 10
@@ -308,7 +309,7 @@ def test_frames_of_short_and_long_clips_are_those_of_the_encoder(tmp_path: Path)
         assert isinstance(clip.audio, AudioArray)
         samples[index] = clip.audio.samples
     plan, _ = run_frames(clips, tmp_path / "cache", SpectrumEncoder(context_s=1.5))
-    rows = plan.store.read_frames(plan.task.table.keys, task="moments")
+    rows = plan.store.open_task("moments", plan.task.table.keys, needs_frames=True).frames()
     for index in range(10):
         pieces = [samples[index][i : i + round(1.5 * RATE)] for i in range(0, len(samples[index]), round(1.5 * RATE))]
         padded = [np.pad(piece, (0, -len(piece) % 320)).reshape(-1, 320) for piece in pieces]
@@ -331,8 +332,8 @@ def test_a_long_clip_that_breaks_off_is_listed_and_leaves_no_frames(tmp_path: Pa
     plan, done = run_frames(clips, tmp_path / "cache", SpectrumEncoder(context_s=30.0))
     assert [str(path) in str(error) for error in done.unreadable] == [True]
     kept = [key for index, key in enumerate(plan.task.table.keys) if index != 5]
-    rows = plan.store.read_frames(kept, task="moments")
-    frames, _ = plan.store.read_counts(kept, task="moments")
+    rows = plan.store.open_task("moments", kept, needs_frames=True).frames()
+    frames, _ = plan.store.open_task("moments", kept).counts()
     np.testing.assert_array_equal(np.diff(rows.offsets), frames)
 
 
@@ -351,7 +352,7 @@ def test_windows_are_the_pieces_of_the_whole(shared_data: Path) -> None:
 
 
 @pytest.mark.parametrize(("count", "what"), [(0, "valid frames of"), (10**6, "valid frames of")])
-def test_counts_that_cannot_be_are_the_encoders_error(tmp_path: Path, count: int, what: str) -> None:
+def test_impossible_counts_are_an_encoder_error(tmp_path: Path, count: int, what: str) -> None:
     class Wrong(SpectrumEncoder):
         def encode(self, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
             encoded = super().encode(waveforms, lengths, layers)
@@ -361,13 +362,13 @@ def test_counts_that_cannot_be_are_the_encoders_error(tmp_path: Path, count: int
         run(tones(5), tmp_path, Wrong())
 
 
-def test_layers_that_were_not_asked_for_are_the_encoders_error(tmp_path: Path) -> None:
+def test_unrequested_layers_are_an_encoder_error(tmp_path: Path) -> None:
     class Wrong(SpectrumEncoder):
         def encode(self, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
             encoded = super().encode(waveforms, lengths, layers)
             return replace(encoded, frames=encoded.frames[:, :1])
 
-    with pytest.raises(EncoderError, match="gave frames of shape"):
+    with pytest.raises(EncoderError, match="returned frames of shape"):
         run(tones(5), tmp_path, Wrong())
 
 

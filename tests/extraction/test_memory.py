@@ -1,4 +1,4 @@
-"""Extraction where memory runs out: batches are halved, no number moves, and what is held stays bounded."""
+"""Extraction when memory runs out: batches are halved, no number changes, and memory stays bounded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from uwbench.errors import EncoderError
 from uwbench.extraction.forward import Forward, Settings
 from uwbench.extraction.identity import describe_encoder
 from uwbench.extraction.plan import make_plan
-from uwbench.extraction.task import look_at
+from uwbench.extraction.task import scan_task
 
 
 def test_out_of_memory_halves_batches_and_changes_no_number(tmp_path: Path) -> None:
@@ -28,12 +28,12 @@ def test_out_of_memory_halves_batches_and_changes_no_number(tmp_path: Path) -> N
     assert done.encoded == 80
     assert max(small.batches) <= 3
     keys = plan.task.table.keys
-    expected = plan.store.read_pooled(keys, task="tones")
-    np.testing.assert_allclose(other.store.read_pooled(keys, task="tones"), expected, rtol=1e-5, atol=1e-6)
+    expected = plan.store.open_task("tones", keys).pooled()
+    np.testing.assert_allclose(other.store.open_task("tones", keys).pooled(), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_the_size_that_fits_is_remembered_by_length_and_what_was_done_is_kept() -> None:
-    """Two seconds a window: 40 do not fit, 5 do. The next batch of that length starts there, others do not."""
+def test_the_size_that_fits_is_remembered_by_length_and_nothing_is_encoded_twice() -> None:
+    """Of windows of two seconds, 40 do not fit and 5 do. The next batch of that length starts there, others do not."""
     tried: list[int] = []
 
     class Watched(SpectrumEncoder):
@@ -43,7 +43,7 @@ def test_the_size_that_fits_is_remembered_by_length_and_what_was_done_is_kept() 
 
     encoder = Watched(most_windows=5)
     encoder.load("cpu", "fp32")
-    forward = Forward(encoder, [0, 1], ("mean",), Settings("cpu", 1e6, 1), frames=False)
+    forward = Forward(encoder, [0, 1], ("mean",), Settings("cpu", 1e6, 1), needs_frames=False)
     rng = np.random.default_rng(0)
     long, short = (rng.standard_normal((40, seconds * RATE)).astype(np.float32) for seconds in (2, 1))
     found = forward(list(long), ["clip"] * 40)
@@ -67,12 +67,12 @@ def test_out_of_memory_goes_down_to_the_chunks_of_one_clip_and_changes_no_number
     assert done.chunked >= 2
     assert set(small.batches) == {1}
     keys = plan.task.table.keys
-    expected = plan.store.read_pooled(keys, task="tones")
-    np.testing.assert_allclose(other.store.read_pooled(keys, task="tones"), expected, rtol=1e-5, atol=1e-6)
+    expected = plan.store.open_task("tones", keys).pooled()
+    np.testing.assert_allclose(other.store.open_task("tones", keys).pooled(), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_memory_that_the_machine_does_not_have_is_backed_off_from_too(tmp_path: Path) -> None:
-    """On the CPU torch raises a RuntimeError, here a real one: more is asked for than addresses can name."""
+def test_running_out_of_the_machines_memory_halves_batches_too(tmp_path: Path) -> None:
+    """On the CPU torch raises a RuntimeError, here a real one: the request exceeds the address space."""
 
     class Greedy(SpectrumEncoder):
         def encode(self, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
@@ -86,7 +86,7 @@ def test_memory_that_the_machine_does_not_have_is_backed_off_from_too(tmp_path: 
     assert max(greedy.batches) <= 2
 
 
-def test_another_error_of_the_encoder_is_not_taken_for_one_of_memory(tmp_path: Path) -> None:
+def test_another_error_of_the_encoder_is_not_mistaken_for_out_of_memory(tmp_path: Path) -> None:
     class Broken(SpectrumEncoder):
         def encode(self, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
             raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
@@ -96,16 +96,16 @@ def test_another_error_of_the_encoder_is_not_taken_for_one_of_memory(tmp_path: P
 
 
 def test_one_window_that_does_not_fit_is_an_error_that_names_the_clip(tmp_path: Path) -> None:
-    with pytest.raises(EncoderError, match=r"clip\d+: does not fit into memory alone"):
+    with pytest.raises(EncoderError, match=r"clip\d+: does not fit in memory, even alone"):
         run(tones(5), tmp_path, SpectrumEncoder(most_windows=0))
 
 
 def test_parts_of_many_layers_stay_small(tmp_path: Path) -> None:
-    """A part's vectors are held while it is made: 128 MiB at most, whatever an encoder gives a clip."""
+    """A part's vectors are in memory while it is filled: 128 MiB at most, whatever the encoder."""
     encoder = SpectrumEncoder()
     info = replace(encoder.info, layers=tuple(map(str, range(33))), dim=128_000)
     plan = make_plan(
-        look_at(CARD, tones(40), "made", (), tmp_path, None), describe_encoder(info, layers="all"), tmp_path
+        scan_task(CARD, tones(40), "made", (), tmp_path, None), describe_encoder(info, layers="all"), tmp_path
     )
     assert max(len(part.rows) for part in plan.parts) * 33 * 128_000 * 2 * 4 <= 128 << 20
     assert plan.to_encode == 40

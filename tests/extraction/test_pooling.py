@@ -1,7 +1,8 @@
-"""Pooling equals a float64 computation, whatever the padding and however a clip is cut into chunks."""
+"""Pooling equals a float64 computation, for any padding and any way to cut a clip into chunks."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -10,7 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uwbench.cache.records import POOLINGS
-from uwbench.extraction.pooling import merge, pool_frames
+from uwbench.extraction.pooling import Pooled, as_pooled, merge, reduce_frames
+
+
+def pool(frames: torch.Tensor, valid: torch.Tensor, emitted: torch.Tensor, poolings: Sequence[str]) -> list[Pooled]:
+    return as_pooled(reduce_frames(frames, valid, emitted, poolings), valid, emitted)
 
 
 @given(
@@ -25,10 +30,10 @@ def test_poolings_equal_float64(counts: list[int], extra: int, scale: float, off
     frames = (offset + scale * rng.standard_normal((len(counts), 2, max(counts) + extra, 3))).astype(np.float32)
     valid = torch.tensor(counts)
     everything = torch.full_like(valid, frames.shape[2])
-    pooled = pool_frames(torch.from_numpy(frames), valid, everything, POOLINGS)
+    pooled = pool(torch.from_numpy(frames), valid, everything, POOLINGS)
     tolerance = 1e-5 * (abs(offset) + scale)
-    for clip, count, one in zip(frames.astype(np.float64), counts, pooled, strict=True):
-        vectors = merge([one])
+    for clip, count, statistics in zip(frames.astype(np.float64), counts, pooled, strict=True):
+        vectors = merge([statistics])
         inside = clip[:, :count]
         expected = {
             "mean": inside.mean(1),
@@ -48,15 +53,15 @@ def test_chunks_join_to_the_whole(cuts: list[int], seed: int, offset: float) -> 
     chunks = []
     for start, end in pairwise(edges.tolist()):
         count = torch.tensor([end - start])
-        chunks += pool_frames(torch.from_numpy(frames[:, :, start:end]), count, count, POOLINGS)
-    found = merge(chunks)
+        chunks += pool(torch.from_numpy(frames[:, :, start:end]), count, count, POOLINGS)
+    merged = merge(chunks)
     whole = frames[0].astype(np.float64)
     for name, value in (("mean", whole.mean(1)), ("std", whole.std(1)), ("max", whole.max(1)), ("first", whole[:, 0])):
-        np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-4 * (1 + abs(offset)), err_msg=name)
+        np.testing.assert_allclose(merged[name], value, rtol=1e-4, atol=1e-4 * (1 + abs(offset)), err_msg=name)
 
 
 def test_padding_of_batch_mates_never_enters() -> None:
     frames = torch.ones((2, 1, 5, 1))
     frames[0, :, 2:] = 1000.0
-    pooled = pool_frames(frames, torch.tensor([2, 5]), torch.tensor([2, 5]), ("mean", "mean-all", "max", "std"))
-    assert [float(merge([one])[name][0, 0]) for one in pooled for name in ("mean", "mean-all", "max")] == [1.0] * 6
+    pooled = pool(frames, torch.tensor([2, 5]), torch.tensor([2, 5]), ("mean", "mean-all", "max", "std"))
+    assert [float(merge([clip])[name][0, 0]) for clip in pooled for name in ("mean", "mean-all", "max")] == [1.0] * 6

@@ -1,4 +1,4 @@
-"""Many machines leave the cache that one leaves, also when one of them is lost half way."""
+"""Many machines leave the same cache as one, even if one of them is lost half way."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from uwbench.extraction.forward import Settings
 from uwbench.extraction.identity import describe_encoder
 from uwbench.extraction.plan import Plan, make_plan
 from uwbench.extraction.ray import extract_on_ray, part_of
-from uwbench.extraction.task import look_at
+from uwbench.extraction.task import scan_task
 
 pytestmark = pytest.mark.slow
 SETTINGS = Settings("cpu", batch_seconds=8.0, workers=1)
 ROOT = Path(__file__).resolve().parents[2]
 SPEC = ModelSpec("logmel")
-# Says which process encodes a batch, and takes its time, so that a node can be killed in the middle of a part.
+# Logs which process encodes a batch, and is slow, so that a node can be killed in the middle of a part.
 SLOW = """
 import os, time
 from pathlib import Path
@@ -94,7 +94,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 def plan_in(cache: Path, clips: list[Clip], spec: ModelSpec = SPEC) -> Plan:
     encoder = open_encoder(spec)
-    return make_plan(look_at(CARD, clips, "made", (), cache, None), describe_encoder(encoder.info), cache)
+    return make_plan(scan_task(CARD, clips, "made", (), cache, None), describe_encoder(encoder.info), cache)
 
 
 def locally(cache: Path, clips: list[Clip], spec: ModelSpec) -> Any:
@@ -138,16 +138,14 @@ def test_a_node_killed_half_way_changes_no_byte(tmp_path: Path, noises: list[Cli
     assert [error.what for error in done.unreadable] == [error.what for error in alone.unreadable]
 
 
-def test_an_encoder_that_fails_on_a_worker_is_the_error_it_was(
-    tmp_path: Path, noises: list[Clip], cluster: Any
-) -> None:
+def test_an_error_of_a_worker_is_raised_as_it_was(tmp_path: Path, noises: list[Clip], cluster: Any) -> None:
     plan = plan_in(tmp_path / "cache", noises)
     with pytest.raises(EncoderError, match="has other weights or another version on a worker"):
         extract_on_ray(plan, ModelSpec("mfcc"), SETTINGS, "fp32", lambda *_: None)
     assert plan.store.manifest("noises") is None
 
 
-def test_a_part_travels_with_its_own_clips_alone(tmp_path: Path, noises: list[Clip]) -> None:
+def test_a_part_is_sent_with_its_own_clips_alone(tmp_path: Path, noises: list[Clip]) -> None:
     plan = plan_in(tmp_path / "cache", noises)
     alone = part_of(plan, plan.parts[3])
     rows = plan.parts[3].rows

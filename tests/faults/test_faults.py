@@ -18,7 +18,8 @@ from run_faults import table
 from world import Ended, Tally, Verdict, compare, contents
 
 from uwbench import api
-from uwbench.cache.store import EncoderStore, Located
+from uwbench.cache.store import EncoderStore
+from uwbench.cache.task_vectors import TaskVectors
 
 HERE = Path(__file__).parent
 FAULTS = 22
@@ -26,7 +27,8 @@ FAULTS = 22
 
 @pytest.fixture(scope="module")
 def quick(shared_data: Path) -> list[dict]:
-    command = [sys.executable, HERE / "run_faults.py", "--quick", "--json", "--data", shared_data]
+    # One job: the other cores have tests of their own, and each job would make its own undisturbed run.
+    command = [sys.executable, HERE / "run_faults.py", "--quick", "--json", "--jobs", "1", "--data", shared_data]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert result.stdout, result.stderr
@@ -120,15 +122,15 @@ def test_parts_that_come_while_a_plan_is_made_are_not_made_again(
         api.extract("logmel", "mini_speech", cache=tmp_path / name)
 
     extract("alone")
-    locate, calls = EncoderStore.locate, iter(range(1 << 30))
+    open_task, calls = EncoderStore.open_task, iter(range(1 << 30))
 
-    def located_before_another_wrote(store: EncoderStore, *args: Any, **named: Any) -> Located:
-        found = locate(store, *args, **named)
+    def opened_before_another_wrote(store: EncoderStore, *args: Any, **named: Any) -> TaskVectors:
+        found = open_task(store, *args, **named)
         if next(calls) == 0:
             extract("shared")
         return found
 
-    monkeypatch.setattr(EncoderStore, "locate", located_before_another_wrote)
+    monkeypatch.setattr(EncoderStore, "open_task", opened_before_another_wrote)
     extract("shared")
     assert next(calls) > 1
     assert compare(contents(tmp_path / "alone"), contents(tmp_path / "shared")) == Verdict()

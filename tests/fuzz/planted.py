@@ -1,4 +1,4 @@
-"""Readers with faults of every kind planted in them, by which the trial itself is tested: it must find each."""
+"""Readers with one planted fault each, to test the trial itself: it must find every fault."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ TRIGGER = b"!"
 
 
 def refuses(folder: Path, world: Path, data: bytes) -> None:
-    """As a reader should: its own error, with a name."""
+    """Behave as a reader should: raise its own error, which names the file."""
     if TRIGGER in data:
         raise InputError("is refused", where=folder)
 
 
 def raises(folder: Path, world: Path, data: bytes) -> None:
-    """Lets an error of Python's through."""
+    """Let an error of Python's through."""
     if TRIGGER in data:
         raise KeyError(data)
 
 
 def names_nothing(folder: Path, world: Path, data: bytes) -> None:
-    """Says what is wrong, and not where."""
+    """Say what is wrong but not where."""
     if TRIGGER in data:
         raise InputError("is refused")
 
 
 def dies(folder: Path, world: Path, data: bytes) -> None:
-    """Ends the process, as a fault in a native library does."""
+    """End the process, as a fault in a native library does."""
     if TRIGGER in data:
         os.kill(os.getpid(), signal.SIGSEGV)
 
 
 def hangs(folder: Path, world: Path, data: bytes) -> None:
-    """Does not come back."""
+    """Never return."""
     if TRIGGER in data:
         while True:
             pass
 
 
 def claims(folder: Path, world: Path, data: bytes) -> None:
-    """Asks for as much memory as an input says."""
+    """Allocate as much memory as an input asks for."""
     if TRIGGER in data:
         bytearray(1 << 34)
 

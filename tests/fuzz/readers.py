@@ -1,4 +1,4 @@
-"""The readers that are fuzzed, how many inputs each is given, and where hypothesis makes inputs of the right form."""
+"""The fuzzed readers, the number of inputs for each, and the strategies that make well-formed inputs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Strategy = Callable[[Sequence[bytes]], st.SearchStrategy[bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """One reader: `inputs` come from atheris, `made` from hypothesis where there is a strategy."""
+    """One reader: the number of `inputs` from atheris and, if there is a strategy, of those `made` by hypothesis."""
 
     name: str
     read: Callable[[Path, Path, bytes], None]
@@ -25,7 +25,7 @@ class Reader:
     made: int = 0
 
     def read_safely(self, folder: Path, world: Path, data: bytes) -> None:
-        """Read once so that all is imported and laid out; what comes out is not looked at."""
+        """Read once so that everything is imported and set up; ignore the outcome."""
         with suppress(Exception):
             self.read(folder, world, data)
 

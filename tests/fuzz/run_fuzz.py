@@ -1,15 +1,15 @@
-"""Give the readers a million inputs that were changed or made up, and print a table: reader, inputs, refused, crashes.
+"""Give the readers a million damaged or made-up inputs and print a table: reader, inputs, refused, accepted, crashes.
 
-    python tests/fuzz/run_fuzz.py                     all of it, a quarter of an hour of one core
+    python tests/fuzz/run_fuzz.py                     every reader, a quarter of an hour of one core
     python tests/fuzz/run_fuzz.py --quick             a hundredth of the inputs
-    python tests/fuzz/run_fuzz.py --only audio        the readers whose name has a word
-    python tests/fuzz/run_fuzz.py --inputs 5000000    as many in all, in the same shares
-    python tests/fuzz/run_fuzz.py --replay FILE       one input that was saved, with its traceback
+    python tests/fuzz/run_fuzz.py --only audio        the readers whose name contains a word
+    python tests/fuzz/run_fuzz.py --inputs 5000000    this many in all, in the same shares
+    python tests/fuzz/run_fuzz.py --replay FILE       one saved input, with its traceback
 
-The inputs start from real files. Most are atheris's: libFuzzer changes bytes, and keeps what reaches new code of the
-readers. Hypothesis makes the rest: files of the right form that hold what they should not. A crash is whatever is not
-the readers' own error: another exception, an error that names no file, a signal, more than 10 s, gigabytes of memory.
-Crashing inputs are saved. The exit code is 1 where there is one.
+The inputs start from real files. Most come from atheris: libFuzzer changes bytes and keeps inputs that reach new code.
+Hypothesis makes the rest: well-formed files with invalid content. A crash is anything but the readers' own error:
+another exception, an error that names no file, a signal, more than 10 s, gigabytes of memory. Crashing inputs are
+saved, and the exit code is then 1.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from fuzz.readers import Reader
 
 LIMIT_S = 10.0  # an input that takes longer hangs
-_BUSY_MACHINE = 30  # times as long by the clock, where the process had no core to run on
+_BUSY_MACHINE = 30  # times as long by the clock, if the process had no core to run on
 _START_S = 120.0  # until the first input, and between two: imports, with coverage
 _RESTARTS = 5  # after an input that killed the process
 _QUICK = 0.01
@@ -45,7 +45,7 @@ _QUICK = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What became of the inputs that one engine gave one reader."""
+    """The outcome of the inputs that one engine gave one reader."""
 
     reader: str
     by: str
@@ -58,7 +58,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """Where the trials run, and what they share."""
+    """The folders and settings that all trials share."""
 
     world: Path
     work: Path
@@ -68,7 +68,7 @@ class Bench:
 
 
 def try_reader(bench: Bench, name: str, engine: str, count: int, seed: int) -> Tally:
-    """Give one reader `count` inputs of an engine in processes of their own; what kills one is saved and counted."""
+    """Give one reader `count` inputs of an engine in a separate process; save and count inputs that kill it."""
     home = bench.work / f"{name.replace(' ', '_')}-{engine}"
     corpus = home / "corpus"
     shutil.copytree(bench.world / "seeds" / name, corpus)
@@ -80,7 +80,7 @@ def try_reader(bench: Bench, name: str, engine: str, count: int, seed: int) -> T
             break
         folder = home / f"files-{attempt}"
         folder.mkdir()
-        told = {
+        task = {
             "world": str(bench.world),
             "folder": str(folder),
             "crashes": str(bench.crashes),
@@ -90,15 +90,17 @@ def try_reader(bench: Bench, name: str, engine: str, count: int, seed: int) -> T
             "seed": seed + attempt,
             "path": [path for path in sys.path if path],
         }
-        what = _watch([bench.module, name, engine, json.dumps(told)], home / "log", board, bench.limit_s)
+        failure = _watch([bench.module, name, engine, json.dumps(task)], home / "log", board, bench.limit_s)
         shutil.rmtree(folder, ignore_errors=True)
         inputs, refused, accepted, crashes, busy = board.counts()
-        if what is None:
+        if failure is None:
             break
-        if not busy:  # not an input's doing
-            raise RuntimeError(f"{name}, {engine}: {what}\n{(home / 'log').read_text(errors='replace')[-3000:]}")
-        save_crash(bench.crashes, name, board.input(), f"{what}\n{(home / 'log').read_text(errors='replace')[-3000:]}")
-        for path in corpus.iterdir():  # what kills at once would kill again
+        if not busy:  # no input caused it
+            raise RuntimeError(f"{name}, {engine}: {failure}\n{(home / 'log').read_text(errors='replace')[-3000:]}")
+        save_crash(
+            bench.crashes, name, board.input(), f"{failure}\n{(home / 'log').read_text(errors='replace')[-3000:]}"
+        )
+        for path in corpus.iterdir():  # an input that kills at once would kill again
             if path.read_bytes() == board.input():
                 path.unlink()
         board.put(inputs + 1, refused, accepted, crashes + 1, None)
@@ -108,7 +110,7 @@ def try_reader(bench: Bench, name: str, engine: str, count: int, seed: int) -> T
 
 
 def _watch(words: list[str], log: Path, board: Board, limit_s: float) -> str | None:
-    """Run a trial; return what ended it before its time, None where nothing did."""
+    """Run a trial; return what ended it early, or None."""
     with log.open("ab") as sink:
         child = subprocess.Popen([sys.executable, str(HERE / "trial.py"), *words], stdout=sink, stderr=sink)
     last, since, ran = -1, time.monotonic(), 0.0
@@ -134,7 +136,7 @@ def _watch(words: list[str], log: Path, board: Board, limit_s: float) -> str | N
 
 
 def _seconds_run(pid: int) -> float:
-    """Return the seconds that a process had a core; the time of the clock where the system does not tell."""
+    """Return the CPU seconds of a process, or the time of the clock if the system does not tell."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -143,13 +145,15 @@ def _seconds_run(pid: int) -> float:
 
 
 def replay(bench: Bench, path: Path) -> int:
-    """Give a saved input to the reader that its name says, in a process of its own; return that one's exit code."""
+    """Give a saved input to the reader in its name, in a separate process; return the exit code."""
     from fuzz.readers import READERS
 
     stem = path.name.rpartition("-")[0]
     name = next((reader.name for reader in READERS if reader.name.replace(" ", "_") == stem), None)
     if name is None:
-        raise SystemExit(f"{path}: its name begins with no reader's: {', '.join(reader.name for reader in READERS)}")
+        raise SystemExit(
+            f"{path}: its name starts with no reader's name: {', '.join(reader.name for reader in READERS)}"
+        )
     folder = bench.work / "replay"
     folder.mkdir()
     if os.fork() == 0:
@@ -160,7 +164,7 @@ def replay(bench: Bench, path: Path) -> int:
 
 
 def table(tallies: list[Tally]) -> str:
-    """Return the tallies as Markdown, with the total."""
+    """Return the tallies as a Markdown table with a total."""
     head = ("reader", "by", "inputs", "refused", "accepted", "crashes")
     rows = [(t.reader, t.by, *(f"{n:,}" for n in (t.inputs, t.refused, t.accepted, t.crashes))) for t in tallies]
     sums = [sum(getattr(t, name) for t in tallies) for name in head[2:]]
@@ -177,7 +181,7 @@ def table(tallies: list[Tally]) -> str:
 
 
 def _shares(readers: list[Reader], asked: int | None, quick: bool) -> dict[str, tuple[int, int]]:
-    """Return how many inputs each reader is given by atheris and by hypothesis."""
+    """Return the number of inputs from atheris and from hypothesis for each reader."""
     whole = sum(reader.inputs + reader.made for reader in readers)
     scale = asked / whole if asked is not None else _QUICK if quick else 1.0
     return {
@@ -191,19 +195,19 @@ def _arguments() -> argparse.Namespace:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a hundredth of the inputs")
-    parser.add_argument("--only", metavar="WORD", help="the readers whose name has this word")
-    parser.add_argument("--inputs", type=int, metavar="N", help="inputs in all, shared out as always")
-    parser.add_argument("--seed", type=int, default=0, help="of the changes at random")
-    parser.add_argument("--engine", choices=("atheris", "hypothesis", "mutation"), help="this one alone")
+    parser.add_argument("--only", metavar="WORD", help="the readers whose name contains this word")
+    parser.add_argument("--inputs", type=int, metavar="N", help="number of inputs in all, in the usual shares")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random changes")
+    parser.add_argument("--engine", choices=("atheris", "hypothesis", "mutation"), help="use this engine only")
     parser.add_argument("--replay", type=Path, metavar="FILE", help="give one saved input to its reader again")
     parser.add_argument("--crashes", type=Path, default=ROOT / "build" / "fuzz", help="where crashing inputs are saved")
     parser.add_argument("--json", action="store_true", help="the table as JSON")
-    given = parser.parse_args()
-    if given.engine in (None, "atheris") and find_spec("atheris") is None:
+    arguments = parser.parse_args()
+    if arguments.engine in (None, "atheris") and find_spec("atheris") is None:
         parser.error("atheris is not installed (it is built for Linux on x86-64): --engine mutation needs none")
     if not (SHARED / "data" / "fsdd" / "manifest.csv").is_file():
         parser.error(f"{SHARED}/data/fsdd/manifest.csv is missing: name the folder of real data with UWBENCH_SHARED")
-    return given
+    return arguments
 
 
 def main() -> None:
@@ -212,34 +216,36 @@ def main() -> None:
     from fuzz.readers import READERS
     from fuzz.world import fast_folder, make_world
 
-    given = _arguments()
+    arguments = _arguments()
     work = fast_folder()
     tallies: list[Tally] = []
     try:
-        bench = Bench(work / "world", work, given.crashes)
+        bench = Bench(work / "world", work, arguments.crashes)
         make_world(bench.world)
-        if given.replay is not None:
-            raise SystemExit(replay(bench, given.replay))
-        readers = [reader for reader in READERS if not given.only or given.only.lower() in reader.name.lower()]
-        for name, (inputs, made) in _shares(readers, given.inputs, given.quick).items():
+        if arguments.replay is not None:
+            raise SystemExit(replay(bench, arguments.replay))
+        readers = [reader for reader in READERS if not arguments.only or arguments.only.lower() in reader.name.lower()]
+        for name, (inputs, made) in _shares(readers, arguments.inputs, arguments.quick).items():
             engines = (
-                [("mutation", inputs)] if given.engine == "mutation" else [("atheris", inputs), ("hypothesis", made)]
+                [("mutation", inputs)]
+                if arguments.engine == "mutation"
+                else [("atheris", inputs), ("hypothesis", made)]
             )
             for engine, count in engines:
-                if count and given.engine in (None, engine):
-                    tallies.append(try_reader(bench, name, engine, count, given.seed))
+                if count and arguments.engine in (None, engine):
+                    tallies.append(try_reader(bench, name, engine, count, arguments.seed))
                     _tell(tallies[-1])
     except KeyboardInterrupt:
         print("stopped: the table has what was finished", file=sys.stderr)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    if given.json:
+    if arguments.json:
         print(json.dumps([{name: getattr(t, name) for name in Tally.__slots__} for t in tallies]))
     else:
         print(table(tallies))
     crashed = any(tally.crashes for tally in tallies)
     if crashed:
-        print(f"crashing inputs: {given.crashes}; look at one with --replay FILE", file=sys.stderr)
+        print(f"crashing inputs: {arguments.crashes}; look at one with --replay FILE", file=sys.stderr)
     raise SystemExit(crashed)
 
 

@@ -1,6 +1,6 @@
-"""Inputs of the right form with odd content: JSON, YAML, tables and archives that parse, and hold what they should not.
+"""Well-formed inputs with odd content: JSON, YAML, tables and archives that parse but hold invalid values.
 
-Each strategy is made from a reader's seeds and gives bytes, as the file would hold them.
+Each strategy is made from a reader's seeds and gives the bytes of a file.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ odd_values = st.recursive(
 
 
 def _places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Yield where each value within nested lists and objects lies, the whole included."""
+    """Yield the path of each value within nested lists and objects, starting with the whole."""
     yield path
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, inner in items:
@@ -43,7 +43,7 @@ def _places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
 
 @st.composite
 def _changed(draw: st.DrawFn, values: Sequence[Any]) -> Any:
-    """Draw one of `values` in which one to three places hold something else, are gone, or have a neighbour."""
+    """Draw one of `values` with one to three entries replaced, removed, doubled or added."""
     value = copy.deepcopy(draw(st.sampled_from(values)))
     for _ in range(draw(st.integers(1, 3))):
         place = draw(st.sampled_from(list(_places(value))))
@@ -83,13 +83,13 @@ def yaml_like(seeds: Sequence[bytes]) -> st.SearchStrategy[bytes]:
 
 
 def json_rows(seeds: Sequence[bytes]) -> st.SearchStrategy[bytes]:
-    """Files with a JSON object a line, like the seeds."""
+    """Files with one JSON object per line, like the seeds."""
     tables = _changed([[json.loads(line) for line in seed.splitlines()] for seed in seeds])
     return tables.map(lambda rows: b"\n".join(map(_json, rows if isinstance(rows, list) else [rows])))
 
 
 def csv_rows(seeds: Sequence[bytes]) -> st.SearchStrategy[bytes]:
-    """CSV files like the seeds, whose cells hold any text."""
+    """CSV files like the seeds, with any text in their cells."""
     tables = [[line.split(",") for line in seed.decode().splitlines()] for seed in seeds]
 
     def text(rows: Any) -> bytes:
@@ -114,7 +114,7 @@ _TYPES = [
 
 @st.composite
 def _tables(draw: st.DrawFn, tables: Sequence[pa.Table]) -> pa.Table:
-    """Draw a table like one of `tables` whose columns have other types, values, names or rows, or are gone."""
+    """Draw a table like one of `tables` with columns removed or of other types, values, names or lengths."""
     table = draw(st.sampled_from(tables))
     for _ in range(draw(st.integers(1, 3))):
         count = table.num_columns
@@ -142,7 +142,7 @@ def _tables(draw: st.DrawFn, tables: Sequence[pa.Table]) -> pa.Table:
 
 
 def _same_kind(draw: st.DrawFn, kind: pa.DataType, count: int) -> pa.Array:
-    """Draw an array of a type, of odd values where the type takes them, else of nulls."""
+    """Draw an array of a type: of odd values if the type takes them, else of nulls."""
     few = draw(st.lists(odd_values, min_size=1, max_size=3))
     values = [few[row % len(few)] for row in range(count)]
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind) or pa.types.is_duration(kind) or pa.types.is_time(kind):
@@ -171,7 +171,7 @@ def _parquet(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
     try:
         pq.write_table(table, sink)
-    except pa.ArrowException:  # a type that Parquet has not
+    except pa.ArrowException:  # Parquet lacks the type
         return b"PAR1"
     return sink.getvalue().to_pybytes()
 
@@ -245,7 +245,7 @@ def _tar(draw: st.DrawFn) -> bytes:
             )
             try:
                 tar.addfile(member, io.BytesIO(data))
-            except (ValueError, UnicodeError):  # a name that this form cannot hold
+            except (ValueError, UnicodeError):  # the format cannot hold the name
                 continue
     return sink.getvalue()
 
@@ -266,7 +266,7 @@ def _zip(draw: st.DrawFn) -> bytes:
             info.compress_type = draw(st.sampled_from([0, 0, 8, 12, 14]))
             info.external_attr = draw(st.sampled_from([0, 0, 0o100644 << 16, 0o120777 << 16, 0o040755 << 16, 0x10]))
             info.extra = draw(st.sampled_from([b"", b"\1\0\0\0", b"\1\0\4\0aaaa", b"up\5\0\1aaaa"]))
-            with warnings.catch_warnings():  # of a name that is there twice, which is meant
+            with warnings.catch_warnings():  # about duplicate names, which are intended
                 warnings.simplefilter("ignore")
                 file.writestr(info, draw(st.binary(max_size=40)))
     return sink.getvalue()

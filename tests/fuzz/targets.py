@@ -1,8 +1,7 @@
-"""What each reader is given: bytes as its file, in place of a real one, and then what a run would do with the answer.
+"""One function per reader: it gets bytes in place of its real file, and its result is used as a run would use it.
 
-Every function takes a folder of its own to write in, the world of real files (`world.py`), and the bytes. What comes
-out is nothing, or an error of this project's; anything else is a crash. What a reader accepts is used as a run would
-use it: hashed, printed, decoded, scored.
+Every function takes a folder to write in, the world of real files (`world.py`), and the bytes. It returns nothing or
+raises an error of this project; anything else is a crash. Accepted content is then hashed, printed, decoded or scored.
 """
 
 from __future__ import annotations
@@ -29,6 +28,7 @@ from uwbench.cache.store import EncoderStore, open_encoders
 from uwbench.cards.card import Card, Kind, Metric
 from uwbench.cards.find import find_cards, load_card, load_protocol, load_suite
 from uwbench.errors import AudioError, InputError, StoreError
+from uwbench.options import TaskSpec
 from uwbench.report.detail import read_detail
 from uwbench.results import record as result
 from uwbench.results.items import read_items
@@ -42,12 +42,12 @@ _KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 def _choice(data: bytes, count: int) -> int:
-    """Return a number below `count` that the input decides, so that a replay makes the same choices."""
+    """Return a number below `count` derived from the input, so that a replay makes the same choices."""
     return zlib.crc32(data) % count
 
 
 def _usable(values: Any) -> None:
-    """Fail where texts cannot be written to a file: a lone surrogate is no text."""
+    """Fail if the values hold text that cannot be written, such as a lone surrogate."""
     json.dumps(values, ensure_ascii=False, default=str).encode()
 
 
@@ -93,7 +93,7 @@ def protocol(folder: Path, world: Path, data: bytes) -> None:
 
 
 def _yaml_name(data: bytes) -> str:
-    """Return the file name that the content asks for, where it is one."""
+    """Return the name that the content gives itself, if it is a valid one."""
     found = re.search(rb"^name: ([a-z0-9][a-z0-9_.-]{0,63})\s*$", data, re.M)
     return found.group(1).decode() if found else "x"
 
@@ -123,7 +123,7 @@ def manifest_parquet(folder: Path, world: Path, data: bytes) -> None:
 
 def _manifest(path: Path, data: bytes) -> None:
     path.write_bytes(data)
-    dataset = open_task(str(path), kind=_KINDS[_choice(data, len(_KINDS))])
+    dataset = open_task(TaskSpec(path, kind=_KINDS[_choice(data, len(_KINDS))]))
     dataset.card.sha256()
     _use_clips(dataset.clips)
     _usable(dataset.problems)
@@ -172,7 +172,7 @@ def training_rows(folder: Path, world: Path, data: bytes) -> None:
     if not home.is_dir():
         shutil.copytree(world / "rows", home)
     (path,) = home.glob(f"*{SUFFIX}")
-    path.unlink()  # a file that was mapped stays as it was
+    path.unlink()  # so that a mapped file stays as it was
     path.write_bytes(data)
     read_notes(path)
     rows = open_rows([home])
@@ -189,7 +189,7 @@ def training_rows(folder: Path, world: Path, data: bytes) -> None:
 
 
 def zip_file(folder: Path, world: Path, data: bytes) -> None:
-    """An archive that was fetched, unpacked; nothing may lie outside its folder."""
+    """A fetched archive, unpacked: nothing may end up outside its folder."""
     archive, out = folder / "x.zip", folder / "deep" / "out"
     archive.write_bytes(data)
     out.mkdir(parents=True)
@@ -218,7 +218,7 @@ def tar_gz(folder: Path, world: Path, data: bytes) -> None:
 
 
 def audio(folder: Path, world: Path, data: bytes) -> None:
-    """Encoded audio: header, whole, a stretch, and by windows, from memory or from a file."""
+    """Encoded audio from memory or from a file: the header, all of it, a segment, and windows."""
     which = _choice(data, 4)
     source: AudioBytes | AudioFile = AudioBytes(data, "x.wav")
     if which % 2:
@@ -254,7 +254,7 @@ def midi(folder: Path, world: Path, data: bytes) -> None:
 
 @cache
 def _store(folder: Path, world: Path) -> tuple[Path, dict[str, list[bytes]], dict[Path, bytes]]:
-    """Return a copy of the real cache, the keys of each task, and what its files hold."""
+    """Return a copy of the real cache, the keys of each task, and the content of its files."""
     root = folder / "cache"
     shutil.copytree(world / "cache", root)
     (store,) = open_encoders(root)[0]
@@ -267,7 +267,7 @@ def _store(folder: Path, world: Path) -> tuple[Path, dict[str, list[bytes]], dic
 
 
 def _read_all(root: Path, keys: dict[str, list[bytes]], read: str) -> None:
-    """Read what a probe reads of every task; raise the first error where nothing of a task can be read."""
+    """Read what a probe reads of every task; raise the first error if nothing of a task can be read."""
     stores, problems = open_encoders(root)
     if problems:
         raise StoreError(problems[0], where=root)
@@ -285,12 +285,12 @@ def _read_task(store: EncoderStore, task: str, keys: list[bytes], read: str) -> 
             damage(store.folder / task / file, expected)
         assert all(len(key) == 32 for key in store.part_keys(task, part))
     if read in ("all", "vectors"):
-        counts, chunks = store.read_counts(keys, task=task)
+        counts, chunks = store.open_task(task, keys).counts()
         assert len(counts) == len(chunks) == len(keys)
         for pooling in store.record.poolings[: 2 if read == "all" else 1]:
-            assert len(store.read_pooled(keys[::-1], task=task, pooling=pooling)) == len(keys)
+            assert len(store.open_task(task, keys[::-1]).pooled(pooling)) == len(keys)
     if task == "events" and read in ("all", "frames"):
-        frames = store.read_frames(keys, task=task)
+        frames = store.open_task(task, keys, needs_frames=True).frames()
         assert len(frames[:]) == len(frames)
         frames[np.arange(len(frames))]
 
@@ -310,7 +310,7 @@ def _in_store(folder: Path, world: Path, name: str, data: bytes, read: str = "al
 
 
 def encoder_json(folder: Path, world: Path, data: bytes) -> None:
-    """The record of what made a store's vectors."""
+    """The record of the encoder that made a store's vectors."""
     _in_store(folder, world, "encoder.json", data)
 
 
@@ -320,13 +320,13 @@ def store_manifest(folder: Path, world: Path, data: bytes) -> None:
 
 
 def store_vectors(folder: Path, world: Path, data: bytes) -> None:
-    """A part's pooled vectors, for half of the inputs with a manifest that says they are as they were written."""
+    """A part's pooled vectors; for half of the inputs the checksums in the manifest match."""
     _vouch(folder, world, "", data)
     _in_store(folder, world, "events/pooled-00000.arrow", data, "vectors")
 
 
 def store_frames(folder: Path, world: Path, data: bytes) -> None:
-    """A part's frames, for half of the inputs with a manifest that says they are as they were written."""
+    """A part's frames; for half of the inputs the checksums in the manifest match."""
     _vouch(folder, world, "frames_", data)
     _in_store(folder, world, "events/frames-00000.arrow", data, "frames")
 
@@ -344,7 +344,7 @@ def _vouch(folder: Path, world: Path, what: str, data: bytes) -> None:
 
 
 def table_of_clips(folder: Path, world: Path, data: bytes) -> None:
-    """A task's clips in the cache."""
+    """A task's clip table in the cache."""
     path = clip_table.table_path(folder, "events-00000000")
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(data)
@@ -357,7 +357,7 @@ def table_of_clips(folder: Path, world: Path, data: bytes) -> None:
 
 
 def scan_memory(folder: Path, world: Path, data: bytes) -> None:
-    """What is remembered of the files that were hashed: of no content may it stop a run."""
+    """The record of scanned files: no content of it may stop a run."""
     path = folder / "clips" / "x.scan.parquet"
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(data)
@@ -371,7 +371,7 @@ def scan_memory(folder: Path, world: Path, data: bytes) -> None:
 
 
 def result_file(folder: Path, world: Path, data: bytes) -> None:
-    """A result, and where it would be written."""
+    """A result, and the path it would be written to."""
     path = folder / "x.json"
     path.write_bytes(data)
     read = result.read_result(path)
@@ -384,7 +384,7 @@ def result_file(folder: Path, world: Path, data: bytes) -> None:
 
 
 def predictions(folder: Path, world: Path, data: bytes) -> None:
-    """The predictions beside a result, and the items and errors that a board makes of them."""
+    """The predictions beside a result, and the items and errors that a leaderboard derives from them."""
     path = folder / "x.json"
     path.write_text("{}")
     result.predictions_path(path).write_bytes(data)
@@ -394,5 +394,5 @@ def predictions(folder: Path, world: Path, data: bytes) -> None:
     table = result.read_predictions(path)
     try:
         read_items(table, "mlp", metrics[_choice(data, len(metrics))])
-    except InputError as error:  # knows no file: its callers do
+    except InputError as error:  # it knows no file; its callers do
         raise InputError(error.what, where=path) from error

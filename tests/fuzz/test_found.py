@@ -1,4 +1,4 @@
-"""What fuzzing found, one case each: every input here once ended in a traceback, or in the death of the process."""
+"""Inputs found by fuzzing, one test per fault: each once ended in a traceback or killed the process."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from uwbench.audio.decode import decode
 from uwbench.audio.scan import scan_clips
 from uwbench.cards.find import load_card
 from uwbench.errors import AudioError, DataError, FetchError, InputError, StoreError, UwbenchError
+from uwbench.options import TaskSpec
 from uwbench.results.items import read_items
 from uwbench.results.record import predictions_path, read_predictions, read_result
 from uwbench.sources.layouts.midi import read_notes as read_midi
@@ -36,7 +37,7 @@ CARD = "name: x\nversion: 1\ntitle: X\ndomain: sound\nkind: single-label\nmetric
 
 
 def refuse(error: type[UwbenchError], where: Path | str, work: Callable[[], object], match: str | None = None) -> None:
-    """The work ends in this error of ours, which names the file."""
+    """Assert that `work` raises this error of ours, which names the file."""
     with pytest.raises(error, match=match) as caught:
         work()
     assert caught.value.where is not None
@@ -80,7 +81,7 @@ def test_a_text_that_is_none_or_nested_too_deeply(field: str, value: str, tmp_pa
     path = tmp_path / "m.jsonl"
     row = {"path": "a.wav", "label": "a", "split": "train", field: value}
     path.write_text(json.dumps(row) + "\n" + json.dumps({**row, "split": "test"}))
-    refuse(InputError, path, lambda: open_task(str(path), kind="multi-label"))
+    refuse(InputError, path, lambda: open_task(TaskSpec(path, kind="multi-label")))
 
 
 def test_a_date_that_no_calendar_has(tmp_path: Path) -> None:
@@ -213,7 +214,7 @@ def test_a_midi_header_of_gigabytes(tmp_path: Path) -> None:
 
 
 def _in_store(world: Path, folder: Path, name: str, change: Change, read: str = "all") -> None:
-    """Read a copy of the real store in which one file's JSON or table was changed, and the manifest with it."""
+    """Read a copy of the real store with one file's JSON or table changed, and the manifest with it."""
     import xxhash
 
     root, keys, files = targets._store(folder / "copy", world)
@@ -372,7 +373,7 @@ def _rows(world: Path, folder: Path, change: Callable[[bytes], bytes]) -> Path:
 
 
 def test_offsets_that_lead_out_of_the_file(world: Path, tmp_path: Path) -> None:
-    """Arrow followed them: the process died of SIGSEGV."""
+    """Arrow followed such offsets, and the process died of SIGSEGV."""
     (seed,) = (world / "rows").glob(f"*{SUFFIX}")
     with pa.ipc.open_file(seed) as file:
         offsets = [file.read_all().column(name).chunk(0).buffers()[1].to_pybytes()[:28] for name in ("id", "clip")]

@@ -1,4 +1,4 @@
-"""A few hundred inputs a reader, and the proof that the trial finds what it looks for; `make fuzz` gives a million."""
+"""A few hundred inputs per reader, and tests of the trial itself; `make fuzz` gives a million."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from fuzz.run_fuzz import Bench, Tally, table, try_reader
 from fuzz.trial import Trial, by_hypothesis, by_mutation
 
 COMMAND = Path(__file__).with_name("run_fuzz.py")
-FAST = 100  # inputs that every reader gets here, at least
+FAST = 100  # the least number of inputs per reader
 
 
 @pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.name)
 def test_nothing_but_its_own_errors_comes_out_of_a_reader(
     reader: Reader, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # the trial sets its own
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # the trial sets one
     folder = tmp_path / "files"
     folder.mkdir()
     seeds = [path.read_bytes() for path in sorted((world / "seeds" / reader.name).iterdir())]
@@ -31,10 +31,10 @@ def test_nothing_but_its_own_errors_comes_out_of_a_reader(
         made = Trial(reader, folder, world, tmp_path / "crashes")
         by_hypothesis(made, seeds, 20, seed=1)
         assert made.inputs >= 10
-    found = [path.read_text(encoding="utf-8") for path in sorted((tmp_path / "crashes").glob("*.txt"))]
-    assert not found, "\n".join(found)
+    crashes = [path.read_text(encoding="utf-8") for path in sorted((tmp_path / "crashes").glob("*.txt"))]
+    assert not crashes, "\n".join(crashes)
     assert trial.refused + trial.accepted == trial.inputs >= FAST
-    assert trial.accepted > 0  # the seeds, at the least
+    assert trial.accepted > 0  # at least the seeds
 
 
 @pytest.mark.parametrize(

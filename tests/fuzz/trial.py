@@ -1,9 +1,9 @@
-"""Run one reader on many inputs in this process, counting into memory that the parent sees whatever becomes of it.
+"""Run one reader on many inputs in this process, and count in memory that the parent can read even after a crash.
 
-    python tests/fuzz/trial.py MODULE READER ENGINE SETTINGS     started by run_fuzz.py, not by hand
+    python tests/fuzz/trial.py MODULE READER ENGINE SETTINGS     run_fuzz.py starts it
 
-An input that ends in anything but the reader's own error or a result is saved with its traceback, and the trial goes
-on; one that kills or hangs the process is left in the shared memory for the parent to save.
+An input that ends in anything but a result or the reader's own error is saved with its traceback, and the trial goes
+on. An input that kills or hangs the process stays in the shared memory, and the parent saves it.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 LARGEST = 1 << 20  # bytes of an input
-_COUNTS = struct.Struct("<6Q")  # inputs, refused, accepted, crashes, whether one is under way, its length
-_INSTRUMENTED = ("uwbench", "uniwhisper", "tarfile", "zipfile")  # what atheris sees the coverage of
-_ADDRESS_SPACE = 3 << 30  # bytes that an input may claim beyond what the process has
-_RESIDENT = 1 << 30  # bytes of memory that an input may touch beyond what the process has
+_COUNTS = struct.Struct("<6Q")  # inputs, refused, accepted, crashes, 1 if an input is being read, its length
+_INSTRUMENTED = ("uwbench", "uniwhisper", "tarfile", "zipfile")  # packages whose coverage atheris sees
+_ADDRESS_SPACE = 3 << 30  # bytes that an input may reserve beyond those of the process
+_RESIDENT = 1 << 30  # bytes of memory that an input may use beyond those of the process
 
 
 class Board:
-    """Counts and the input under way, in a file that two processes map."""
+    """The counts and the current input, in a file that two processes map."""
 
     def __init__(self, path: Path) -> None:
         size = _COUNTS.size + LARGEST
@@ -47,28 +47,28 @@ class Board:
             self._map = mmap.mmap(file.fileno(), size)
 
     def counts(self) -> tuple[int, int, int, int, bool]:
-        """Return how many inputs there were, were refused, accepted, crashed, and whether one is under way."""
+        """Return the counts of inputs, refused, accepted and crashed ones, and whether one is being read."""
         inputs, refused, accepted, crashes, busy, _ = _COUNTS.unpack_from(self._map)
         return inputs, refused, accepted, crashes, bool(busy)
 
     def put(self, inputs: int, refused: int, accepted: int, crashes: int, data: bytes | None) -> None:
-        """Set the counts, and the input under way, None where there is none."""
+        """Set the counts and the current input, or None."""
         if data is not None:
             self._map[_COUNTS.size : _COUNTS.size + len(data)] = data
         _COUNTS.pack_into(self._map, 0, inputs, refused, accepted, crashes, data is not None, len(data or b""))
 
     def input(self) -> bytes:
-        """Return the input under way."""
+        """Return the current input."""
         length = _COUNTS.unpack_from(self._map)[5]
         return self._map[_COUNTS.size : _COUNTS.size + length]
 
 
 @dataclass(slots=True)
 class Trial:
-    """One reader under test: gives it inputs, tells its own errors from crashes, and keeps the inputs that crashed."""
+    """One reader under test: gives it inputs, tells its own errors from crashes, and saves inputs that crash."""
 
     reader: Reader
-    folder: Path  # the reader's own, for its files
+    folder: Path  # for the reader's files
     world: Path
     crashes: Path
     board: Board | None = None
@@ -83,19 +83,19 @@ class Trial:
         """Give the reader one input."""
         data = bytes(data[:LARGEST])
         self._note(data)
-        problem, what = self._read(data)
+        problem, details = self._read(data)
         self.inputs += 1
         if problem is not None:
             self.crashed += 1
-            self._keep(data, problem, what)
+            self._save(data, problem, details)
         self._note(None)
 
     def _read(self, data: bytes) -> tuple[tuple[str, ...] | None, str]:
-        """Return what was wrong, by which repeats are told, and the text of it; None where nothing was."""
+        """Return a key for the problem, by which repeats are recognised, and its details; or None and an empty text."""
         from uwbench.errors import UwbenchError
 
         unraised: list[str] = []
-        sys.unraisablehook = lambda found: unraised.append(f"{found.err_msg}: {found.exc_value!r}")
+        sys.unraisablehook = lambda args: unraised.append(f"{args.err_msg}: {args.exc_value!r}")
         try:
             self.reader.read(self.folder, self.world, data)
             self.accepted += 1
@@ -124,30 +124,30 @@ class Trial:
         if self.board is not None:
             self.board.put(self.inputs, self.refused, self.accepted, self.crashed, data)
 
-    def _keep(self, data: bytes, problem: tuple[str, ...], what: str) -> None:
+    def _save(self, data: bytes, problem: tuple[str, ...], details: str) -> None:
         if problem not in self.seen:
             self.seen.add(problem)
-            save_crash(self.crashes, self.reader.name, data, what)
+            save_crash(self.crashes, self.reader.name, data, details)
 
 
-def save_crash(folder: Path, reader: str, data: bytes, what: str) -> Path:
-    """Keep an input and what it did, as `<reader>-<hash>.bin` and `.txt`; return the first."""
+def save_crash(folder: Path, reader: str, data: bytes, details: str) -> Path:
+    """Save an input and the details of its crash as `<reader>-<hash>.bin` and `.txt`; return the first."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{reader.replace(' ', '_')}-{hashlib.sha256(data).hexdigest()[:10]}.bin"
     path.write_bytes(data)
-    path.with_suffix(".txt").write_text(what, encoding="utf-8", errors="backslashreplace")
+    path.with_suffix(".txt").write_text(details, encoding="utf-8", errors="backslashreplace")
     return path
 
 
 def _place(error: BaseException) -> tuple[str, ...]:
-    """Return where an error came from: the last lines of this project, and of whatever, that it passed."""
+    """Return where an error came from: the innermost line of this project, and the innermost file of all."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if "/bench/" in frame.filename] or frames
-    return f"{own[-1].filename}:{own[-1].lineno}", frames[-1].filename
+    project = [frame for frame in frames if "/bench/" in frame.filename] or frames
+    return f"{project[-1].filename}:{project[-1].lineno}", frames[-1].filename
 
 
 def mutate(data: bytes, seeds: Sequence[bytes], rng: random.Random) -> bytes:
-    """Return `data` with a few bytes changed, taken out, repeated, or taken from another seed."""
+    """Return `data` with a few bytes changed, removed, repeated or taken from another seed."""
     changed = bytearray(data)
     for _ in range(rng.choice((1, 1, 2, 3, 8))):
         at = rng.randrange(len(changed) + 1)
@@ -173,7 +173,7 @@ def mutate(data: bytes, seeds: Sequence[bytes], rng: random.Random) -> bytes:
 
 
 def by_mutation(trial: Trial, seeds: Sequence[bytes], count: int, seed: int) -> None:
-    """Give the seeds themselves and `count` inputs changed at random, without coverage."""
+    """Give the seeds, and `count` random changes of them, without coverage."""
     rng = random.Random(seed)
     for data in seeds:
         trial(data)
@@ -182,7 +182,7 @@ def by_mutation(trial: Trial, seeds: Sequence[bytes], count: int, seed: int) -> 
 
 
 def by_hypothesis(trial: Trial, seeds: Sequence[bytes], count: int, seed: int) -> None:
-    """Give `count` inputs that the reader's strategy makes: of the right form, with odd content."""
+    """Give `count` inputs of the reader's strategy: well-formed, with odd content."""
     import hypothesis
     from hypothesis import HealthCheck, Phase, given, settings
 
@@ -201,8 +201,8 @@ def by_hypothesis(trial: Trial, seeds: Sequence[bytes], count: int, seed: int) -
     def give(data: bytes) -> None:
         trial(data)
 
-    wanted = trial.inputs + count
-    while trial.inputs < wanted:  # a strategy that has no more to say ends early
+    target = trial.inputs + count
+    while trial.inputs < target:  # a strategy that is exhausted ends early
         before = trial.inputs
         give()
         if trial.inputs == before:
@@ -210,7 +210,7 @@ def by_hypothesis(trial: Trial, seeds: Sequence[bytes], count: int, seed: int) -
 
 
 def by_atheris(trial: Trial, corpus: Path, count: int, seed: int) -> NoReturn:
-    """Give `count` inputs that libFuzzer makes from the corpus, keeping those that reach new code; never returns."""
+    """Give `count` inputs that libFuzzer makes from the corpus, keep those that reach new code, and never return."""
     atheris = importlib.import_module("atheris")
     longest = max(path.stat().st_size for path in corpus.iterdir())
     options = {
@@ -218,11 +218,11 @@ def by_atheris(trial: Trial, corpus: Path, count: int, seed: int) -> NoReturn:
         "seed": seed + 1,
         "max_len": min(LARGEST, longest + 256),
         "len_control": 0,
-        "timeout": 100_000,  # the parent watches
+        "timeout": 100_000,  # the parent enforces the limit
         "rss_limit_mb": 0,
         "malloc_limit_mb": 0,
         "reload": 0,
-        "artifact_prefix": f"{corpus.parent}/",  # else slow inputs are left in the folder that one works in
+        "artifact_prefix": f"{corpus.parent}/",  # else slow inputs are left in the working folder
         "verbosity": 0,
         **dict.fromkeys(("handle_abrt", "handle_bus", "handle_fpe", "handle_ill", "handle_segv"), 0),
     }
@@ -232,16 +232,16 @@ def by_atheris(trial: Trial, corpus: Path, count: int, seed: int) -> NoReturn:
 
 
 def load_reader(module: str, name: str) -> Reader:
-    """Return a reader of a module that lists them as `READERS`."""
+    """Return one of the `READERS` of a module."""
     return next(reader for reader in importlib.import_module(module).READERS if reader.name == name)
 
 
 def _bound_memory() -> None:
-    """Have a claim of gigabytes fail at once, so that it shows."""
+    """Make an allocation of gigabytes fail at once, so that it is noticed."""
     statm = Path("/proc/self/statm")
     if statm.exists():
-        held = int(statm.read_text().split()[0]) * resource.getpagesize()
-        limit = held + _ADDRESS_SPACE
+        size = int(statm.read_text().split()[0]) * resource.getpagesize()
+        limit = size + _ADDRESS_SPACE
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
@@ -256,17 +256,17 @@ def _imported(module: str, name: str, engine: str) -> Reader:
 def main() -> None:
     """Run the trial that the arguments describe."""
     module, name, engine, text = sys.argv[1:]
-    given: dict[str, Any] = json.loads(text)
-    sys.path[:0] = [str(ROOT / "bench"), str(ROOT / "tests"), *given["path"]]
+    task: dict[str, Any] = json.loads(text)
+    sys.path[:0] = [str(ROOT / "bench"), str(ROOT / "tests"), *task["path"]]
     os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1")
     warnings.simplefilter("ignore")
     import pyarrow as pa
 
     reader = _imported(module, name, engine)
-    world = Path(given["world"])
-    trial = Trial(reader, Path(given["folder"]), world, Path(given["crashes"]), Board(Path(given["board"])))
+    world = Path(task["world"])
+    trial = Trial(reader, Path(task["folder"]), world, Path(task["crashes"]), Board(Path(task["board"])))
     trial.inputs, trial.refused, trial.accepted, trial.crashed, _ = trial.board.counts() if trial.board else (0,) * 5
-    corpus = Path(given["corpus"])
+    corpus = Path(task["corpus"])
     seeds = [path.read_bytes() for path in sorted(corpus.iterdir())]
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
@@ -274,11 +274,11 @@ def main() -> None:
     _bound_memory()
     match engine:
         case "atheris":
-            by_atheris(trial, corpus, given["count"], given["seed"])
+            by_atheris(trial, corpus, task["count"], task["seed"])
         case "hypothesis":
-            by_hypothesis(trial, seeds, given["count"], given["seed"])
+            by_hypothesis(trial, seeds, task["count"], task["seed"])
         case _:
-            by_mutation(trial, seeds, given["count"], given["seed"])
+            by_mutation(trial, seeds, task["count"], task["seed"])
 
 
 if __name__ == "__main__":

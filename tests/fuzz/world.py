@@ -1,4 +1,4 @@
-"""The real files that the readers are fuzzed from: cards, clips, a store that an extraction made, results, shards."""
+"""The real files that fuzzing starts from: cards, clips, the cache of an extraction, results, shards."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ SHARED = Path(os.environ.get("UWBENCH_SHARED", ROOT.parent / "shared"))
 GOLDEN = ROOT / "tests" / "golden" / "1"
 TASKS = ROOT / "tasks"
 _CLIPS = 6
-_SHORT_S = 0.12  # of the audio that is cut: decoding is most of a trial's time
+_SHORT_S = 0.12  # length of the clips: decoding takes most of a trial's time
 
 
 def fast_folder() -> Path:
-    """Return a new folder in memory where the system has one: a trial writes a file for every input."""
+    """Return a new folder, in memory if the system has such a place: a trial writes one file per input."""
     memory = Path("/dev/shm")
     return Path(tempfile.mkdtemp(prefix="uwbench-fuzz-", dir=memory if os.access(memory, os.W_OK) else None))
 
@@ -51,7 +51,7 @@ def make_world(world: Path, shared: Path = SHARED) -> None:
 
 
 def _clips(folder: Path, data: Path) -> list[Path]:
-    """Return some of the shortest spoken digits, cut to a fraction of a second."""
+    """Return some spoken digits, cut to a fraction of a second."""
     folder.mkdir(parents=True)
     names = [f"{digit}_{who}_{take}.wav" for digit, who in ((0, "jackson"), (1, "theo")) for take in range(_CLIPS // 2)]
     for name in names:

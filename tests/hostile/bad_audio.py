@@ -1,4 +1,4 @@
-"""The files of docs/audio.md, made here: what a disk, a cut download or a lying header leaves behind."""
+"""The odd audio files of docs/audio.md: what full disks, cut downloads and wrong headers leave behind."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ TONE = 0.5 * np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE)
 
 
 def encoded(samples: np.ndarray, rate: int = RATE, form: str = "WAV", subtype: str = "PCM_16") -> bytes:
-    """Return the bytes of a file that libsndfile writes."""
+    """Return the bytes of an audio file written by libsndfile."""
     file = io.BytesIO()
     soundfile.write(file, samples, rate, format=form, subtype=subtype)
     return file.getvalue()
 
 
 def bad_files() -> dict[str, bytes]:
-    """Return every file of the table, by what the table calls it."""
+    """Return every file of the table by its name there."""
     wav, flac = encoded(TONE), encoded(TONE, form="FLAC")
     ogg, mp3 = encoded(TONE, form="OGG", subtype="VORBIS"), encoded(TONE, form="MP3", subtype="MPEG_LAYER_III")
     holed = TONE.copy()
@@ -82,7 +82,7 @@ def _put(data: bytes, offset: int, form: str, value: int) -> bytes:
 
 
 def _flac_of(data: bytes, samples: int) -> bytes:
-    """Return a FLAC whose STREAMINFO says another number of samples: the low 36 bits of the 5 bytes at 21."""
+    """Return a FLAC with another number of samples in STREAMINFO: the low 36 bits of the 5 bytes at 21."""
     changed = bytearray(data)
     before = int.from_bytes(changed[21:26], "big")
     changed[21:26] = (before >> 36 << 36 | samples).to_bytes(5, "big")

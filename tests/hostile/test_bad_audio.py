@@ -1,4 +1,4 @@
-"""docs/audio.md says what becomes of every odd file, and no embedding is ever NaN."""
+"""The table in docs/audio.md holds for every odd audio file, and no embedding is ever NaN."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def test_the_table_lists_every_file() -> None:
 def test_the_table_says_what_happens(name: str, tmp_path: Path) -> None:
     path = tmp_path / ("clip.mp3" if name.endswith(".mp3") else "clip.wav")
     path.write_bytes(FILES[name])
-    what, _, result = TABLE[name].partition(": ")
+    outcome, _, result = TABLE[name].partition(": ")
     for audio in (AudioFile(path), AudioBytes(FILES[name], path.name)):
-        if what == "error":
+        if outcome == "error":
             with pytest.raises(AudioError, match=f"{path.name}: .*{re.escape(result)}"):
                 decode(audio, RATE)
         else:
@@ -95,7 +95,7 @@ def test_a_clip_of_three_hours_is_a_clip(tmp_path: Path, uwbench: Command) -> No
     data = tmp_path / "long"
     data.mkdir()
     with soundfile.SoundFile(data / "long.wav", "w", 4_000, 1, subtype="PCM_U8") as file:
-        for _ in range(180):  # a minute at a time
+        for _ in range(180):  # one minute at a time
             file.write(np.tile(TONE[::4], 60))
     for index in range(3):
         (data / f"{index}.wav").write_bytes(encoded(TONE * (index + 1) / 4))
@@ -111,9 +111,9 @@ def test_a_clip_of_three_hours_is_a_clip(tmp_path: Path, uwbench: Command) -> No
 
 
 def _vectors(store: EncoderStore, pooling: str) -> np.ndarray:
-    """Every vector of the only task of a store."""
+    """Return every vector of the only task of a store."""
     (task,) = store.tasks()
     manifest = store.manifest(task)
     assert manifest is not None
     keys = [key for part in manifest.parts for key in store.part_keys(task, part)]
-    return store.read_pooled(keys, task=task, pooling=pooling)
+    return store.open_task(task, keys).pooled(pooling)

@@ -1,6 +1,6 @@
-"""Nothing of a dataset's or a model's folder is run as code. `--trust-remote-code` is the only door, and says so.
+"""No file in a dataset's or a model's folder runs as code, unless `--trust-remote-code` allows it.
 
-A folder with a model is no reason to open a connection either, though the hub is not said to be off.
+A model's folder opens no connection either, even if no setting turns the hub off.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from uwbench.encoders.resolve import open_encoder
 from uwbench.errors import EncoderError, InputError, UwbenchError
 from uwbench.probes.sentences import find_text_encoder
 
-# Runs commands in one process, and lists every file below the folder of the test that is run as code or loaded as a
-# library, whatever its name and whoever runs it. A connection or the look-up of a host ends it.
+# Runs commands in one process and lists every file in the test's folder that is run as code or loaded as a library,
+# whatever its name and whoever runs it. A connection or a host lookup ends the process.
 WATCH = """
 import json, os, sys
 
@@ -71,7 +71,7 @@ def plant(folder: Path) -> None:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """A manifest of twelve tones whose folder is full of Python files."""
+    """A manifest of twelve tones in a folder full of Python files."""
     folder = tmp_path / "set"
     folder.mkdir()
     lines = ["path,label,split"]
@@ -86,7 +86,7 @@ def data(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """A wav2vec2 of a known family whose configuration and folder offer code as well."""
+    """A wav2vec2 of a known family whose configuration and folder also offer code."""
     folder = tmp_path / "model"
     next(case for case in CASES if case.name == "wav2vec2-padded").make(folder)
     offer(folder / "config.json", AutoConfig="modeling_set.Evil", AutoModel="modeling_set.Evil")
@@ -97,7 +97,7 @@ def model(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def remote(tmp_path: Path) -> Path:
-    """A model that cannot do without its code, in the form of Dasheng."""
+    """A model that needs its own code, laid out as Dasheng is."""
     from safetensors.torch import save_file
 
     folder = tmp_path / "remote"
@@ -115,7 +115,7 @@ def remote(tmp_path: Path) -> Path:
 
 
 def offer(path: Path, **classes: object) -> None:
-    """Name code of its own in a checkpoint's JSON."""
+    """Add remote code classes to a checkpoint's JSON."""
     path.write_text(json.dumps(json.loads(path.read_text()) | {"auto_map": classes}))
 
 
@@ -130,7 +130,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 def watched(tmp_path: Path, *commands: tuple[object, ...]) -> tuple[list[int], list[str], str]:
-    """Return the exit codes, the files below `tmp_path` that were run, and what was said."""
+    """Return the exit codes, the files below `tmp_path` that were run, and stderr."""
     words = json.dumps([[str(word) for word in command] for command in commands])
     program = (sys.executable, "-c", WATCH, str(tmp_path), words)
     done = subprocess.run(program, capture_output=True, text=True, check=False, env=environment(tmp_path))
@@ -168,7 +168,7 @@ def test_no_file_of_a_dataset_or_a_model_is_run_unless_it_is_trusted(
     assert not list(tmp_path.rglob("sprung"))
     assert "runs code from its own repository" in said
     assert "pass --trust-remote-code" in said
-    # The watch does see code, and the door does open: the same command with the option.
+    # The watch does see code: with the option the same command runs it.
     codes, run, said = watched(tmp_path, ("extract", "-m", remote, "-t", manifest, "--trust-remote-code"))
     assert codes == [0], said
     assert {Path(path).name for path in run} >= {"modeling_energy.py", "feature_extraction_energy.py"}
@@ -176,19 +176,19 @@ def test_no_file_of_a_dataset_or_a_model_is_run_unless_it_is_trusted(
 
 @pytest.mark.parametrize("package", ["uwbench", "uniwhisper"])
 def test_a_command_that_is_started_among_the_data_takes_no_module_from_there(package: str, data: Path) -> None:
-    """`python -m` looks for modules in the present folder first, and it holds a `typer.py`."""
+    """`python -m` looks for modules in the current folder first, which holds a `typer.py`."""
     program = (sys.executable, "-m", package, "--help")
     done = subprocess.run(program, cwd=data, capture_output=True, text=True, check=False, env=environment(data.parent))
     assert done.returncode == 0, done.stderr
     assert not (data / "sprung").exists()
-    trap = (sys.executable, "-c", "import typer")  # which does take it: the trap works
+    trap = (sys.executable, "-c", "import typer")  # it does import the planted file, so the trap works
     subprocess.run(trap, cwd=data, capture_output=True, check=False)
     assert (data / "sprung").exists()
 
 
 @pytest.fixture
 def says_yes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A terminal at which somebody says yes to whatever transformers asks, as it does where it is told nothing."""
+    """A terminal at which somebody answers yes to every question of transformers."""
     import transformers.dynamic_module_utils
 
     monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
@@ -196,7 +196,7 @@ def says_yes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def springs(kind: Any, folder: Path) -> bool:
-    """Whether the trap works: transformers, told nothing, asks and then runs what was planted."""
+    """Tell whether the trap works: without an option, transformers asks and then runs the planted code."""
     with suppress(Exception):
         kind.from_pretrained(folder)
     return (folder / "sprung").exists()
@@ -214,7 +214,7 @@ def test_nobody_is_asked_at_the_terminal_whether_to_run_a_feature_extractor(tmp_
     offer(path, AutoFeatureExtractor="modeling_set.Evil")
     encoder = open_encoder(ModelSpec(str(folder)))
     encoder.load("cpu", "fp32")
-    with pytest.raises(EncoderError, match=r"preprocessor_config\.json: names code of its own, which is not run"):
+    with pytest.raises(EncoderError, match=r"preprocessor_config\.json: names remote code, which is not run"):
         encoder.encode(torch.zeros(1, 48_000), torch.tensor([48_000]), [0])
     assert not (folder / "sprung").exists()
     assert springs(AutoFeatureExtractor, folder)

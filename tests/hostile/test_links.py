@@ -1,4 +1,4 @@
-"""A manifest reads below its own folder, links included, unless it is allowed to leave."""
+"""A manifest reads files in its own folder only, links included, unless `--allow-outside` is given."""
 
 from __future__ import annotations
 

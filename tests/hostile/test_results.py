@@ -1,4 +1,4 @@
-"""Results of other machines are read beside one's own: their texts move no terminal and no spreadsheet runs them."""
+"""Texts in results from other machines are plain text: they control no terminal, and no spreadsheet runs them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import pytest
 from conftest import Command
 from hostile.test_names import ENCODER, write_task
 
-# ESC and its one-character form of C1 (a title, a cleared screen), a bell, a backspace, a turned direction of writing.
+# ESC and its one-character form in C1 (a title, a cleared screen), a bell, a backspace, a right-to-left override.
 RAW = "\x1b]0;owned\x07\x1b[2J\x9b31m\b\u202e"
 HOSTILE = f"=1+1|[/bold][link=file:///]{RAW}<script>alert(1)</script>\n# x"
-# What is of a closed vocabulary, a name of files, or a hash stays; all other texts become hostile.
+# Closed vocabularies, file names and hashes stay; every other text becomes hostile.
 KEPT = {"status", "flag", "domain", "kind", "metric", "slug", "fingerprint", "pooling", "started", "predictions_sha256"}
 KEPT_NAMES = {"task", "protocol"}  # whose `name` is part of the path
 
@@ -46,7 +46,7 @@ def poisoned(value: Any, path: tuple[str, ...] = ()) -> Any:
 
 
 def is_clean(*printed: str) -> bool:
-    """Whether no control character but ends of lines is there, and nothing that turns the direction of writing."""
+    """Tell whether the texts hold no control character except line ends, and no right-to-left override."""
     return not any(
         (ord(sign) < 32 and sign not in "\n\t") or 127 <= ord(sign) < 160 or sign == "\u202e"
         for text in printed
@@ -56,7 +56,7 @@ def is_clean(*printed: str) -> bool:
 
 @pytest.fixture
 def merged(tmp_path: Path, uwbench: Command) -> Path:
-    """Results of others beside own ones of two models: a poisoned copy of one, and a failure."""
+    """Own results of two models, a poisoned copy of one from elsewhere, and a failure."""
     manifest = write_task(tmp_path / "set", "other")
     model = tmp_path / "bands.py"
     model.write_text(ENCODER.format(name="bands"))

@@ -1,4 +1,4 @@
-"""YAML of users and datasets is values alone: no depth, alias, repeated key or odd value ends in a traceback."""
+"""YAML from users and datasets yields plain values: no depth, alias, repeated key or odd value ends in a traceback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Miniatures of the 22 public datasets, made from real audio by the facts of their publishers' naming and tables.
+"""Miniatures of the 22 public datasets, made of real audio with the published names and tables.
 
 `write_miniature` writes what a user would have on disk, as the publisher ships it or as X-ARES packs it; it knows
 nothing of the readers under test.

@@ -1,4 +1,4 @@
-"""Real audio, cut to size, for miniatures of datasets: no stretch is handed out twice."""
+"""Real audio, cut to size, for miniatures of datasets; no part of it is used twice."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Bank:
     def __init__(self, shared: Path) -> None:
         self._files: dict[tuple[str, str], list[Path]] = defaultdict(list)
         self._pitch: dict[Path, int] = {}
-        self._taken: dict[tuple[str, str], int] = defaultdict(int)
+        self._used: dict[tuple[str, str], int] = defaultdict(int)
         for domain, corpus in _CORPUS.items():
             with (shared / corpus / "manifest.csv").open(encoding="utf-8", newline="") as file:
                 for row in csv.DictReader(file):
@@ -37,8 +37,8 @@ class Bank:
         """
         samples, source_rate = self._next(domain, number)[0:2]
         resampled = soxr.resample(samples, source_rate, rate)
-        wanted = round(seconds * rate)
-        whole = np.tile(resampled, -(-wanted // len(resampled)))[:wanted]
+        length = round(seconds * rate)
+        whole = np.tile(resampled, -(-length // len(resampled)))[:length]
         return np.repeat(whole[:, None], channels, axis=1).astype(np.float32)
 
     def note(self, number: int, seconds: float, rate: int) -> tuple[np.ndarray, int]:
@@ -51,18 +51,18 @@ class Bank:
         classes = self._classes[domain]
         key = (domain, classes[number % len(classes)])
         files = self._files[key]
-        taken = self._taken[key]
-        self._taken[key] += 1
-        path = files[taken % len(files)]
+        used = self._used[key]
+        self._used[key] += 1
+        path = files[used % len(files)]
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
         mono = samples.mean(axis=1)
-        # Silence at the start would fill a short cut. A second lap over the corpus starts a little later in each.
-        first = int(np.argmax(np.abs(mono) > 0.1 * np.abs(mono).max())) + taken // len(files) * rate // 50
+        # Skip silence at the start, which could fill a short cut. A second pass over the corpus starts later.
+        first = int(np.argmax(np.abs(mono) > 0.1 * np.abs(mono).max())) + used // len(files) * rate // 50
         return mono[min(first, len(mono) - rate // 10) :], rate, path
 
 
 def midi_pitch(note: str) -> int:
-    """Return the MIDI number of a note as the corpus names it: A4 is 69, As4 (A sharp) 70."""
+    """Return the MIDI number of a note named as in the corpus: A4 is 69, As4 (A sharp) is 70."""
     semitone = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}[note[0]] + ("s" in note)
     return 12 * (int(note[-1]) + 1) + semitone
 
@@ -78,6 +78,6 @@ def encode(samples: np.ndarray, rate: int, kind: str) -> bytes:
 
 
 def write_audio(path: Path, samples: np.ndarray, rate: int) -> None:
-    """Write samples to `path` in the format that its name says."""
+    """Write samples to `path` in the format of its suffix."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(encode(samples, rate, path.suffix[1:]))

@@ -1,4 +1,4 @@
-"""Datasets as their publishers ship them, a few dozen clips each: names, folders and tables by the published facts."""
+"""Write datasets of a few dozen clips with the names, folders and tables of their publishers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from miniatures.bank import Bank, write_audio
 from miniatures.tables import write_lines, write_table
 
-_VIDEO = "dQw4w9W{:04d}"  # an identifier of eleven signs, as YouTube's are
+_VIDEO = "dQw4w9W{:04d}"  # an identifier of eleven characters, like YouTube's
 
 
 def asvspoof2015(folder: Path, bank: Bank) -> None:
@@ -31,7 +31,7 @@ def asvspoof2015(folder: Path, bank: Bank) -> None:
 
 
 def cremad(folder: Path, bank: Bank) -> None:
-    # Actors 1001 to 1006, and some of those whom TensorFlow Datasets validates on and tests.
+    # Actors 1001 to 1006, and some of the valid and test actors of TensorFlow Datasets.
     for actor in (1001, 1002, 1003, 1004, 1005, 1006, 1015, 1020, 1010, 1013):
         for index, emotion in enumerate(("ANG", "HAP", "SAD", "NEU")):
             samples = bank.cut("speech", index, 1.3, 16_000)
@@ -361,7 +361,7 @@ def piano_roll(bank: Bank, number: int, rate: int) -> tuple[np.ndarray, list[tup
 
 
 def write_midi(path: Path, notes: list[tuple[float, float, int]]) -> None:
-    """Write notes as a piano performance at 120 beats a minute, 480 ticks a beat."""
+    """Write notes as a piano performance at 120 beats per minute, 480 ticks per beat."""
     events = [(start, 1, pitch) for start, _, pitch in notes] + [(end, 0, pitch) for _, end, pitch in notes]
     track = mido.MidiTrack([mido.MetaMessage("set_tempo", tempo=500_000, time=0)])
     before = 0

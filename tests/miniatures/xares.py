@@ -1,4 +1,4 @@
-"""The same tasks as X-ARES packs them: WebDataset tars, named as its tasks look for them, with the JSON they read.
+"""Write the same datasets as X-ARES packs them: WebDataset tars, with the names and the JSON that its tasks read.
 
 What is inside the real tars is known only from the code that reads them (label keys and values, shard names). Names
 hold no dots: the webdataset library takes what follows the first dot for the extension, and X-ARES asks for `wav` and
@@ -18,11 +18,11 @@ from typing import Any
 from miniatures.bank import Bank, encode
 from miniatures.publishers import piano_roll
 
-_SPLITS = (("train", 6), ("valid", 2), ("test", 2))  # clips a class
+_SPLITS = (("train", 6), ("valid", 2), ("test", 2))  # clips per class
 
 
 def write_tar(path: Path, records: Iterable[tuple[str, str, bytes, Any]]) -> None:
-    """Write (key, audio extension, audio, label) records as WebDataset does: members of a key side by side."""
+    """Write (key, audio extension, audio, label) records as WebDataset does, with the members of a key side by side."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w") as tar:
         for key, extension, audio, label in records:

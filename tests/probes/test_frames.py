@@ -13,7 +13,7 @@ from uwbench.audio.clip import Event
 from uwbench.cards.find import find_protocol
 from uwbench.errors import ProbeError
 from uwbench.probes.data import Frames
-from uwbench.probes.frames import FrameLabels, frame_targets, segment_count, segment_truth
+from uwbench.probes.kinds.frames import FrameLabels, frame_targets, segment_count, segment_truth
 from uwbench.probes.run import run_probes
 from uwbench.results.record import Method
 

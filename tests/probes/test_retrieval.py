@@ -16,7 +16,7 @@ from uwbench.cards.protocol import Protocol
 from uwbench.errors import InputError, ProbeError, UsageError
 from uwbench.probes import sentences
 from uwbench.probes.data import TaskData
-from uwbench.probes.retrieval import Retrieval
+from uwbench.probes.kinds.retrieval import Retrieval
 from uwbench.probes.run import run_probes
 from uwbench.probes.sentences import TextVectors, embed_captions, find_text_encoder
 from uwbench.results.bootstrap import seed_scores

@@ -25,9 +25,9 @@ from uwbench.cards.find import find_protocol
 from uwbench.cards.protocol import Protocol
 from uwbench.errors import ProbeError, UsageError
 from uwbench.probes.data import TaskData
+from uwbench.probes.grid import epochs_for
 from uwbench.probes.kinds import kind_of
-from uwbench.probes.run import ProbeOutcome, Task, make_search, run_probes
-from uwbench.probes.search import epochs_for
+from uwbench.probes.run import ProbeOutcome, ProbeRun, make_search, run_probes
 from uwbench.probes.splits import plan_folds
 from uwbench.results.bootstrap import seed_scores
 from uwbench.results.items import read_items
@@ -246,7 +246,7 @@ def test_ctrl_c_ends_the_stacks_that_train_side_by_side() -> None:
     """What they make is of no use any more, and may take minutes."""
     data, long = single_label(2400), with_mlp(UWBENCH, epochs=1000)
     kind = kind_of(data)
-    task = Task(data, kind, long, plan_folds(data, long.mlp, kind.strata(), 0), 0, "cpu")
+    task = ProbeRun(data, kind, long, plan_folds(data, long.mlp, kind.strata(), 0), 0, "cpu")
     reads = itertools.count()
 
     def inputs(rows: np.ndarray) -> np.ndarray:

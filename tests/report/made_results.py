@@ -1,6 +1,6 @@
-"""Generated fixtures: result files and predictions made up for tests of the report, written through `write_result`.
+"""Made-up result files and predictions for tests of the report, written by `write_result`.
 
-No encoder and no audio made these numbers.
+The numbers come from no encoder and no audio.
 """
 
 from __future__ import annotations
@@ -60,21 +60,21 @@ TASKS = (
 
 
 def single_label(task: MadeTask, skill: float, seeds: Sequence[int], rng: np.random.Generator) -> dict[str, list[Any]]:
-    """Predictions that are right with probability `skill`; how hard an item is is shared by the seeds and its group."""
+    """Return predictions that are right with probability `skill`; seeds and groups share the difficulty of an item."""
     truth = np.arange(task.n) % len(task.classes)
     hard = rng.normal(size=task.n) * 0.7 + rng.normal(size=task.groups)[np.arange(task.n) % task.groups] * 0.5
     rows: dict[str, list[Any]] = {"seed": [], "fold": [], "id": [], "group": [], "truth": [], "prediction": []}
     for seed in seeds:
         noise = hard + rng.normal(size=task.n) * 0.5
         right = noise > np.quantile(noise, 1 - skill)
-        other = (truth + 1 + rng.integers(0, len(task.classes) - 1, task.n)) % len(task.classes)
+        wrong = (truth + 1 + rng.integers(0, len(task.classes) - 1, task.n)) % len(task.classes)
         for item in range(task.n):
             rows["seed"].append(seed)
             rows["fold"].append(task.folds[item % len(task.folds)] if task.folds else None)
             rows["id"].append(f"clips/{item:04d}.wav")
             rows["group"].append(f"g{item % task.groups}")
             rows["truth"].append(json.dumps(task.classes[truth[item]]))
-            rows["prediction"].append(json.dumps(task.classes[truth[item] if right[item] else other[item]]))
+            rows["prediction"].append(json.dumps(task.classes[truth[item] if right[item] else wrong[item]]))
     rows["scores"] = rows["counts"] = [None] * len(rows["id"])
     return rows
 
@@ -86,11 +86,15 @@ def multi_label(task: MadeTask, skill: float, seeds: Sequence[int], rng: np.rand
     for index, item in enumerate(list(range(task.n)) * len(seeds)):
         values = relevant[item] * skill + rng.normal(size=len(task.classes)) * 0.5
         scores.append(values.astype(np.float32).tolist())
-        found = values > 0.5 * skill
-        hits = [(found & relevant[item]).sum(), (found & ~relevant[item]).sum(), (~found & relevant[item]).sum()]
+        predicted = values > 0.5 * skill
+        hits = [
+            (predicted & relevant[item]).sum(),
+            (predicted & ~relevant[item]).sum(),
+            (~predicted & relevant[item]).sum(),
+        ]
         counts.append(hits)
         rows["truth"][index] = json.dumps([c for c, yes in zip(task.classes, relevant[item], strict=True) if yes])
-        rows["prediction"][index] = json.dumps([c for c, yes in zip(task.classes, found, strict=True) if yes])
+        rows["prediction"][index] = json.dumps([c for c, yes in zip(task.classes, predicted, strict=True) if yes])
     rows["scores"] = scores
     return rows
 
@@ -109,7 +113,7 @@ def frames(task: MadeTask, skill: float, seeds: Sequence[int], rng: np.random.Ge
 
 
 def predictions(task: MadeTask, skills: dict[str, float], rng: np.random.Generator) -> pa.Table:
-    """The rows of a predictions file: five seeds of MLP, one of kNN."""
+    """Return the rows of a predictions file: five seeds for the MLP, one for kNN."""
     make = {"map": multi_label, "segment-f1-macro": frames}.get(task.metric, single_label)
     tables = []
     for method, skill in skills.items():
@@ -140,7 +144,7 @@ def make_result(
     one_neighbour: float = 0.5,
     training_data: tuple[dict[str, Any], ...] | None = None,
 ) -> Path:
-    """Write one made-up result with its predictions; return its path."""
+    """Write one made-up result with its predictions and return its path."""
     from uwbench.results.bootstrap import seed_scores
     from uwbench.results.items import read_items
 
@@ -212,7 +216,7 @@ def make_result(
 
 
 def make_board_results(results: Path, models: dict[str, float], tasks: Sequence[MadeTask] = TASKS) -> None:
-    """Write a full set of made-up results: every model on every task, `skill` apart."""
+    """Write a full set of made-up results: every model, with its skill, on every task."""
     for index, (model, skill) in enumerate(models.items()):
         for task in tasks:
             make_result(results, model, task, skill, parameters=(index + 1) * 9_000_000)

@@ -1,4 +1,4 @@
-"""The board holds what belongs together, says what does not, and writes it the same in every format."""
+"""The board combines comparable results only, lists the others, and has the same numbers in every format."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ def board(folder: Path) -> Board:
     return build_board(folder)
 
 
-def test_models_are_ranked_and_those_apart_are_told_apart(board: Board) -> None:
+def test_models_are_ranked_and_significant_differences_separate_them(board: Board) -> None:
     assert [model.label for model in board.models] == ["good", "fair", "poor"]
     rows = [board.row(model.key, "mlp", "weighted") for model in board.models]
     assert [row.rank for row in rows if row] == [1, 2, 3]
     assert [row.standing.place for row in rows if row and row.standing] == [1, 2, 3]
     assert rows[0] is not None
-    assert rows[0].average.complete
+    assert len(rows[0].average.tasks) == rows[0].average.of
 
 
-def test_models_alike_are_tied(tmp_path: Path) -> None:
+def test_similar_models_are_tied(tmp_path: Path) -> None:
     make_board_results(tmp_path, {"one": 0.7, "other": 0.7, "poor": 0.3})
     board = build_board(tmp_path)
     rows = {model.label: board.row(model.key, "mlp", "task") for model in board.models}
@@ -65,21 +65,21 @@ def test_an_average_over_fewer_tasks_or_other_data_is_not_ranked(folder: Path, t
     shutil.copytree(folder, results)
     make_result(results, "partial", TASKS[0], 0.99)
     for task in TASKS:
-        other = MadeTask(**{**task.__dict__, "data": "e1"}) if task.name == "genres" else task
-        make_result(results, "other-data", other, 0.99)
+        changed = MadeTask(**{**task.__dict__, "data": "e1"}) if task.name == "genres" else task
+        make_result(results, "other-data", changed, 0.99)
     board = build_board(results)
     keys = {model.label: model.key for model in board.models}
-    for label, held in (("partial", 1), ("other-data", 6)):
+    for label, count in (("partial", 1), ("other-data", 6)):
         row = board.row(keys[label], "mlp", "weighted")
         assert row is not None
         assert row.rank is None
-        assert (len(row.average.tasks), row.average.of) == (held, 6)
+        assert (len(row.average.tasks), row.average.of) == (count, 6)
     good = board.row(keys["good"], "mlp", "weighted")
     assert good is not None
     assert good.rank == 1
     shared = board.row(keys["partial"], "mlp", "weighted", "shared")
     assert shared is not None
-    assert shared.rank == 1  # on the one task that all hold, it is the best
+    assert shared.rank == 1  # the best on the one task that all models have
     assert shared.average.tasks == ("words",)
 
 
@@ -110,24 +110,24 @@ def test_versions_are_never_mixed(folder: Path, tmp_path: Path) -> None:
     assert board.protocol_version == 2
     assert {cell.model.split("/")[0] for cell in board.cells} == {"later"}
     assert all("version 1 of the protocol" in off.reason for off in board.off)
-    other = build_board(results, protocol="xares-0.1.3")
-    assert not other.cells
-    assert "No result" in render_markdown(other)
+    empty = build_board(results, protocol="xares-0.1.3")
+    assert not empty.cells
+    assert "No result" in render_markdown(empty)
 
 
-def test_a_protocol_of_ones_own_has_its_board_and_its_intervals(tmp_path: Path) -> None:
+def test_a_custom_protocol_has_its_own_board_and_intervals(tmp_path: Path) -> None:
     card = tmp_path / "mine.yaml"
-    own = find_protocol("uwbench-1").model_dump(mode="json", exclude_none=True)
-    own |= {"name": "mine", "bootstrap": {"resamples": 300, "level": 0.8, "seed": 3}}
-    card.write_text(yaml.safe_dump(own))
+    fields = find_protocol("uwbench-1").model_dump(mode="json", exclude_none=True)
+    fields |= {"name": "mine", "bootstrap": {"resamples": 300, "level": 0.8, "seed": 3}}
+    card.write_text(yaml.safe_dump(fields))
     results = tmp_path / "results"
     for model, skill in (("one", 0.8), ("two", 0.6)):
         make_result(results, model, TASKS[0], skill, protocol=("mine", 1))
         make_result(results, model, TASKS[0], skill)
     board = build_board(results, protocol=str(card))
     assert (board.protocol, board.bootstrap.level, len(board.cells)) == ("mine", 0.8, 4)
-    by_name = build_board(results, protocol="mine")  # no card at hand: the default's level
-    wide, narrow = (compare_models(found, "one", "two", "mlp").tasks[0] for found in (by_name, board))
+    by_name = build_board(results, protocol="mine")  # without its card the default level applies
+    wide, narrow = (compare_models(each, "one", "two", "mlp").tasks[0] for each in (by_name, board))
     assert narrow.low is not None
     assert wide.low is not None
     assert wide.low < narrow.low < narrow.difference
@@ -142,23 +142,23 @@ def test_an_older_version_of_a_task_is_off_the_board(folder: Path, tmp_path: Pat
     assert board.row(board.models[0].key, "mlp", "task") is not None
 
 
-def test_two_encoders_of_one_name_are_told_apart(tmp_path: Path) -> None:
+def test_two_encoders_of_one_name_get_different_labels(tmp_path: Path) -> None:
     make_result(tmp_path, "whisper", TASKS[0], 0.7, fingerprint="a" * 64)
     make_result(tmp_path, "whisper", TASKS[0], 0.6, fingerprint="b" * 64)
     board = build_board(tmp_path)
     assert sorted(model.label for model in board.models) == ["whisper [aaaaaaaa]", "whisper [bbbbbbbb]"]
 
 
-def test_results_of_several_machines_make_one_board(folder: Path, tmp_path: Path, board: Board) -> None:
+def test_results_of_several_machines_are_merged_into_one_board(folder: Path, tmp_path: Path, board: Board) -> None:
     make_result(tmp_path, "elsewhere", TASKS[0], 0.7)
     merged = build_board([folder, tmp_path])
     assert {model.label for model in merged.models} == {*MODELS, "elsewhere"}
     assert len(merged.cells) == len(board.cells) + 2
-    with pytest.raises(UsageError, match="no such folder"):
+    with pytest.raises(UsageError, match="folder of results does not exist"):
         build_board(tmp_path / "nowhere")
 
 
-def test_without_predictions_scores_stay_and_ties_go(folder: Path, tmp_path: Path, board: Board) -> None:
+def test_without_predictions_there_are_scores_but_no_ties(folder: Path, tmp_path: Path, board: Board) -> None:
     results = tmp_path / "all"
     shutil.copytree(folder, results)
     for path, _ in find_results(results)[0]:
@@ -168,7 +168,7 @@ def test_without_predictions_scores_stay_and_ties_go(folder: Path, tmp_path: Pat
     assert all(row.standing is None for row in bare.rows)
 
 
-def test_predictions_of_another_run_than_the_result_are_not_used(tmp_path: Path) -> None:
+def test_predictions_that_belong_to_another_result_are_not_used(tmp_path: Path) -> None:
     first, second = (make_result(tmp_path, model, TASKS[0], 0.7) for model in ("one", "two"))
     for path in (first, second):
         result = read_result(path)
@@ -177,7 +177,8 @@ def test_predictions_of_another_run_than_the_result_are_not_used(tmp_path: Path)
     assert set(build_board(tmp_path).draws["mlp"]["words"].scores) == {
         cell.model for cell in build_board(tmp_path).cells
     }
-    shutil.copy(predictions_path(first), predictions_path(second))  # as a run cut between its two files leaves it
+    # As a run that is killed between its two files leaves them.
+    shutil.copy(predictions_path(first), predictions_path(second))
     board = build_board(tmp_path)
     assert len(board.cells) == 4
     assert {model.split("/")[0] for model in board.draws["mlp"]["words"].scores} == {"one"}
@@ -194,15 +195,15 @@ def test_json_has_the_fields_that_programs_read(board: Board, folder: Path) -> N
     assert all(set(row) == fields for row in data["averages"])
     assert len(data["scores"]) == 3 * 6 * 2
     assert len(data["averages"]) == 3 * 2 * 4
-    own = [result for _, result in find_results(folder)[0] if result.model.name == "fair"]
-    expected = averages(own, board.suite, "knn")["chance"]
-    wanted = ("fair", "knn", "chance")
-    found = [row for row in data["averages"] if (row["model"], row["method"], row["average"]) == wanted]
-    assert found[0]["score"] == expected.score
-    assert found[0]["tasks"] == 6
+    results = [result for _, result in find_results(folder)[0] if result.model.name == "fair"]
+    expected = averages(results, board.suite, "knn")["chance"]
+    key = ("fair", "knn", "chance")
+    rows = [row for row in data["averages"] if (row["model"], row["method"], row["average"]) == key]
+    assert rows[0]["score"] == expected.score
+    assert rows[0]["tasks"] == 6
 
 
-def test_csv_reads_back_and_starts_no_formula(board: Board, tmp_path: Path) -> None:
+def test_csv_reads_back_and_contains_no_formula(board: Board, tmp_path: Path) -> None:
     make_result(tmp_path, "=1+1", TASKS[0], 0.7)
     rows = list(csv.DictReader(io.StringIO(render_csv(build_board(tmp_path)))))
     assert {row["model"] for row in rows} == {"'=1+1"}
@@ -218,7 +219,7 @@ def test_markdown_shows_markup_as_text(tmp_path: Path) -> None:
     assert r"a \| b \[x\](y) &lt;img src=z&gt;" in text
 
 
-def test_the_suite_is_the_smallest_that_holds_the_tasks(folder: Path) -> None:
+def test_the_suite_is_the_smallest_that_has_the_tasks(folder: Path) -> None:
     assert suite_of(["mini_speech", "mini_music"]).name == "mini"
     assert suite_of(["esc10", "fsdd"]).tasks == ("esc10", "fsdd")
     suite = Suite(name="two", version=1, title="Two", tasks=("words", "genres"))
@@ -230,7 +231,7 @@ def test_the_suite_is_the_smallest_that_holds_the_tasks(folder: Path) -> None:
     assert len(board.cells) == 3 * 6 * 2  # tasks outside the suite keep their scores
 
 
-def test_published_numbers_are_shown_with_their_source_and_beside_what_they_recompute_to(tmp_path: Path) -> None:
+def test_published_numbers_are_shown_with_their_source_and_recomputed_averages(tmp_path: Path) -> None:
     rows = {(row.source, row.model, row.method): row for row in load_references()}
     whisper = rows["X-ARES README v0.1.3", "whisper-base", "mlp"]
     assert whisper.printed == {"weighted, public tasks": 0.632}
@@ -253,5 +254,7 @@ def test_a_board_loads_no_torch(folder: Path) -> None:
         "print(sorted({'torch', 'transformers', 'datasets', 'faiss'} & set(sys.modules)))"
     )
     environment = {"PYTHONPATH": str(Path(__file__).parents[2] / "bench")}
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
-    assert done.stdout.strip() == "[]"
+    process = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment
+    )
+    assert process.stdout.strip() == "[]"

@@ -1,4 +1,4 @@
-"""`compare` finds a difference that is there, and finds one that is not no more often than it says."""
+"""`compare` finds real differences, and its false positives are as rare as it claims."""
 
 from __future__ import annotations
 
@@ -19,20 +19,19 @@ from uwbench.results.items import Items
 
 
 def rivals(rng: np.random.Generator, clusters: int, size: int, gap: float = 0.0) -> list[Items]:
-    """Two models of the same expected accuracy (but for `gap`), right and wrong on much the same clustered items."""
+    """Return two models of equal expected accuracy, apart from `gap`, with similar errors on clustered items."""
     n = clusters * size
     cluster = np.repeat(np.arange(clusters), size)
     ease = rng.normal(size=clusters)[cluster] * 0.6 + rng.normal(size=n)
-    found = []
+    models = []
     for shift in (gap, 0.0):
-        own = (
-            rng.normal(size=clusters)[cluster] * 0.3 + rng.normal(size=n) * 0.7
-        )  # a model's own strengths are clustered too
-        right = (ease + own + shift > -0.8).astype(int)
-        found.append(
+        # A model's strengths are clustered too.
+        strength = rng.normal(size=clusters)[cluster] * 0.3 + rng.normal(size=n) * 0.7
+        right = (ease + strength + shift > -0.8).astype(int)
+        models.append(
             Items("accuracy", np.arange(n).astype(str), cluster, np.zeros(n, int), (0,), np.ones(n, int), right[None])
         )
-    return found
+    return models
 
 
 def score_of(items: Items) -> float:
@@ -41,7 +40,7 @@ def score_of(items: Items) -> float:
 
 
 @pytest.mark.parametrize(("clusters", "size"), [(200, 1), (30, 6)])
-def test_no_difference_is_called_one_in_five_of_a_hundred(clusters: int, size: int) -> None:
+def test_equal_models_differ_significantly_five_times_in_a_hundred(clusters: int, size: int) -> None:
     rng, called, runs = np.random.default_rng(11), 0, 1500
     for _ in range(runs):
         pair = rivals(rng, clusters, size)
@@ -51,7 +50,7 @@ def test_no_difference_is_called_one_in_five_of_a_hundred(clusters: int, size: i
     assert abs(called / runs - 0.05) < 0.02
 
 
-def test_no_overall_difference_is_called_one_in_five_of_a_hundred() -> None:
+def test_equal_models_differ_significantly_overall_five_times_in_a_hundred() -> None:
     rng, called, runs = np.random.default_rng(12), 0, 600
     wide_called = 0
     for _ in range(runs):
@@ -59,10 +58,10 @@ def test_no_overall_difference_is_called_one_in_five_of_a_hundred() -> None:
         draws = []
         entries: tuple[list[Entry], list[Entry]] = ([], [])
         for index, pair in enumerate(pairs):
-            found = paired_replicates(pair, 200, rng, [rng, rng])
-            draws.append(TaskDraws({"a": found[0], "b": found[1]}, pair[0].n_clusters))
-            for own, items in zip(entries, pair, strict=True):
-                own.append(Entry(f"t{index}", "sound", float(index + 1), 0.0, score_of(items)))
+            scores = paired_replicates(pair, 200, rng, [rng, rng])
+            draws.append(TaskDraws({"a": scores[0], "b": scores[1]}, pair[0].n_clusters))
+            for of_model, items in zip(entries, pair, strict=True):
+                of_model.append(Entry(f"t{index}", "sound", float(index + 1), 0.0, score_of(items)))
         called += p_value(*difference_terms(entries[0], entries[1], draws, ("a", "b"), "weighted")) < 0.05
         first, second = (np.stack([task.scores[model] for task in draws]) for model in ("a", "b"))
         wider = draw_tasks_too("task", entries[0], first, second, rng)
@@ -72,7 +71,7 @@ def test_no_overall_difference_is_called_one_in_five_of_a_hundred() -> None:
     assert wide_called / runs < 0.07  # drawing tasks too counts the items' noise twice: on the safe side
 
 
-def test_a_difference_that_is_there_is_found() -> None:
+def test_a_real_difference_is_found() -> None:
     rng, called = np.random.default_rng(13), 0
     for _ in range(100):
         pair = rivals(rng, 200, 2, gap=0.5)
@@ -85,9 +84,9 @@ def test_a_comparison_names_tasks_effects_and_overall(tmp_path: Path) -> None:
     make_board_results(tmp_path, {"good": 0.8, "poor": 0.5})
     make_result(tmp_path, "half", TASKS[0], 0.6)
     board = build_board(tmp_path)
-    found = compare_models(board, "good", "poor", "mlp")
-    assert [row.task for row in found.tasks] == [task.info.name for task in board.tasks]
-    for row in found.tasks:
+    comparison = compare_models(board, "good", "poor", "mlp")
+    assert [row.task for row in comparison.tasks] == [task.info.name for task in board.tasks]
+    for row in comparison.tasks:
         assert row.low is not None
         assert row.high is not None
         assert row.p is not None
@@ -96,7 +95,7 @@ def test_a_comparison_names_tasks_effects_and_overall(tmp_path: Path) -> None:
         assert row.difference == pytest.approx(row.first - row.second)
         assert row.p <= row.p_corrected
         assert row.effect > 0
-    weighted = found.overall[0]
+    weighted = comparison.overall[0]
     assert weighted.average == "weighted"
     assert weighted.p < 0.01
     assert weighted.tasks_low < weighted.low
@@ -108,7 +107,7 @@ def test_a_comparison_names_tasks_effects_and_overall(tmp_path: Path) -> None:
     assert len(part.left_out) == 5
 
 
-def test_models_are_found_by_what_people_type(tmp_path: Path) -> None:
+def test_models_are_found_by_label_name_and_fingerprint(tmp_path: Path) -> None:
     make_result(tmp_path, "openai/whisper-base", TASKS[0], 0.7, fingerprint="ab" * 32)
     make_result(tmp_path, "logmel", TASKS[0], 0.4)
     board = build_board(tmp_path)
@@ -118,32 +117,32 @@ def test_models_are_found_by_what_people_type(tmp_path: Path) -> None:
         find_model(board, "logmell")
 
 
-def test_sensitivity_shows_who_owes_a_rank_to_one_task(tmp_path: Path) -> None:
+def test_sensitivity_shows_whose_rank_depends_on_one_task(tmp_path: Path) -> None:
     make_board_results(tmp_path, {"broad": 0.7, "poor": 0.3})
     for task in TASKS:
         make_result(tmp_path, "one-sided", task, 0.95 if task.name == "words" else 0.5)
     board = build_board(tmp_path)
     keys = {model.label: model.key for model in board.models}
-    found = sensitivity(board, "mlp")
-    assert found is not None
-    views = {(view.kind, view.name): view for view in found.views}
+    result = sensitivity(board, "mlp")
+    assert result is not None
+    views = {(view.kind, view.name): view for view in result.views}
     assert views["average", "weighted"].ranks[keys["one-sided"]] == 1
     assert views["without task", "words"].ranks[keys["one-sided"]] == 2
     assert views["borda", "borda"].ranks[keys["broad"]] == 1
-    assert (found.best[keys["one-sided"]], found.worst[keys["one-sided"]]) == (1, 2)
+    assert (result.best[keys["one-sided"]], result.worst[keys["one-sided"]]) == (1, 2)
     assert views["average", "weighted"].tau == 1.0
     assert {name for kind, name in views if kind == "without domain"} == {"speech", "sound", "music"}
 
 
-def test_sensitivity_shows_who_owes_a_rank_to_the_number_of_neighbours(tmp_path: Path) -> None:
+def test_sensitivity_shows_whose_rank_depends_on_the_number_of_neighbours(tmp_path: Path) -> None:
     for task in TASKS:
         make_result(tmp_path, "broad", task, 0.7, one_neighbour=0.3)
         make_result(tmp_path, "near", task, 0.5, one_neighbour=0.6)
     board = build_board(tmp_path)
     keys = {model.label: model.key for model in board.models}
-    found = sensitivity(board, "knn")
-    assert found is not None
-    settings = {view.name: view for view in found.views if view.kind == "setting"}
+    result = sensitivity(board, "knn")
+    assert result is not None
+    settings = {view.name: view for view in result.views if view.kind == "setting"}
     assert list(settings) == ["k=1", "standardised k=20"]
     assert settings["k=1"].ranks == {keys["near"]: 1, keys["broad"]: 2}
     assert settings["k=1"].tau == -1
@@ -153,7 +152,7 @@ def test_sensitivity_shows_who_owes_a_rank_to_the_number_of_neighbours(tmp_path:
     assert not [view for view in probed.views if view.kind == "setting"]
 
 
-def test_the_interval_of_a_difference_leaves_out_zero_just_where_p_is_small() -> None:
+def test_the_interval_of_a_difference_excludes_zero_exactly_if_p_is_small() -> None:
     rng = np.random.default_rng(14)
     for gap in (0.0, 0.2, 0.4):
         for _ in range(40):

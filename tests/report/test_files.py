@@ -1,4 +1,4 @@
-"""Figures, the LaTeX table and the model-card exports hold the board's numbers."""
+"""Figures, the LaTeX table and the model-card exports have the board's numbers."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_latex_escapes_names_and_marks_the_best(board: Board) -> None:
     assert "6 of 6" in text
 
 
-def test_a_number_arrives_in_the_model_card(board: Board) -> None:
+def test_the_model_card_has_the_scores(board: Board) -> None:
     front = render_model_index(board, "good").split("---\n")[1]
     entry = yaml.safe_load(front)["model-index"][0]
     cell = board.cell(board.models[0].key, "words", "mlp")
@@ -76,7 +76,7 @@ def test_a_number_arrives_in_the_model_card(board: Board) -> None:
     assert listed[0]["value"] > 0
 
 
-def test_the_hub_reads_the_model_index(board: Board) -> None:
+def test_the_hub_library_reads_the_model_index(board: Board) -> None:
     from huggingface_hub.repocard_data import model_index_to_eval_results
 
     front = yaml.safe_load(render_model_index(board, "good").split("---\n")[1])
@@ -85,7 +85,7 @@ def test_the_hub_reads_the_model_index(board: Board) -> None:
     assert len(results) == 12 + 2 * 4
 
 
-def test_mteb_files_have_its_main_score(board: Board) -> None:
+def test_mteb_files_have_the_main_score(board: Board) -> None:
     files = mteb_results(board, "good")
     assert set(files) == {f"{task.name}.json" for task in TASKS}
     first = files["words.json"]["scores"]["test"][0]

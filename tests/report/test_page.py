@@ -1,4 +1,4 @@
-"""The page in a real browser: it works offline, shows results as text, serves keyboard and screen reader."""
+"""The page in a real browser: it works offline, shows results as text, and is usable by keyboard and screen reader."""
 
 from __future__ import annotations
 
@@ -73,24 +73,24 @@ def browser() -> Iterator[Browser]:
         lacking("playwright (pip install playwright)")
         raise
     with playwright.sync_playwright() as driver:
-        found = driver.chromium.launch(executable_path=program, headless=True, args=list(FLAGS))
-        yield found
-        found.close()
+        started = driver.chromium.launch(executable_path=program, headless=True, args=list(FLAGS))
+        yield started
+        started.close()
 
 
 @pytest.fixture
 def page(browser: Browser, html: Path) -> Iterator[Page]:
-    """The page, opened; afterwards it must have logged no error and asked for nothing outside itself."""
+    """Open the page; afterwards check that it logged no error and requested nothing from elsewhere."""
     context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light")
-    found = context.new_page()
+    opened = context.new_page()
     faults: list[str] = []
-    found.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
-    found.on("pageerror", lambda error: faults.append(str(error)))
-    found.on("dialog", lambda dialog: faults.append(f"dialog {dialog.message}"))
-    found.on("request", lambda r: None if re.match(r"file:|data:|blob:", r.url) else faults.append(f"request {r.url}"))
-    found.goto(html.as_uri())
-    found.wait_for_selector("body[data-drawn]")
-    yield found
+    opened.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+    opened.on("pageerror", lambda error: faults.append(str(error)))
+    opened.on("dialog", lambda dialog: faults.append(f"dialog {dialog.message}"))
+    opened.on("request", lambda r: None if re.match(r"file:|data:|blob:", r.url) else faults.append(f"request {r.url}"))
+    opened.goto(html.as_uri())
+    opened.wait_for_selector("body[data-drawn]")
+    yield opened
     context.close()
     assert faults == []
 
@@ -104,7 +104,7 @@ def go(page: Page, view: str) -> None:
     page.wait_for_selector("body[data-drawn]")
 
 
-def test_a_score_of_a_task_that_was_trained_on_says_so_and_why(page: Page) -> None:
+def test_a_contaminated_score_is_marked_with_the_reason(page: Page) -> None:
     assert "1 task seen in training" in page.inner_text("tr[data-model=half]")
     assert "trained on test" in str(page.get_attribute("tr[data-model=half] .seen", "title"))
     go(page, "tasks=speakers")
@@ -129,7 +129,7 @@ def test_sorting_by_a_column_and_back(page: Page) -> None:
     assert shown == sorted(shown, reverse=True)
 
 
-def test_filtering_by_a_word_keeps_the_cursor(page: Page) -> None:
+def test_filtering_by_a_word_keeps_the_focus(page: Page) -> None:
     page.fill("#filter", "FAI")
     assert names(page) == ["fair"]
     assert page.evaluate("document.activeElement.id") == "filter"
@@ -139,7 +139,7 @@ def test_filtering_by_a_word_keeps_the_cursor(page: Page) -> None:
     assert len(names(page)) == 5
 
 
-def test_the_reader_chooses_average_probe_and_tasks(page: Page, board: Board) -> None:
+def test_average_probe_and_tasks_can_be_chosen(page: Page, board: Board) -> None:
     def shown() -> str:
         return page.locator("tr[data-model=good] .value").first.inner_text()
 
@@ -158,7 +158,7 @@ def test_the_reader_chooses_average_probe_and_tasks(page: Page, board: Board) ->
     assert shown() == expected("knn", "chance", "domain:music")
 
 
-def test_a_model_opens_with_its_errors(page: Page, board: Board) -> None:
+def test_a_model_page_shows_its_errors(page: Page, board: Board) -> None:
     page.click("tr[data-model=good] a")
     page.wait_for_selector("details[data-task=genres]")
     page.click("details[data-task=genres] summary")
@@ -190,7 +190,7 @@ def test_every_view_draws_in_both_themes_and_on_a_phone(page: Page) -> None:
             assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), view
 
 
-def test_what_results_say_is_text(page: Page, html: Path) -> None:
+def test_names_in_results_are_shown_as_text(page: Page, html: Path) -> None:
     text = html.read_text(encoding="utf-8")
     assert HOSTILE not in text
     assert "<img src=x" not in text
@@ -215,7 +215,7 @@ def test_script_json_cannot_leave_its_element() -> None:
         script_json(float("nan"))
 
 
-def test_the_keyboard_reaches_everything(page: Page) -> None:
+def test_the_page_is_usable_by_keyboard(page: Page) -> None:
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
     for _ in range(3):
@@ -235,15 +235,15 @@ def test_the_keyboard_reaches_everything(page: Page) -> None:
 
 @pytest.fixture(scope="session")
 def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The accessibility checker axe-core, from UWBENCH_AXE or from npm; never part of the project."""
-    given = os.environ.get("UWBENCH_AXE")
-    if given:
-        return Path(given).read_text(encoding="utf-8")
+    """Return the accessibility checker axe-core, from UWBENCH_AXE or from npm; it is not part of the project."""
+    path = os.environ.get("UWBENCH_AXE")
+    if path:
+        return Path(path).read_text(encoding="utf-8")
     folder = tmp_path_factory.mktemp("axe")
     npm = shutil.which("npm")
     if npm is None:
         lacking("axe-core (npm, or UWBENCH_AXE)")
-    done = subprocess.run(
+    process = subprocess.run(
         [str(npm), "pack", "axe-core@4", "--silent"],
         cwd=folder,
         capture_output=True,
@@ -252,7 +252,7 @@ def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
         timeout=120,
     )
     archives = list(folder.glob("*.tgz"))
-    if done.returncode or not archives:
+    if process.returncode or not archives:
         lacking("axe-core (npm cannot be reached)")
     with tarfile.open(archives[0]) as archive:
         member = archive.extractfile("package/axe.min.js")
@@ -270,8 +270,8 @@ def test_no_accessibility_fault_is_found(page: Page, axe: str, theme: str) -> No
         if argument:
             page.click("details[data-task=genres] summary")
             page.wait_for_selector("details[data-task=genres] .chart svg")
-        found = page.evaluate("axe.run({resultTypes: ['violations']})")
-        faults = [f"{view}: {fault['id']}: {fault['nodes'][0]['html'][:160]}" for fault in found["violations"]]
+        report = page.evaluate("axe.run({resultTypes: ['violations']})")
+        faults = [f"{view}: {fault['id']}: {fault['nodes'][0]['html'][:160]}" for fault in report["violations"]]
         assert faults == []
 
 
@@ -286,7 +286,7 @@ def test_a_page_without_results_says_so(browser: Browser, tmp_path: Path) -> Non
     page.close()
 
 
-def test_a_clip_at_hand_can_be_played(board: Board, tmp_path: Path) -> None:
+def test_a_clip_whose_file_exists_can_be_played(board: Board, tmp_path: Path) -> None:
     (tmp_path / "clips").mkdir()
     for index in range(120):
         (tmp_path / "clips" / f"{index:04d}.wav").write_bytes(b"")

@@ -1,4 +1,4 @@
-"""results/README.md documents every field of a result, and real files of every schema stay readable."""
+"""results/README.md documents every field of a result, and files of every schema stay readable."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ GOLDEN = sorted((ROOT / "tests" / "golden").glob("*/*.json"))
 
 
 def fields_of(model: type[BaseModel], prefix: str = "") -> set[str]:
-    found: set[str] = set()
+    paths: set[str] = set()
     for name, field in model.model_fields.items():
         path = f"{prefix}{field.alias or name}"
         inner = record_in(field.annotation)
         if inner is None or path == "scores":
-            found.add(path)
+            paths.add(path)
         if inner is not None:
-            found |= fields_of(inner, f"{path}.*." if get_origin(field.annotation) is dict else f"{path}.")
-    return found
+            paths |= fields_of(inner, f"{path}.*." if get_origin(field.annotation) is dict else f"{path}.")
+    return paths
 
 
 def record_in(kind: Any) -> type[BaseModel] | None:
-    """The record that a type is, may be, or maps to."""
+    """Return the record class in a type: the type itself, a member of its union, or the values of its mapping."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return kind
     if get_origin(kind) in (dict, Union, types.UnionType):
-        return next((found for part in get_args(kind) if (found := record_in(part))), None)
+        return next((inner for part in get_args(kind) if (inner := record_in(part))), None)
     return None
 
 
-def test_the_readme_names_every_field_and_no_other() -> None:
+def test_the_readme_lists_exactly_the_fields() -> None:
     text = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
     section = text.split(f"## Schema {SCHEMA}")[1].split("\n## ")[0]
     documented = re.findall(r"^\| `([^`]+)`", section, flags=re.MULTILINE)
@@ -48,7 +48,7 @@ def test_the_readme_names_every_field_and_no_other() -> None:
     assert set(documented) == fields_of(Result)
 
 
-def test_the_readme_names_every_column_of_the_predictions(tmp_path: Path) -> None:
+def test_the_readme_lists_every_column_of_the_predictions(tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 
     make_result(tmp_path, "m", TASKS[0], 0.7)
@@ -57,7 +57,7 @@ def test_the_readme_names_every_column_of_the_predictions(tmp_path: Path) -> Non
     assert re.findall(r"^\| `([^`]+)`", text, flags=re.MULTILINE) == columns
 
 
-def test_every_real_file_of_every_schema_is_read() -> None:
+def test_golden_files_of_every_schema_are_readable() -> None:
     assert {path.parent.name for path in GOLDEN} == {str(version) for version in range(1, SCHEMA + 1)}
     for path in GOLDEN:
         result = read_result(path)

@@ -1,4 +1,4 @@
-"""Intervals cover, averages are what their formulas say, and nothing is averaged that does not belong together."""
+"""Intervals cover the true score, averages follow their formulas, and results that do not match are not averaged."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def table_of(task: MadeTask, skill: float = 0.7) -> pa.Table:
 
 
 def expanded(items: Items, weights: np.ndarray) -> np.ndarray:
-    """Rows of the items, each as often as its cluster was drawn."""
+    """Return the rows of the items, each as often as its cluster was drawn."""
     return np.repeat(np.arange(len(items.ids)), weights[items.clusters].astype(int))
 
 
@@ -79,7 +79,7 @@ def test_macro_f1_and_map_of_a_resample_equal_scikit_learn() -> None:
         assert scores[row, 0] == pytest.approx(expected, abs=1e-6)
 
 
-def test_counts_add_up_before_f1_and_word_errors() -> None:
+def test_counts_are_summed_before_f1_and_word_error_rate() -> None:
     counts = np.array([[[3, 1, 0, 2, 1, 0], [1, 0, 1, 0, 1, 0]]], np.float32)  # two clips: tp of 2 classes, fp, fn
     items = Items("segment-f1-macro", np.array(["a", "b"]), np.array([0, 1]), np.zeros(2, int), (0,), counts=counts)
     first, second = 8 / (8 + 1 + 2), 2 / (2 + 2 + 0)
@@ -104,9 +104,9 @@ def test_folds_are_pooled_or_averaged_as_asked() -> None:
 
 
 def simulated(rng: np.random.Generator, clusters: int, size: int, spread: float, accuracy: float = 0.75) -> Items:
-    """Five seeds on clustered items of a true accuracy over clusters and items.
+    """Return five seeds on clustered items with a known true accuracy.
 
-    A cluster's accuracy is beta distributed around it; the seeds agree, as probes of one embedding nearly do.
+    The accuracy of a cluster is beta distributed around it; the seeds agree, as probes of one embedding nearly do.
     """
     strength = 1 / spread - 1 if spread else None
     chances = np.full(clusters, accuracy)
@@ -152,14 +152,16 @@ def test_intervals_cover_the_true_accuracy_95_times_in_100(
     assert abs(covered / runs - 0.95) < 0.02
 
 
-def test_items_drawn_alone_would_not_cover_clustered_data() -> None:
+def test_drawing_items_without_clusters_would_not_cover() -> None:
     rng, covered = np.random.default_rng(5), 0
     for _ in range(300):
         items = simulated(rng, 40, 8, 0.2)
-        alone = Items(items.metric, items.ids, np.arange(320), items.folds, items.seeds, items.truth, items.predicted)
-        low, high = interval_of(alone, rng)
+        unclustered = Items(
+            items.metric, items.ids, np.arange(320), items.folds, items.seeds, items.truth, items.predicted
+        )
+        low, high = interval_of(unclustered, rng)
         covered += low <= 0.75 <= high
-    assert covered / 300 < 0.9  # what clustering is for
+    assert covered / 300 < 0.9  # which is why clusters are drawn
 
 
 def test_an_interval_of_a_perfect_score_still_has_a_width() -> None:
@@ -183,7 +185,7 @@ def test_an_interval_holds_the_score_and_is_the_same_each_time(task: MadeTask) -
     assert interval(shuffled, "mlp", task.metric, BOOTSTRAP) == (low, high)
 
 
-def test_predictions_that_do_not_belong_together_are_refused() -> None:
+def test_seeds_with_different_items_are_refused() -> None:
     table = table_of(TASKS[0])
     with pytest.raises(InputError, match="nothing of nearest"):
         interval(table, "nearest", "accuracy", BOOTSTRAP)
@@ -218,20 +220,20 @@ def test_xares_knn_averages_follow_from_its_published_table() -> None:
         assert average_entries(entries)["weighted"].score == pytest.approx(expected, abs=0.001)
 
 
-def test_the_four_averages_by_hand() -> None:
+def test_the_four_averages_equal_a_calculation_by_hand() -> None:
     entries = [
         Entry("a", "speech", 3.0, 0.5, 0.9, 0.8, 1.0),
         Entry("b", "speech", 1.0, 0.0, 0.5, 0.4, 0.6),
         Entry("c", "music", 1.0, 0.2, 0.1, 0.0, 0.3),
     ]
-    found = average_entries(entries, of=4)
-    assert found["weighted"].score == pytest.approx((2.7 + 0.5 + 0.1) / 5)
-    assert found["domain"].score == pytest.approx((0.7 + 0.1) / 2)
-    assert found["task"].score == pytest.approx(0.5)
-    assert found["chance"].score == pytest.approx((0.8 + 0.5 + 0.0) / 3)  # below chance counts as chance
-    assert found["task"].low == pytest.approx(0.5 - np.sqrt(0.03) / 3)
-    assert found["task"].high == pytest.approx(0.5 + np.sqrt(0.06) / 3)
-    assert not found["task"].complete
+    computed = average_entries(entries, of=4)
+    assert computed["weighted"].score == pytest.approx((2.7 + 0.5 + 0.1) / 5)
+    assert computed["domain"].score == pytest.approx((0.7 + 0.1) / 2)
+    assert computed["task"].score == pytest.approx(0.5)
+    assert computed["chance"].score == pytest.approx((0.8 + 0.5 + 0.0) / 3)  # below chance counts as chance
+    assert computed["task"].low == pytest.approx(0.5 - np.sqrt(0.03) / 3)
+    assert computed["task"].high == pytest.approx(0.5 + np.sqrt(0.06) / 3)
+    assert (computed["task"].tasks, computed["task"].of) == (("a", "b", "c"), 4)
 
 
 def test_an_average_without_all_intervals_has_none() -> None:
@@ -244,7 +246,7 @@ def test_an_average_without_all_intervals_has_none() -> None:
         st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0.1, 1e4), st.floats(0, 0.9)), min_size=1, max_size=8
     )
 )
-def test_averages_stay_between_their_tasks(rows: list[tuple[float, float, float, float]]) -> None:
+def test_averages_lie_between_their_tasks(rows: list[tuple[float, float, float, float]]) -> None:
     entries = [
         Entry(f"t{i}", ("speech", "sound", "music")[i % 3], weight, chance, max(a, b), min(a, b), 1.0)
         for i, (a, b, weight, chance) in enumerate(rows)
@@ -261,7 +263,7 @@ def test_averages_stay_between_their_tasks(rows: list[tuple[float, float, float,
 
 def test_average_intervals_agree_with_resampling_all_tasks(tmp_path: Path) -> None:
     results = [read_result(make_result(tmp_path, "m", task, 0.7)) for task in TASKS]
-    found = averages(results, SUITE, "mlp")
+    computed = averages(results, SUITE, "mlp")
     draws = []
     for task in TASKS:
         items = read_items(predictions_at(tmp_path, task), "mlp", task.metric)
@@ -269,8 +271,8 @@ def test_average_intervals_agree_with_resampling_all_tasks(tmp_path: Path) -> No
     entries = [Entry(t.name, t.domain, t.weight, 0.0, 0.5) for t in TASKS]
     low, high = np.quantile(combine("weighted", entries, np.stack(draws)), [0.025, 0.975])
     width = high - low
-    assert found["weighted"].low == pytest.approx(low, abs=0.2 * width)
-    assert found["weighted"].high == pytest.approx(high, abs=0.2 * width)
+    assert computed["weighted"].low == pytest.approx(low, abs=0.2 * width)
+    assert computed["weighted"].high == pytest.approx(high, abs=0.2 * width)
 
 
 def predictions_at(results: Path, task: MadeTask) -> pa.Table:
@@ -279,20 +281,20 @@ def predictions_at(results: Path, task: MadeTask) -> pa.Table:
     return pq.read_table(next(results.rglob(f"{task.name}.predictions.parquet")))
 
 
-def test_results_that_do_not_belong_together_are_never_averaged(tmp_path: Path) -> None:
+def test_results_of_different_models_protocols_or_versions_are_not_averaged(tmp_path: Path) -> None:
     first = read_result(make_result(tmp_path, "m", TASKS[0], 0.7))
-    other = read_result(make_result(tmp_path, "m", TASKS[1], 0.7, protocol=("uwbench-1", 2)))
+    later_protocol = read_result(make_result(tmp_path, "m", TASKS[1], 0.7, protocol=("uwbench-1", 2)))
     with pytest.raises(UsageError, match="protocols"):
-        averages([first, other], SUITE, "mlp")
-    stranger = read_result(make_result(tmp_path, "another", TASKS[1], 0.7))
+        averages([first, later_protocol], SUITE, "mlp")
+    another_model = read_result(make_result(tmp_path, "another", TASKS[1], 0.7))
     with pytest.raises(UsageError, match="models"):
-        averages([first, stranger], SUITE, "mlp")
+        averages([first, another_model], SUITE, "mlp")
     newer = first.model_copy(update={"task": first.task.model_copy(update={"version": 2})})
     with pytest.raises(UsageError, match="occurs twice"):
         averages([first, newer], SUITE, "mlp")
 
 
-def test_holm_by_hand_and_never_smaller() -> None:
+def test_holm_equals_a_calculation_by_hand() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
 

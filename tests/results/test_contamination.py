@@ -1,4 +1,4 @@
-"""The contamination flags: facts that hold together, rules that follow them, and a board that shows or drops."""
+"""Contamination flags: consistent facts, the rules that use them, and a board that shows or drops the scores."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def test_every_card_has_a_lineage_and_every_name_resolves() -> None:
         assert all(lineage.find(name) == key for name in (key, *dataset.names)), key
 
 
-def test_what_models_were_trained_on_names_datasets_that_are_known() -> None:
+def test_training_data_of_models_are_known_datasets() -> None:
     lineage = read_lineage()
     for name, training in lineage.models.items():
         for entry in training.data:
             assert entry.sources is not None or lineage.find(entry.dataset) is not None, f"{name}: {entry.dataset}"
-    # A model of the catalogue is found by its name and by its hub id alike.
+    # A model of the catalogue is found both by its name and by its hub id.
     for entry in CATALOGUE:
         by_name = training_of(entry.name, lineage)
         if by_name is not None and entry.hub_id is not None and entry.family != "whisper":
@@ -82,12 +82,12 @@ def test_what_models_were_trained_on_names_datasets_that_are_known() -> None:
         ("mini_sound", "audioset", "all", False, "clean"),  # computed on the spot
     ],
 )
-def test_a_dataset_in_the_training_data_says_this_of_a_task(
+def test_a_training_dataset_gives_a_task_its_flag(
     task: str, dataset: str, split: str, folds: bool, expected: Flag
 ) -> None:
-    found = judge(task, "own", [{"dataset": dataset, "split": split, "licence": "CC0"}], folds=folds)
-    assert found.flag == expected
-    assert bool(found.because) == (expected != "clean" or task.startswith("mini"))
+    verdict = judge(task, "own", [{"dataset": dataset, "split": split, "licence": "CC0"}], folds=folds)
+    assert verdict.flag == expected
+    assert bool(verdict.because) == (expected != "clean" or task.startswith("mini"))
 
 
 def test_the_worst_of_several_datasets_counts() -> None:
@@ -103,14 +103,14 @@ def test_the_worst_of_several_datasets_counts() -> None:
     assert flag("fsd50k") == "clean"
 
 
-def test_an_entry_may_say_where_its_recordings_come_from() -> None:
+def test_a_training_set_may_name_the_source_of_its_recordings() -> None:
     assert flag("esc50", {"dataset": "mine", "split": "train", "sources": ["Freesound"]}) == "same source"
     assert flag("esc50", {"dataset": "mine", "split": "train", "sources": ["our studio"]}) == "clean"
     assert flag("esc50", {"dataset": "mine", "split": "train", "sources": []}) == "clean"
     assert flag("esc50", {"dataset": "mine", "split": "train", "sources": ["WavCaps"]}) == "same source"
 
 
-def test_a_public_model_goes_by_what_is_known_of_it_unless_it_says_more_itself() -> None:
+def test_a_public_model_is_judged_by_known_facts_unless_it_has_its_own_list() -> None:
     assert judge("librispeech_asr", "facebook/wav2vec2-base", None, folds=False).flag == "trained on train"
     assert judge("cremad", "wav2vec2-base", None, folds=False).flag == "clean"
     assert judge("cremad", "wavlm-base", None, folds=False).flag == "unknown"  # noise of other sets was mixed in
@@ -121,14 +121,14 @@ def test_a_public_model_goes_by_what_is_known_of_it_unless_it_says_more_itself()
     assert judge("esc50", "a-new-model", None, folds=True).because == ("what it was trained on is not known",)
 
 
-def test_the_flags_are_the_schemas() -> None:
+def test_the_flags_are_those_of_the_schema() -> None:
     from typing import get_args
 
     assert set(FLAGS) == set(get_args(Flag)) == set(MEANINGS)
     assert set(MARKS) == set(SEEN)
 
 
-def test_facts_that_do_not_fit_name_the_file(tmp_path: Path) -> None:
+def test_an_invalid_file_of_facts_is_named(tmp_path: Path) -> None:
     (tmp_path / "datasets.yaml").write_text("broad: []\ndatasets: {a: {form: [b]}}\n")
     with pytest.raises(InputError, match=r"datasets\.yaml: datasets\.a\.form: unknown field"):
         read_lineage(tmp_path)
@@ -136,7 +136,7 @@ def test_facts_that_do_not_fit_name_the_file(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two models on three tasks; one of them trained on the test clips of one task and the folds of another."""
+    """Write results of two models on three tasks, one trained on one task's training clips and another's folds."""
     folder = tmp_path_factory.mktemp("made")
     seen = ({"dataset": "words", "split": "train"}, {"dataset": "scenes", "split": "train"})
     for task in TASKS[:3]:
@@ -152,7 +152,7 @@ def test_every_format_of_the_board_shows_the_flag(results: Path) -> None:
     assert rows[("good", "scenes")]["contamination"] == "trained on test"
     assert rows[("good", "scenes")]["because"].startswith("scenes (train)")
     assert rows[("fair", "words")]["contamination"] == "unknown"
-    scores = {(one["model"], one["task"]): one for one in json.loads(render_json(board))["scores"]}
+    scores = {(score["model"], score["task"]): score for score in json.loads(render_json(board))["scores"]}
     assert scores[("good", "words")]["contamination"] == "trained on train"
     assert scores[("good", "words")]["because"] == ["words (train)"]
 
@@ -171,9 +171,9 @@ def test_every_format_of_the_board_shows_the_flag(results: Path) -> None:
     assert f"{MARKS['trained on test']} trained on test" in out.getvalue()
 
 
-def test_dropped_cells_are_listed_and_an_average_over_fewer_tasks_carries_no_rank(results: Path) -> None:
+def test_dropped_scores_are_listed_and_an_average_over_fewer_tasks_has_no_rank(results: Path) -> None:
     board = build_board(results, contaminated="drop")
-    off = {(one.model, one.task): one.reason for one in board.off}
+    off = {(row.model, row.task): row.reason for row in board.off}
     assert set(off) == {("good", "words"), ("good", "scenes")}
     assert off[("good", "words")] == "trained on train: words (train)"
     by_label = {model.label: board.row(model.key, "mlp", "weighted") for model in board.models}
@@ -184,7 +184,7 @@ def test_dropped_cells_are_listed_and_an_average_over_fewer_tasks_carries_no_ran
     assert (len(fair.average.tasks), fair.rank) == (3, 1)
 
 
-def test_a_run_writes_the_flag_and_the_board_can_leave_the_score_out(uwbench: Command, tmp_path: Path) -> None:
+def test_a_run_records_the_flag_and_the_board_can_drop_the_score(uwbench: Command, tmp_path: Path) -> None:
     guide = (ROOT / "docs" / "adding-an-encoder.md").read_text(encoding="utf-8")
     (source,) = (b for b in re.findall(r"```python\n(.*?)```", guide, re.DOTALL) if "class BandEnergies" in b)
     stated = 'training_data=({"dataset": "Beeps", "split": "train"},),'
@@ -197,8 +197,8 @@ def test_a_run_writes_the_flag_and_the_board_can_leave_the_score_out(uwbench: Co
         rows.append(f"{index}.wav,{index % 2},{('train', 'train', 'valid', 'test')[index // 2 % 4]}")
     (tmp_path / "manifest.csv").write_text("\n".join(rows) + "\n")
     for model in (f"{tmp_path}/own.py:BandEnergies", "logmel"):
-        done = uwbench("run", "-m", model, "-t", tmp_path / "manifest.csv", "--name", "beeps")
-        assert done.code == 0, done.err
+        run = uwbench("run", "-m", model, "-t", tmp_path / "manifest.csv", "--name", "beeps")
+        assert run.code == 0, run.err
     flags = {}
     for path in (tmp_path / "results").rglob("beeps.json"):
         written = json.loads(path.read_text())
@@ -206,17 +206,17 @@ def test_a_run_writes_the_flag_and_the_board_can_leave_the_score_out(uwbench: Co
     assert flags["band-energies"] == {"flag": "trained on train", "because": ["Beeps (train)"]}
     assert flags["logmel"] == {"flag": "clean", "because": []}
 
-    kept = json.loads(uwbench("leaderboard", "--json").out)["scores"]
-    assert {(one["model"], one["contamination"]) for one in kept} == {
+    scores = json.loads(uwbench("leaderboard", "--json").out)["scores"]
+    assert {(score["model"], score["contamination"]) for score in scores} == {
         ("band-energies", "trained on train"),
         ("logmel", "clean"),
     }
-    dropped = json.loads(uwbench("leaderboard", "--json", "--contaminated", "drop").out)["scores"]
-    assert {one["model"] for one in dropped} == {"logmel"}
+    scores = json.loads(uwbench("leaderboard", "--json", "--contaminated", "drop").out)["scores"]
+    assert {score["model"] for score in scores} == {"logmel"}
     assert uwbench("leaderboard", "--contaminated", "maybe").code == 2
 
 
-def test_what_the_companion_may_train_on_has_a_lineage() -> None:
+def test_every_dataset_in_a_training_mixture_has_a_lineage() -> None:
     lineage = read_lineage()
     mixtures = sorted((ROOT / "bench" / "uniwhisper" / "mixtures").glob("*.yaml"))
     names = [row["name"] for path in mixtures for row in yaml.safe_load(path.read_text()).get("datasets", [])]

@@ -1,4 +1,4 @@
-"""Metrics equal scikit-learn's, or a plain count where it has none."""
+"""Metrics equal scikit-learn's, or a count by hand if it has none."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SEEDS = st.integers(0, 10_000)
 
 
 @given(SEEDS, st.integers(1, 60), st.integers(1, 6))
-def test_labels_as_scikit_learn(seed: int, n: int, classes: int) -> None:
+def test_label_metrics_equal_scikit_learn(seed: int, n: int, classes: int) -> None:
     rng = np.random.default_rng(seed)
     truth, predicted = rng.integers(0, classes, n), rng.integers(0, classes + 1, n)
     assert metrics.accuracy(truth, predicted) == pytest.approx(sk.accuracy_score(truth, predicted))
@@ -23,7 +23,7 @@ def test_labels_as_scikit_learn(seed: int, n: int, classes: int) -> None:
 
 
 @given(SEEDS, st.integers(1, 60), st.booleans())
-def test_average_precision_as_scikit_learn(seed: int, n: int, tied: bool) -> None:
+def test_average_precision_equals_scikit_learn(seed: int, n: int, tied: bool) -> None:
     rng = np.random.default_rng(seed)
     relevant, scores = rng.random((n, 4)) < 0.3, rng.random((n, 4))
     if tied:
@@ -36,7 +36,7 @@ def test_average_precision_as_scikit_learn(seed: int, n: int, tied: bool) -> Non
 
 
 @given(SEEDS, st.integers(1, 40), st.sampled_from(["micro", "macro"]))
-def test_segment_f1_as_scikit_learn(seed: int, n: int, average: str) -> None:
+def test_segment_f1_equals_scikit_learn(seed: int, n: int, average: str) -> None:
     rng = np.random.default_rng(seed)
     truth, predicted = rng.random((n, 5)) < 0.4, rng.random((n, 5)) < 0.4
     truth[:, 0] = predicted[:, 0] = True

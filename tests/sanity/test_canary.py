@@ -1,8 +1,8 @@
-"""A canary in every kind of task: were the answers to the test part looked at, some number would show it.
+"""A canary in every kind of task: if a probe looked at the labels of the test split, a number would show it.
 
-Answers of the test part are dealt out anew. What was chosen, and every prediction with its scores, must be the same bit
-for bit under both probes; only the score, which compares the two, may move. The same is done to the training and to the
-validation part, where the predictions and the choice must move: the canary does sing.
+The labels of the test split are shuffled. Every choice and every prediction with its scores must stay the same bit for
+bit under both probes; only the score, which compares predictions with labels, may move. Shuffled labels of the training
+and of the validation split must change the predictions and the choice: the canary does sing.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from uwbench.probes.sentences import TextVectors
 GRID = FEW.model_copy(update={"mlp": FEW.mlp.model_copy(update={"learning_rates": (0.001, 0.01), "seeds": (0,)})})
 
 
-def dealt(data: TaskData, rows: Sequence[int]) -> TaskData:
-    """Return the task with the answers of `rows` dealt out anew among them, captions with their vectors."""
+def shuffled(data: TaskData, rows: Sequence[int]) -> TaskData:
+    """Return the task with the labels of `rows` shuffled among them, captions together with their vectors."""
     order = list(range(len(data.ids)))
     for row, other in zip(rows, np.roll(np.random.default_rng(7).permutation(rows), 1).tolist(), strict=True):
         order[row] = other
@@ -42,7 +42,7 @@ def rows_of(data: TaskData, part: str) -> list[int]:
 
 
 def answers(outcome: ProbeOutcome) -> list[tuple[object, ...]]:
-    """Return what both probes answered, in order of method, seed, fold and clip, without what is right."""
+    """Return the predictions of both probes by method, seed, fold and clip, without the true labels."""
     names = ("method", "seed", "fold", "id", "prediction", "scores")
     return [tuple(str(row[name]) for name in names) for row in outcome.predictions.to_pylist()]
 
@@ -56,7 +56,7 @@ def plain(kind: str) -> tuple[TaskData, ProbeOutcome]:
 @pytest.mark.parametrize("kind", MADE)
 def test_the_answers_of_the_test_part_move_the_score_alone(kind: str) -> None:
     data, before = plain(kind)
-    after = run_probes(dealt(data, rows_of(data, "test")), GRID)
+    after = run_probes(shuffled(data, rows_of(data, "test")), GRID)
     assert answers(after) == answers(before)
     for method, score in before.scores.items():
         assert after.scores[method].chosen == score.chosen
@@ -66,19 +66,19 @@ def test_the_answers_of_the_test_part_move_the_score_alone(kind: str) -> None:
 @pytest.mark.parametrize("kind", MADE)
 def test_the_answers_of_the_training_part_move_what_is_predicted(kind: str) -> None:
     data, before = plain(kind)
-    after = run_probes(dealt(data, rows_of(data, "train")), GRID)
+    after = run_probes(shuffled(data, rows_of(data, "train")), GRID)
     for method in before.scores:
-        own, others = ([row for row in answers(one) if row[0] == method] for one in (before, after))
-        assert own != others
+        first, second = ([row for row in answers(outcome) if row[0] == method] for outcome in (before, after))
+        assert first != second
 
 
 @pytest.mark.parametrize("kind", MADE)
 def test_the_answers_of_the_validation_part_move_the_choice_alone(kind: str) -> None:
-    """Of the MLP its validation figures; a published validation part is no neighbour of anything."""
+    """The MLP's validation metric moves; kNN never uses a published validation split as neighbours."""
     data, before = plain(kind)
-    after = run_probes(dealt(data, rows_of(data, "valid")), GRID)
-    figures = [one.scores["mlp"].chosen["folds"][0]["validation_metric"] for one in (before, after)]
-    assert figures[0] > figures[1]
+    after = run_probes(shuffled(data, rows_of(data, "valid")), GRID)
+    first, second = (outcome.scores["mlp"].chosen["folds"][0] for outcome in (before, after))
+    assert first["validation_metric"] > second["validation_metric"]
     assert [row for row in answers(after) if row[0] == "knn"] == [row for row in answers(before) if row[0] == "knn"]
 
 
@@ -90,23 +90,23 @@ def folded(spread: float) -> TaskData:
 
 
 def test_the_answers_of_a_fold_move_nothing_of_that_fold() -> None:
-    """In turn each fold is the test part of one probe and in the training part of the others."""
+    """Each fold is the test split of one probe and in the training split of the others."""
     data = folded(2.0)
-    before, after = (run_probes(one, GRID) for one in (data, dealt(data, rows_of(data, "2"))))
+    before, after = (run_probes(one, GRID) for one in (data, shuffled(data, rows_of(data, "2"))))
     for method in ("mlp", "knn"):
         for fold in "0123":
-            own, others = (
-                [row for row in answers(one) if row[0] == method and row[2] == fold] for one in (before, after)
+            rows, rows_after = (
+                [row for row in answers(outcome) if row[0] == method and row[2] == fold] for outcome in (before, after)
             )
-            assert (own == others) == (fold == "2"), (method, fold)
-    first, second = (one.scores["mlp"].chosen["folds"][2] for one in (before, after))
+            assert (rows == rows_after) == (fold == "2"), (method, fold)
+    first, second = (outcome.scores["mlp"].chosen["folds"][2] for outcome in (before, after))
     assert first == second
 
 
 def test_where_test_data_chooses_the_canary_sings() -> None:
-    """X-ARES's rules choose on the fold that is tested, and say so: here the choice does move with its answers."""
+    """X-ARES's rules choose on the tested fold, and the result says so: here the choice does move with its labels."""
     data, xares = folded(0.3), find_protocol("xares-0.1.3")
-    before, after = (run_probes(one, xares, methods=["mlp"]) for one in (data, dealt(data, rows_of(data, "2"))))
-    first, second = (one.scores["mlp"].chosen["folds"][2] for one in (before, after))
+    before, after = (run_probes(one, xares, methods=["mlp"]) for one in (data, shuffled(data, rows_of(data, "2"))))
+    first, second = (outcome.scores["mlp"].chosen["folds"][2] for outcome in (before, after))
     assert "leak" in first["validation"]
     assert first["validation_metric"] > second["validation_metric"] + 0.2

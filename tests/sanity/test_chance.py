@@ -1,4 +1,4 @@
-"""Every kind of task is at chance where there is nothing to hear, and above it where there is; leaks would show."""
+"""Every kind of task scores at chance without information in the input, and above it with; leaks would show."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MADE: dict[str, Callable[[], TaskData]] = {
 
 
 def with_inputs(data: TaskData, fill: Callable[[tuple[int, ...]], np.ndarray]) -> TaskData:
-    """Return a task whose vectors, and frames where it has them, are what `fill` gives for their shape."""
+    """Return the task with its vectors, and its frames if any, replaced by `fill(shape)`."""
     frames = data.frames
     if frames is not None:
         values = fill(np.asarray(frames.values).shape).astype(np.float16)
@@ -57,17 +57,17 @@ def scored(data: TaskData) -> dict[str, float]:
 
 @cache
 def heard(kind: str) -> dict[str, float]:
-    """Return the scores of the task as it is, which two tests compare with."""
+    """Return the scores of the unchanged task."""
     return scored(MADE[kind]())
 
 
 def without_hearing(data: TaskData) -> tuple[float, float]:
-    """Return what an answer that is the same for every clip can reach, and four standard errors of the noise around it.
+    """Return the best score of a constant prediction, and four standard errors of the noise around it.
 
-    Accuracy: the largest class of the test part. mAP: a class's share of the test clips is the expected precision of
-    any fixed order; the mean over five classes. Segment-F1: 1.0 would be all segments; the constant answer that says
-    yes to every class has precision = prevalence and recall 1. R@1: one of the test clips. 1 - WER: the same words for
-    every clip, of which some are right by luck: at most the share of the most common word at each of its four places.
+    Accuracy: the share of the largest class in the test split. mAP: the mean over classes of a class's share of the
+    test clips, which is the expected precision of any fixed order. Segment-F1: predicting every class everywhere has
+    precision = prevalence and recall 1. R@1: one of the test clips. 1 - WER: the same words for every clip are right by
+    luck, at most in the share of the most common word at each of the four places.
     """
     test = [row for row, split in enumerate(data.splits or ()) if split == "test"]
     n = len(test)
@@ -91,7 +91,7 @@ def without_hearing(data: TaskData) -> tuple[float, float]:
 
 
 def _segments(data: TaskData, test: list[int]) -> tuple[float, int]:
-    """Return the share of segments of a second and class in which an event lies, and how many segments there are."""
+    """Return the share of segments (one second, one class) that hold an event, and the number of segments."""
     positive = total = 0
     of_clips: list[Any] = list(data.labels)
     classes = {event.label for row in of_clips for event in row}
@@ -118,31 +118,31 @@ def test_an_encoder_that_hears_nothing_scores_at_chance(kind: str, deaf: Callabl
 
 
 def within(events: Any, end: float) -> tuple[Event, ...]:
-    """Return what of a clip's events lies within another clip's length."""
-    return tuple(Event(one.onset_s, min(one.offset_s, end), one.label) for one in events if one.onset_s < end)
+    """Return a clip's events cut to another clip's length."""
+    return tuple(Event(event.onset_s, min(event.offset_s, end), event.label) for event in events if event.onset_s < end)
 
 
 @pytest.mark.parametrize("kind", MADE)
 def test_random_labels_score_at_chance(kind: str) -> None:
-    """Labels are dealt out among the clips anew: no probe finds more than without hearing."""
+    """With labels shuffled among the clips, no probe scores above a constant prediction."""
     data = MADE[kind]()
     order = np.random.default_rng(5).permutation(len(data.ids)).tolist()
     labels = [data.labels[row] for row in order]
     if kind == "frame-multi-label":
-        labels = [within(own, end) for own, end in zip(labels, data.durations_s, strict=True)]
-    dealt = replace(data, labels=labels)
+        labels = [within(events, end) for events, end in zip(labels, data.durations_s, strict=True)]
+    shuffled = replace(data, labels=labels)
     if data.text is not None:
-        dealt = test_retrieval.made(related=False)
-    chance, around = without_hearing(dealt)
-    for method, score in scored(dealt).items():
+        shuffled = test_retrieval.made(related=False)
+    chance, around = without_hearing(shuffled)
+    for method, score in scored(shuffled).items():
         assert score <= chance + around, (kind, method)
 
 
 @pytest.mark.parametrize("kind", MADE)
 def test_a_canary_in_the_test_part_moves_nothing_that_was_chosen(kind: str) -> None:
-    """The test clips' vectors are replaced by others: what was chosen, and on what, stays to the last digit.
+    """With vectors of test clips replaced, every choice and its validation metric stay to the last digit.
 
-    Standardisation is of the training part, so the predictions of test clips whose vectors stay are the same too.
+    Standardisation uses the training split, so predictions for test clips with unchanged vectors stay too.
     """
     data = MADE[kind]()
     test = np.flatnonzero(np.array(data.splits) == "test")
@@ -155,13 +155,13 @@ def test_a_canary_in_the_test_part_moves_nothing_that_was_chosen(kind: str) -> N
             values[frames.offsets[row] : frames.offsets[row + 1]] += 50
         frames = Frames(values, frames.offsets, frames.hop_s)
     grid = FEW.model_copy(update={"mlp": FEW.mlp.model_copy(update={"learning_rates": (0.001, 0.01)})})
-    first, second = (run_probes(one, grid) for one in (data, replace(data, pooled=pooled, frames=frames)))
+    first, second = (run_probes(task, grid) for task in (data, replace(data, pooled=pooled, frames=frames)))
     assert first.scores["mlp"].chosen == second.scores["mlp"].chosen
     changed = {data.ids[row] for row in replaced}
-    before, after = (one.predictions.to_pylist() for one in (first, second))
+    before, after = (outcome.predictions.to_pylist() for outcome in (first, second))
     assert len(before) == len(after) > 0
-    kept = [(a, b) for a, b in zip(before, after, strict=True) if a["id"] not in changed]
-    assert kept
-    if kind != "retrieval":  # there a clip is found among the others
-        assert all(a["prediction"] == b["prediction"] for a, b in kept)
+    unchanged = [(a, b) for a, b in zip(before, after, strict=True) if a["id"] not in changed]
+    assert unchanged
+    if kind != "retrieval":  # there each clip is ranked among the others
+        assert all(a["prediction"] == b["prediction"] for a, b in unchanged)
     assert first.scores["mlp"].main_score != second.scores["mlp"].main_score

@@ -1,5 +1,5 @@
-"""Real recordings through the command line: labels by a coin and an encoder that ignores its input are at chance, and a
-test clip that is copied into the training part is found.
+"""Real recordings through the command line: coin-flip labels and an encoder that ignores its input score at chance, and
+a test clip copied into the training split is found.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import soundfile
 from conftest import Command
 
 CLIPS = {"train": 96, "valid": 48, "test": 60}
-# Labels are half and half. A right answer by chance is a toss of a coin for each of the 60 test clips: the standard
-# error is sqrt(0.25 / 60) = 0.065, and four of them leave 6 runs of 100,000 outside. Seeds are fixed.
+# Each label has half of the clips. By chance, a prediction for each of the 60 test clips is a coin flip: the standard
+# error is sqrt(0.25 / 60) = 0.065, and 6 of 100,000 runs are more than four of them away. Seeds are fixed.
 AROUND = 4 * math.sqrt(0.25 / CLIPS["test"])
 DEAF = """
 import torch
@@ -39,18 +39,18 @@ class Deaf:
 
 @pytest.fixture
 def digits(shared_data: Path, tmp_path: Path) -> Path:
-    """Two spoken digits by six speakers, with two further columns: a fair coin, and two coins for each clip."""
+    """Two spoken digits by six speakers, with two more columns: one fair coin, and two coins, for each clip."""
     with (shared_data / "fsdd" / "manifest.csv").open(encoding="utf-8", newline="") as file:
         listed = [row for row in csv.DictReader(file) if row["digit"] in "38"]
     rng, rows = random.Random(1), []
     for split, count in CLIPS.items():
         coins = ["heads", "tails"] * (count // 2)
         rng.shuffle(coins)
-        kept = []
+        chosen = []
         for digit in "38":
-            own = [row for row in listed if row["split"] == split and row["digit"] == digit]
-            kept += rng.sample(own, count // 2) if len(own) >= count // 2 else own
-        for row, coin in zip(kept, coins, strict=True):
+            of_digit = [row for row in listed if row["split"] == split and row["digit"] == digit]
+            chosen += rng.sample(of_digit, count // 2) if len(of_digit) >= count // 2 else of_digit
+        for row, coin in zip(chosen, coins, strict=True):
             both = ";".join([coin, rng.choice(["red", "black"])])
             path = shared_data / "fsdd" / row["path"]
             rows.append({"path": str(path), "digit": row["digit"], "coin": coin, "coins": both, "split": split})
@@ -76,21 +76,21 @@ def test_coins_and_the_deaf_score_at_chance_on_real_speech(digits: Path, tmp_pat
 
     heard = scores("logmel", "digit")
     assert heard.pop("n") == CLIPS["test"]
-    assert min(heard.values()) > 0.5 + AROUND, heard  # there is something to hear
-    # mAP by chance is the share of a class, a half; its spread is below that of an accuracy.
-    found = {
+    assert min(heard.values()) > 0.5 + AROUND, heard  # the task can be learnt
+    # mAP by chance is the share of a class, one half; its spread is below that of an accuracy.
+    scores_of = {
         "coin": scores("logmel", "coin"),
         "coins": scores("logmel", "coins", "--kind", "multi-label"),
         "deaf": scores(f"{deaf}:Deaf", "digit"),
     }
-    for what, own in found.items():
-        assert own.pop("n") == CLIPS["test"]
-        for method, score in own.items():
-            assert abs(score - 0.5) < AROUND, (what, method, score)
+    for name, by_method in scores_of.items():
+        assert by_method.pop("n") == CLIPS["test"]
+        for method, score in by_method.items():
+            assert abs(score - 0.5) < AROUND, (name, method, score)
 
 
 def test_a_test_clip_among_the_training_clips_is_reported(digits: Path, tmp_path: Path, uwbench: Command) -> None:
-    """A copy under another name, and the same samples in another form of file."""
+    """One copy under another name, and one with the same samples in another format."""
     with digits.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     tested = [row for row in rows if row["split"] == "test"]

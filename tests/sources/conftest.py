@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,12 @@ def empty(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def miniatures(tmp_path_factory: pytest.TempPathFactory, shared_data: Path) -> Path:
-    """Every dataset in both forms: <layout>/<card>."""
-    root = tmp_path_factory.mktemp("miniatures")
-    for layout in ("publisher", "xares"):
-        for card in CARDS:
-            write_miniature(card, layout, root / layout / card, shared_data)
-    return root
+def miniatures(once: Callable[[str, Callable[[Path], object]], Path], shared_data: Path) -> Path:
+    """Every dataset in both forms, <layout>/<card>: made once per run, so only to read."""
+
+    def make(folder: Path) -> None:
+        for layout in ("publisher", "xares"):
+            for card in CARDS:
+                write_miniature(card, layout, folder / layout / card, shared_data)
+
+    return once("miniatures", make)

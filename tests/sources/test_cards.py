@@ -44,7 +44,7 @@ FACTS = {
 
 
 @pytest.mark.parametrize("name", PUBLIC)
-def test_a_card_holds_the_facts(name: str) -> None:
+def test_a_card_has_the_published_facts(name: str) -> None:
     card = find_card(name)
     folder, record, classes, weight, epochs, batch, selects_on_test, knn = FACTS[name]
     assert card.sources.shards is not None
@@ -72,7 +72,7 @@ def test_suites() -> None:
     assert {domain: domains.count(domain) for domain in domains} == {"speech": 11, "sound": 5, "music": 4}
 
 
-def test_where_x_ares_selects_on_test_data_validation_comes_out_of_training() -> None:
+def test_tasks_that_x_ares_selects_on_test_data_have_no_valid_split() -> None:
     cards, errors = find_cards()
     assert errors == []
     for card in cards.values():
@@ -88,10 +88,10 @@ def test_where_x_ares_selects_on_test_data_validation_comes_out_of_training() ->
         ("shards", {"train": "wds-audio-eval"}, "sources.shards.splits: train and test are both 'wds-audio-eval'"),
     ],
 )
-def test_a_card_that_lets_selection_data_meet_test_data_is_refused(
+def test_a_card_whose_selection_data_could_be_test_data_is_refused(
     field: str, change: dict[str, str], message: str
 ) -> None:
-    """The cards that are shipped, and those of plug-ins, go through this check whenever they are loaded."""
+    """Every card is checked when it is loaded, built-in or from a plug-in."""
     fields = find_card("desed").model_dump(mode="json")
     Card.model_validate(fields)
     splits = fields["splits"] if field == "splits" else fields["sources"]["shards"]["splits"]
@@ -107,7 +107,7 @@ def test_every_layout_loads_and_is_used(name: str) -> None:
 
 
 def test_vocabularies_keep_the_order_of_x_ares() -> None:
-    """The order matters where shards hold a class's index."""
+    """The order matters because some shards store a class's index."""
     esc50 = load_vocabulary("esc50")
     assert (esc50[0], esc50[10], esc50[49]) == ("dog", "rain", "hand_saw")
     assert load_vocabulary("libricount") == tuple(str(k) for k in range(11))
@@ -118,8 +118,8 @@ def test_vocabularies_keep_the_order_of_x_ares() -> None:
     assert list(load_vocabulary("fsd50k")) == sorted(load_vocabulary("fsd50k"))
 
 
-def test_a_clip_table_with_a_field_that_cards_no_longer_have_is_read(tmp_path: Path) -> None:
-    """Cards had a field `crop_s`, and clip tables hold the card they were written with."""
+def test_a_clip_table_with_a_removed_card_field_is_read(tmp_path: Path) -> None:
+    """Cards once had a field `crop_s`, and clip tables contain the card they were written with."""
     row = (("a",), (bytes(32),), ("x",), ("train",), (None,), (None,), (1.0,))
     table = ClipTable(find_card("mini_speech"), "here", *row)
     name = write_table(tmp_path, table)

@@ -1,4 +1,4 @@
-"""`data check`: every kind of fault is planted in real audio and must be found, and nothing else."""
+"""`data check`: each kind of fault is planted in real audio, and it alone must be found."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from uwbench.sources.resolve import open_task
 
 
 class Pets:
-    """A small task of real recordings: two classes, three clips of each in train and one in test, all in groups."""
+    """A small task of real recordings: two classes, with three train clips and one test clip each."""
 
     def __init__(self, folder: Path, shared: Path) -> None:
         self.folder = folder
@@ -48,7 +48,7 @@ def pets(tmp_path: Path, shared_data: Path) -> Pets:
     return Pets(tmp_path / "pets", shared_data)
 
 
-def test_nothing_is_found_in_good_data(pets: Pets) -> None:
+def test_good_data_has_no_findings(pets: Pets) -> None:
     for decode in (True, False):
         report = pets.check(decode=decode)
         assert report.findings == ()
@@ -125,7 +125,7 @@ def untrained(pets: Pets) -> None:
         (untrained, "class-untrained", "error", ("dog3.ogg",), {"class-missing"}),
     ],
 )
-def test_a_planted_fault_is_found_and_nothing_else(
+def test_a_planted_fault_is_the_only_finding(
     pets: Pets,
     plant: Callable[[Pets], None],
     code: str,
@@ -142,7 +142,7 @@ def test_a_planted_fault_is_found_and_nothing_else(
     assert json.loads(json.dumps(report.to_json()))["problems"][0].keys() == {"code", "severity", "message", "clips"}
 
 
-def test_what_meets_the_validation_only_is_a_warning(pets: Pets) -> None:
+def test_leaks_into_validation_alone_are_warnings(pets: Pets) -> None:
     shutil.copyfile(pets.folder / "dog0.ogg", pets.folder / "dog1.ogg")
     pets.rows[1] |= {"split": "valid", "group": "dog0"}
     pets.rows[5] |= {"split": "valid"}
@@ -153,13 +153,13 @@ def test_what_meets_the_validation_only_is_a_warning(pets: Pets) -> None:
     ]
 
 
-def test_without_decoding_bytes_are_compared(pets: Pets) -> None:
+def test_without_decoding_files_are_compared_by_their_bytes(pets: Pets) -> None:
     same_audio_in_test(pets)
     truncated(pets)
     assert {finding.code for finding in pets.check(decode=False).findings} == {"duplicate-across", "unreadable"}
 
 
-def test_a_pointer_is_told_from_damage(pets: Pets) -> None:
+def test_a_git_lfs_pointer_is_recognised(pets: Pets) -> None:
     pointer(pets)
     assert "git lfs pull" in pets.check().findings[0].message
 
@@ -169,7 +169,7 @@ def with_size(dataset: Dataset, **size: object) -> Dataset:
     return Dataset(card, dataset.clips, dataset.source, dataset.problems, dataset.origin)
 
 
-def test_counts_are_held_against_the_card(shared_data: Path) -> None:
+def test_counts_are_compared_with_the_card(shared_data: Path) -> None:
     dataset = open_task("mini_speech")
     assert check_dataset(with_size(dataset, clips=120, splits={"train": 72})).findings == ()
     findings = check_dataset(with_size(dataset, clips=121, splits={"train": 72, "test": 31})).findings
@@ -216,7 +216,7 @@ def test_stretches_of_one_recording_across_splits(shared_data: Path) -> None:
     ]
 
 
-def test_events_after_the_end_are_noticed(shared_data: Path) -> None:
+def test_events_after_the_end_are_found(shared_data: Path) -> None:
     card = find_card("desed").model_copy(update={"size": None})
     audio = clip("0", "", "test", shared_data).audio
     clips = (
@@ -227,7 +227,7 @@ def test_events_after_the_end_are_noticed(shared_data: Path) -> None:
     assert findings["event-outside"].clips == ("b",)
 
 
-def test_what_a_card_tolerates_is_told_and_does_not_fail(shared_data: Path) -> None:
+def test_tolerated_findings_are_reported_as_warnings(shared_data: Path) -> None:
     card = find_card("mini_speech").model_copy(update={"size": None})
     audio = clip("0", "", "test", shared_data).audio
     clips = (
@@ -241,17 +241,17 @@ def test_what_a_card_tolerates_is_told_and_does_not_fail(shared_data: Path) -> N
         assert report.ok == ok
 
 
-def test_progress_is_told(pets: Pets) -> None:
+def test_progress_is_reported(pets: Pets) -> None:
     pets.check()
-    seen: list[tuple[int, int]] = []
+    steps: list[tuple[int, int]] = []
     dataset = open_task(str(pets.folder / "manifest.csv"))
-    check_dataset(dataset, progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(i, 8) for i in range(1, 9)]
+    check_dataset(dataset, progress=lambda done, total: steps.append((done, total)))
+    assert steps == [(i, 8) for i in range(1, 9)]
 
 
-def test_the_command_counts_on_stderr_and_prints_json_alone(pets: Pets, uwbench: Callable[..., Any]) -> None:
+def test_the_command_prints_progress_to_stderr_and_only_json_to_stdout(pets: Pets, uwbench: Callable[..., Any]) -> None:
     pets.check()
-    done = uwbench("data", "check", pets.folder / "manifest.csv", "--json")
-    assert json.loads(done.out)["clips"] == 8
-    assert "check  pets: 8/8 clips" in done.err
+    result = uwbench("data", "check", pets.folder / "manifest.csv", "--json")
+    assert json.loads(result.out)["clips"] == 8
+    assert f"check  {pets.folder / 'manifest.csv'}: 8/8 clips" in result.err
     assert uwbench("data", "check", pets.folder / "manifest.csv", "--quiet").err == ""

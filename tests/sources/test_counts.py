@@ -1,6 +1,6 @@
-"""Every parser at full size: tables and file names as many as the publisher has give the counts of the card.
+"""Every layout at full size: tables and files as numerous as the publisher's give the counts of the card.
 
-The audio is not there; only the label tables and names are, at the published numbers of clips in each split.
+Only the label tables and empty files are made, with the published number of clips in each split.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def sizes(card: str) -> dict[str, int]:
 
 
 def labels(card: str) -> Iterator[str]:
-    """Return the card's classes, round and round."""
+    """Yield the card's classes in an endless cycle."""
     vocabulary = load_vocabulary(card)
     while True:
         yield from vocabulary
@@ -238,7 +238,7 @@ PUBLISHERS: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("card", sorted(PUBLISHERS))
-def test_a_parser_gives_the_counts_of_its_card(tmp_path: Path, card: str) -> None:
+def test_a_layout_gives_the_counts_of_its_card(tmp_path: Path, card: str) -> None:
     PUBLISHERS[card](tmp_path / card)
     dataset = open_task(card, data=tmp_path)
     size = dataset.card.size
@@ -251,6 +251,6 @@ def test_a_parser_gives_the_counts_of_its_card(tmp_path: Path, card: str) -> Non
     vocabulary = set(load_vocabulary(dataset.card.vocabulary)) if dataset.card.vocabulary else set()
     if dataset.card.kind == "single-label" and vocabulary:
         assert {clip.labels for clip in dataset.clips} == vocabulary
-    # A few clips stand for all: the audio is not there.
+    # Check a few clips only, since there is no audio.
     few = Dataset(dataset.card, dataset.clips[:3], dataset.source, (), dataset.origin)
     assert {"count", "missing"} & {finding.code for finding in check_dataset(few).findings}

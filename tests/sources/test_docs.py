@@ -1,4 +1,4 @@
-"""docs/data.md says what the readers do."""
+"""docs/data.md agrees with the readers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from uwbench.sources.table import SPLIT_NAMES
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_the_table_of_datasets_is_the_layouts_own() -> None:
+def test_the_table_of_datasets_agrees_with_the_layouts() -> None:
     text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
     for name in find_suite("xares-22").tasks:
         card = find_card(name)
@@ -27,7 +27,7 @@ def test_the_table_of_datasets_is_the_layouts_own() -> None:
         assert f"`{split}`" in text
 
 
-def test_every_finding_is_explained() -> None:
+def test_every_finding_is_documented() -> None:
     text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
     source = Path(check.__file__).read_text(encoding="utf-8")
     codes = ("count", "missing", "unreadable", "silent", "short", "duplicate", "duplicate-across", "group-across")

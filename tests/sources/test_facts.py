@@ -1,4 +1,4 @@
-"""The generator of miniatures, and the cards' counts, against the published facts; no reader is used."""
+"""The miniatures and the cards' counts agree with the published facts; no reader is involved."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ TABLES: dict[str, tuple[str, str]] = {
 }
 
 
-def test_the_cards_count_as_the_publishers_do() -> None:
+def test_the_cards_have_the_publishers_counts() -> None:
     assert set(COUNTS) == set(CARDS)
     for name, counts in COUNTS.items():
         size = find_card(name).size
@@ -117,8 +117,8 @@ def test_the_cards_count_as_the_publishers_do() -> None:
 
 
 def records(folder: Path) -> dict[str, list[tuple[set[str], Any]]]:
-    """Return each tar's records, in their order: the suffixes of a key's members, and its JSON."""
-    found = {}
+    """Return the records of each tar, in order: the suffixes of a key's members, and its JSON."""
+    records_of = {}
     for path in sorted(folder.rglob("*.tar")):
         members: dict[str, tuple[set[str], Any]] = {}
         with tarfile.open(path) as tar:
@@ -130,12 +130,12 @@ def records(folder: Path) -> dict[str, list[tuple[set[str], Any]]]:
                     assert file is not None
                     content = json.load(file)
                 members[key] = (suffixes | {dot + suffix}, content)
-        found[path.name] = list(members.values())
-    return found
+        records_of[path.name] = list(members.values())
+    return records_of
 
 
 @pytest.mark.parametrize("card", CARDS)
-def test_generated_shards_are_what_x_ares_asks_for(card: str, miniatures: Path) -> None:
+def test_generated_shards_are_what_x_ares_looks_for(card: str, miniatures: Path) -> None:
     patterns, field = SHARDS[card]
     made = records(miniatures / "xares" / card)
     for pattern in patterns:
@@ -150,8 +150,8 @@ def test_generated_shards_are_what_x_ares_asks_for(card: str, miniatures: Path) 
             assert len(content) == 5
             assert all(isinstance(text, str) for text in content.values())
         else:
-            wanted = {"desed": {"onset", "offset", "label"}, "maestro": {"start", "end", "note"}}[card]
-            assert all(set(event) == wanted for event in content)
+            keys = {"desed": {"onset", "offset", "label"}, "maestro": {"start", "end", "note"}}[card]
+            assert all(set(event) == keys for event in content)
 
 
 @pytest.mark.parametrize("card", CARDS)

@@ -1,4 +1,4 @@
-"""Fetching from a server that behaves as Zenodo does, and from one that does not; archives that mean harm."""
+"""Fetch from a server that behaves like Zenodo, and from one that misbehaves; unpack hostile archives."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def card() -> Card:
 
 
 def fetch(card: Card, zenodo: Zenodo, data: Path, *, attempts: int = 4) -> tuple[list[Path], list[float]]:
-    """Fetch, and return the paths with the seconds that were waited between attempts."""
+    """Fetch, and return the paths and the seconds waited before each retry."""
     waits: list[float] = []
     patience = Patience(attempts=attempts, timeout_s=10, sleep=waits.append)
     return fetch_task(card, data, base_url=zenodo.url, patience=patience), waits
@@ -41,10 +41,10 @@ def record(**more: Any) -> Zenodo:
 
 
 def test_a_record_is_downloaded_whole_and_only_once(card: Card, tmp_path: Path) -> None:
-    seen: list[tuple[str, int, int]] = []
+    steps: list[tuple[str, int, int]] = []
     with serve(record()) as zenodo:
         zenodo.files["gtzan_fold_1_0000000.tar"] = OTHER
-        paths = fetch_task(card, tmp_path, base_url=zenodo.url, progress=lambda *step: seen.append(step))
+        paths = fetch_task(card, tmp_path, base_url=zenodo.url, progress=lambda *step: steps.append(step))
         asked = len(zenodo.requests)
         again, _ = fetch(card, zenodo, tmp_path)
         assert len(zenodo.requests) == asked + 1  # the record, no file
@@ -52,8 +52,8 @@ def test_a_record_is_downloaded_whole_and_only_once(card: Card, tmp_path: Path) 
     assert paths == again
     assert paths[0] == tmp_path / "gtzan_genre" / "gtzan_fold_0_0000000.tar"
     assert [path.read_bytes() for path in paths] == [TAR, OTHER]
-    assert seen[-1][1:] == (len(TAR) + len(OTHER),) * 2
-    assert [step[1] for step in seen] == sorted(step[1] for step in seen)
+    assert steps[-1][1:] == (len(TAR) + len(OTHER),) * 2
+    assert [step[1] for step in steps] == sorted(step[1] for step in steps)
 
 
 def test_a_file_that_changed_on_disk_is_fetched_again(card: Card, tmp_path: Path) -> None:
@@ -68,12 +68,16 @@ def test_a_cut_connection_is_resumed_where_it_broke(card: Card, tmp_path: Path) 
     with serve(record(faults=["cut", "cut"])) as zenodo:
         (path,), _ = fetch(card, zenodo, tmp_path)
     half = len(TAR) // 2
-    assert [wanted for _, wanted in zenodo.requests[1:]] == [None, f"bytes={half}-", f"bytes={half + half // 2}-"]
+    assert [byte_range for _, byte_range in zenodo.requests[1:]] == [
+        None,
+        f"bytes={half}-",
+        f"bytes={half + half // 2}-",
+    ]
     assert path.read_bytes() == TAR
     assert not list(path.parent.glob("*.part"))
 
 
-def test_bytes_of_an_earlier_run_are_kept(card: Card, tmp_path: Path) -> None:
+def test_a_partial_file_of_an_earlier_run_is_resumed(card: Card, tmp_path: Path) -> None:
     folder = tmp_path / "gtzan_genre"
     folder.mkdir()
     (folder / "gtzan_fold_0_0000000.tar.part").write_bytes(TAR[:1000])
@@ -89,7 +93,7 @@ def test_a_server_without_ranges_starts_over(card: Card, tmp_path: Path) -> None
     assert path.read_bytes() == TAR
 
 
-def test_a_part_that_is_no_beginning_is_thrown_away(card: Card, tmp_path: Path) -> None:
+def test_a_partial_file_with_wrong_content_is_deleted(card: Card, tmp_path: Path) -> None:
     folder = tmp_path / "gtzan_genre"
     folder.mkdir()
     (folder / "gtzan_fold_0_0000000.tar.part").write_bytes(b"x" * len(TAR))  # right size, wrong content
@@ -98,35 +102,35 @@ def test_a_part_that_is_no_beginning_is_thrown_away(card: Card, tmp_path: Path) 
     assert path.read_bytes() == TAR
 
 
-def test_a_range_that_is_refused_starts_over(card: Card, tmp_path: Path) -> None:
+def test_a_refused_range_starts_over(card: Card, tmp_path: Path) -> None:
     folder = tmp_path / "gtzan_genre"
     folder.mkdir()
     (folder / "gtzan_fold_0_0000000.tar.part").write_bytes(TAR[:1000])
     with serve(record(faults=["416"])) as zenodo:
         (path,), _ = fetch(card, zenodo, tmp_path)
-    assert [wanted for _, wanted in zenodo.requests[1:]] == ["bytes=1000-", None]
+    assert [byte_range for _, byte_range in zenodo.requests[1:]] == ["bytes=1000-", None]
     assert path.read_bytes() == TAR
 
 
-def test_another_range_than_asked_for_is_refused(card: Card, tmp_path: Path) -> None:
+def test_another_range_than_requested_is_refused(card: Card, tmp_path: Path) -> None:
     with serve(record(faults=["cut", "otherrange"])) as zenodo, pytest.raises(FetchError, match="another range"):
         fetch(card, zenodo, tmp_path)
 
 
-def test_too_many_requests_are_waited_out_as_asked(card: Card, tmp_path: Path) -> None:
+def test_retry_after_is_respected(card: Card, tmp_path: Path) -> None:
     with serve(record(faults=["429:7", "503", "drop"], record_faults=["429:3"])) as zenodo:
         (path,), waits = fetch(card, zenodo, tmp_path)
-    assert waits == [3, 7, 2, 4]  # Retry-After where it is longer than the own wait of 1, 2, 4, ... seconds
+    assert waits == [3, 7, 2, 4]  # Retry-After if it is longer than the back-off of 1, 2, 4, ... seconds
     assert path.read_bytes() == TAR
 
 
-def test_a_wait_says_why_it_is_made(card: Card, tmp_path: Path) -> None:
-    told: list[str] = []
-    patience = Patience(attempts=3, sleep=lambda _: None, tell=told.append)
+def test_each_wait_is_reported_with_its_reason(card: Card, tmp_path: Path) -> None:
+    lines: list[str] = []
+    patience = Patience(attempts=3, sleep=lambda _: None, tell=lines.append)
     with pytest.raises(FetchError, match="gave up after 3 attempts"):
         fetch_task(card, tmp_path, base_url="http://127.0.0.1:9", patience=patience)  # nobody listens there
-    assert [line.partition("; ")[2] for line in told] == ["attempt 2 of 3 in 1 s", "attempt 3 of 3 in 2 s"]
-    assert all("/api/records/14722472 cannot be reached" in line for line in told)
+    assert [line.partition("; ")[2] for line in lines] == ["attempt 2 of 3 in 1 s", "attempt 3 of 3 in 2 s"]
+    assert all("/api/records/14722472 cannot be reached" in line for line in lines)
 
 
 def test_waits_are_bounded(card: Card, tmp_path: Path) -> None:
@@ -135,12 +139,12 @@ def test_waits_are_bounded(card: Card, tmp_path: Path) -> None:
     assert waits == [300]
 
 
-def test_it_gives_up_and_says_how_to_go_on(card: Card, tmp_path: Path) -> None:
+def test_it_gives_up_and_says_how_to_resume(card: Card, tmp_path: Path) -> None:
     with serve(record(faults=["503"] * 9)) as zenodo, pytest.raises(FetchError, match=r"503.*4 attempts.*resumes"):
         fetch(card, zenodo, tmp_path)
 
 
-def test_a_missing_record_is_not_tried_twice(card: Card, tmp_path: Path) -> None:
+def test_a_missing_record_is_not_retried(card: Card, tmp_path: Path) -> None:
     with serve(record(record_faults=["404"])) as zenodo:
         with pytest.raises(FetchError, match="404"):
             fetch(card, zenodo, tmp_path)
@@ -154,26 +158,26 @@ def test_redirects_are_followed_with_the_range(card: Card, tmp_path: Path) -> No
     assert path.read_bytes() == TAR
 
 
-def test_a_wrong_checksum_keeps_nothing(card: Card, tmp_path: Path) -> None:
+def test_a_file_with_a_wrong_checksum_is_deleted(card: Card, tmp_path: Path) -> None:
     with serve(record(faults=["corrupt", "corrupt"])) as zenodo, pytest.raises(FetchError, match="md5"):
         fetch(card, zenodo, tmp_path)
     assert not list((tmp_path / "gtzan_genre").glob("*.tar*"))
 
 
-def test_damage_on_the_way_is_mended_by_a_second_download(card: Card, tmp_path: Path) -> None:
+def test_a_damaged_download_is_repeated_once(card: Card, tmp_path: Path) -> None:
     with serve(record(faults=["corrupt"])) as zenodo:
         (path,), _ = fetch(card, zenodo, tmp_path)
     assert path.read_bytes() == TAR
 
 
 @pytest.mark.parametrize("fault", ["lies", "longer"])
-def test_a_lie_about_the_length_is_noticed(card: Card, tmp_path: Path, fault: str) -> None:
+def test_a_wrong_content_length_is_noticed(card: Card, tmp_path: Path, fault: str) -> None:
     with serve(record(faults=[fault])) as zenodo:
         (path,), _ = fetch(card, zenodo, tmp_path)
     assert path.read_bytes() == TAR
 
 
-def test_a_size_that_never_comes_true_fails(card: Card, tmp_path: Path) -> None:
+def test_a_file_that_never_has_its_promised_size_fails(card: Card, tmp_path: Path) -> None:
     with serve(record(sizes={"gtzan_fold_0_0000000.tar": len(TAR) + 5})) as zenodo, pytest.raises(FetchError):
         fetch(card, zenodo, tmp_path)
 
@@ -190,12 +194,12 @@ def test_a_size_that_never_comes_true_fails(card: Card, tmp_path: Path) -> None:
         ({"files": {}}, "contains no files"),
     ],
 )
-def test_a_record_that_is_not_one_is_refused(card: Card, tmp_path: Path, more: dict[str, Any], message: str) -> None:
+def test_a_malformed_record_is_refused(card: Card, tmp_path: Path, more: dict[str, Any], message: str) -> None:
     with serve(record(**more)) as zenodo, pytest.raises(FetchError, match=message):
         fetch(card, zenodo, tmp_path)
 
 
-def test_a_full_disk_is_noticed_before_the_start(card: Card, tmp_path: Path) -> None:
+def test_a_full_disk_is_noticed_before_the_download(card: Card, tmp_path: Path) -> None:
     sizes = {"gtzan_fold_0_0000000.tar": 1 << 60}
     with serve(record(sizes=sizes)) as zenodo:
         with pytest.raises(FetchError, match=r"needs 1152921504\.61 GB"):
@@ -261,7 +265,7 @@ def test_a_hostile_zip_writes_nothing(empty: Path, bad: zipfile.ZipInfo) -> None
         archive.writestr(bad, b"../outside")
     with pytest.raises(FetchError):
         unpack_zip(path, folder)
-    assert sorted(found.relative_to(empty).as_posix() for found in empty.rglob("*")) == ["inside", "inside/x.zip"]
+    assert sorted(file.relative_to(empty).as_posix() for file in empty.rglob("*")) == ["inside", "inside/x.zip"]
 
 
 def test_a_link_in_the_folder_is_not_followed(empty: Path) -> None:
@@ -287,7 +291,7 @@ def test_a_bomb_is_refused_before_it_is_unpacked(empty: Path, monkeypatch: pytes
     assert list(empty.iterdir()) == [path]
 
 
-def test_a_member_larger_than_it_says_is_refused(empty: Path) -> None:
+def test_a_member_larger_than_its_header_says_is_refused(empty: Path) -> None:
     path = empty / "x.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("lies", bytes(70_001))

@@ -1,4 +1,4 @@
-"""Files of any content are read or refused with an error that names them; nothing else comes out of the readers."""
+"""Files with arbitrary content are either read or refused by an error that names them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from miniatures.publishers import write_midi
 from miniatures.xares import write_tar
 from uwbench.errors import DataError, InputError, UwbenchError
+from uwbench.options import TaskSpec
 from uwbench.sources.layouts.midi import read_notes
 from uwbench.sources.resolve import open_task
 from uwbench.sources.shards import read_index
 
 
 def refusal(work: Callable[[], object]) -> UwbenchError | None:
-    """Return the error by which what the readers were given is refused; any other error fails the test."""
+    """Return the InputError or DataError that `work` raises, or None; any other error fails the test."""
     try:
         work()
     except (InputError, DataError) as error:
@@ -67,7 +68,7 @@ json_values = st.recursive(
 def test_json_rows(folder: Path, table: list[dict[str, object]], kind: str) -> None:
     path = folder / "m.jsonl"
     path.write_text("\n".join(json.dumps(row) for row in table), encoding="utf-8")
-    refused = refusal(lambda: open_task(str(path), kind=kind))
+    refused = refusal(lambda: open_task(TaskSpec(path, kind=kind)))
     assert refused is None or refused.where == str(path)
 
 

@@ -1,4 +1,4 @@
-"""Hugging Face datasets: local Parquet as `datasets` writes it, and the same by streaming; labels by name."""
+"""Hugging Face datasets: local Parquet files as `datasets` writes them, and the same streamed; labels by name."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def make_dataset(shared: Path) -> datasets.DatasetDict:
 
 @pytest.fixture
 def snapshot(tmp_path: Path, shared_data: Path) -> Path:
-    """A folder as a snapshot of the hub has it: data/<split>-00000-of-00001.parquet."""
+    """A folder laid out like a snapshot of the hub: data/<split>-00000-of-00001.parquet."""
     folder = tmp_path / "snapshot"
     (folder / "data").mkdir(parents=True)
     for split, part in make_dataset(shared_data).items():
@@ -105,7 +105,7 @@ def test_local_parquet_is_read(tmp_path: Path, snapshot: Path, shared_data: Path
     before = blob.stat().st_mtime_ns
     check_voices(voices, data, shared_data)
     assert blob.stat().st_mtime_ns == before
-    blob.write_bytes(blob.read_bytes()[:-1])  # a damaged copy is made again
+    blob.write_bytes(blob.read_bytes()[:-1])  # a damaged copy is replaced
     check_voices(voices, data, shared_data)
 
 
@@ -139,23 +139,23 @@ def test_the_source_to_fetch_from_can_be_named(
     shards = "  shards: {zenodo: 1, pattern: '{split}*.tar', folder: voices, field: speaker}\n  hub:"
     path.write_text(CARD.format(id=snapshot).replace("  hub:", shards))
     data = ("--data", tmp_path / "data")
-    done = uwbench("data", "fetch", path, "--source", "hub", *data)
-    assert done.code == 0, done.err
+    result = uwbench("data", "fetch", path, "--source", "hub", *data)
+    assert result.code == 0, result.err
     check_voices(voices, tmp_path / "data", shared_data)
-    for words, told in (
-        ((path, "--source", "disk"), "'disk' is not one of shards, hub"),
+    for words, message in (
+        ((path, "--source", "disk"), "'disk' is not one of 'shards', 'hub'"),
         (("ravdess", "--source", "hub"), "ravdess: names no Hugging Face dataset"),
     ):
-        done = uwbench("data", "fetch", *words, *data)
-        assert (done.code, told in done.err) == (2, True), done.err
+        result = uwbench("data", "fetch", *words, *data)
+        assert (result.code, message in result.err) == (2, True), result.err
 
 
-def test_a_hub_that_is_out_of_reach_is_said(tmp_path: Path) -> None:
+def test_an_unreachable_hub_is_reported(tmp_path: Path) -> None:
     with pytest.raises(FetchError, match=r"nothing: cannot be streamed.*Parquet files"):
         fetch_task(card(tmp_path, tmp_path / "nothing"), tmp_path / "data")
 
 
-def test_folds_come_from_their_column(tmp_path: Path, shared_data: Path) -> None:
+def test_folds_come_from_the_fold_column(tmp_path: Path, shared_data: Path) -> None:
     rows = []
     for fold in range(1, 6):
         for i, path in enumerate(sorted((shared_data / "esc10" / "audio").glob(f"{fold}-*.ogg"))[:4]):

@@ -1,4 +1,4 @@
-"""Publishers' layouts, held against the published facts and not against the readers."""
+"""Publishers' layouts agree with the published facts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from uwbench.sources.resolve import describe_source, open_task
 
 LAYOUTS = ("publisher", "xares")
 
-# What is left to find in a miniature: it holds a few clips of a few classes.
+# Findings in every miniature, which has few clips of few classes.
 SMALL = {"count", "class-missing"}
 # Findings that belong to the dataset: file-wise folds of Vocal Imitation, clips without an event of DESED, languages
 # that a miniature leaves out, pitches that a handful of performances do not share.
@@ -62,7 +62,7 @@ def test_every_dataset_opens_and_passes_its_check(miniatures: Path, card: str, l
 
 @pytest.mark.parametrize("card", CARDS)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_no_data_of_the_selection_meets_the_test(miniatures: Path, card: str, layout: str) -> None:
+def test_no_two_splits_share_audio(miniatures: Path, card: str, layout: str) -> None:
     """No two splits or folds take their audio from the same place on disk."""
     parts: dict[tuple[str, int], set[str | None]] = defaultdict(set)
     for clip in open_task(card, data=miniatures / layout).clips:
@@ -74,14 +74,14 @@ def test_no_data_of_the_selection_meets_the_test(miniatures: Path, card: str, la
 
 def by_split(dataset: Dataset, value: str) -> dict[str, set[str]]:
     """Return, for each split or fold, the set of its groups or of its labels."""
-    found: dict[str, set[str]] = defaultdict(set)
+    values: dict[str, set[str]] = defaultdict(set)
     for clip in dataset.clips:
-        found[clip.split or clip.fold or ""].add(str(clip.group if value == "group" else clip.labels))
-    return found
+        values[clip.split or clip.fold or ""].add(str(clip.group if value == "group" else clip.labels))
+    return values
 
 
 def names_only(folder: Path, names: list[str]) -> None:
-    """Make files of no content: layouts are read from names and tables."""
+    """Make empty files, since layouts are read from names and tables."""
     for name in names:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -114,9 +114,9 @@ def test_ravdess_as_published(tmp_path: Path, place: str) -> None:
         for label in ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
     }
     groups = by_split(dataset, "group")
-    assert sorted(group for found in groups.values() for group in found) == [f"{i:02d}" for i in range(1, 25)]
+    assert sorted(group for names in groups.values() for group in names) == [f"{i:02d}" for i in range(1, 25)]
     # Odd actors are men: three men and three women in every fold.
-    assert {sum(int(actor) % 2 for actor in found) for found in groups.values()} == {3}
+    assert {sum(int(actor) % 2 for actor in actors) for actors in groups.values()} == {3}
     emotions = {1: "neutral", 2: "calm", 3: "happy", 4: "sad", 5: "angry", 6: "fearful", 7: "disgust", 8: "surprised"}
     for clip in dataset.clips:
         fields = clip.id.rpartition("/")[2].split("-")
@@ -150,8 +150,8 @@ def test_gtzan_as_published(tmp_path: Path, hiphop: str) -> None:
     assert Counter(clip.fold for clip in dataset.clips) == dict.fromkeys("0123456789", 100)
     labels = Counter(clip.labels for clip in dataset.clips)
     assert labels == {genre.replace("-", ""): 100 for genre in genres}
-    for fold, found in by_split(dataset, "label").items():
-        assert len(found) == 10, fold
+    for fold, genres_of_fold in by_split(dataset, "label").items():
+        assert len(genres_of_fold) == 10, fold
     again = open_task("gtzan", data=tmp_path)
     assert again.clips == dataset.clips
 
@@ -175,8 +175,8 @@ def test_libricount_deals_folds_with_every_count(tmp_path: Path) -> None:
     names_only(tmp_path / "libricount", [f"test/{stem}{suffix}" for stem in stems for suffix in (".wav", ".json")])
     dataset = open_task("libricount", data=tmp_path)
     assert sorted(Counter(clip.fold for clip in dataset.clips).values()) == [114, 114, 114, 115, 115]
-    for found in by_split(dataset, "label").values():
-        assert found == {str(k) for k in range(11)}
+    for counts in by_split(dataset, "label").values():
+        assert counts == {str(k) for k in range(11)}
 
 
 def test_speech_commands_lists_decide(miniatures: Path) -> None:
@@ -187,7 +187,7 @@ def test_speech_commands_lists_decide(miniatures: Path) -> None:
     assert not groups["train"] & groups["test"]
 
 
-def test_a_listed_file_that_is_missing_is_found_by_the_check(tmp_path: Path, shared_data: Path) -> None:
+def test_the_check_finds_a_listed_file_that_is_missing(tmp_path: Path, shared_data: Path) -> None:
     write_miniature("voxceleb1", "publisher", tmp_path / "voxceleb1", shared_data)
     gone = tmp_path / "voxceleb1" / "wav" / "id10001"
     for path in gone.rglob("*.wav"):
@@ -198,7 +198,7 @@ def test_a_listed_file_that_is_missing_is_found_by_the_check(tmp_path: Path, sha
     assert not report.ok
 
 
-def test_folds_and_groups_of_the_publisher_stand(miniatures: Path) -> None:
+def test_folds_and_groups_are_the_publishers(miniatures: Path) -> None:
     esc50 = open_task("esc50", data=miniatures / "publisher")
     for clip in esc50.clips:
         fold, source, *_ = clip.id.split("-")
@@ -244,7 +244,7 @@ def test_captions_and_transcripts(miniatures: Path) -> None:
     }  # fmt: skip
 
 
-def test_an_unlisted_speaker_is_no_woman(tmp_path: Path, shared_data: Path) -> None:
+def test_an_unlisted_speaker_is_refused(tmp_path: Path, shared_data: Path) -> None:
     write_miniature("librispeech_mf", "publisher", tmp_path / "librispeech", shared_data)
     table = tmp_path / "librispeech" / "LibriSpeech" / "SPEAKERS.TXT"
     table.write_text("".join(line for line in table.open() if not line.startswith("61 ")))
@@ -268,7 +268,7 @@ def test_fma_takes_the_small_subset_only(miniatures: Path) -> None:
     assert "099999" not in {clip.id for clip in dataset.clips}
 
 
-def test_vocal_imitation_takes_what_is_included(miniatures: Path) -> None:
+def test_vocal_imitation_takes_included_files_only(miniatures: Path) -> None:
     dataset = open_task("vocalimitation", data=miniatures / "publisher")
     assert len(dataset.clips) == 24
     assert {clip.labels for clip in dataset.clips} == {
@@ -289,7 +289,7 @@ def notes(path: Path) -> list[tuple[float, float, str]]:
 
 
 def performance(path: Path, *messages: tuple[str, int, int, float]) -> Path:
-    """Write (type, note or controller, velocity or value, seconds) as MIDI, at 120 beats a minute."""
+    """Write (type, note or controller, velocity or value, seconds) as MIDI, at 120 beats per minute."""
     track, before = mido.MidiTrack(), 0
     for kind, number, value, seconds in messages:
         now = round(seconds * 960)
@@ -342,7 +342,7 @@ def test_a_key_that_is_struck_again_ends_its_note(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"MThd", b"RIFF....WAVE", b"MThd\0\0\0\6\0\1\0\1\1\xe0MTrk\0\0\0\x10\0\x90"])
-def test_a_midi_file_that_is_none_is_named(tmp_path: Path, data: bytes) -> None:
+def test_an_invalid_midi_file_is_named(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "x.midi"
     path.write_bytes(data)
     with pytest.raises(DataError, match=r"x\.midi: the MIDI file cannot be read"):
@@ -363,14 +363,14 @@ def test_an_archive_that_was_not_unpacked_is_named(tmp_path: Path) -> None:
         open_task("ravdess", data=tmp_path)
 
 
-def test_a_known_dataset_given_as_a_folder_of_classes_is_told(tmp_path: Path) -> None:
+def test_a_known_dataset_opened_as_a_folder_of_classes_is_noted(tmp_path: Path) -> None:
     names_only(tmp_path / "Speech", ravdess_names())
     (note,) = open_task(str(tmp_path / "Speech")).problems
     assert "looks like the published dataset ravdess" in note
 
 
 @pytest.mark.parametrize("card", CARDS)
-def test_what_is_not_at_hand_is_said_with_what_to_do(tmp_path: Path, card: str) -> None:
+def test_missing_data_is_an_error_with_a_remedy(tmp_path: Path, card: str) -> None:
     for data in (None, tmp_path, tmp_path / "nowhere"):
         with pytest.raises(DataError, match=f"{card}: cannot find the data; .*data fetch {card}"):
             open_task(card, data=data)

@@ -1,4 +1,4 @@
-"""X-ARES's tars: read in place, and refused where they are damaged or not what they should be."""
+"""X-ARES's tars are read in place, and refused if they are damaged or unexpected."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from uwbench.sources.shards import read_index
 
 
 def esc50(data: Path, label: Any = 0, folds: str = "12345") -> Path:
-    """Write shards of ESC-50, two records a fold; the audio is not looked at."""
+    """Write shards of ESC-50 with two records per fold; the audio is never decoded."""
     folder = data / "esc50"
     for fold in folds:
         records = [(f"{fold}-10{fold}-A-{c}", "wav", f"audio {fold} {c}".encode(), {"label": label}) for c in "01"]
@@ -56,7 +56,7 @@ def test_an_index_of_classes_becomes_a_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("label", [None, [1], {"a": 1}, 1.5, True])
-def test_a_label_that_is_none_is_refused(tmp_path: Path, label: Any) -> None:
+def test_a_label_of_the_wrong_type_is_refused(tmp_path: Path, label: Any) -> None:
     esc50(tmp_path, label=label)
     with pytest.raises(DataError, match=r"fold-1-000000\.tar#1-101-A-0: the record's label cannot be read"):
         open_task("esc50", data=tmp_path)
@@ -92,7 +92,7 @@ def test_records_without_a_partner_are_reported(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", [700, 512 * 3, 512 * 4])
-def test_a_tar_that_was_cut_short_is_noticed(tmp_path: Path, cut: int) -> None:
+def test_a_truncated_tar_is_refused(tmp_path: Path, cut: int) -> None:
     path = tmp_path / "x.tar"
     write_tar(path, [(str(i), "wav", b"audio", {}) for i in range(4)])
     path.write_bytes(path.read_bytes()[:cut])
@@ -100,7 +100,7 @@ def test_a_tar_that_was_cut_short_is_noticed(tmp_path: Path, cut: int) -> None:
         read_index(path)
 
 
-def test_a_damaged_header_is_noticed(tmp_path: Path) -> None:
+def test_a_damaged_header_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.tar"
     write_tar(path, [(str(i), "wav", b"audio", {}) for i in range(4)])
     data = bytearray(path.read_bytes())
@@ -123,7 +123,7 @@ def test_compressed_shards_are_refused_with_a_remedy(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
-def test_members_that_are_no_files_are_refused(tmp_path: Path, kind: bytes) -> None:
+def test_members_that_are_not_plain_files_are_refused(tmp_path: Path, kind: bytes) -> None:
     path = tmp_path / "x.tar"
     with tarfile.open(path, "w") as tar:
         member = tarfile.TarInfo("a.wav")
@@ -138,11 +138,11 @@ def test_names_that_lead_outside_write_nothing(empty: Path) -> None:
     write_tar(path, [("../../evil", "wav", b"x", {"a": 1}), ("/evil", "wav", b"y", {"a": 1})])
     audio, _ = read_index(path)
     assert [type(member) for member in audio.values()] == [AudioMember] * 2
-    assert sorted(found.name for found in empty.rglob("*")) == ["in", "x.tar"]
+    assert sorted(file.name for file in empty.rglob("*")) == ["in", "x.tar"]
 
 
 @pytest.mark.parametrize("text", ["{", "", "[" * 100_000])
-def test_a_record_that_is_no_json_is_named(tmp_path: Path, text: str) -> None:
+def test_a_record_that_is_not_json_is_named(tmp_path: Path, text: str) -> None:
     with tarfile.open(tmp_path / "x.tar", "w") as tar:
         member = tarfile.TarInfo("a.json")
         member.size = len(text)
@@ -151,7 +151,7 @@ def test_a_record_that_is_no_json_is_named(tmp_path: Path, text: str) -> None:
         read_index(tmp_path / "x.tar")
 
 
-def test_shards_below_the_folder_are_found_and_x_ares_own_work_is_not(tmp_path: Path) -> None:
+def test_shards_in_a_subfolder_are_found_but_not_x_ares_output(tmp_path: Path) -> None:
     inner = esc50(tmp_path / "made")
     home = tmp_path / "data" / "esc50"
     home.mkdir(parents=True)

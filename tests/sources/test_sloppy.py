@@ -1,4 +1,4 @@
-"""Datasets as users have them: unpacked twice, copied through a Mac, saved by a spreadsheet. Clips stay the same."""
+"""Sloppy copies of datasets (unpacked twice, copied on a Mac, saved by a spreadsheet) give the same clips."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def files_of(folder: Path, suffixes: set[str]) -> list[Path]:
 
 
 def mac_traces(root: Path) -> None:
-    """What Finder and its archives leave: .DS_Store, AppleDouble twins, __MACOSX."""
+    """Add what Finder and its archives leave behind: .DS_Store, AppleDouble files, __MACOSX."""
     for path in sorted(root.rglob("*")):
         if path.is_dir():
             (path / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
@@ -36,7 +36,7 @@ def mac_traces(root: Path) -> None:
 
 
 def strangers(root: Path) -> None:
-    """Archives left beside what came out of them, and a note."""
+    """Add archives that were not deleted, and notes."""
     (root / "README.md").write_text("Downloaded in May.\n")
     (root / "dataset.zip").write_bytes(b"PK\3\4")
     (root / "dataset.tar.gz.part").write_bytes(b"\x1f\x8b")
@@ -49,14 +49,14 @@ def loud_suffixes(root: Path) -> None:
 
 
 def saved_by_a_spreadsheet(root: Path) -> None:
-    """A byte order mark, Windows line ends, an empty last line."""
+    """Add a byte order mark, Windows line ends and an empty last line."""
     for path in files_of(root, TABLES):
         text = path.read_bytes().decode("utf-8").replace("\r\n", "\n").replace("\n", "\r\n")
         path.write_bytes(b"\xef\xbb\xbf" + text.encode() + b"\r\n")
 
 
 def trailing_space(root: Path) -> None:
-    """A space at the end of every line of a table, and a tab of lists."""
+    """Add a space at the end of every line."""
     for path in files_of(root, TABLES):
         lines = path.read_bytes().decode("utf-8").splitlines()
         path.write_bytes("".join(f"{line} \n" for line in lines).encode())
@@ -94,8 +94,8 @@ def test_sloppy_copies_hold_the_same_clips(
         assert len(dataset.problems) == len(clean.problems)
 
 
-def test_full_ravdess_through_a_mac(tmp_path: Path, miniatures: Path) -> None:
-    """1,440 files of speech, the songs beside them, zips, traces of macOS: the publisher's counts, and no fault."""
+def test_all_of_ravdess_copied_on_a_mac(tmp_path: Path, miniatures: Path) -> None:
+    """The speech files are counted correctly among songs, zips and macOS's files, without a finding."""
     sources = files_of(miniatures / "publisher" / "ravdess", {".wav"})
     speech = tmp_path / "RAVDESS" / "Audio_Speech_Actors_01-24" / "Audio_Speech_Actors_01-24"
     songs = tmp_path / "RAVDESS" / "Audio_Song_Actors_01-24"
@@ -132,7 +132,7 @@ def test_full_ravdess_through_a_mac(tmp_path: Path, miniatures: Path) -> None:
 
 
 def test_two_files_that_differ_in_case_alone_are_not_mixed_up(tmp_path: Path, miniatures: Path) -> None:
-    """A listed file that is missing is not replaced where more than one could be meant."""
+    """A missing file is not replaced if several files could be meant."""
     shutil.copytree(miniatures / "publisher" / "esc50", tmp_path / "esc50")
     listed = files_of(tmp_path / "esc50", {".wav"})[0]
     for name in (listed.stem + ".WAV", listed.stem + ".Wav"):

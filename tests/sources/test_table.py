@@ -1,4 +1,4 @@
-"""Own data: manifests in four formats, folders, and what is wrong with them said with file, line and column."""
+"""Own data: manifests in four formats, and folders; errors name the file, line and column."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from uwbench.audio.clip import Event
 from uwbench.errors import InputError, UsageError
+from uwbench.options import TaskSpec
 from uwbench.sources.resolve import is_own_data, open_task
 
 Row = dict[str, Any]
@@ -37,7 +38,7 @@ def write(path: Path, rows: list[Row]) -> Path:
 
 
 def rows(**changes: Any) -> list[Row]:
-    """Two classes in train and test; `changes` replace values of the third row, which is at line 4 of a CSV."""
+    """Return rows of two classes in train and test; `changes` replace values of the third, line 4 of a CSV."""
     table = [
         {"path": f"{split}/{label}.wav", "label": label, "split": split}
         for split in ("train", "test")
@@ -51,7 +52,7 @@ def test_real_manifests_become_tasks(shared_data: Path) -> None:
     esc10 = open_task(str(shared_data / "esc10" / "manifest.csv"))
     assert (esc10.card.name, esc10.card.folds, esc10.card.chance) == ("esc10", ("1", "2", "3", "4", "5"), 0.1)
     assert Counter(clip.fold for clip in esc10.clips) == dict.fromkeys("12345", 80)
-    fsdd = open_task(str(shared_data / "fsdd" / "manifest.csv"), label="speaker", group="digit")
+    fsdd = open_task(TaskSpec(shared_data / "fsdd" / "manifest.csv", label="speaker", group="digit"))
     assert fsdd.card.splits is not None
     assert (fsdd.card.name, fsdd.card.splits.valid, fsdd.card.group) == ("fsdd", "valid", "digit")
     assert Counter(clip.split for clip in fsdd.clips) == {"train": 2400, "valid": 300, "test": 300}
@@ -62,7 +63,7 @@ def test_real_manifests_become_tasks(shared_data: Path) -> None:
     assert all(str(clip.audio).startswith(str(shared_data / "fsdd")) for clip in fsdd.clips)
 
 
-def test_a_folder_with_a_manifest_is_its_manifest(shared_data: Path) -> None:
+def test_a_folder_with_a_manifest_is_read_as_the_manifest(shared_data: Path) -> None:
     assert open_task(str(shared_data / "esc10")).source == f"manifest {shared_data / 'esc10' / 'manifest.csv'}"
 
 
@@ -74,7 +75,7 @@ texts = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min
     groups=st.lists(texts, min_size=8, max_size=8),
     starts=st.lists(st.integers(0, 50), min_size=8, max_size=8),
 )
-def test_all_formats_say_the_same(
+def test_all_formats_give_the_same_clips(
     tmp_path_factory: pytest.TempPathFactory, labels: list[str], groups: list[str], starts: list[int]
 ) -> None:
     folder = tmp_path_factory.mktemp("m")
@@ -120,10 +121,10 @@ def test_a_bad_row_is_named(tmp_path: Path, changes: Row, message: str) -> None:
     if changes == {"path": "train/dog.wav"}:
         changes = changes | {"label": "wolf"}
     path = write(tmp_path / "m.csv", rows(**changes))
-    with pytest.raises(InputError, match=message) as caught:
+    with pytest.raises(InputError, match=message) as error:
         open_task(str(path))
-    assert caught.value.where == str(path)
-    assert caught.value.exit_code == 2
+    assert error.value.where == str(path)
+    assert error.value.exit_code == 2
 
 
 @pytest.mark.parametrize(
@@ -175,12 +176,12 @@ def test_a_bad_parquet_is_explained(tmp_path: Path) -> None:
 def test_a_missing_group_column_is_named(tmp_path: Path) -> None:
     path = write(tmp_path / "m.csv", rows())
     with pytest.raises(InputError, match=r"column 'speaker' is missing.*--group"):
-        open_task(str(path), group="speaker")
+        open_task(TaskSpec(path, group="speaker"))
 
 
-def test_outside_is_allowed_on_request(tmp_path: Path) -> None:
+def test_paths_outside_the_folder_can_be_allowed(tmp_path: Path) -> None:
     path = write(tmp_path / "in" / "m.csv", rows(path="../a.wav"))
-    clip = open_task(str(path), allow_outside=True).clips[2]
+    clip = open_task(TaskSpec(path, allow_outside=True)).clips[2]
     assert str(clip.audio) == str(tmp_path / "in" / ".." / "a.wav")
 
 
@@ -203,7 +204,7 @@ def test_a_spreadsheet_export_is_read(tmp_path: Path) -> None:
     assert (second.id, second.labels, second.split) == ("c.wav", "d", "test")
 
 
-def test_integers_that_a_table_made_floats_stay_integers(tmp_path: Path) -> None:
+def test_integers_stored_as_floats_stay_integers(tmp_path: Path) -> None:
     table = [{"path": f"{i}.wav", "label": float(i % 2), "fold": i % 2} for i in range(4)]
     assert {clip.labels for clip in open_task(str(write(tmp_path / "m.parquet", table))).clips} == {"0", "1"}
 
@@ -214,13 +215,13 @@ def test_multi_label_and_events(tmp_path: Path) -> None:
         for s in ("train", "test")
         for i in (0, 1)
     ]
-    dataset = open_task(str(write(tmp_path / "m.csv", table)), kind="multi-label")
+    dataset = open_task(TaskSpec(write(tmp_path / "m.csv", table), kind="multi-label"))
     assert [clip.labels for clip in dataset.clips] == [("dog",), ("dog", "cat")] * 2
     assert (dataset.card.metric, dataset.card.chance) == ("map", 0.75)
     events = [{"onset": 0.5, "offset": 1.25, "label": "dog"}]
     table = [{"path": f"{s}.wav", "label": json.dumps(events), "split": s} for s in ("train", "test")]
     for kind in ("csv", "jsonl"):
-        dataset = open_task(str(write(tmp_path / f"e.{kind}", table)), kind="frame-multi-label")
+        dataset = open_task(TaskSpec(write(tmp_path / f"e.{kind}", table), kind="frame-multi-label"))
         assert dataset.clips[0].labels == (Event(0.5, 1.25, "dog"),)
     assert (dataset.card.metric, dataset.card.segment_s) == ("segment-f1-macro", 1.0)
 
@@ -228,21 +229,21 @@ def test_multi_label_and_events(tmp_path: Path) -> None:
 def test_bad_events_are_named(tmp_path: Path) -> None:
     table = [{"path": "a.wav", "label": [{"onset": 2, "offset": 1, "label": "x"}], "split": "train"}]
     with pytest.raises(InputError, match="line 1, column 'label': the event from"):
-        open_task(str(write(tmp_path / "m.jsonl", table)), kind="frame-multi-label")
+        open_task(TaskSpec(write(tmp_path / "m.jsonl", table), kind="frame-multi-label"))
 
 
 def test_names_of_own_tasks(tmp_path: Path) -> None:
     path = write(tmp_path / "My Data (v2)" / "m.csv", rows())
     assert open_task(str(path)).card.name == "my-data-v2"
-    assert open_task(str(path), name="mine").card.name == "mine"
+    assert open_task(TaskSpec(path, name="mine")).card.name == "mine"
     with pytest.raises(InputError, match="may contain only"):
-        open_task(str(path), name="My Data")
+        open_task(TaskSpec(path, name="My Data"))
 
 
-def test_the_name_of_a_card_is_noticed(tmp_path: Path) -> None:
+def test_a_name_shared_with_a_card_is_noted(tmp_path: Path) -> None:
     path = write(tmp_path / "gtzan" / "m.csv", rows())
     assert "a built-in card is also named" in open_task(str(path)).problems[0]
-    assert open_task(str(path), name="mine").problems == ()
+    assert open_task(TaskSpec(path, name="mine")).problems == ()
 
 
 def make_folder(root: Path, names: dict[str, int]) -> Path:
@@ -285,6 +286,15 @@ def test_a_folder_without_audio_is_refused(tmp_path: Path) -> None:
         open_task(str(tmp_path / "nowhere"))
 
 
+def test_options_about_columns_need_a_manifest(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "pets", {"dog": 5, "cat": 5})
+    assert open_task(TaskSpec(folder, kind="single-label", name="mine", domain="music")).card.domain == "music"
+    with pytest.raises(UsageError, match="--label can be used with a manifest only"):
+        open_task(TaskSpec(folder, label="x"))
+    with pytest.raises(UsageError, match="--group, --kind can be"):
+        open_task(TaskSpec(folder, group="x", kind="multi-label"))
+
+
 def test_what_is_own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "esc50").mkdir()
     (tmp_path / "pets").mkdir()
@@ -296,6 +306,6 @@ def test_what_is_own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert not is_own_data("pets.yaml")
     assert not is_own_data("unknown")
     with pytest.raises(UsageError, match="--group can be used with own data only"):
-        open_task("esc50", group="x")
-    with pytest.raises(UsageError, match=r"--kind.*did you mean multi-label"):
-        open_task("pets.csv", kind="multilabel")
+        open_task(TaskSpec("esc50", group="x"))
+    with pytest.raises(UsageError, match=r"--kind.*not one of single-label, multi-label"):
+        open_task(TaskSpec("pets.csv", kind="multilabel"))

@@ -1,4 +1,4 @@
-"""Every dataset, as its publisher ships it and as X-ARES packs it, from files to a score through the command line."""
+"""Every dataset goes from files, as published and as X-ARES packs them, to a score through the command line."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from miniatures import CARDS
 from uwbench.cards.find import find_card, find_protocol
 
 AUDIO = (".wav", ".flac", ".mp3")
-# Files of audio that are no clips of the task: a clip without an event, recorded noise, what singers imitated.
+# Audio files that are not clips of the task: a clip without an event, recorded noise, the imitated sounds.
 NO_CLIPS = {"desed": 1, "speechcommands_v1": 1, "vocalimitation": 3}
-# Directory names or file names of the test part, where the publisher's tell it.
+# Patterns of the test clips' paths, if the publisher's names tell the split.
 TESTED = {
     "asvspoof2015": r"/E\d+/",
     "clotho": "/clotho_audio_evaluation|/evaluation/",
@@ -35,7 +35,7 @@ TESTED = {
 
 @pytest.fixture(scope="session")
 def quick(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The default protocol with one point of the grid and one seed."""
+    """The default protocol with a single grid point and seed."""
     protocol = find_protocol("uwbench-1").model_dump(mode="json")
     protocol["name"] = "quick"
     protocol["mlp"] |= {"widths": [0], "learning_rates": [0.01], "weight_decays": [0.01], "seeds": [0]}
@@ -46,7 +46,7 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def written(folder: Path, card: str, layout: str) -> tuple[int, int | None]:
-    """Count what the generator wrote: the clips, and those of the test part where names on disk tell it."""
+    """Return how many clips were written, and how many test clips if names on disk tell the split."""
     if layout == "publisher":
         paths = [path.as_posix() for path in folder.rglob("*") if path.suffix in AUDIO]
         tested = sum(bool(re.search(TESTED[card], path)) for path in paths) if card in TESTED else None
@@ -85,18 +85,18 @@ def test_a_dataset_goes_from_files_to_a_score(
     data = ("--data", miniatures / layout)
     clips, tested = written(miniatures / layout / card, card, layout)
 
-    done = uwbench("data", "check", card, "--json", *data)
-    report = json.loads(done.out)
+    outcome = uwbench("data", "check", card, "--json", *data)
+    report = json.loads(outcome.out)
     assert report["clips"] == clips
     errors = {problem["code"] for problem in report["problems"] if problem["severity"] == "error"}
-    # A publisher's layout must hold all of the dataset, which a miniature does not; shards may be a part of it.
-    assert (errors, done.code) == (({"count"}, 1) if layout == "publisher" else (set(), 0)), done.err
+    # A publisher's layout must be complete, which a miniature is not; shards may be part of a dataset.
+    assert (errors, outcome.code) == (({"count"}, 1) if layout == "publisher" else (set(), 0)), outcome.err
 
-    done = uwbench("extract", "-m", "logmel", "-t", card, *data)
-    assert done.code == 0, done.err
-    assert f"{clips} clips" in done.out
-    done = uwbench("probe", "-t", card, "--protocol", quick, *encoder)
-    assert done.code == 0, done.err
+    outcome = uwbench("extract", "-m", "logmel", "-t", card, *data)
+    assert outcome.code == 0, outcome.err
+    assert f"{clips} clips" in outcome.out
+    outcome = uwbench("probe", "-t", card, "--protocol", quick, *encoder)
+    assert outcome.code == 0, outcome.err
 
     result, rows = scores_of(tmp_path / "results", card)
     assert result["status"] == "ok"
@@ -107,20 +107,20 @@ def test_a_dataset_goes_from_files_to_a_score(
     if tested is not None and not folds:
         assert len(scored) == tested - (NO_CLIPS.get(card, 0) if layout == "publisher" else 0)
     for method, score in result["scores"].items():
-        own = [row for row in rows if row["method"] == method]
+        predictions = [row for row in rows if row["method"] == method]
         low, high = score["ci95"]
         assert 0 <= low <= score["main_score"] <= high <= 1
         if kind == "single-label":
-            right = sum(row["truth"] == row["prediction"] for row in own)
-            assert score["main_score"] == pytest.approx(right / len(own))
+            right = sum(row["truth"] == row["prediction"] for row in predictions)
+            assert score["main_score"] == pytest.approx(right / len(predictions))
     assert_learnt(result, rows, kind)
 
 
 def assert_learnt(result: dict[str, Any], rows: list[dict[str, Any]], kind: str) -> None:
-    """The classes of a miniature are different real sounds: a probe does better than its commonest answer."""
+    """A probe beats the most frequent class, since the classes of a miniature are different real sounds."""
     best = max(score["main_score"] for score in result["scores"].values())
-    own = [row for row in rows if row["method"] == "mlp"]
-    truths = [json.loads(row["truth"]) for row in own]
+    predictions = [row for row in rows if row["method"] == "mlp"]
+    truths = [json.loads(row["truth"]) for row in predictions]
     if kind == "single-label":
         assert best > 1.2 * max(Counter(truths).values()) / len(truths)
     elif kind == "retrieval":
@@ -128,6 +128,6 @@ def assert_learnt(result: dict[str, Any], rows: list[dict[str, Any]], kind: str)
         assert best > 0.2  # by chance, of five clips
     elif kind == "transcription":
         assert all(text == text.lower() and text.strip() for text in truths)
-        assert all(row["counts"][1] == len(text.split()) for row, text in zip(own, truths, strict=True))
+        assert all(row["counts"][1] == len(text.split()) for row, text in zip(predictions, truths, strict=True))
     else:
         assert best > 0.25

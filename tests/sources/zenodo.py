@@ -1,4 +1,4 @@
-"""A server on the loopback that answers as Zenodo's record API does, and misbehaves on request."""
+"""A local server that answers like Zenodo's record API, and misbehaves on request."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from typing import Any
 
 @dataclass
 class Zenodo:
-    """The files of one record, and what goes wrong: each fault is used up by the request that meets it."""
+    """The files of one record, and the faults to inject: each request uses up the next one."""
 
     record: int
     files: dict[str, bytes]
-    faults: list[str] = field(default_factory=list)  # of requests for files, in order; "" is none
+    faults: list[str] = field(default_factory=list)  # for file requests, in order; "" for none
     record_faults: list[str] = field(default_factory=list)
     checksums: dict[str, str] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
@@ -69,8 +69,8 @@ def serve(zenodo: Zenodo) -> Iterator[Zenodo]:
 
 
 def _answer(request: BaseHTTPRequestHandler, zenodo: Zenodo) -> None:
-    wanted = request.headers.get("Range")
-    zenodo.requests.append((request.path, wanted))
+    byte_range = request.headers.get("Range")
+    zenodo.requests.append((request.path, byte_range))
     root = f"/api/records/{zenodo.record}"
     if request.path == root:
         fault = zenodo.record_faults.pop(0) if zenodo.record_faults else ""
@@ -88,20 +88,20 @@ def _answer(request: BaseHTTPRequestHandler, zenodo: Zenodo) -> None:
     if fault == "redirect":
         _send(request, 302, b"", {"Location": f"{zenodo.url}/moved/{name}"})
         return
-    _send_file(request, zenodo.files[name], wanted, fault)
+    _send_file(request, zenodo.files[name], byte_range, fault)
 
 
-def _send_file(request: BaseHTTPRequestHandler, data: bytes, wanted: str | None, fault: str) -> None:
-    start = int(wanted.removeprefix("bytes=").partition("-")[0]) if wanted else 0
-    if wanted and start >= len(data):
+def _send_file(request: BaseHTTPRequestHandler, data: bytes, byte_range: str | None, fault: str) -> None:
+    start = int(byte_range.removeprefix("bytes=").partition("-")[0]) if byte_range else 0
+    if byte_range and start >= len(data):
         _send(request, 416, b"", {"Content-Range": f"bytes */{len(data)}"})
         return
-    body, status, headers = data[start:], 206 if wanted else 200, {}
-    if wanted:
+    body, status, headers = data[start:], 206 if byte_range else 200, {}
+    if byte_range:
         headers = {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"}
-    if fault == "norange" and wanted:
+    if fault == "norange" and byte_range:
         body, status, headers = data, 200, {}
-    if fault == "otherrange" and wanted:
+    if fault == "otherrange" and byte_range:
         headers = {"Content-Range": f"bytes 0-{len(data) - 1}/{len(data)}"}
     if fault == "corrupt":
         body = bytes([body[0] ^ 1]) + body[1:]
@@ -121,7 +121,7 @@ def _send_file(request: BaseHTTPRequestHandler, data: bytes, wanted: str | None,
 
 
 def _fail(request: BaseHTTPRequestHandler, fault: str, zenodo: Zenodo) -> bool:
-    """Answer with a status that a fault names, as `429`, `503:7` (Retry-After) or `404`; say whether that was done."""
+    """Answer with the fault's status (`429`, `404`, or `503:7` with Retry-After) and return True, if it has one."""
     status, _, wait = fault.partition(":")
     if fault == "drop":
         request.close_connection = True

@@ -1,1 +1,1 @@
-"""Clips and their audio: what a clip is, decoding, scanning."""
+"""Clips and their audio: records, decoding, scanning."""

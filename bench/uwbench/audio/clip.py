@@ -1,6 +1,6 @@
-"""Clips: one piece of audio with its labels and its place in a split or fold.
+"""Clips: one piece of audio each, with its labels and its split or fold.
 
-Everything here is a frozen record; reading the bytes is `read_bytes`, decoding is `uwbench.audio.decode`.
+`read_bytes` reads a clip's audio, `uwbench.audio.decode` decodes it.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class AudioBytes:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AudioArray:
-    """Decoded audio: `samples` is float32 `(n,)` at `rate` Hz."""
+    """Decoded audio; `samples` is float32 `(n,)` at `rate` Hz."""
 
     samples: np.ndarray
     rate: int
@@ -103,7 +103,7 @@ class Clip:
 def read_bytes(audio: Audio) -> bytes:
     """Return the bytes that identify the audio: the encoded file, or the samples with their rate.
 
-    Raises AudioError, naming the audio, where they cannot be read.
+    Raise AudioError, naming the audio, if they cannot be read.
     """
     try:
         match audio:
@@ -111,9 +111,9 @@ def read_bytes(audio: Audio) -> bytes:
                 return path.read_bytes()
             case AudioMember(path, offset, size):
                 with path.open("rb") as file:
-                    held = max(0, path.stat().st_size - offset)
-                    if offset < 0 or not 0 <= size <= held:  # before memory is asked for
-                        raise AudioError(f"the archive ends after {held} of {size} bytes", where=str(audio))
+                    available = max(0, path.stat().st_size - offset)
+                    if offset < 0 or not 0 <= size <= available:  # before memory is allocated
+                        raise AudioError(f"the archive ends after {available} of {size} bytes", where=str(audio))
                     file.seek(offset)
                     data = file.read(size)
                 if len(data) != size:

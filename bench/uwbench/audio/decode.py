@@ -1,7 +1,7 @@
-"""Encoded audio to mono float32 at a rate: the one place where bytes become samples.
+"""Decoding: encoded audio to mono float32 samples at a given rate.
 
-Decoding is libsndfile's, resampling soxr's; both stream, so a long file costs its mono samples at the target rate and
-little more. The rules for odd input are in docs/audio.md; every one of them is a defined result or an AudioError.
+libsndfile decodes and soxr resamples; both stream, so a long file needs memory for its mono samples at the target rate
+and little more. docs/audio.md has the rules for odd input; each case has a defined result or is an AudioError.
 """
 
 from __future__ import annotations
@@ -24,25 +24,28 @@ from uwbench.errors import AudioError
 PREPROCESSING_VERSION = 1
 
 _BLOCK = 1 << 16  # frames decoded at a time
-_LEAST_RATE, _MOST_RATE = 1_000, 1_000_000  # Hz; a header beyond them lies, and would make gigabytes of a few bytes
-_QUALITY = {"soxr_vhq": "VHQ", "soxr_hq": "HQ"}
+_LEAST_RATE, _MOST_RATE = (
+    1_000,
+    1_000_000,
+)  # Hz; a wrong header would turn a few bytes into gigabytes
+RESAMPLER = "soxr_vhq"
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a file says of itself; `frames` may be wrong in broken files, so only plans rely on it."""
+    """The header of a file; `n_frames` may be wrong in broken files, so only plans rely on it."""
 
-    frames: int
+    n_frames: int
     rate: int
     channels: int
 
     @property
     def duration_s(self) -> float:
-        return self.frames / self.rate
+        return self.n_frames / self.rate
 
 
 def read_header(audio: Audio, data: bytes | None = None) -> Header:
-    """Return the header of `audio`, read from `data` where its bytes are at hand; raise AudioError naming it."""
+    """Return the header of `audio`, from `data` if its bytes were read already; raise AudioError naming it."""
     if isinstance(audio, AudioArray):
         return Header(len(audio.samples), audio.rate, 1)
     try:
@@ -58,15 +61,14 @@ def decode(
     *,
     start_s: float | None = None,
     end_s: float | None = None,
-    resampler: str = "soxr_vhq",
     data: bytes | None = None,
 ) -> np.ndarray:
     """Return the stretch from `start_s` to `end_s` of `audio` as float32 `(samples,)`, mono, at `rate` Hz.
 
-    Channels are averaged. `data` holds the encoded bytes where they were read already. Raises AudioError, naming the
-    audio, where nothing can be decoded, the stretch is empty, or a sample is NaN or infinite.
+    Channels are averaged. `data` holds the encoded bytes if they were read already. Raise AudioError, naming the audio,
+    if nothing can be decoded, the stretch is empty, or a sample is NaN or infinite.
     """
-    parts = list(_decoded(audio, rate, start_s, end_s, resampler, data))
+    parts = list(_decoded(audio, rate, start_s, end_s, data))
     samples = np.concatenate(parts) if parts else np.zeros(0, np.float32)
     if samples.size == 0:
         raise _empty(audio, start_s)
@@ -75,17 +77,17 @@ def decode(
 
 
 def _decoded(
-    audio: Audio, rate: int, start_s: float | None, end_s: float | None, resampler: str, data: bytes | None
+    audio: Audio, rate: int, start_s: float | None, end_s: float | None, data: bytes | None
 ) -> Iterator[np.ndarray]:
     """Yield the stretch of `audio` at `rate` Hz, block by block."""
     try:
         if isinstance(audio, AudioArray):
             first, last = _stretch(start_s, end_s, audio.rate)
             blocks: Iterator[np.ndarray] = iter([audio.samples[first:last].astype(np.float32)])
-            yield from _resample(blocks, audio.rate, rate, resampler)
+            yield from _resample(blocks, audio.rate, rate)
         else:
             with _open(audio, data) as file:
-                yield from _resample(_mono_blocks(file, start_s, end_s), file.samplerate, rate, resampler)
+                yield from _resample(_mono_blocks(file, start_s, end_s), file.samplerate, rate)
     except (soundfile.SoundFileError, OSError) as error:
         raise AudioError(_reason(error), where=str(audio)) from error
 
@@ -106,27 +108,26 @@ def decode_windows(
     *,
     start_s: float | None = None,
     end_s: float | None = None,
-    resampler: str = "soxr_vhq",
 ) -> Iterator[np.ndarray]:
-    """Yield what `chunks(decode(...), window)` holds, a window at a time, in memory that the clip's length is not in.
+    """Yield `chunks(decode(...), window)` one window at a time, in memory independent of the clip's length.
 
-    Raises as `decode` does, for a sample that is NaN or infinite when it is reached.
+    Raise AudioError as `decode` does, but for a sample that is NaN or infinite only once it is reached.
     """
-    held: list[np.ndarray] = []
+    blocks: list[np.ndarray] = []
     count = total = 0
-    for block in _decoded(audio, rate, start_s, end_s, resampler, None):
+    for block in _decoded(audio, rate, start_s, end_s, None):
         _require_finite(block, audio)
-        held.append(block)
+        blocks.append(block)
         count, total = count + len(block), total + len(block)
         if count >= window:
-            samples = np.concatenate(held)
+            samples = np.concatenate(blocks)
             for first in range(0, count - window + 1, window):
                 yield samples[first : first + window]
-            held, count = [samples[count - count % window :]], count % window
+            blocks, count = [samples[count - count % window :]], count % window
     if total == 0:
         raise _empty(audio, start_s)
     if count:
-        yield np.concatenate(held)
+        yield np.concatenate(blocks)
 
 
 def chunks(samples: np.ndarray, chunk: int | None) -> list[np.ndarray]:
@@ -148,16 +149,14 @@ def _open(audio: Audio, data: bytes | None) -> Any:
     assert isinstance(audio, AudioFile)
     if audio.path.stat().st_size == 0:
         raise AudioError("is an empty file", where=str(audio))
-    if (
-        audio.path.suffix.lower() == ".raw"
-    ):  # soundfile goes by that name and asks for the rate; libsndfile looks inside
+    if audio.path.suffix.lower() == ".raw":  # soundfile would ask for the rate; libsndfile looks inside
         return _plausible(soundfile.SoundFile(_Memory(audio.path.read_bytes())), audio)
-    name: Any = os.fsencode(audio.path)  # of any bytes, which soundfile takes and does not declare
+    name: Any = os.fsencode(audio.path)  # soundfile accepts bytes, which its types do not say
     return _plausible(soundfile.SoundFile(name), audio)
 
 
 class _Memory(io.BytesIO):
-    """Bytes for libsndfile, which follows a header that lies to places before the start: it stays there, silently."""
+    """Bytes for libsndfile, which follows wrong headers to places before the start: such a seek goes to the start."""
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         return super().seek(max(0, offset) if whence == io.SEEK_SET else offset, whence)
@@ -166,7 +165,7 @@ class _Memory(io.BytesIO):
 def _plausible(file: Any, audio: Audio) -> Any:
     if not _LEAST_RATE <= file.samplerate <= _MOST_RATE:
         file.close()
-        raise AudioError(f"says that its rate is {file.samplerate} Hz, which no recording has", where=str(audio))
+        raise AudioError(f"has a rate of {file.samplerate} Hz in its header, which no recording has", where=str(audio))
     return file
 
 
@@ -177,27 +176,27 @@ def _stretch(start_s: float | None, end_s: float | None, rate: int) -> tuple[int
 def _mono_blocks(file: Any, start_s: float | None, end_s: float | None) -> Iterator[np.ndarray]:
     """Yield the stretch as float32 blocks, channels averaged in float32.
 
-    Frames are read from the start and counted, as seeking is not exact to the sample in every codec.
+    Samples are read from the start and counted, as seeking is not exact to the sample in every codec.
     """
     first, last = _stretch(start_s, end_s, file.samplerate)
     position = 0
     while last is None or position < last:
-        wanted = _BLOCK if last is None else min(_BLOCK, last - position)
-        block = file.read(wanted, dtype="float32", always_2d=True)
+        count = _BLOCK if last is None else min(_BLOCK, last - position)
+        block = file.read(count, dtype="float32", always_2d=True)
         if len(block) == 0:
             return
         skipped = max(0, first - position)
         position += len(block)
         if skipped < len(block):
-            kept = block[skipped:]
-            yield kept[:, 0] if kept.shape[1] == 1 else kept.mean(axis=1, dtype=np.float32)
+            rest = block[skipped:]
+            yield rest[:, 0] if rest.shape[1] == 1 else rest.mean(axis=1, dtype=np.float32)
 
 
-def _resample(blocks: Iterator[np.ndarray], source: int, target: int, quality: str) -> Iterator[np.ndarray]:
+def _resample(blocks: Iterator[np.ndarray], source: int, target: int) -> Iterator[np.ndarray]:
     if source == target:
         yield from blocks
         return
-    stream = soxr.ResampleStream(source, target, 1, dtype="float32", quality=_QUALITY[quality])
+    stream = soxr.ResampleStream(source, target, 1, dtype="float32", quality="VHQ")
     for block in blocks:
         yield stream.resample_chunk(np.ascontiguousarray(block))
     yield stream.resample_chunk(np.zeros(0, np.float32), last=True)

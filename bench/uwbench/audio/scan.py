@@ -1,7 +1,7 @@
-"""Look at every clip once: the sha256 of its bytes and its length, remembered while the file does not change.
+"""The scan of a task's clips: the sha256 of each and its length, remembered while the file does not change.
 
-The memory (`clips/<task>.scan.parquet`) is trusted for a file whose size, times and inode are as they were, and only
-where the file was at rest for two seconds when it was read: an edit within one tick of the clock would else go unseen.
+The memory (`clips/<task>.scan.parquet`) is trusted for a file whose size, times and inode are as they were, and only if
+the file had been unchanged for two seconds when it was read: an edit within one tick of the clock leaves no trace.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from uwbench.base.atomic import write_atomically
 from uwbench.base.hashing import clip_key, sha256_bytes, sha256_file
 from uwbench.errors import AudioError
 
-WHOLE_FILE = 32 << 20  # bytes; larger files are read block by block, and never held
+WHOLE_FILE = 32 << 20  # bytes; larger files are read block by block
 _AT_REST_NS = 2_000_000_000
-_Where = tuple[bytes, int, int]  # a file's name as the system has it, which need not be UTF-8; offset and size in it
+_Place = tuple[bytes, int, int]  # file name, which need not be UTF-8, offset and size
 _COLUMNS = ("path", "offset", "size", "stat", "at", "sha256", "duration_s")
 
 
 @dataclass(frozen=True, slots=True)
 class Scanned:
-    """What is known of a clip's audio: content hash, key, and length in seconds as its header has it."""
+    """A clip's audio: content hash, key, and length in seconds according to its header."""
 
     sha256: str
     key: bytes
@@ -35,7 +35,9 @@ class Scanned:
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class _Entry:
+    """The memory of one file: its state, the time it was read at, and what was found."""
+
     stat: str
     at: int
     sha256: str
@@ -43,57 +45,57 @@ class _Seen:
 
 
 def scan_clips(clips: Sequence[Clip], memory: Path | None) -> list[Scanned | AudioError]:
-    """Return, for each clip, what its audio is, or the error that keeps it from being read.
+    """Return the scan of each clip, or the error that keeps it from being read.
 
     `memory` is the file that remembers hashes between runs; None remembers nothing.
     """
     known = _load(memory)
-    seen: dict[_Where, _Seen] = {}
+    current: dict[_Place, _Entry] = {}
 
-    def look(clip: Clip) -> Scanned | AudioError:
+    def scan(clip: Clip) -> Scanned | AudioError:
         try:
-            where, entry = _look(clip, known)
+            place, entry = _read(clip, known)
         except AudioError as error:
             return error
-        if where is not None:
-            seen[where] = entry
+        if place is not None:
+            current[place] = entry
         return _scanned(clip, entry)
 
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        found = list(pool.map(look, clips))
-    if memory is not None and seen != known:
-        _save(memory, seen)
-    return found
+        scans = list(pool.map(scan, clips))
+    if memory is not None and current != known:
+        _save(memory, current)
+    return scans
 
 
-def _look(clip: Clip, known: dict[_Where, _Seen]) -> tuple[_Where | None, _Seen]:
+def _read(clip: Clip, known: dict[_Place, _Entry]) -> tuple[_Place | None, _Entry]:
     audio = clip.audio
     match audio:
         case AudioFile(path):
-            where = (os.fsencode(path), 0, -1)
+            place = (os.fsencode(path), 0, -1)
         case AudioMember(path, offset, size, _):
-            where = (os.fsencode(path), offset, size)
+            place = (os.fsencode(path), offset, size)
         case AudioBytes() | AudioArray():
             data = read_bytes(audio)
-            return None, _Seen("", 0, sha256_bytes(data), read_header(audio, data).duration_s)
+            return None, _Entry("", 0, sha256_bytes(data), read_header(audio, data).duration_s)
     now = time.time_ns()
     try:
         status = path.stat()
     except OSError as error:
         raise AudioError(f"cannot be read ({error.strerror or error})", where=str(audio)) from error
     stat = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
-    entry = known.get(where)
+    entry = known.get(place)
     changed_ns = max(status.st_mtime_ns, status.st_ctime_ns)
     if entry is not None and entry.stat == stat and changed_ns < entry.at - _AT_REST_NS:
-        return where, entry
+        return place, entry
     if isinstance(audio, AudioFile) and status.st_size > WHOLE_FILE:
-        return where, _Seen(stat, now, sha256_of(audio), read_header(audio).duration_s)
+        return place, _Entry(stat, now, sha256_of(audio), read_header(audio).duration_s)
     data = read_bytes(audio)
-    return where, _Seen(stat, now, sha256_bytes(data), read_header(audio, data).duration_s)
+    return place, _Entry(stat, now, sha256_bytes(data), read_header(audio, data).duration_s)
 
 
 def sha256_of(audio: Audio) -> str:
-    """Return the sha256 of what identifies the audio; a file is read block by block. Raises AudioError."""
+    """Return the sha256 of the bytes that identify the audio, read block by block; raise AudioError."""
     if not isinstance(audio, AudioFile):
         return sha256_bytes(read_bytes(audio))
     try:
@@ -102,7 +104,7 @@ def sha256_of(audio: Audio) -> str:
         raise AudioError(f"cannot be read ({error.strerror or error})", where=str(audio)) from error
 
 
-def _scanned(clip: Clip, entry: _Seen) -> Scanned | AudioError:
+def _scanned(clip: Clip, entry: _Entry) -> Scanned | AudioError:
     start = clip.start_s or 0.0
     end = entry.duration_s if clip.end_s is None else min(clip.end_s, entry.duration_s)
     if end <= start:
@@ -113,33 +115,33 @@ def _scanned(clip: Clip, entry: _Seen) -> Scanned | AudioError:
     return Scanned(entry.sha256, clip_key(entry.sha256, clip.start_s, clip.end_s), end - start)
 
 
-def _load(memory: Path | None) -> dict[_Where, _Seen]:
-    """Return what was remembered; a memory that cannot be read remembers nothing."""
+def _load(memory: Path | None) -> dict[_Place, _Entry]:
+    """Return the remembered entries; none if the memory cannot be read."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     if memory is None or not memory.is_file():
         return {}
     texts, numbers = dict.fromkeys(("stat", "sha256"), pa.string()), ("offset", "size", "at")
-    wanted = {"path": pa.binary(), **texts, **dict.fromkeys(numbers, pa.int64()), "duration_s": pa.float64()}
+    types = {"path": pa.binary(), **texts, **dict.fromkeys(numbers, pa.int64()), "duration_s": pa.float64()}
     try:
         table = pq.read_table(pa.BufferReader(memory.read_bytes()), columns=list(_COLUMNS))
-        if any(table.schema.field(name).type != wanted[name] or table.column(name).null_count for name in _COLUMNS):
+        if any(table.schema.field(name).type != types[name] or table.column(name).null_count for name in _COLUMNS):
             return {}
         columns = table.to_pydict()
     except (OSError, KeyError, ValueError, pa.ArrowException):
         return {}
     rows: Iterable = zip(*(columns[name] for name in _COLUMNS), strict=True)
     return {
-        (path, offset, size): _Seen(stat, at, sha, duration) for path, offset, size, stat, at, sha, duration in rows
+        (path, offset, size): _Entry(stat, at, sha, duration) for path, offset, size, stat, at, sha, duration in rows
     }
 
 
-def _save(memory: Path, seen: dict[_Where, _Seen]) -> None:
+def _save(memory: Path, entries: dict[_Place, _Entry]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows = [(*where, one.stat, one.at, one.sha256, one.duration_s) for where, one in sorted(seen.items())]
+    rows = [(*place, *(getattr(entry, name) for name in _COLUMNS[3:])) for place, entry in sorted(entries.items())]
     columns = {name: [row[i] for row in rows] for i, name in enumerate(_COLUMNS)}
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table(columns), sink, compression="zstd")

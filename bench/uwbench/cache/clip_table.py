@@ -1,8 +1,8 @@
-"""The clip table of a task: what probes need to know of its clips, on disk apart from any encoder.
+"""The clip table of a task: its clips with labels, splits and keys, on disk apart from any encoder.
 
-`clips/<task>-<data8>.parquet` has a row a clip: id, key, labels (JSON), split, fold, group, duration_s; its metadata
-hold the task's card and where the clips came from. A mended label or fold gives another table and costs no encoding,
-as vectors are found by key.
+`clips/<task>-<data8>.parquet` has one row per clip: id, key, labels (JSON), split, fold, group, duration_s; its
+metadata hold the task's card and the source of the clips. Fixing a label or fold makes another table and re-encodes
+nothing, as vectors are found by key.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _META = b"uwbench"
 
 @dataclass(frozen=True, slots=True)
 class ClipTable:
-    """`n` clips in the source's order. `keys` join audio content with the stretch used (`fingerprint.clip_key`)."""
+    """`n` clips in the source's order; a key identifies the audio content and the stretch used (`hashing.clip_key`)."""
 
     card: Card
     source: str
@@ -43,11 +43,16 @@ class ClipTable:
     folds: tuple[str | None, ...]
     groups: tuple[str | None, ...]
     durations_s: tuple[float, ...]
-    limited: bool = False  # made with --limit: results from it stay off the board
-    unreadable: tuple[str, ...] = ()  # clips of the source that are not here, and why
+    limited: bool = False  # made with --limit: its results stay off the leaderboard
+    unreadable: tuple[str, ...] = ()  # one error per clip of the source that could not be read
+
+    @property
+    def needs_frames(self) -> bool:
+        """True if the task is scored on frames and not on one vector per clip."""
+        return self.card.kind in ("frame-multi-label", "transcription")
 
     def sha256(self) -> str:
-        """Return the identity of the data: ids, keys, labels, splits, folds and groups, not where they came from."""
+        """Return the identity of the data: ids, keys, labels, splits, folds and groups, but not the source."""
         rows = zip(
             self.ids,
             (key.hex() for key in self.keys),
@@ -59,11 +64,11 @@ class ClipTable:
         )
         return digest([list(row) for row in rows])
 
-    def keep(self, kept: Sequence[int]) -> ClipTable:
-        """Return the table of the rows `kept`."""
+    def keep(self, rows: Sequence[int]) -> ClipTable:
+        """Return the table of some rows."""
 
         def pick(values: tuple) -> tuple:
-            return tuple(values[i] for i in kept)
+            return tuple(values[i] for i in rows)
 
         return ClipTable(
             self.card,
@@ -81,7 +86,7 @@ class ClipTable:
 
 
 def encode_labels(labels: Labels) -> str:
-    """Return labels as JSON: a text, a list of texts, or a list of [onset, offset, label]."""
+    """Return labels as JSON: a string, a list of strings, or a list of [onset, offset, label]."""
     if isinstance(labels, str):
         return json.dumps(labels, ensure_ascii=False)
     items = [[item.onset_s, item.offset_s, item.label] if isinstance(item, Event) else item for item in labels]
@@ -89,7 +94,7 @@ def encode_labels(labels: Labels) -> str:
 
 
 def decode_labels(text: str, kind: str) -> Labels:
-    """Return what `encode_labels` wrote, for a task of this kind."""
+    """Return the labels that `encode_labels` wrote, for a task of this kind."""
     value = parse_json(text, constants=False)
     if isinstance(value, str):
         return value
@@ -101,12 +106,12 @@ def decode_labels(text: str, kind: str) -> Labels:
     else:
         labels = names = tuple(value)
     if not all(isinstance(name, str) for name in names):
-        raise ValueError("a label is no text")
+        raise ValueError("a label is not a string")
     return labels
 
 
 def write_table(root: Path, table: ClipTable) -> str:
-    """Write a clip table into the cache at `root`, where it is not there yet; return its name, `<task>-<data8>`."""
+    """Write a clip table into the cache at `root` unless it is there; return its name, `<task>-<data8>`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -133,7 +138,7 @@ def write_table(root: Path, table: ClipTable) -> str:
         try:
             write_atomically(path, content)
         except OSError as error:
-            # A read-only cache that holds the same clips, listed for another source: what is scored is in memory.
+            # A read-only cache may hold the same clips from another source; scoring uses the table in memory.
             if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM) or not path.is_file():
                 raise
     return name
@@ -147,7 +152,7 @@ def _columns() -> dict[str, pa.DataType]:
 
 
 def read_table(root: Path, name: str) -> ClipTable:
-    """Read a clip table of the cache; raise StoreError where it is missing or damaged."""
+    """Read a clip table of the cache; raise StoreError if it is missing or damaged."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -178,10 +183,10 @@ def read_table(root: Path, name: str) -> ClipTable:
             tuple(map(str, meta["unreadable"])),
         )
     except (OSError, AttributeError, KeyError, TypeError, ValueError, OverflowError, pa.ArrowException) as error:
-        what = " ".join(str(error).split())
-        raise StoreError(f"the clip table cannot be read ({what})", where=path, remedy=remedy) from error
+        reason = " ".join(str(error).split())
+        raise StoreError(f"the clip table cannot be read ({reason})", where=path, remedy=remedy) from error
 
 
 def table_path(root: Path, name: str) -> Path:
-    """Return where the table `name` lives in the cache at `root`."""
+    """Return the path of the table `name` in the cache at `root`."""
     return root / "clips" / f"{name}.parquet"

@@ -1,7 +1,7 @@
-"""Frames of many clips read where they lie: memory-mapped parts behind one array of rows, nothing copied until asked.
+"""Frames of many clips as one array: memory-mapped when read, spilled to disk while they are written.
 
-The frames of MAESTRO at 1,280 dimensions take 90 GB; what is mapped costs address space, and the pages that were read
-are the system's to take back.
+The frames of MAESTRO at 1,280 dimensions take 90 GB. Mapped files cost address space only: the system takes back pages
+that were read when it needs them. So frames, unlike vectors, must not be cut off while they are in use.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from uwbench.base.atomic import make_folder
 
 
 class MappedRows:
-    """Rows `(total, dim)` of `n` clips end to end, clip i's lying in `parts[part[i]]` from row `start[i]` on.
+    """Rows `(total, dim)` of `n` clips end to end; those of clip i start at row `start[i]` of `parts[part[i]]`.
 
-    Reads as an array does: `rows[a:b]` and `rows[index_array]`. A slice within one clip is a view of the part,
-    read-only where the part is a file; anything else is a copy. `dtype` is what the parts hold.
+    Indexed like an array: `rows[a:b]` and `rows[index_array]`. A slice within one clip is a view of the part, read-only
+    if the part is a file; anything else is a copy. `dtype` is that of the parts.
     """
 
     def __init__(self, parts: Sequence[np.ndarray], part: np.ndarray, start: np.ndarray, counts: np.ndarray) -> None:
@@ -33,9 +33,9 @@ class MappedRows:
         return self.shape[0]
 
     def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
-        return self._stretch(rows) if isinstance(rows, slice) else self._gather(np.asarray(rows, np.int64))
+        return self._slice(rows) if isinstance(rows, slice) else self._gather(np.asarray(rows, np.int64))
 
-    def _stretch(self, rows: slice) -> np.ndarray:
+    def _slice(self, rows: slice) -> np.ndarray:
         first, last, step = rows.indices(len(self))
         if step != 1:
             raise IndexError("rows are taken in steps of one")
@@ -59,15 +59,15 @@ class MappedRows:
         local = self._start[clips] + rows - self.offsets[clips]
         part = self._part[clips]
         for index in np.unique(part):
-            own = part == index
-            out[own] = self._parts[index][local[own]]
+            inside = part == index
+            out[inside] = self._parts[index][local[inside]]
         return out
 
 
 class Spill:
-    """Frames of a part under way, float16, appended to a file: three hours of audio give more than should be held.
+    """Frames of a part that is being filled, float16, in a file: those of three hours of audio would fill the memory.
 
-    `counts` holds the number of frames of each clip that was ended with `end_clip`.
+    `counts` has the number of frames of each clip that `end_clip` closed.
     """
 
     def __init__(self, path: Path, dim: int) -> None:
@@ -78,23 +78,23 @@ class Spill:
         self._file = path.open("wb")
 
     def append(self, frames: np.ndarray) -> None:
-        """Add frames `(frames, dim)` to the clip under way."""
+        """Add frames `(frames, dim)` to the current clip."""
         self._file.write(np.ascontiguousarray(frames, np.float16).data)
         self._open_rows += len(frames)
 
     def end_clip(self) -> None:
-        """Close the clip under way; what is appended from here on is the next one's."""
+        """Close the current clip and start the next."""
         self.counts.append(self._open_rows)
         self._open_rows = 0
 
     def drop_clip(self) -> None:
-        """Forget the frames of the clip under way."""
+        """Discard the frames of the current clip."""
         self._file.seek(2 * self.dim * sum(self.counts))
         self._file.truncate()
         self._open_rows = 0
 
     def values(self) -> np.ndarray:
-        """Return all frames of the clips that were ended, `(frames, dim)`, memory-mapped."""
+        """Return all frames of the closed clips, `(frames, dim)`, memory-mapped."""
         self._file.flush()
         shape = (sum(self.counts), self.dim)
         return np.memmap(self.path, np.float16, "r", shape=shape) if shape[0] else np.zeros(shape, np.float16)

@@ -1,4 +1,4 @@
-"""Look after the cache: list what it holds, check every byte, remove what nothing refers to."""
+"""Maintenance of the cache: list its content, check every byte, remove what nothing refers to."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Holding:
 
 
 def holdings(root: Path) -> tuple[list[Holding], list[str]]:
-    """Return what the cache holds, and an error line for whatever cannot be read."""
+    """Return the content of the cache, and one error line for each record that cannot be read."""
     stores, problems = open_encoders(root)
-    found = []
+    content = []
     for store in stores:
         for task in store.tasks():
             try:
@@ -35,7 +35,7 @@ def holdings(root: Path) -> tuple[list[Holding], list[str]]:
                 problems.append(str(error))
                 continue
             parts = manifest.parts if manifest else ()
-            found.append(
+            content.append(
                 Holding(
                     encoder=store.record.name,
                     fingerprint=store.record.fingerprint,
@@ -46,11 +46,11 @@ def holdings(root: Path) -> tuple[list[Holding], list[str]]:
                     poolings=store.record.poolings,
                 )
             )
-    return found, problems
+    return content, problems
 
 
 def verify(root: Path) -> tuple[int, list[Damage], list[str]]:
-    """Check every part against its checksum; return how many were checked, the damaged ones, and unreadable records."""
+    """Check every part; return how many were checked, the damaged ones, and an error line per unreadable record."""
     stores, problems = open_encoders(root)
     checked, damaged = 0, []
     for store in stores:
@@ -66,7 +66,7 @@ def verify(root: Path) -> tuple[int, list[Damage], list[str]]:
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """Something that pruning removes."""
+    """A file that pruning removes."""
 
     path: Path
     bytes: int
@@ -74,46 +74,47 @@ class Pruned:
 
 
 def prune(root: Path, *, dry_run: bool) -> list[Pruned]:
-    """Remove what nothing refers to: writers' leftovers, clip tables out of use, parts none of whose clips is in use.
+    """Remove what nothing refers to: leftover temporary files, unused clip tables, parts without a clip in use.
 
-    Nothing may be extracting into the cache meanwhile. With `dry_run`, only say what would go.
+    No extraction may run on the cache meanwhile. With `dry_run`, return what would be removed.
     """
     stores, problems = open_encoders(root)
     if problems:
-        raise StoreError(problems[0], remedy="run uwbench cache verify, and mend what it finds before pruning")
-    found: list[Pruned] = []
+        raise StoreError(problems[0], remedy="run uwbench cache verify and fix what it reports before pruning")
+    pruned: list[Pruned] = []
     for path in _unnamed(root, stores):
-        found.append(Pruned(path, path.stat().st_size, "no manifest names it"))
+        pruned.append(Pruned(path, path.stat().st_size, "no manifest names it"))
         if not dry_run:
             path.unlink()
-    wanted = _keys_in_use(root, stores)
+    in_use = _keys_in_use(root, stores)
     for store in stores:
         for task in store.tasks():
             manifest = store.manifest(task)
             for part in manifest.parts if manifest else ():
-                if wanted.isdisjoint(store.part_keys(task, part)):
+                if in_use.isdisjoint(store.part_keys(task, part)):
                     size = part.bytes + part.frames_bytes
-                    found.append(Pruned(store.folder / task / part.name, size, "its clips are in no task any more"))
+                    pruned.append(Pruned(store.folder / task / part.name, size, "its clips are in no task any longer"))
                     if not dry_run:
                         store.drop_part(task, part)
-    return found
+    return pruned
 
 
 def _unnamed(root: Path, stores: list[EncoderStore]) -> list[Path]:
-    found: list[Path] = []
+    """Return the files that no manifest names."""
+    unnamed: list[Path] = []
     tables = set()
     for store in stores:
-        found.extend(sorted(store.folder.glob(".*.tmp")))
+        unnamed.extend(sorted(store.folder.glob(".*.tmp")))
         for task in store.tasks():
             manifest = store.manifest(task)
             parts = manifest.parts if manifest else ()
             tables.add(manifest.table if manifest else "")
             named = {"manifest.json", *(part.name for part in parts), *(part.frames for part in parts if part.frames)}
-            found.extend(path for path in sorted((store.folder / task).iterdir()) if path.name not in named)
+            unnamed.extend(path for path in sorted((store.folder / task).iterdir()) if path.name not in named)
     for path in sorted((root / "clips").glob("*.parquet")):
         if not path.name.endswith(".scan.parquet") and path.stem not in tables:
-            found.append(path)
-    return found + sorted((root / "clips").glob(".*.tmp"))
+            unnamed.append(path)
+    return unnamed + sorted((root / "clips").glob(".*.tmp"))
 
 
 def _keys_in_use(root: Path, stores: list[EncoderStore]) -> set[bytes]:

@@ -1,6 +1,6 @@
 """The records of the store, encoder.json and manifest.json: read strictly, as a cache may come from anywhere.
 
-What names a file in them is a plain name, never a path, and a folder is read only as what its record says it is.
+File names in them are plain names, never paths, and a record counts only in the folder that it describes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _CLOSED = ConfigDict(extra="forbid")
 
 @dataclass(frozen=True, slots=True)
 class EncoderRecord:
-    """encoder.json: what made the vectors of a folder. `fingerprint` is the identity; the rest describes it."""
+    """encoder.json: the encoder that made a folder's vectors. `fingerprint` is its identity; the rest describes it."""
 
     __pydantic_config__: ClassVar = _CLOSED
 
@@ -59,13 +59,13 @@ class EncoderRecord:
 
     @property
     def width(self) -> int:
-        """The numbers of one clip's vectors under one pooling, all layers together."""
+        """The length of one clip's vectors under one pooling, all layers together."""
         return len(self.layers) * self.dim
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A manifest's entry for one part."""
+    """A manifest's entry for one part; `frames` is the name of its file of frames, if it has one."""
 
     __pydantic_config__: ClassVar = _CLOSED
 
@@ -79,10 +79,10 @@ class Part:
 
     def files(self) -> dict[str, Expected]:
         """Return the part's files by name."""
-        found = {self.name: Expected(self.bytes, self.xxh3_128)}
+        files = {self.name: Expected(self.bytes, self.xxh3_128)}
         if self.frames is not None:
-            found[self.frames] = Expected(self.frames_bytes, self.frames_xxh3_128 or "")
-        return found
+            files[self.frames] = Expected(self.frames_bytes, self.frames_xxh3_128 or "")
+        return files
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,23 +103,23 @@ def encoder_text(record: EncoderRecord) -> str:
 
 
 def manifest_text(manifest: Manifest) -> str:
-    """Return a manifest as JSON, a line a part: json's own indenting takes five times as long for 24,000 parts."""
-    encoder, names = json.JSONEncoder(sort_keys=True), [one.name for one in fields(Part)]
+    """Return a manifest as JSON, one line per part: json's own indenting takes five times as long for 24,000 parts."""
+    encoder, names = json.JSONEncoder(sort_keys=True), [field.name for field in fields(Part)]
     parts = ",\n".join(encoder.encode({name: getattr(part, name) for name in names}) for part in manifest.parts)
     head = {"fingerprint": manifest.fingerprint, "schema": SCHEMA, "table": manifest.table, "task": manifest.task}
     return encoder.encode(head)[:-1] + f', "parts": [\n{parts}\n]}}\n'
 
 
 def read_encoder(path: Path) -> EncoderRecord:
-    """Read an encoder.json; raise StoreError where it is damaged, of another version or in a folder of another name."""
+    """Read an encoder.json; raise StoreError if it is damaged, of another version or in a folder of another name."""
     record = _read(path, EncoderRecord, _REMOVE)
     if record.folder != path.parent.name:
-        raise StoreError(f"describes the folder {record.folder}", where=path, remedy="give the folder that name again")
+        raise StoreError(f"describes the folder {record.folder}", where=path, remedy="rename the folder to that")
     return record
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Read a manifest.json; raise StoreError where it is damaged or of another version, or belongs to another task."""
+    """Read a manifest.json; raise StoreError if it is damaged, of another version or belongs to another task."""
     remedy = "remove it and extract again"
     manifest = _read(path, Manifest, remedy)
     if manifest.task != path.parent.name:
@@ -136,9 +136,9 @@ def _read(path: Path, kind: Any, remedy: str) -> Any:
     except (OSError, ValueError) as error:
         raise StoreError(f"cannot be read ({error})", where=path, remedy=remedy) from error
     if not isinstance(data, dict):
-        raise StoreError("holds no record", where=path, remedy=remedy)
+        raise StoreError("is not a record", where=path, remedy=remedy)
     if "schema" not in data:
-        raise StoreError("is damaged (it names no schema)", where=path, remedy=remedy)
+        raise StoreError("is damaged (it has no schema)", where=path, remedy=remedy)
     if data.pop("schema") != SCHEMA:
         raise StoreError("was written by another version of uwbench", where=path, remedy="use a new --cache")
     try:

@@ -154,13 +154,14 @@ class Card(Closed):
             # A hub dataset with a fold column keeps all folds in one split.
             ("sources.hub.splits", hub.splits if hub and hub.fold is None else None),
         ):
-            for (split, name), (other, other_name) in combinations(splits.names().items() if splits else (), 2):
-                if name == other_name:
-                    raise ValueError(f"{field}: {split} and {other} are both {name!r}")
-        for pattern, other in combinations(self.shard_patterns().values(), 2):
-            # A star stands for some text here, as no other wildcard is allowed in a pattern.
-            if fnmatchcase(other.replace("*", "0"), pattern) or fnmatchcase(pattern.replace("*", "0"), other):
-                raise ValueError(f"sources.shards: {pattern} and {other} match the same files")
+            names = splits.names() if splits else {}
+            for first, second in combinations(names, 2):
+                if names[first] == names[second]:
+                    raise ValueError(f"{field}: {first} and {second} are both {names[first]!r}")
+        for first, second in combinations(self.shard_patterns().values(), 2):
+            # Replacing the wildcard by a character gives a name that the pattern matches.
+            if fnmatchcase(second.replace("*", "0"), first) or fnmatchcase(first.replace("*", "0"), second):
+                raise ValueError(f"sources.shards: {first} and {second} match the same files")
         return self
 
     def shard_patterns(self) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The commands that read results: leaderboard, compare, sensitivity, figures, card; and inflation."""
+"""The commands that read results: leaderboard, compare, sensitivity, figures, card, inflation."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
     app.command()(leaderboard)
     app.command()(compare)
     app.command()(sensitivity)
-    app.command(hidden=True)(inflation)  # a study of X-ARES's protocol, not a step of anybody's work
+    app.command(hidden=True)(inflation)  # a study of X-ARES's protocol, not a step of a benchmark
     app.command()(figures)
     app.command("card")(model_card)
 
@@ -60,7 +60,7 @@ def leaderboard(
     """Rank the models that have results: averages, intervals, ties, tasks."""
     chosen = BoardFormat.JSON if as_json else form or _format_of(output)
     folders = _audio_folders(audio)
-    board = api.leaderboard(
+    ranking = api.leaderboard(
         _result_folders(results, merge),
         suite=suite,
         protocol=protocol,
@@ -68,13 +68,13 @@ def leaderboard(
         contaminated=contaminated,
     )
     if chosen is None:
-        open_console().print(board)
+        open_console().print(ranking)
         return
-    text = _render(board, chosen, output, folders)
+    text = _render(ranking, chosen, output, folders)
     if text is not None:
         print(text, end="")
     else:
-        print(printable(f"{output}: {len(board.board.models)} models, {len(board.board.tasks)} tasks"))
+        print(printable(f"{output}: {len(ranking.board.models)} models, {len(ranking.board.tasks)} tasks"))
 
 
 def compare(
@@ -105,14 +105,14 @@ def sensitivity(
     as_json: opt.Json = False,
 ) -> None:
     """Show how ranks depend on choices: averages, Borda count, probe settings, leaving out each task and domain."""
-    board = api.leaderboard(_result_folders(results, merge), suite=suite, protocol=protocol, references=False)
-    ranks = board.sensitivity(method=method.value)
+    ranking = api.leaderboard(_result_folders(results, merge), suite=suite, protocol=protocol, references=False)
+    ranks = ranking.sensitivity(method=method.value)
     if ranks is None:
         raise UsageError("fewer than two models have the same tasks", remedy="run the missing tasks")
     if as_json:
         opt.print_json(asdict(ranks))
         return
-    print_view(api.sensitivity_view(board.board, ranks))
+    print_view(api.sensitivity_view(ranking.board, ranks))
 
 
 def inflation(
@@ -198,12 +198,14 @@ def _audio_folders(pairs: list[str] | None) -> dict[str, Path]:
     return folders
 
 
-def _render(board: Leaderboard, form: BoardFormat, output: Path | None, audio: dict[str, Path]) -> str | None:
-    if form is BoardFormat.HTML:
-        return board.to_html(output, audio=audio)
-    writers = {
-        BoardFormat.CSV: board.to_csv,
-        BoardFormat.MD: board.to_markdown,
-        BoardFormat.JSON: board.to_json,
-    }
-    return writers[form](output)
+def _render(ranking: Leaderboard, form: BoardFormat, output: Path | None, audio: dict[str, Path]) -> str | None:
+    """Write the leaderboard to `output`, or return its text."""
+    match form:
+        case BoardFormat.CSV:
+            return ranking.to_csv(output)
+        case BoardFormat.MD:
+            return ranking.to_markdown(output)
+        case BoardFormat.JSON:
+            return ranking.to_json(output)
+        case BoardFormat.HTML:
+            return ranking.to_html(output, audio=audio)

@@ -154,7 +154,7 @@ def extract(
         )
     for model_name, task_name, extraction in report.extractions:
         if extraction is None:
-            print(printable(f"{model_name}  {task_name}: all clips were cached"))
+            print(printable(f"{model_name}  {task_name}: everything was cached"))
         else:
             print(printable(f"{model_name}  {task_name}: {extraction.encoded:,} clips in {extraction.seconds:.1f} s"))
     _leave(report)

@@ -15,23 +15,12 @@ from typing import TYPE_CHECKING, Any
 from uwbench.base.hashing import sha256_file
 from uwbench.encoders.base import Encoded, Encoder, EncoderInfo, ModelSpec
 from uwbench.encoders.checkpoint import torch_dtype
-from uwbench.errors import EncoderError, UsageError
+from uwbench.encoders.own_code import checked, code_identity, fails_as_one_line, importing_from, local_sources
+from uwbench.errors import EncoderError, UsageError, UwbenchError
 
 if TYPE_CHECKING:
     import torch
 
-# Exceptions that user code may raise while it is imported or its class is built.
-_USER_ERRORS = (
-    ArithmeticError,
-    AttributeError,
-    ImportError,
-    LookupError,
-    NameError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
 _XARES_FIELDS = ("sampling_rate", "output_dim", "hop_size_in_ms")
 
 
@@ -44,34 +33,47 @@ def open_file(spec: ModelSpec) -> Encoder:
     path = Path(file).expanduser()
     if not path.is_file():
         raise UsageError("there is no such file", where=f"-m {spec.name}")
-    encoder_class = getattr(_module(path), name, None)
-    if not isinstance(encoder_class, type):
-        raise UsageError(f"defines no class {name!r}", where=path)
-    parameters = inspect.signature(encoder_class).parameters.values()
-    takes_spec = any(p.default is p.empty and p.kind < p.VAR_POSITIONAL for p in parameters)
-    with names_the_line(path):
+    sources, modules = local_sources(path), {}
+    with importing_from(path.resolve().parent, modules, sources), names_the_line(path):
+        encoder_class = getattr(_imported(path), name, None)
+        if not isinstance(encoder_class, type):
+            raise UsageError(f"defines no class {name!r}", where=path)
+        parameters = inspect.signature(encoder_class).parameters.values()
+        takes_spec = any(p.default is p.empty and p.kind < p.VAR_POSITIONAL for p in parameters)
         encoder: Any = encoder_class(spec) if takes_spec else encoder_class()
-    source = {"source": sha256_file(path)}
+    code = {"code": code_identity(sources, name, encoder, spec)}
     if isinstance(getattr(encoder, "info", None), EncoderInfo):
-        return _WithSource(encoder, replace(encoder.info, identity={**encoder.info.identity, **source}))
+        info = replace(encoder.info, identity={**encoder.info.identity, **code}, runs_own_code=True)
+        return _FromFile(encoder, info, path, sources, modules)
     if all(hasattr(encoder, field) for field in _XARES_FIELDS) and callable(encoder):
-        return XaresEncoder(encoder, name, source)
+        xares = XaresEncoder(encoder, name, code)
+        return _FromFile(xares, xares.info, path, sources, modules)
     what = f"{name} has neither `info: EncoderInfo` with load and encode, nor X-ARES's {', '.join(_XARES_FIELDS)}"
     raise EncoderError(what, where=path, remedy="see docs/adding-an-encoder.md")
 
 
-class _WithSource:
-    """A user's encoder whose identity includes its source file."""
+class _FromFile:
+    """A user's encoder whose identity includes its code, and whose code finds the modules beside it."""
 
-    def __init__(self, inner: Encoder, info: EncoderInfo) -> None:
-        self._inner = inner
+    def __init__(
+        self, inner: Encoder, info: EncoderInfo, path: Path, sources: dict[str, Path], modules: dict[str, Any]
+    ) -> None:
+        self._inner, self._path, self._sources, self._modules = inner, path, sources, modules
         self.info = info
 
     def load(self, device: str, dtype: str) -> None:
-        self._inner.load(device, dtype)
+        with self._running("load"):
+            self._inner.load(device, dtype)
 
     def encode(self, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
-        return self._inner.encode(waveforms, lengths, layers)
+        with self._running("encode"):
+            return checked(self._inner.encode(waveforms, lengths, layers), len(layers), self.info)
+
+    @contextmanager
+    def _running(self, step: str) -> Iterator[None]:
+        folder = self._path.resolve().parent
+        with importing_from(folder, self._modules, self._sources), fails_as_one_line(self.info.name, step):
+            yield
 
 
 class XaresEncoder:
@@ -81,7 +83,7 @@ class XaresEncoder:
     `uwbench models check` measures it.
     """
 
-    def __init__(self, model: Any, name: str, source: dict[str, str]) -> None:
+    def __init__(self, model: Any, name: str, code: dict[str, Any]) -> None:
         self._model = model
         self.info = EncoderInfo(
             name=name,
@@ -92,7 +94,8 @@ class XaresEncoder:
             hop_s=float(model.hop_size_in_ms) / 1000,
             context_s=None,
             batching="single",
-            identity={"family": "x-ares", "version": 1, "weights": hash_weights(model), **source},
+            identity={"family": "x-ares", "version": 1, **code},
+            runs_own_code=True,
         )
 
     def load(self, device: str, dtype: str) -> None:
@@ -113,34 +116,14 @@ class XaresEncoder:
         return Encoded(frames.unsqueeze(1).expand(-1, len(layers), -1, -1), valid)
 
 
-def hash_weights(model: Any) -> str | None:
-    """Return the sha256 of a module's tensors in the order of their names, or None if `model` is no module."""
-    import hashlib
-
-    import torch
-
-    if not isinstance(model, torch.nn.Module):
-        return None
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _module(path: Path) -> Any:
-    """Import a file under a unique module name, with its folder on the path while it is imported."""
+def _imported(path: Path) -> Any:
+    """Import a file under a unique module name."""
     import_spec = importlib.util.spec_from_file_location(f"uwbench_own_{sha256_file(path)[:16]}", path)
     if import_spec is None or import_spec.loader is None:
         raise UsageError("is not a Python file", where=path)
     module = importlib.util.module_from_spec(import_spec)
     sys.modules[import_spec.name] = module  # dataclasses and pickles look their module up
-    sys.path.insert(0, str(path.resolve().parent))
-    try:
-        with names_the_line(path):
-            import_spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(path.resolve().parent))
+    import_spec.loader.exec_module(module)
     return module
 
 
@@ -151,7 +134,9 @@ def names_the_line(path: Path) -> Iterator[None]:
         yield
     except SyntaxError as error:
         raise UsageError(f"cannot be imported ({error.msg})", where=f"{path}:{error.lineno}") from error
-    except _USER_ERRORS as error:
+    except UwbenchError:
+        raise
+    except Exception as error:  # user code may raise anything
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         where = ":".join([str(path), *map(str, lines[-1:])])
         raise UsageError(f"fails with {type(error).__name__}: {' '.join(str(error).split())}", where=where) from error

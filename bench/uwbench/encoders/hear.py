@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from uwbench.base.hashing import sha256_file
 from uwbench.encoders.base import Encoded, Encoder, EncoderInfo, ModelSpec
 from uwbench.encoders.checkpoint import torch_dtype
-from uwbench.encoders.from_file import hash_weights, names_the_line
+from uwbench.encoders.from_file import names_the_line
+from uwbench.encoders.own_code import package_sources, state_sha256, weights_identity
 from uwbench.errors import EncoderError, UsageError
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class HearEncoder:
         dim = int(self._model.timestamp_embedding_size)
         has_scene = int(self._model.scene_embedding_size) == dim
         self._scene = 0 if has_scene else None
-        source = Path(module.__file__)
+        sources = package_sources(module.__name__, Path(module.__file__))
         self.info = EncoderInfo(
             name=spec.name,
             family="hear",
@@ -67,10 +68,12 @@ class HearEncoder:
                 "family": "hear",
                 "version": 1,
                 "module": module.__name__,
-                "source": sha256_file(source),
+                "sources": {name: sha256_file(file) for name, file in sorted(sources.items())},
                 "package": _version(module.__name__),
-                "weights": hash_weights(self._model) or (sha256_file(Path(weights)) if weights else None),
+                "weights": weights_identity(weights),
+                "tensors": state_sha256(self._model),
             },
+            runs_own_code=True,
         )
 
     def _hop(self, rate: int) -> float:

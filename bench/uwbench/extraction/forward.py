@@ -1,13 +1,13 @@
-"""Windows of samples through the encoder and its pooling, in batches that the device can hold.
+"""The forward pass: windows of samples through the encoder and its pooling, in batches that fit the device.
 
-On CUDA nothing here waits for the device until an answer is asked for: waveforms go over pinned memory on a stream of
-their own, answers come back the same way, and what the host must read (counts, whether all is finite) it reads from the
-copies. So the next batch is launched while this one is computed.
+On CUDA, nothing here waits for the device until a result is asked for: waveforms are copied from pinned memory on a
+stream of their own, results come back the same way, and the host reads counts and checks for NaN in the copies. So the
+next batch is launched while this one is computed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ import numpy as np
 from uwbench.audio.decode import samples_in
 from uwbench.encoders.base import Encoder
 from uwbench.errors import EncoderError
+from uwbench.extraction.batching import group_windows
 from uwbench.extraction.pooling import Pooled, as_pooled, reduce_frames
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory",
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How to extract; none of it changes an embedding beyond float noise."""
+    """Settings of an extraction; none of them changes an embedding beyond float noise."""
 
     device: str
     batch_seconds: float
@@ -44,7 +45,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class _Launched:
-    """A forward on its way: where its answer will be once `arrived` returns."""
+    """A launched forward pass: its results are there once `wait` returns."""
 
     group: list[int]
     names: list[str]
@@ -52,61 +53,49 @@ class _Launched:
     valid: torch.Tensor
     emitted: torch.Tensor
     frames: torch.Tensor | None
-    given: int  # frames of the longest window
-    arrived: Callable[[], None]
+    n_frames: int  # of the longest window
+    wait: Callable[[], None]
 
 
 class Forward:
-    """Windows of samples to pooled statistics, in batches the device can hold.
+    """Encodes and pools windows of samples, in batches that fit the device.
 
     A batch that runs out of memory is halved and tried again, down to one clip and then one window of it; the size that
-    worked is kept for windows of that length.
+    worked is remembered for windows of that length.
     """
 
     def __init__(
-        self, encoder: Encoder, layers: Sequence[int], poolings: Sequence[str], settings: Settings, *, frames: bool
+        self,
+        encoder: Encoder,
+        layers: Sequence[int],
+        poolings: Sequence[str],
+        settings: Settings,
+        *,
+        needs_frames: bool,
     ) -> None:
         self.encoder, self.layers, self.poolings, self.settings = encoder, layers, poolings, settings
-        self.frames = frames
+        self.needs_frames = needs_frames
         self.info = encoder.info
         self.cuda = settings.device.startswith("cuda")
         self.fits: dict[int, int] = {}  # seconds of the longest window, rounded up -> windows that fit
         self._copies: Any = None  # the stream that waveforms are copied on
 
     def __call__(self, windows: Sequence[np.ndarray], names: Sequence[str]) -> list[Window]:
-        """Encode all windows, in order; `names` says which clip each belongs to, for errors."""
+        """Encode all windows, in order; `names` gives the clip of each, for errors."""
         return self.start(windows, names)()
 
     def start(self, windows: Sequence[np.ndarray], names: Sequence[str]) -> Callable[[], list[Window]]:
-        """Launch what `__call__` does, and return the function that waits for it. On the CPU it is done at once."""
-        launched = [one for group in self._groups(windows) for one in self._fit(windows, names, group)]
+        """Launch the windows and return the function that waits for their results; the CPU encodes them at once."""
+        groups = group_windows(windows, self.info, self.settings.batch_seconds)
+        passes = [launched for group in groups for launched in self._fit(windows, names, group)]
 
         def finish() -> list[Window]:
-            done: dict[int, Window] = {}
-            for one in launched:
-                done.update(zip(one.group, self._windows(one), strict=True))
-            return [done[index] for index in range(len(windows))]
+            results: dict[int, Window] = {}
+            for launched in passes:
+                results.update(zip(launched.group, self._windows(launched), strict=True))
+            return [results[index] for index in range(len(windows))]
 
         return finish
-
-    def _groups(self, windows: Sequence[np.ndarray]) -> Iterator[list[int]]:
-        """Split into forwards that may share a batch and stay under the budget."""
-        order = list(range(len(windows)))
-        if self.info.batching == "single":
-            yield from ([index] for index in order)
-            return
-        group: list[int] = []
-        longest = 0.0
-        for index in sorted(order, key=lambda i: len(windows[i])):
-            length = max(self.info.forward_s, self.info.min_s, len(windows[index]) / self.info.sample_rate)
-            apart = self.info.batching == "equal-length" and group and len(windows[group[0]]) != len(windows[index])
-            if group and (apart or (len(group) + 1) * max(length, longest) > self.settings.batch_seconds):
-                yield group
-                group, longest = [], 0.0
-            group.append(index)
-            longest = max(longest, length)
-        if group:
-            yield group
 
     def _fit(self, windows: Sequence[np.ndarray], names: Sequence[str], group: list[int]) -> list[_Launched]:
         bucket = -int(-max(len(windows[index]) for index in group) // self.info.sample_rate)
@@ -120,7 +109,9 @@ class Forward:
                 raise
             if len(group) == 1:
                 remedy = "use --context trimmed, --dtype bf16, a larger device, or --device cpu"
-                raise EncoderError("does not fit into memory alone", where=names[group[0]], remedy=remedy) from error
+                raise EncoderError(
+                    "does not fit in memory, even alone", where=names[group[0]], remedy=remedy
+                ) from error
             fits = len(group) // 2
         if self.cuda:
             import torch
@@ -133,7 +124,7 @@ class Forward:
         self, windows: Sequence[np.ndarray], names: Sequence[str], group: list[int], fits: int
     ) -> list[_Launched]:
         pieces = [group[i : i + fits] for i in range(0, len(group), fits)]
-        return [one for piece in pieces for one in self._fit(windows, names, piece)]
+        return [launched for piece in pieces for launched in self._fit(windows, names, piece)]
 
     def _launch(self, windows: list[np.ndarray], names: list[str], group: list[int]) -> _Launched:
         import torch
@@ -151,19 +142,19 @@ class Forward:
             check_shape(frames, valid, (len(windows), len(self.layers), self.info.dim), self.info.name)
             emitted = torch.full_like(valid, frames.shape[2]) if self.info.forward_s else valid
             reduced = reduce_frames(frames, valid, emitted, self.poolings)
-            kept = frames[:, -1].half() if self.frames else None
-            given = frames.shape[2]
+            last = frames[:, -1].half() if self.needs_frames else None
+            n_frames = frames.shape[2]
             if not self.cuda:
-                return _Launched(group, names, reduced, valid, emitted, kept, given, lambda: None)
-            answer = {name: self._download(tensor) for name, tensor in reduced.items()}
+                return _Launched(group, names, reduced, valid, emitted, last, n_frames, lambda: None)
+            reduced = {name: self._download(tensor) for name, tensor in reduced.items()}
             valid, emitted = self._download(valid), self._download(emitted)
-            kept = None if kept is None else self._download(kept)
-            arrived = torch.cuda.Event()
-            arrived.record(torch.cuda.current_stream(self.settings.device))
-            return _Launched(group, names, answer, valid, emitted, kept, given, arrived.synchronize)
+            last = None if last is None else self._download(last)
+            event = torch.cuda.Event()
+            event.record(torch.cuda.current_stream(self.settings.device))
+            return _Launched(group, names, reduced, valid, emitted, last, n_frames, event.synchronize)
 
     def _upload(self, windows: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the windows zero-padded to one length, and their lengths, on the device or on their way there."""
+        """Return the windows, zero-padded to one length, and their lengths; the copy to the device may still run."""
         import torch
 
         rate = self.info.sample_rate
@@ -178,40 +169,40 @@ class Forward:
         if self._copies is None:
             self._copies = torch.cuda.Stream(self.settings.device)
         with torch.cuda.stream(self._copies):
-            moved = [part.to(self.settings.device, non_blocking=True) for part in (waveforms, lengths)]
+            copies = [tensor.to(self.settings.device, non_blocking=True) for tensor in (waveforms, lengths)]
         current = torch.cuda.current_stream(self.settings.device)
         current.wait_stream(self._copies)
-        for part in moved:
-            part.record_stream(current)
-        return moved[0], moved[1]
+        for copy in copies:
+            copy.record_stream(current)
+        return copies[0], copies[1]
 
     def _download(self, tensor: torch.Tensor) -> torch.Tensor:
         import torch
 
-        there = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-        return there.copy_(tensor, non_blocking=True)
+        copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        return copy.copy_(tensor, non_blocking=True)
 
-    def _windows(self, one: _Launched) -> list[Window]:
-        """Wait for a forward and return its windows; raise EncoderError where the encoder broke its contract."""
+    def _windows(self, launched: _Launched) -> list[Window]:
+        """Wait for a forward pass and return its windows; raise EncoderError if the encoder broke its contract."""
         try:
-            one.arrived()
+            launched.wait()
         except RuntimeError as error:
-            raise EncoderError(f"{self.info.name} failed on the device: {error}", where=one.names[0]) from error
-        check_counts(one.valid, one.given, self.info.name)
-        pooled = as_pooled(one.reduced, one.valid, one.emitted)
+            raise EncoderError(f"{self.info.name} failed on the device: {error}", where=launched.names[0]) from error
+        check_counts(launched.valid, launched.n_frames, self.info.name)
+        pooled = as_pooled(launched.reduced, launched.valid, launched.emitted)
         frames: list[np.ndarray | None] = [None] * len(pooled)
-        if one.frames is not None:
-            kept = one.frames.cpu().numpy()
-            frames = [kept[index, :count].copy() for index, count in enumerate(one.valid.tolist())]
-        for name, statistics, values in zip(one.names, pooled, frames, strict=True):
+        if launched.frames is not None:
+            padded = launched.frames.cpu().numpy()
+            frames = [padded[index, :count].copy() for index, count in enumerate(launched.valid.tolist())]
+        for name, statistics, values in zip(launched.names, pooled, frames, strict=True):
             if not (np.isfinite(statistics.mean_all).all() and (values is None or np.isfinite(values).all())):
                 remedy = f"try --dtype fp32; the clip decodes, so the fault is in {self.info.name}"
-                raise EncoderError("the encoder gave NaN or infinite values", where=name, remedy=remedy)
+                raise EncoderError("the encoder returned NaN or infinite values", where=name, remedy=remedy)
         return [Window(statistics, values) for statistics, values in zip(pooled, frames, strict=True)]
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that a device, or the machine, has not the memory that was asked for.
+    """Return True for an error that says that the device or the machine ran out of memory.
 
     On the CPU, and from the libraries beneath CUDA's products and convolutions, torch raises a plain RuntimeError.
     """
@@ -223,16 +214,16 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def check_shape(frames: torch.Tensor, valid: torch.Tensor, shape: tuple[int, int, int], name: str) -> None:
-    """Raise EncoderError where an encoder's answer has not the shape that it promised."""
+    """Raise EncoderError if an encoder's output does not have the shape that it promised."""
     batch, layers, dim = shape
     if frames.ndim != 4 or frames.shape[0] != batch or frames.shape[1] != layers or frames.shape[3] != dim:
-        wanted = f"({batch}, {layers}, frames, {dim})"
-        raise EncoderError(f"gave frames of shape {tuple(frames.shape)} where {wanted} was due", where=name)
+        expected = f"({batch}, {layers}, frames, {dim})"
+        raise EncoderError(f"returned frames of shape {tuple(frames.shape)} instead of {expected}", where=name)
     if valid.shape != (batch,):
-        raise EncoderError(f"gave {tuple(valid.shape)} counts of valid frames for {batch} clips", where=name)
+        raise EncoderError(f"returned {tuple(valid.shape)} counts of valid frames for {batch} clips", where=name)
 
 
-def check_counts(valid: torch.Tensor, given: int, name: str) -> None:
-    """Raise EncoderError where an encoder calls more frames valid than it gave, or none."""
-    if int(valid.min()) < 1 or int(valid.max()) > given:
-        raise EncoderError(f"gave {valid.tolist()} valid frames of {given}", where=name)
+def check_counts(valid: torch.Tensor, n_frames: int, name: str) -> None:
+    """Raise EncoderError if an encoder counts more frames as valid than it returned, or none."""
+    if int(valid.min()) < 1 or int(valid.max()) > n_frames:
+        raise EncoderError(f"returned {valid.tolist()} valid frames of {n_frames}", where=name)

@@ -1,7 +1,7 @@
-"""What an extraction has to do: keys to the parts that are not in the cache yet.
+"""The plan of an extraction: which parts are not in the cache yet.
 
-The plan of a task is a pure function of its clips: they are ordered by length and cut into numbered parts, whatever
-is cached already. So an interrupted run, another process or another machine makes the same parts with the same bytes.
+How a task is cut into parts depends on its clips alone: they are ordered by length and cut into numbered parts,
+whatever is cached already. So an interrupted run, another process or another machine writes the same bytes.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from pathlib import Path
 from uwbench.base.hashing import digest
 from uwbench.cache.clip_table import ClipTable, write_table
 from uwbench.cache.records import EncoderRecord
-from uwbench.cache.store import EncoderStore
+from uwbench.cache.store import EncoderStore, open_encoders
 from uwbench.extraction.task import Task
 
-# A part is the unit of loss at a crash and of work between machines: about 64 a task, within bounds that keep tiny
-# tasks from one file a clip and huge ones from parts of many gigabytes.
+# A crash loses at most one part, and machines share work by parts: about 64 per task, within bounds that keep small
+# tasks from having one file per clip and large ones from having parts of many gigabytes.
 _PARTS = 64
 _FEWEST, _MOST = 32, 4096
-_PART_BYTES = 128 << 20  # of vectors, which a part under way holds in memory: reached with many layers only
+_PART_BYTES = 128 << 20  # vectors of the part being filled are in memory; only many layers reach this
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedPart:
-    """One part to write: its name and the rows of the table that go into it, ordered by length."""
+    """One part to write: its name and the rows of the clip table that go into it, ordered by length."""
 
     name: str
     rows: tuple[int, ...]
@@ -33,14 +33,14 @@ class PlannedPart:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What one task needs under one encoder."""
+    """The work that one task needs under one encoder."""
 
     task: Task
     table_name: str
     store: EncoderStore
     parts: tuple[PlannedPart, ...]
-    frames: bool  # whether the task needs frames
-    cached: int  # clips whose embedding is there
+    needs_frames: bool
+    cached: int  # clips that have an embedding
     reason: str  # why the others are encoded
 
     @property
@@ -53,50 +53,48 @@ class Plan:
         return sum(durations[row] for part in self.parts for row in part.rows)
 
     def forecast_bytes(self) -> int:
-        """Return the bytes that the parts will take on disk, within a percent for pooled vectors."""
+        """Return the size of the parts on disk, exact to a percent for pooled vectors."""
         record = self.store.record
         pooled = self.to_encode * (40 + 4 * len(record.layers) * record.dim * len(record.poolings))
-        frames = self.audio_s / record.hop_s * record.dim * 2 if self.frames else 0
+        frames = self.audio_s / record.hop_s * record.dim * 2 if self.needs_frames else 0
         return int(pooled + frames)
 
 
 def make_plan(task: Task, record: EncoderRecord, cache: Path, *, force: bool = False) -> Plan:
-    """Return what the cache lacks of `task` under the encoder, after checking and dropping damaged parts.
+    """Return the parts of `task` that the cache lacks under the encoder, after dropping damaged ones.
 
-    With `force`, everything is encoded again.
+    With `force`, re-encode everything.
     """
     store = EncoderStore(cache, record)
     name = task.card.name
-    frames = task.card.kind in ("frame-multi-label", "transcription")
+    needs_frames = task.table.needs_frames
     reason = _why_new(cache, record) if not (store.folder / "encoder.json").is_file() else "new or changed clips"
-    damaged = list(store.damaged(name))
-    for part, damage in damaged:
+    for part, damage in list(store.damaged(name)):
         reason = f"{damage.path.name} {damage.what}"
         store.drop_part(name, part)
     table = task.table
-    # Read before the clips are looked up: a part that another process enters in between must not be taken for an older
-    # one of other clips, and made again under another name.
+    # Read before the clips are looked up: a part that another process enters in between must not be mistaken for an
+    # older one with other clips and written again under another name.
     manifest = store.manifest(name)
     taken = {part.name for part in manifest.parts} if manifest else set()
     if force:
         needed = set(range(len(table.keys)))
         reason = "--force"
     else:
-        located = store.locate(table.keys, first=name, frames=frames)
-        needed = {row for row, part in enumerate(located.part) if part < 0}
+        needed = set(store.open_task(name, table.keys, needs_frames=needs_frames).missing.tolist())
     cached = len(table.keys) - len(needed)
     parts = _cut(table, needed, store, set() if force else taken)
-    return Plan(task, write_table(cache, table), store, parts, frames, cached, reason if parts else "")
+    return Plan(task, write_table(cache, table), store, parts, needs_frames, cached, reason if parts else "")
 
 
 def share_of(plan: Plan, index: int, count: int) -> Plan:
-    """Return the plan of one of `count` machines (`--part index/count`, from 1): every count-th part."""
-    kept = tuple(part for part in plan.parts if int(part.name.split("-")[0]) % count == index - 1)
-    return replace(plan, parts=kept)
+    """Return the share of machine `index` of `count` (`--part index/count`, from 1): every count-th part."""
+    parts = tuple(part for part in plan.parts if int(part.name.split("-")[0]) % count == index - 1)
+    return replace(plan, parts=parts)
 
 
 def _cut(table: ClipTable, needed: set[int], store: EncoderStore, taken: set[str]) -> tuple[PlannedPart, ...]:
-    """Order all clips by length, number them in parts, and keep what is needed of each, a key once."""
+    """Cut all clips, ordered by length, into numbered parts; keep the needed rows of each, one per key."""
     order = sorted(range(len(table.keys)), key=lambda row: (table.durations_s[row], table.keys[row]))
     record = store.record
     row_bytes = 4 * len(record.layers) * record.dim * len(record.poolings)
@@ -112,16 +110,14 @@ def _cut(table: ClipTable, needed: set[int], store: EncoderStore, taken: set[str
             continue
         name = f"{number:05d}"
         if f"pooled-{name}.arrow" in taken:
-            # The part's first generation stays valid for the clips that did not change.
+            # The part that is there stays valid for the clips that did not change.
             name += "-" + digest([table.keys[row].hex() for row in rows])[:8]
         parts.append(PlannedPart(name, tuple(rows)))
     return tuple(parts)
 
 
 def _why_new(cache: Path, record: EncoderRecord) -> str:
-    """Say what differs from an encoder of the same name that is in the cache."""
-    from uwbench.cache.store import open_encoders
-
+    """Return how the encoder differs from one of the same name in the cache."""
     others = [store.record for store in open_encoders(cache)[0] if store.record.slug == record.slug]
     if not others:
         return "new encoder"

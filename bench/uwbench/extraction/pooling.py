@@ -1,4 +1,4 @@
-"""From frames to vectors: every pooling of every layer, over a clip's valid frames, across its chunks."""
+"""Pooling of frames into one vector per layer, over a clip's valid frames and across its chunks."""
 
 from __future__ import annotations
 
@@ -18,13 +18,10 @@ STATISTICS = len(_ARRAYS)
 
 @dataclass(frozen=True, slots=True)
 class Pooled:
-    """Statistics of one window (a clip or a chunk of it); each array is float64 `(layers, dim)`.
+    """Statistics of one window (a clip or a chunk of it); each array is float64 `(layers, dim)`."""
 
-    `frames` counts the valid frames, `emitted` all frames that the encoder gave for this window alone.
-    """
-
-    frames: int
-    emitted: int
+    n_frames: int  # valid ones
+    n_emitted: int  # all that the encoder returned for this window, padding of batch mates excluded
     mean: np.ndarray
     mean_all: np.ndarray
     squares: np.ndarray | None  # sum of squared deviations from `mean`
@@ -32,22 +29,14 @@ class Pooled:
     first: np.ndarray | None
 
 
-def pool_frames(
-    frames: torch.Tensor, valid: torch.Tensor, emitted: torch.Tensor, poolings: Sequence[str]
-) -> list[Pooled]:
-    """Pool a batch: `frames` `(batch, layers, frames, dim)`, counts `(batch,)`; on the frames' device, in float32.
-
-    Frames from `emitted` on are another clip's padding and never enter; those from `valid` on enter `mean-all` alone.
-    """
-    return as_pooled(reduce_frames(frames, valid, emitted, poolings), valid, emitted)
-
-
 def reduce_frames(
     frames: torch.Tensor, valid: torch.Tensor, emitted: torch.Tensor, poolings: Sequence[str]
 ) -> dict[str, torch.Tensor]:
-    """Return the statistics of `pool_frames` by their names in Pooled, float32 `(batch, layers, dim)`, on the device.
+    """Return the statistics of a batch by their names in `Pooled`, float32 `(batch, layers, dim)`, on the device.
 
-    Nothing is read back: a device that works behind the program goes on working.
+    `frames` is `(batch, layers, frames, dim)`, `valid` and `emitted` are counts `(batch,)`. Frames from `emitted` on
+    are padding of batch mates and never enter; those from `valid` on enter `mean-all` only. Nothing is read back, so
+    that a device that works asynchronously does not stop.
     """
     import torch
 
@@ -55,8 +44,8 @@ def reduce_frames(
     steps = torch.arange(frames.shape[2], device=frames.device)
     inside = steps < valid[:, None]
 
-    def average(kept: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
-        weights = kept.to(frames.dtype) / count[:, None]
+    def average(mask: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
+        weights = mask.to(frames.dtype) / count[:, None]
         return torch.matmul(weights[:, None, None, :], frames).squeeze(2)
 
     mean = average(inside, valid)
@@ -73,7 +62,7 @@ def reduce_frames(
 
 
 def as_pooled(outputs: Mapping[str, torch.Tensor], valid: torch.Tensor, emitted: torch.Tensor) -> list[Pooled]:
-    """Return what `reduce_frames` gave as a record a window, in float64."""
+    """Return the output of `reduce_frames` as one record per window, in float64."""
     arrays = {name: tensor.cpu().double().numpy() for name, tensor in outputs.items()}
     counts = zip(valid.tolist(), emitted.tolist(), strict=True)
     return [
@@ -88,38 +77,37 @@ def as_pooled(outputs: Mapping[str, torch.Tensor], valid: torch.Tensor, emitted:
     ]
 
 
-def moved(pooled: Pooled, into: np.ndarray) -> Pooled:
-    """Return the same statistics with their arrays in `into`, float64 `(5, layers, dim)`.
+def copied(pooled: Pooled, buffer: np.ndarray) -> Pooled:
+    """Return the same statistics with their arrays in `buffer`, float64 `(STATISTICS, layers, dim)`.
 
-    Small arrays that stay where a forward's large ones come and go keep the allocator from using that space again: two
-    megabytes a window of a long clip.
+    Small arrays allocated between a forward's large ones fragment memory: two megabytes per window of a long clip.
     """
-    kept: list[np.ndarray | None] = []
-    for place, array in zip(into, (getattr(pooled, name) for name in _ARRAYS), strict=True):
+    copies: list[np.ndarray | None] = []
+    for place, array in zip(buffer, (getattr(pooled, name) for name in _ARRAYS), strict=True):
         if array is not None:
             place[...] = array
-        kept.append(None if array is None else place)
-    mean, mean_all, *others = kept
+        copies.append(None if array is None else place)
+    mean, mean_all, *others = copies
     assert mean is not None
     assert mean_all is not None
-    return Pooled(pooled.frames, pooled.emitted, mean, mean_all, *others)
+    return Pooled(pooled.n_frames, pooled.n_emitted, mean, mean_all, *others)
 
 
 def merge(chunks: Sequence[Pooled]) -> dict[str, np.ndarray]:
-    """Join a clip's chunks, weighted by their valid frames; return float32 `(layers, dim)` by pooling.
+    """Merge a clip's chunks, weighted by their valid frames; return float32 `(layers, dim)` per pooling.
 
-    The deviations are joined by Chan, Golub and LeVeque's formula (1979), which does not cancel.
+    Deviations are merged by the formula of Chan, Golub and LeVeque (1979), which avoids cancellation.
     """
-    frames = np.array([chunk.frames for chunk in chunks], np.float64)
-    emitted = np.array([chunk.emitted for chunk in chunks], np.float64)
+    n_frames = np.array([chunk.n_frames for chunk in chunks], np.float64)
+    n_emitted = np.array([chunk.n_emitted for chunk in chunks], np.float64)
     means = np.stack([chunk.mean for chunk in chunks])
-    mean = np.tensordot(frames / frames.sum(), means, 1)
-    everything = np.tensordot(emitted / emitted.sum(), np.stack([chunk.mean_all for chunk in chunks]), 1)
-    vectors = {"mean": mean, "mean-all": everything}
+    mean = np.tensordot(n_frames / n_frames.sum(), means, 1)
+    mean_all = np.tensordot(n_emitted / n_emitted.sum(), np.stack([chunk.mean_all for chunk in chunks]), 1)
+    vectors = {"mean": mean, "mean-all": mean_all}
     if chunks[0].squares is not None:
-        between = np.tensordot(frames, (means - mean) ** 2, 1)
+        between = np.tensordot(n_frames, (means - mean) ** 2, 1)
         squares = sum((chunk.squares for chunk in chunks if chunk.squares is not None), start=between)
-        vectors["std"] = np.sqrt(squares / frames.sum())
+        vectors["std"] = np.sqrt(squares / n_frames.sum())
     if chunks[0].max is not None:
         vectors["max"] = np.max([chunk.max for chunk in chunks if chunk.max is not None], axis=0)
     if chunks[0].first is not None:

@@ -1,4 +1,4 @@
-"""How far a lower precision is from fp32, measured on the clips at hand before they are extracted."""
+"""The distance of a lower precision from fp32, measured on some of the clips before they are extracted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from uwbench.audio.decode import chunks, samples_in
 from uwbench.encoders.base import Encoder
 from uwbench.errors import AudioError
-from uwbench.extraction.extract import decode_clip
+from uwbench.extraction.encode import decode_clip
 from uwbench.extraction.forward import Forward, Settings
 from uwbench.extraction.plan import Plan
 from uwbench.extraction.pooling import merge
@@ -20,7 +20,7 @@ _CLIPS = 8
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """The mean vectors of `clips` clips in two precisions: the lowest cosine, the largest relative distance."""
+    """The mean vectors of `clips` clips in two precisions: lowest cosine and largest relative distance."""
 
     clips: int
     cosine: float
@@ -33,14 +33,14 @@ class Parity:
 
 
 def measure_parity(encoder: Encoder, plan: Plan, settings: Settings, dtype: str) -> Parity:
-    """Encode a few clips, spread over the lengths, in fp32 and in `dtype`; the encoder is left loaded in `dtype`."""
+    """Encode a few clips of all lengths in fp32 and in `dtype`; the encoder is left loaded in `dtype`."""
     rows = [row for part in plan.parts for row in part.rows]
     spread = [rows[i] for i in np.unique(np.linspace(0, len(rows) - 1, _CLIPS).round().astype(int))]
     waveforms = []
     for row in spread:
         try:
             waveforms.append(decode_clip(plan.task.clips[row], plan.task.hashes[row], encoder.info.sample_rate))
-        except AudioError:  # extraction lists it
+        except AudioError:  # the extraction reports it
             continue
     exact = _vectors(encoder, waveforms, settings, "fp32")
     lower = _vectors(encoder, waveforms, settings, dtype)
@@ -52,7 +52,7 @@ def measure_parity(encoder: Encoder, plan: Plan, settings: Settings, dtype: str)
 def _vectors(encoder: Encoder, waveforms: Sequence[np.ndarray], settings: Settings, dtype: str) -> np.ndarray:
     info = encoder.info
     encoder.load(settings.device, dtype)
-    forward = Forward(encoder, [len(info.layers) - 1], ("mean",), settings, frames=False)
+    forward = Forward(encoder, [len(info.layers) - 1], ("mean",), settings, needs_frames=False)
     limit = None if info.context_s is None else samples_in(info.context_s, info.sample_rate)
     vectors = []
     for index, samples in enumerate(waveforms):

@@ -17,7 +17,7 @@ from uwbench.errors import AudioError, DataError, printable
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A task whose audio was looked at: `clips[i]` is row i of `table`, `hashes[i]` its audio's sha256."""
+    """A task whose audio has been scanned: `clips[i]` is row i of `table`, `hashes[i]` the sha256 of its audio."""
 
     table: ClipTable
     clips: tuple[Clip, ...]
@@ -29,45 +29,46 @@ class Task:
         return self.table.card
 
 
-def look_at(
+def scan_task(
     card: Card, clips: Sequence[Clip], source: str, problems: Sequence[str], cache: Path, limit: int | None
 ) -> Task:
-    """Hash every clip and return the task; clips that cannot be read are listed, not dropped in silence."""
-    chosen = list(clips) if limit is None else limit_clips(clips, limit)
-    found = scan_clips(chosen, cache / "clips" / f"{card.name}.scan.parquet")
-    readable = [(clip, seen) for clip, seen in zip(chosen, found, strict=True) if isinstance(seen, Scanned)]
+    """Hash every clip and return the task; the table lists the clips that cannot be read."""
+    selected = list(clips) if limit is None else limit_clips(clips, limit)
+    scans = scan_clips(selected, cache / "clips" / f"{card.name}.scan.parquet")
+    readable = [(clip, scan) for clip, scan in zip(selected, scans, strict=True) if isinstance(scan, Scanned)]
+    errors = tuple(str(scan) for scan in scans if isinstance(scan, AudioError))
     if not readable:
-        first = next((str(error) for error in found if isinstance(error, AudioError)), "the source lists none")
+        first = errors[0] if errors else "the source lists none"
         raise DataError(f"{card.name} has no clip that can be read ({first})", where=source)
     table = ClipTable(
         card,
         printable(source),  # it names folders, which need not be UTF-8
         ids=tuple(clip.id for clip, _ in readable),
-        keys=tuple(seen.key for _, seen in readable),
+        keys=tuple(scan.key for _, scan in readable),
         labels=tuple(clip.labels for clip, _ in readable),
         splits=tuple(clip.split for clip, _ in readable),
         folds=tuple(clip.fold for clip, _ in readable),
         groups=tuple(clip.group for clip, _ in readable),
-        durations_s=tuple(seen.duration_s for _, seen in readable),
+        durations_s=tuple(scan.duration_s for _, scan in readable),
         limited=limit is not None,
-        unreadable=tuple(str(error) for error in found if isinstance(error, AudioError)),
+        unreadable=errors,
     )
     return Task(
         table,
         tuple(clip for clip, _ in readable),
-        tuple(seen.sha256 for _, seen in readable),
+        tuple(scan.sha256 for _, scan in readable),
         tuple(problems),
     )
 
 
 def limit_clips(clips: Sequence[Clip], limit: int) -> list[Clip]:
-    """Return at most `limit` clips of each split or fold, labels in turn, chosen by a hash of the clip's id."""
+    """Return at most `limit` clips per split or fold, taking labels in turn, chosen by a hash of the clip's id."""
     parts: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     order = sorted(range(len(clips)), key=lambda i: hashlib.sha256(clips[i].id.encode()).digest())
     for i in order:
         parts[clips[i].split or clips[i].fold or ""][str(clips[i].labels)].append(i)
-    kept: set[int] = set()
+    chosen: set[int] = set()
     for labels in parts.values():
         turns = [(turn, name, i) for name, rows in labels.items() for turn, i in enumerate(rows)]
-        kept.update(i for _, _, i in sorted(turns)[:limit])
-    return [clip for i, clip in enumerate(clips) if i in kept]
+        chosen.update(i for _, _, i in sorted(turns)[:limit])
+    return [clip for i, clip in enumerate(clips) if i in chosen]

@@ -1,8 +1,8 @@
-"""What a probe sees of a task: vectors or frames, labels, splits and groups; no audio, no encoder."""
+"""The data that a probe works on: vectors or frames, labels, splits and groups; no audio, no encoder."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,13 +12,16 @@ from uwbench.cache.frames import MappedRows
 from uwbench.cards.card import Card
 from uwbench.probes.sentences import TextVectors
 
+Inputs = Callable[[np.ndarray], np.ndarray]  # row numbers -> float32 (rows, dim), or (rows, layers, dim)
+_ROWS_AT_ONCE = 16_384  # rows read at once for means and deviations
+
 
 @dataclass(frozen=True, slots=True)
 class Frames:
     """Valid frames of all clips, end to end: clip i owns `values[offsets[i]:offsets[i + 1]]`.
 
-    `values` `(total, dim)` in the precision they are stored in, usually float16; memory-mapped, as those of
-    MAESTRO take 90 GB. Frame t of a clip is centred at `(t + 0.5) * hop_s` seconds.
+    `values` is `(total, dim)` in the stored precision, usually float16, and memory-mapped: the frames of MAESTRO take
+    90 GB. Frame t of a clip is centred at `(t + 0.5) * hop_s` seconds.
     """
 
     values: np.ndarray | MappedRows
@@ -30,15 +33,10 @@ class Frames:
         return len(self.offsets) - 1
 
     def __getitem__(self, clip: int) -> np.ndarray:
-        """Return a clip's frames `(frames, dim)`, a view of what is stored."""
+        """Return a clip's frames `(frames, dim)`, a view of the stored ones."""
         if not 0 <= clip < len(self):
             raise IndexError(f"clip {clip} of {len(self)}")
         return self.values[int(self.offsets[clip]) : int(self.offsets[clip + 1])]
-
-    def counts(self, clips: np.ndarray | None = None) -> np.ndarray:
-        """Return the number of frames of each of `clips`, or of all."""
-        found = np.diff(np.asarray(self.offsets))
-        return found if clips is None else found[clips]
 
     def rows(self, rows: np.ndarray) -> np.ndarray:
         """Return frames by their row in `values`, float32 `(len(rows), dim)`."""
@@ -48,21 +46,6 @@ class Frames:
         import torch
 
         return torch.from_numpy(taken).float().numpy()  # six times as fast as numpy, and as exact
-
-    def batches(self, clips: np.ndarray, most: int) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
-        """Yield consecutive runs of `clips` with their frames, views as of `frames[i]`, at most `most` frames together.
-
-        A clip that has more is a run of its own.
-        """
-        counts = self.counts(clips)
-        first = total = 0
-        for at, count in enumerate(counts.tolist()):
-            if at > first and total + count > most:
-                yield clips[first:at], [self[clip] for clip in clips[first:at].tolist()]
-                first, total = at, 0
-            total += count
-        if first < len(clips):
-            yield clips[first:], [self[clip] for clip in clips[first:].tolist()]
 
 
 def spread_rows(offsets: np.ndarray, clips: np.ndarray, limit: int) -> np.ndarray:
@@ -94,3 +77,20 @@ class TaskData:
     pooled: np.ndarray
     frames: Frames | None = None
     text: TextVectors | None = None
+
+
+def statistics(inputs: Inputs, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean and the inverse standard deviation of each dimension, float32 `(dim,)`, summed in float64.
+
+    A dimension that hardly varies (deviation below 1e-6 of its size) is centred and not scaled.
+    """
+    total = squares = 0.0
+    shift = inputs(rows[:1]).astype(np.float64)[0]  # against cancellation
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        block = inputs(rows[start : start + _ROWS_AT_ONCE]) - shift
+        total, squares = total + block.sum(axis=0), squares + (block * block).sum(axis=0)
+    mean = total / len(rows)
+    deviation = np.sqrt(np.maximum(squares / len(rows) - mean * mean, 0))
+    flat = deviation <= 1e-6 * np.maximum(np.abs(shift + mean), 1e-6)
+    scale = 1 / np.where(flat, 1.0, deviation)
+    return (shift + mean).astype(np.float32), scale.astype(np.float32)

@@ -1,28 +1,19 @@
 """kNN: exact nearest neighbours by inner product, and their weighted vote.
 
-Candidates come from torch where its products are the faster ones (CUDA, or oneDNN with AVX-512, which FAISS leaves
-idle), else from FAISS. Which of them makes no difference: what counts are similarities in float64.
+FAISS finds candidates in float32; similarities in float64 and a fixed rule for ties decide among them.
 """
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
-from uwbench.probes.products import products, use_avx512
-
-_SPARE = 12  # neighbours fetched beyond k, to see whether the last place is tied
+_SPARE = 12  # candidates beyond k, to see if the last place is tied
 _QUERIES = 4096  # queries searched at once
 _EXACT = 16  # queries whose candidates are compared in float64 at once: 32 x 1,280 x 8 bytes each, 5 MB in all
-_BANK = 16_384  # bank rows compared with a block of queries at once: 270 MB of similarities
-_NEAR = 2e-6  # similarities nearer than this cannot be told apart in float32
-
-
-SearchFunction = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
+_FLOAT32_ERROR = 2e-6  # the error of a similarity in float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +25,7 @@ class Neighbours:
 
 
 def unit_rows(values: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """Return vectors `(n, dim)` scaled to length 1, float32, in `out` where given; a zero vector stays zero."""
+    """Return vectors `(n, dim)` scaled to length 1, float32, in `out` if given; a zero vector stays zero."""
     out = np.empty(values.shape, np.float32) if out is None else out
     for start in range(0, len(values), _QUERIES):
         part = values[start : start + _QUERIES].astype(np.float64)
@@ -50,57 +41,50 @@ def xares_bank(values: np.ndarray) -> np.ndarray:
     return (values / np.maximum(np.sqrt(squares), 1e-12)).astype(np.float32)
 
 
-def neighbours(
-    bank: np.ndarray,
-    queries: np.ndarray,
-    k: int,
-    *,
-    engine: Literal["auto", "faiss", "torch"] = "auto",
-    device: str = "cpu",
-    decimals: int = 6,
-) -> Neighbours:
+def neighbours(bank: np.ndarray, queries: np.ndarray, k: int, *, decimals: int = 6) -> Neighbours:
     """Return the `k` rows of `bank` with the largest inner product with each query, float32 `(n, dim)` both.
 
-    Similarities are computed in float64 for the candidates and rounded to `decimals`; equal ones are taken in the order
-    of the bank. A tie that reaches beyond the candidates is settled by computing all similarities of that query. Where
+    FAISS finds candidates; their similarities are computed in float64 and rounded to `decimals`. Equal ones are taken
+    in the order of the bank. If a tie reaches beyond the candidates, all similarities of that query are computed. If
     `k` exceeds the bank, all of it is returned.
     """
-    if engine == "auto":
-        slow = device == "cpu" and not use_avx512()
-        engine = "faiss" if slow and importlib.util.find_spec("faiss") is not None else "torch"
+    import faiss
+
     k = min(k, len(bank))
-    wanted = min(k + _SPARE, len(bank))
-    search = _faiss(bank) if engine == "faiss" else _torch(bank, device)
+    candidates = min(k + _SPARE, len(bank))
+    index = faiss.IndexFlatIP(bank.shape[1])
+    index.add(np.ascontiguousarray(bank, dtype=np.float32))
+    near, tie = 2 * _FLOAT32_ERROR + 10.0**-decimals, _FLOAT32_ERROR + 10.0**-decimals
     parts = []
     for start in range(0, len(queries), _QUERIES):
         block = np.ascontiguousarray(queries[start : start + _QUERIES], dtype=np.float32)
-        rough, index = search(block, wanted)
-        # At least k candidates have an exact similarity of rough[k - 1] - _NEAR: one further below is none of the k.
-        near = (rough >= rough[:, k - 1 : k] - 2 * _NEAR - 10.0**-decimals).sum(axis=1)
-        similarity = _exact(bank, block, index, near).round(decimals)
-        similarity, index = _sort(similarity, index)
-        if wanted < len(bank):
-            open_end = np.flatnonzero(rough[:, -1] + _NEAR + 10.0**-decimals >= similarity[:, k - 1])
-            for rows, values, places in _settle(bank, block, open_end, k, decimals):
-                similarity[rows, :k], index[rows, :k] = values, places
-        parts.append((similarity[:, :k], index[:, :k]))
+        rough, rows = index.search(block, candidates)
+        # At least k candidates have an exact similarity of rough[k - 1] - error: one further below is none of the k.
+        similarity = _exact(bank, block, rows, (rough >= rough[:, k - 1 : k] - near).sum(axis=1)).round(decimals)
+        order = np.lexsort((rows, -similarity), axis=1)[:, :k]
+        similarity, rows = (np.take_along_axis(values, order, axis=1) for values in (similarity, rows))
+        if candidates < len(bank):
+            tied = np.flatnonzero(rough[:, -1] + tie >= similarity[:, -1])
+            for some, values, places in _search_all(bank, block, tied, k, decimals):
+                similarity[some], rows[some] = values, places
+        parts.append((similarity, rows))
     return Neighbours(np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts]))
 
 
-def vote(found: Neighbours, k: int, temperature: float) -> np.ndarray:
+def vote(nearest: Neighbours, k: int, temperature: float) -> np.ndarray:
     """Return the weights `(queries, k)` of the nearest k: softmax of similarity / temperature over them."""
-    logits = found.similarity[:, :k] / temperature
+    logits = nearest.similarity[:, :k] / temperature
     weights = np.exp(logits - logits.max(axis=1, keepdims=True))
     return weights / weights.sum(axis=1, keepdims=True)
 
 
-def elect(found: Neighbours, codes: np.ndarray, k: int, temperature: float) -> np.ndarray:
+def elect(nearest: Neighbours, codes: np.ndarray, k: int, temperature: float) -> np.ndarray:
     """Return the class with most votes `(queries,)`, `codes[i]` being bank row i's.
 
     Votes equal to nine decimals are tied, and the class of the nearer neighbour wins.
     """
-    weights = vote(found, k, temperature)
-    near = codes[found.index[:, : weights.shape[1]]]
+    weights = vote(nearest, k, temperature)
+    near = codes[nearest.index[:, : weights.shape[1]]]
     out = np.empty(len(near), codes.dtype)
     for start in range(0, len(near), _QUERIES):
         part = near[start : start + _QUERIES]
@@ -109,41 +93,14 @@ def elect(found: Neighbours, codes: np.ndarray, k: int, temperature: float) -> n
     return out
 
 
-def class_scores(found: Neighbours, targets: np.ndarray, k: int, temperature: float) -> np.ndarray:
+def class_scores(nearest: Neighbours, targets: np.ndarray, k: int, temperature: float) -> np.ndarray:
     """Return the weighted share of neighbours of each class, float32 `(queries, C)`, for bank targets `(bank, C)`."""
-    weights = vote(found, k, temperature)
-    index = found.index[:, : weights.shape[1]]
+    weights = vote(nearest, k, temperature)
+    index = nearest.index[:, : weights.shape[1]]
     out = np.zeros((len(index), targets.shape[1]), np.float64)
     for place in range(index.shape[1]):
         out += weights[:, place, None] * targets[index[:, place]]
     return out.astype(np.float32)
-
-
-def _faiss(bank: np.ndarray) -> SearchFunction:
-    import faiss
-
-    index = faiss.IndexFlatIP(bank.shape[1])
-    index.add(np.ascontiguousarray(bank, dtype=np.float32))
-    return index.search
-
-
-def _torch(bank: np.ndarray, device: str) -> SearchFunction:
-    import torch
-
-    held = torch.from_numpy(np.ascontiguousarray(bank, dtype=np.float32)).to(device)
-
-    def search(block: np.ndarray, wanted: int) -> tuple[np.ndarray, np.ndarray]:
-        queries = torch.from_numpy(block).to(device)[None, None]
-        values, places = [], []
-        for start in range(0, len(held), _BANK):
-            part = held[start : start + _BANK]
-            found = torch.topk(products(queries, part.T[None, None])[0, 0], min(wanted, len(part)), dim=1)
-            values.append(found.values)
-            places.append(found.indices + start)
-        best = torch.topk(torch.cat(values, dim=1), wanted, dim=1)
-        return best.values.cpu().numpy(), torch.cat(places, dim=1).gather(1, best.indices).cpu().numpy()
-
-    return search
 
 
 def _exact(bank: np.ndarray, block: np.ndarray, index: np.ndarray, near: np.ndarray) -> np.ndarray:
@@ -159,18 +116,13 @@ def _exact(bank: np.ndarray, block: np.ndarray, index: np.ndarray, near: np.ndar
     return out
 
 
-def _sort(similarity: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    order = np.lexsort((index, -similarity), axis=1)
-    return np.take_along_axis(similarity, order, axis=1), np.take_along_axis(index, order, axis=1)
-
-
-def _settle(
+def _search_all(
     bank: np.ndarray, block: np.ndarray, rows: np.ndarray, k: int, decimals: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Yield some of `rows` with their nearest k, from all similarities, with memory for 64 queries at a time."""
-    held = bank.astype(np.float64) if len(rows) else bank
+    exact = bank.astype(np.float64) if len(rows) else bank
     for start in range(0, len(rows), 64):
         part = rows[start : start + 64]
-        similarity = (block[part].astype(np.float64) @ held.T).round(decimals)
+        similarity = (block[part].astype(np.float64) @ exact.T).round(decimals)
         index = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
         yield part, np.take_along_axis(similarity, index, axis=1), index

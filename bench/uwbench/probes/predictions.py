@@ -1,4 +1,4 @@
-"""The table of predictions, one row a method, seed, fold and clip: every main metric can be recomputed from it."""
+"""The table of predictions: one row per method, seed, fold and clip. Every main metric can be recomputed from it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from uwbench.probes.data import TaskData
-from uwbench.probes.kinds import Predicted
+from uwbench.probes.kinds.base import Predicted
 from uwbench.probes.splits import Fold
 
 if TYPE_CHECKING:

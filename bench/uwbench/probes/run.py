@@ -1,8 +1,8 @@
-"""Run the probes of one task under one encoder: choose, train, search neighbours, score, and keep every prediction."""
+"""The probes of one task under one encoder: choose, train, find neighbours, score, and keep every prediction."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +10,14 @@ import numpy as np
 
 from uwbench.cards.protocol import KnnSettings, Protocol
 from uwbench.errors import ProbeError, UsageError
-from uwbench.probes.data import TaskData
-from uwbench.probes.kinds import Kind, Predicted, SingleLabel, joined, kind_of
+from uwbench.probes.data import Inputs, TaskData, statistics
+from uwbench.probes.kinds import kind_of
+from uwbench.probes.kinds.base import Kind, Predicted, joined
+from uwbench.probes.kinds.frames import FrameLabels
+from uwbench.probes.kinds.labels import SingleLabel
 from uwbench.probes.splits import Fold, plan_folds
 from uwbench.results import metrics
 from uwbench.results.record import Method, Score
-
-_FITTED = ("retrieval", "transcription")  # kinds whose probes `fitting` trains; neighbours have no say in them
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,15 +27,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ProbeOutcome:
-    """Scores by method, without intervals, and the predictions that they can be recomputed from."""
+    """Scores by method, without intervals, and the predictions from which they can be recomputed."""
 
     scores: dict[Method, Score]
     predictions: pa.Table
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
-    """A task with its kind and folds, as both methods use it."""
+class ProbeRun:
+    """One task under one encoder with its kind and folds, as both methods use it."""
 
     data: TaskData
     kind: Kind
@@ -43,7 +44,7 @@ class Task:
     seed: int
     device: str
 
-    def inputs(self, layer: int) -> Callable[[np.ndarray], np.ndarray]:
+    def inputs(self, layer: int) -> Inputs:
         """Return the function from item rows to float32 vectors `(rows, dim)` of one layer."""
         if self.data.frames is not None:
             return self.data.frames.rows
@@ -61,7 +62,7 @@ def run_probes(
     """Score one task under one encoder by `protocol`.
 
     `methods` are `mlp` and `knn`; a method that the protocol does not run on the task is left out. `seed` moves every
-    random choice of the probes; `device` is torch's. Raises ProbeError where the data cannot be probed.
+    random choice of the probes; `device` is torch's. Raises ProbeError if the data cannot be probed.
     """
     unknown = [name for name in methods if name not in ("mlp", "knn")]
     if unknown or not methods:
@@ -69,16 +70,17 @@ def run_probes(
         raise UsageError(what, remedy="known: mlp, knn")
     _require_finite(data)
     kind = kind_of(data)
-    task = Task(data, kind, protocol, plan_folds(data, protocol.mlp, kind.strata(), seed), seed, device)
+    if protocol.mlp.selection == "xares" and data.card.name == "maestro" and isinstance(kind, FrameLabels):
+        kind.positive_weight = 10.0  # X-ARES weighs the positives of MAESTRO, its only task trained clip by clip
+    task = ProbeRun(data, kind, protocol, plan_folds(data, protocol.mlp, kind.strata(), seed), seed, device)
     scores: dict[Method, Score] = {}
     tables: list[pa.Table] = []
-    fitted = data.card.kind in _FITTED
-    if fitted:
+    if not kind.has_classes:
         _require_own_rules(protocol, data)
     if "mlp" in methods:
-        scores["mlp"], rows = (fitted_score if fitted else mlp_score)(task)
+        scores["mlp"], rows = mlp_score(task)
         tables.extend(rows)
-    if "knn" in methods and not fitted and (protocol.knn.similarity != "xares" or data.card.xares.knn):
+    if "knn" in methods and kind.has_classes and (protocol.knn.similarity != "xares" or data.card.xares.knn):
         scores["knn"], rows = knn_score(task)
         tables.extend(rows)
     if not scores:
@@ -88,56 +90,37 @@ def run_probes(
     return ProbeOutcome(scores, join_rows(tables, kind.classes))
 
 
-def mlp_score(task: Task) -> tuple[Score, list[pa.Table]]:
+def mlp_score(task: ProbeRun) -> tuple[Score, list[pa.Table]]:
     """Return the MLP probe's score on the last layer, and its predictions; with several layers, their curve too."""
     last = len(task.data.layers) - 1
-    outcomes, chosen, held = _mlp(task, task.inputs(last), task.protocol.mlp.seeds)
-    score = _score(task, outcomes, task.protocol.mlp.metric_of_folds, {"layer": task.data.layers[last], **chosen})
-    if last > 0 and task.data.frames is None:
-        score = _sweep(task, score, held)
+    outcomes, chosen, validation = _mlp(task, task.inputs(last), task.protocol.mlp.seeds)
+    chosen = {"layer": task.data.layers[last], **chosen}
+    if task.data.text is not None:
+        chosen["text_encoder"] = task.data.text.encoder
+    score = _score(task, outcomes, task.protocol.mlp.metric_of_folds, chosen)
+    if last > 0 and task.data.frames is None and task.kind.has_classes:
+        score = _sweep(task, score, validation)
     return score, _rows(task, "mlp", outcomes)
 
 
-def fitted_score(task: Task) -> tuple[Score, list[pa.Table]]:
-    """Return the score of a retrieval or transcription probe on the last layer, and its predictions."""
-    from uwbench.probes.fitting import Fitted, fit_fold
-    from uwbench.probes.retrieval import Retrieval, RetrievalProblem
-    from uwbench.probes.transcription import Transcription, TranscriptionProblem
-
-    settings, data, kind = task.protocol.mlp, task.data, task.kind
-    done: list[Fitted] = []
-    for fold in task.folds:
-        if isinstance(kind, Retrieval):
-            problem = RetrievalProblem(data, kind, fold, settings.grid_clips, task.device)
-        elif isinstance(kind, Transcription):
-            problem = TranscriptionProblem(data, kind, fold, task.device)
-        else:
-            raise ProbeError(f"a {data.card.kind} task is not fitted", where=data.card.name)
-        done.append(fit_fold(problem, fold, settings, task.seed))
-    outcomes = {(seed, index): part for index, own in enumerate(done) for seed, part in own.predicted.items()}
-    chosen: dict[str, Any] = {"layer": data.layers[-1], "folds": [own.chosen for own in done]}
-    if data.text is not None:
-        chosen["text_encoder"] = data.text.encoder
-    return _score(task, outcomes, settings.metric_of_folds, chosen), _rows(task, "mlp", outcomes)
-
-
 def _require_own_rules(protocol: Protocol, data: TaskData) -> None:
-    """Refuse X-ARES's rules: it trains a text side of its own, or a decoder, which are not reproduced here."""
+    """Refuse X-ARES's rules for captions and texts: its own text encoder and decoder are not reproduced here."""
     if protocol.mlp.selection == "xares":
         what = f"{protocol.name} does not reproduce how X-ARES scores {data.card.kind} tasks"
         raise ProbeError(what, where=data.card.name, remedy="use --protocol uwbench-1")
 
 
-def _sweep(task: Task, score: Score, held: float) -> Score:
-    """Add to the last layer's score the other layers' under the first seed, the layer that validation prefers under all
-    seeds, and a trained sum of all layers. Each layer searches the whole grid; `held` is the last layer's validation.
+def _sweep(task: ProbeRun, score: Score, validation: float) -> Score:
+    """Add the other layers under the first seed, the layer that validation prefers under all seeds, and a trained sum.
+
+    Each layer searches the whole grid; `validation` is the last layer's validation metric.
     """
     settings, names = task.protocol.mlp, task.data.layers
-    curve, of_validation = {names[-1]: score.per_seed[0]}, {names[-1]: held}
+    curve, on_validation = {names[-1]: score.per_seed[0]}, {names[-1]: validation}
     for layer, name in enumerate(names[:-1]):
-        outcomes, _, of_validation[name] = _mlp(task, task.inputs(layer), settings.seeds[:1])
+        outcomes, _, on_validation[name] = _mlp(task, task.inputs(layer), settings.seeds[:1])
         curve[name] = _main(task, outcomes, settings.metric_of_folds)
-    best = max(reversed(names), key=lambda name: of_validation[name])  # the later layer of equals
+    best = max(reversed(names), key=lambda name: on_validation[name])  # the later layer of equals
     of_best = score.main_score
     if best != names[-1]:
         outcomes, _, _ = _mlp(task, task.inputs(names.index(best)), settings.seeds)
@@ -147,22 +130,20 @@ def _sweep(task: Task, score: Score, held: float) -> Score:
     changed = {
         "layers": {name: curve[name] for name in names},
         "raw": score.raw | raw,
-        "chosen": score.chosen | {"best_layer": best, "layers_on_validation": {n: of_validation[n] for n in names}},
+        "chosen": score.chosen | {"best_layer": best, "layers_on_validation": {n: on_validation[n] for n in names}},
     }
     return score.model_copy(update=changed)
 
 
-def _mlp(
-    task: Task, inputs: Callable[[np.ndarray], np.ndarray], seeds: Sequence[int]
-) -> tuple[Outcomes, dict[str, Any], float]:
+def _mlp(task: ProbeRun, inputs: Inputs, seeds: Sequence[int]) -> tuple[Outcomes, dict[str, Any], float]:
     """Return test predictions, what was chosen, and the mean validation metric of the choices."""
     search = make_search(task, inputs)
     choices = search.choose(task.folds)
     outcomes: Outcomes = {}
     epochs: dict[int, list[int]] = {index: [] for index in range(len(task.folds))}
-    for done in search.train(task.folds, choices, seeds):
-        outcomes[done.seed, done.fold] = done.predicted
-        epochs[done.fold].append(done.epochs)
+    for trained in search.train(task.folds, choices, seeds):
+        outcomes[trained.seed, trained.fold] = trained.predicted
+        epochs[trained.fold].append(trained.epochs)
     chosen = [
         {
             **({} if fold.name is None else {"fold": fold.name}),
@@ -177,30 +158,27 @@ def _mlp(
         }
         for index, (fold, choice) in enumerate(zip(task.folds, choices, strict=True))
     ]
-    held = metrics.mean([choice.metric for choice in choices])
-    return outcomes, {"folds": chosen}, held
+    return outcomes, {"folds": chosen}, metrics.mean([choice.metric for choice in choices])
 
 
-def make_search(task: Task, inputs: Callable[[np.ndarray], np.ndarray]) -> Search:
+def make_search(task: ProbeRun, inputs: Inputs) -> Search:
     """Return the grid search of a task over `inputs`."""
     from uwbench.probes.search import Search
 
-    xares = task.data.card.xares
-    # X-ARES weighs the positives of MAESTRO, its only task trained clip by clip, tenfold (tasks.md, 2.14).
-    weight = 10.0 if task.protocol.mlp.selection == "xares" and task.data.card.name == "maestro" else 1.0
+    data, settings = task.data, task.protocol.mlp
+    frames_per_clip = 1.0 if data.frames is None else len(data.frames.values) / len(data.ids)
     return Search(
         task.kind,
-        task.protocol.mlp,
-        xares,
+        settings,
+        data.card.xares,
         inputs,
         seed=task.seed,
         device=task.device,
-        positive_weight=weight,
-        frames_a_clip=1.0 if task.data.frames is None else len(task.data.frames.values) / len(task.data.ids),
+        frames_per_clip=frames_per_clip,
     )
 
 
-def knn_score(task: Task) -> tuple[Score, list[pa.Table]]:
+def knn_score(task: ProbeRun) -> tuple[Score, list[pa.Table]]:
     """Return the kNN score on the last layer, and its predictions."""
     settings = task.protocol.knn
     inputs = task.inputs(len(task.data.layers) - 1)
@@ -215,9 +193,7 @@ def knn_score(task: Task) -> tuple[Score, list[pa.Table]]:
     return score.model_copy(update={"raw": {**score.raw, **raw}}), _rows(task, "knn", by_k[settings.k])
 
 
-def _knn(
-    task: Task, inputs: Callable[[np.ndarray], np.ndarray], ks: Sequence[int], *, standardised: bool
-) -> dict[int, Outcomes]:
+def _knn(task: ProbeRun, inputs: Inputs, ks: Sequence[int], *, standardised: bool) -> dict[int, Outcomes]:
     by_k: dict[int, Outcomes] = {k: {} for k in ks}
     for index, fold in enumerate(task.folds):
         for k, predicted in _knn_fold(task, inputs, fold, ks, standardised=standardised).items():
@@ -226,16 +202,15 @@ def _knn(
 
 
 def _knn_fold(
-    task: Task, inputs: Callable[[np.ndarray], np.ndarray], fold: Fold, ks: Sequence[int], *, standardised: bool
+    task: ProbeRun, inputs: Inputs, fold: Fold, ks: Sequence[int], *, standardised: bool
 ) -> dict[int, Predicted]:
     """Return each k's predictions of a fold's test clips; validation clips that were carved out are in the bank."""
     from uwbench.probes import knn
-    from uwbench.probes.search import statistics
 
     settings: KnnSettings = task.protocol.knn
     kind = task.kind
-    limits = (settings.bank_frames, settings.query_frames) if kind.of_frames else (None, None)
-    items, tested = kind.thin(fold.all_train, limits[0]), kind.sample(fold.test, limits[1])
+    bank_limit, query_limit = kind.knn_limits(settings)
+    items, tested = kind.thin(fold.all_train, bank_limit), kind.sample(fold.test, query_limit)
     bank, queries = inputs(items), inputs(tested)
     if standardised:
         centre, scale = statistics(inputs, items)
@@ -244,19 +219,19 @@ def _knn_fold(
             np.multiply(part, scale, out=part)
     bank = knn.xares_bank(bank) if settings.similarity == "xares" else knn.unit_rows(bank, out=bank)
     decimals = 9 if settings.similarity == "xares" else 6  # X-ARES's similarities shrink with the bank
-    found = knn.neighbours(bank, knn.unit_rows(queries, out=queries), max(ks), device=task.device, decimals=decimals)
+    nearest = knn.neighbours(bank, knn.unit_rows(queries, out=queries), max(ks), decimals=decimals)
     targets = kind.targets(items)
     out = {}
     for k in ks:
         if isinstance(kind, SingleLabel):
-            out[k] = kind.from_codes(knn.elect(found, targets, k, settings.temperature))
+            out[k] = kind.from_codes(knn.elect(nearest, targets, k, settings.temperature))
         else:
-            votes = knn.class_scores(found, targets, k, settings.temperature)
+            votes = knn.class_scores(nearest, targets, k, settings.temperature)
             out[k] = kind.predict(votes, tested, fold.test)
     return out
 
 
-def _score(task: Task, outcomes: Outcomes, of_folds: str, chosen: dict[str, Any]) -> Score:
+def _score(task: ProbeRun, outcomes: Outcomes, of_folds: str, chosen: dict[str, Any]) -> Score:
     """Return the score of the main metric: the mean over seeds of the pooled test clips, or of the folds' means."""
     seeds = sorted({seed for seed, _ in outcomes})
     per_seed = tuple(_seed_score(task, outcomes, seed, of_folds) for seed in seeds)
@@ -281,11 +256,11 @@ def _score(task: Task, outcomes: Outcomes, of_folds: str, chosen: dict[str, Any]
     )
 
 
-def _main(task: Task, outcomes: Outcomes, of_folds: str) -> float:
+def _main(task: ProbeRun, outcomes: Outcomes, of_folds: str) -> float:
     return metrics.mean([_seed_score(task, outcomes, seed, of_folds) for seed in {seed for seed, _ in outcomes}])
 
 
-def _seed_score(task: Task, outcomes: Outcomes, seed: int, of_folds: str) -> float:
+def _seed_score(task: ProbeRun, outcomes: Outcomes, seed: int, of_folds: str) -> float:
     if of_folds == "mean":
         folds = enumerate(task.folds)
         return metrics.mean([task.kind.measure(outcomes[seed, index], fold.test) for index, fold in folds])
@@ -293,13 +268,13 @@ def _seed_score(task: Task, outcomes: Outcomes, seed: int, of_folds: str) -> flo
     return task.kind.measure(predicted, clips)
 
 
-def _pool(task: Task, outcomes: Outcomes, seed: int) -> tuple[np.ndarray, Predicted]:
+def _pool(task: ProbeRun, outcomes: Outcomes, seed: int) -> tuple[np.ndarray, Predicted]:
     """Put the folds' test clips and predictions end to end."""
     predicted = joined([outcomes[seed, index] for index in range(len(task.folds))])
     return np.concatenate([fold.test for fold in task.folds]), predicted
 
 
-def _rows(task: Task, method: Method, outcomes: Outcomes) -> list[pa.Table]:
+def _rows(task: ProbeRun, method: Method, outcomes: Outcomes) -> list[pa.Table]:
     from uwbench.probes.predictions import prediction_rows
 
     return [
@@ -312,7 +287,7 @@ def _rows(task: Task, method: Method, outcomes: Outcomes) -> list[pa.Table]:
 def _require_finite(data: TaskData) -> None:
     """Raise ProbeError naming the first clip whose vector is not finite, or a table without clips."""
     if len(data.ids) == 0:
-        raise ProbeError("holds no clips", where=data.card.name)
+        raise ProbeError("holds no clips", where=data.card.name, remedy="run uwbench extract")
     for start in range(0, len(data.pooled), 4096):
         bad = ~np.isfinite(data.pooled[start : start + 4096]).all(axis=(1, 2))
         if bad.any():

@@ -12,7 +12,9 @@ import numpy as np
 
 from uwbench.base.atomic import write_atomically
 from uwbench.cache.clip_table import ClipTable
-from uwbench.cache.store import EncoderRecord, EncoderStore
+from uwbench.cache.records import EncoderRecord
+from uwbench.cache.store import EncoderStore
+from uwbench.cache.task_vectors import TaskVectors
 from uwbench.cards.protocol import Protocol
 from uwbench.errors import InputError, ProbeError, UwbenchError
 from uwbench.results.contamination import judge
@@ -64,13 +66,13 @@ def probe_task(
     from uwbench.probes.run import run_probes
 
     started, clock = utc_now(), time.perf_counter()
-    present, lost = _present(store, table)
+    present, vectors, lost = _present(store, table)
     missing = list(dict.fromkeys([*unread, *table.unreadable, *lost]))
     if len(missing) > options.allow_missing:
         what = f"{len(missing)} clips have no embedding, first: {missing[0]}"
         remedy = f"repair them and extract again, or score without them with --allow-missing {len(missing)}"
         raise ProbeError(what, where=table.card.name, remedy=remedy)
-    data, chunked = _read(store, present, protocol, text_encoder=options.text_encoder, device=device)
+    data, chunked = _read(store, present, vectors, protocol, text_encoder=options.text_encoder, device=device)
     outcome = run_probes(data, protocol, methods=methods, seed=options.seed, device=device)
     scores = _with_intervals(outcome.scores, outcome.predictions, protocol)
     result = Result(
@@ -122,18 +124,25 @@ def write_failure(
 
 
 def load_task_data(
-    store: EncoderStore, table: ClipTable, pooling: str, *, text_encoder: str | None = None, device: str = "cpu"
+    store: EncoderStore,
+    table: ClipTable,
+    pooling: str,
+    *,
+    text_encoder: str | None = None,
+    device: str = "cpu",
+    vectors: TaskVectors | None = None,
 ) -> TaskData:
-    """Read what the probes need of a task: pooled vectors always, frames or caption vectors where its kind needs them.
+    """Read what the probes need of a task: pooled vectors always, frames or caption vectors if its kind needs them.
 
-    Caption vectors need `text_encoder`, which runs on `device` for captions that the cache does not hold.
+    Caption vectors need `text_encoder`, which runs on `device` for captions that the cache does not hold. `vectors` are
+    those of the table's clips if they were opened already.
     """
     from uwbench.probes.data import Frames, TaskData
 
-    name = table.card.name
+    vectors = vectors or _open(store, table)
     frames = None
-    if table.card.kind in ("frame-multi-label", "transcription"):
-        values = store.read_frames(table.keys, task=name)
+    if table.needs_frames:
+        values = vectors.frames()
         frames = Frames(values, values.offsets, store.record.hop_s)
     text = None
     if table.card.kind == "retrieval" and text_encoder is not None:
@@ -150,34 +159,47 @@ def load_task_data(
         groups=table.groups,
         durations_s=np.asarray(table.durations_s),
         layers=store.record.layers,
-        pooled=store.read_pooled(table.keys, task=name, pooling=pooling),
+        pooled=vectors.pooled(pooling),
         frames=frames,
         text=text,
     )
 
 
+def _open(store: EncoderStore, table: ClipTable) -> TaskVectors:
+    return store.open_task(table.card.name, table.keys, needs_frames=table.needs_frames)
+
+
 def _all_of(values: Sequence[str | None]) -> list[str] | None:
-    found = [value for value in values if value is not None]
-    return found if len(found) == len(values) else None
+    """Return the values, or None if one is missing."""
+    present = [value for value in values if value is not None]
+    return present if len(present) == len(values) else None
 
 
-def _present(store: EncoderStore, table: ClipTable) -> tuple[ClipTable, list[str]]:
-    """Return the table of the clips that have an embedding, and the ids of those that have none."""
-    located = store.locate(table.keys, first=table.card.name, whole=True)
-    if (located.part >= 0).all():
-        return table, []
-    kept = np.flatnonzero(located.part >= 0).tolist()
-    return table.keep(kept), [table.ids[row] for row in np.flatnonzero(located.part < 0)]
+def _present(store: EncoderStore, table: ClipTable) -> tuple[ClipTable, TaskVectors, list[str]]:
+    """Return the table and vectors of the clips that have an embedding, and the ids of those that have none."""
+    vectors = _open(store, table)
+    missing = vectors.missing.tolist()
+    if not missing:
+        return table, vectors, []
+    present = np.flatnonzero(vectors.rows >= 0).tolist()
+    return table.keep(present), vectors.keep(present), [table.ids[row] for row in missing]
 
 
 def _read(
-    store: EncoderStore, table: ClipTable, protocol: Protocol, *, text_encoder: str | None, device: str
+    store: EncoderStore,
+    table: ClipTable,
+    vectors: TaskVectors,
+    protocol: Protocol,
+    *,
+    text_encoder: str | None,
+    device: str,
 ) -> tuple[TaskData, int]:
+    """Return the data to probe, and how many clips were encoded in more than one chunk."""
     if not table.ids:
         raise ProbeError("no clip has an embedding", where=table.card.name, remedy="run uwbench extract")
-    data = load_task_data(store, table, protocol.pooling, text_encoder=text_encoder, device=device)
-    _, chunks = store.read_counts(table.keys, task=table.card.name)
-    return data, int((chunks > 1).sum())
+    data = load_task_data(store, table, protocol.pooling, text_encoder=text_encoder, device=device, vectors=vectors)
+    _, n_chunks = vectors.counts()
+    return data, int((n_chunks > 1).sum())
 
 
 def _with_intervals(scores: Mapping[Method, Score], predictions: pa.Table, protocol: Protocol) -> dict[Method, Score]:

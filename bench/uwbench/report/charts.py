@@ -1,7 +1,7 @@
-"""The board's figures as Vega-Lite: one specification a figure, drawn in the page by Vega and in files by vl-convert.
+"""Figures as Vega-Lite, one specification per figure; Vega draws them on the page and vl-convert in files.
 
-A specification names its rows `rows`; `chart_rows` gives them. Colours are a palette for colour-blind readers (Okabe
-and Ito 2008), and shapes differ too.
+A specification calls its data `rows`, which `chart_rows` returns. Colours are safe for colour-blind readers (Okabe and
+Ito 2008), and shapes differ too.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from uwbench.report.board import Board
-from uwbench.report.export import AVERAGE_NAMES, METHOD_NAMES
-from uwbench.results.averages import Method
+from uwbench.report.export import METHOD_NAMES
+from uwbench.results.averages import AVERAGES, Method
 
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#7A5FA8")
@@ -23,12 +23,12 @@ Spec = dict[str, Any]
 
 
 def colour_scale(labels: Sequence[str]) -> Spec:
-    """Return the scale that gives each model one colour in every figure."""
+    """Return the scale that gives each model the same colour in every figure."""
     return {"domain": list(labels), "range": [PALETTE[i % len(PALETTE)] for i in range(len(labels))]}
 
 
 def chart_rows(board: Board, figure: str, method: Method, average: str) -> list[dict[str, Any]]:
-    """Return the rows of a figure, one mark each."""
+    """Return the rows of a figure, one per mark."""
     if figure in ("averages", "throughput", "size"):
         return _average_rows(board, method, average)
     rows = []
@@ -67,15 +67,15 @@ def _average_rows(board: Board, method: Method, average: str) -> list[dict[str, 
 
 
 def chart(board: Board, figure: str, method: Method, average: str) -> Spec:
-    """Return the specification of one of FIGURES without its rows; raise KeyError for another name."""
+    """Return the specification, without rows, of a figure in FIGURES."""
     labels = [model.label for model in board.models]
-    score = f"{AVERAGE_NAMES[average]} average, {METHOD_NAMES[method]}"
+    score = f"{AVERAGES[average].name} average, {METHOD_NAMES[method]}"
     tasks = [task.info.name for task in board.tasks]
     body = {
         "averages": lambda: averages_chart(score),
         "heatmap": lambda: heatmap_chart(labels, tasks),
         "profile": lambda: profile_chart(labels, tasks),
-        "throughput": lambda: scatter_chart(labels, "clips_per_s", "Clips encoded a second", score),
+        "throughput": lambda: scatter_chart(labels, "clips_per_s", "Clips encoded per second", score),
         "size": lambda: scatter_chart(labels, "parameters", "Parameters (millions)", score),
         "layers": lambda: layers_chart(labels),
     }[figure]()
@@ -83,7 +83,7 @@ def chart(board: Board, figure: str, method: Method, average: str) -> Spec:
 
 
 def averages_chart(score: str) -> Spec:
-    """A dot and its interval a model, best on top."""
+    """Return a dot with an interval per model, the best on top."""
     y = {"field": "model", "type": "nominal", "sort": {"field": "score", "order": "descending"}, "title": None}
     tooltip = _tooltip("model", "score", "low", "high", "tasks")
     return {
@@ -105,7 +105,7 @@ def averages_chart(score: str) -> Spec:
 
 
 def heatmap_chart(labels: Sequence[str], tasks: Sequence[str]) -> Spec:
-    """Tasks by models, the score as colour and in figures."""
+    """Return a heat map of tasks by models, with the scores as text."""
     return {
         "width": "container",
         "autosize": FIT,
@@ -140,7 +140,7 @@ def heatmap_chart(labels: Sequence[str], tasks: Sequence[str]) -> Spec:
 
 
 def profile_chart(labels: Sequence[str], tasks: Sequence[str]) -> Spec:
-    """Parallel axes: a line a model over the tasks, with intervals."""
+    """Return one line per model over the tasks, with intervals."""
     x = {"field": "task", "type": "nominal", "sort": list(tasks), "title": None, "axis": _slanted()}
     return {
         "width": "container",
@@ -166,7 +166,7 @@ def profile_chart(labels: Sequence[str], tasks: Sequence[str]) -> Spec:
 
 
 def scatter_chart(labels: Sequence[str], field: str, title: str, score: str) -> Spec:
-    """Quality against a cost on a logarithmic axis, with intervals."""
+    """Return quality against a cost on a logarithmic axis, with intervals."""
     x = {"field": field, "type": "quantitative", "scale": {"type": "log", "nice": False, "padding": 30}, "title": title}
     return {
         "width": "container",
@@ -192,7 +192,7 @@ def scatter_chart(labels: Sequence[str], field: str, title: str, score: str) -> 
 
 
 def layers_chart(labels: Sequence[str]) -> Spec:
-    """The score by layer, a panel a task and a line a model."""
+    """Return scores by layer, one panel per task and one line per model."""
     return {
         "facet": {"field": "task", "type": "nominal", "title": None},
         "columns": 3,
@@ -216,7 +216,7 @@ def layers_chart(labels: Sequence[str]) -> Spec:
 
 
 def confusion_chart() -> Spec:
-    """True against predicted class, as the share of the true class; rows from the model page."""
+    """Return the share of each true class by predicted class; the page supplies the rows."""
     return {
         "$schema": SCHEMA,
         "data": {"name": "rows"},
@@ -244,7 +244,7 @@ def confusion_chart() -> Spec:
 
 
 def difference_chart() -> Spec:
-    """The difference between two models a task, with its interval; rows from the comparison."""
+    """Return the difference between two models per task, with intervals; the page supplies the rows."""
     y = {"field": "task", "type": "nominal", "sort": {"field": "difference", "order": "descending"}, "title": None}
     x = {"type": "quantitative", "title": "Difference in score", "axis": {"tickCount": 6}}
     sign = {"condition": {"test": "datum.sure", "value": PALETTE[0]}, "value": "#8a8f98"}

@@ -1,4 +1,4 @@
-"""Two models on the same clips: a paired bootstrap a task, and over all tasks."""
+"""Comparison of two models on the same clips: a paired bootstrap per task, and over all tasks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class TaskDifference:
-    """How far the first model is above the second on one task, with its interval and p-value, alone and after Holm.
+    """Difference between two models on one task, with its interval, its p-value, and that after Holm's correction.
 
     `effect` is Cohen's h, the difference of the scores' arcsine-transformed values: .2 small, .5 medium, .8 large.
     """
@@ -42,10 +42,10 @@ class TaskDifference:
 
 @dataclass(frozen=True, slots=True)
 class OverallDifference:
-    """The difference in one average: on these tasks (`low`, `high`, `p`: items drawn), and on tasks like these.
+    """Difference in one average: on these tasks, and on tasks like these.
 
-    For the latter (`tasks_low`, `tasks_high`, `tasks_p`) tasks are drawn too, and items within them. `ahead` is the
-    share of those draws in which the first model is ahead.
+    `low`, `high` and `p` come from drawing the items of these tasks; `tasks_low`, `tasks_high` and `tasks_p` from
+    drawing tasks, and items within them. `ahead` is the share of the latter draws in which the first model is ahead.
     """
 
     average: str
@@ -63,7 +63,7 @@ class OverallDifference:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two models under one method on the tasks both hold; `overall` is empty where predictions are missing."""
+    """Two models under one method on the tasks that both have; `overall` is empty if predictions are missing."""
 
     first: str
     second: str
@@ -135,7 +135,7 @@ def comparison_view(comparison: Comparison) -> RenderableType:
         ),
     ]
     if comparison.left_out:
-        parts.append(Text(f"left out, because only one of the two has them: {', '.join(comparison.left_out)}"))
+        parts.append(Text(f"left out, not scored by both on the same data: {', '.join(comparison.left_out)}"))
     return Group(*parts)
 
 
@@ -150,54 +150,62 @@ def _p_text(p: float | None) -> str:
 def find_model(board: Board, name: str) -> str:
     """Return the key of a model by its label, name, slug, key or fingerprint; raise UsageError with suggestions."""
     exact = [model.key for model in board.models if name in (model.label, model.key, model.info.fingerprint)]
-    found = exact or [
+    keys = exact or [
         model.key
         for model in board.models
         if name in (model.info.name, model.info.slug, model.info.fingerprint[:8])
         or model.info.name.endswith(f"/{name}")
     ]
-    if len(found) > 1:
-        labels = ", ".join(board.label(key) for key in found)
-        raise UsageError(f"{name!r} stands for several models", remedy=f"say which: {labels}")
-    if not found:
-        known = [model.label for model in board.models]
-        raise UsageError(f"no results of {name!r} are on the board", remedy=suggestion(name, known))
-    return found[0]
+    if len(keys) > 1:
+        labels = ", ".join(board.label(key) for key in keys)
+        raise UsageError(f"{name!r} is the name of several models", remedy=f"give one of {labels}")
+    if not keys:
+        labels = [model.label for model in board.models]
+        raise UsageError(f"no results of {name!r} are on the board", remedy=suggestion(name, labels))
+    return keys[0]
 
 
 def compare_models(board: Board, first: str, second: str, method: Method) -> Comparison:
-    """Compare two models (as `find_model` takes them) on the tasks of the board's suite that both hold on the same
-    data.
+    """Compare two models, named as for `find_model`, on the tasks of the suite that both have on the same data.
 
-    Raises UsageError where they share none.
+    Raises UsageError if there is no such task.
     """
-    one, other = find_model(board, first), find_model(board, second)
+    models = find_model(board, first), find_model(board, second)
+    labels = board.label(models[0]), board.label(models[1])
     names = [task.info.name for task in board.tasks if task.in_suite]
-    pairs = [(board.cell(one, name, method), board.cell(other, name, method)) for name in names]
-    shared = [(a, b) for a, b in pairs if a is not None and b is not None and a.same_data and b.same_data]
+    shared = [pair for name in names if (pair := shared_cells(board, models, name, method)) is not None]
     if not shared:
-        what = f"{board.label(one)} and {board.label(other)} share no task scored by {method} on the same data"
-        raise UsageError(what, where="compare")
-    draws = [_draws_of(board, method, a.task, one, other) for a, _ in shared]
-    rows = [_task_difference(a, b, found, board.bootstrap.level) for (a, b), found in zip(shared, draws, strict=True)]
+        problem = f"{labels[0]} and {labels[1]} share no task scored by {method} on the same data"
+        raise UsageError(problem, where="compare")
+    draws = [_draws_of(board, method, a.task, models) for a, _ in shared]
+    level = board.bootstrap.level
+    rows = [_task_difference(a, b, of_task, level) for (a, b), of_task in zip(shared, draws, strict=True)]
     tested = [index for index, row in enumerate(rows) if row.p is not None]
     for index, p in zip(tested, holm([rows[index].p or 0.0 for index in tested]), strict=True):
         rows[index] = replace(rows[index], p_corrected=p)
-    kept = {a.task for a, _ in shared}
+    compared = {a.task for a, _ in shared}
     return Comparison(
-        first=board.label(one),
-        second=board.label(other),
+        first=labels[0],
+        second=labels[1],
         method=method,
         tasks=tuple(rows),
-        overall=_overall(board, shared, [found for found in draws if found is not None], (one, other)),
+        overall=_overall(board, shared, [of_task for of_task in draws if of_task is not None], models),
         of=len(board.suite.tasks),
-        left_out=tuple(name for name in names if name not in kept),
+        left_out=tuple(name for name in names if name not in compared),
     )
 
 
-def _draws_of(board: Board, method: Method, task: str, one: str, other: str) -> TaskDraws | None:
-    found = board.draws.get(method, {}).get(task)
-    return found if found is not None and {one, other} <= set(found.scores) else None
+def shared_cells(board: Board, models: tuple[str, str], task: str, method: Method) -> tuple[Cell, Cell] | None:
+    """Return two models' scores on a task, or None if they are missing or were made on different data."""
+    first, second = (board.cell(model, task, method) for model in models)
+    if first is None or second is None or not (first.same_data and second.same_data):
+        return None
+    return first, second
+
+
+def _draws_of(board: Board, method: Method, task: str, models: tuple[str, str]) -> TaskDraws | None:
+    draws = board.draws.get(method, {}).get(task)
+    return draws if draws is not None and set(models) <= set(draws.scores) else None
 
 
 def _task_difference(a: Cell, b: Cell, draws: TaskDraws | None, level: float) -> TaskDifference:
@@ -217,42 +225,30 @@ def _overall(
 ) -> tuple[OverallDifference, ...]:
     if len(draws) < len(shared):
         return ()
-    infos = {task.info.name: task.info for task in board.tasks}
-
-    def entries(cells: Sequence[Cell]) -> list[Entry]:
-        return [
-            Entry(
-                cell.task,
-                infos[cell.task].domain,
-                infos[cell.task].weight,
-                infos[cell.task].chance,
-                cell.score.main_score,
-            )
-            for cell in cells
-        ]
-
-    one, other = entries([a for a, _ in shared]), entries([b for _, b in shared])
-    settings = board.bootstrap
-    return tuple(_difference(name, one, other, draws, models, settings.level, settings.seed) for name in AVERAGES)
+    first, second = ([board.entry(pair[side]) for pair in shared] for side in (0, 1))
+    level, seed = board.bootstrap.level, board.bootstrap.seed
+    return tuple(_difference(name, first, second, draws, models, level, seed) for name in AVERAGES)
 
 
 def _difference(
     average: str,
-    one: Sequence[Entry],
-    other: Sequence[Entry],
+    first: Sequence[Entry],
+    second: Sequence[Entry],
     draws: Sequence[TaskDraws],
     models: tuple[str, str],
     level: float,
     seed: int,
 ) -> OverallDifference:
-    longest = max(len(task.scores[models[0]]) for task in draws)  # a task drawn less often has its draws repeated
-    first, second = (np.stack([np.resize(task.scores[model], longest) for task in draws]) for model in models)
-    scores = [float(combine(average, own, np.array([entry.score for entry in own]))) for own in (one, other)]
-    terms = difference_terms(one, other, draws, models, average)
+    longest = max(len(task.scores[models[0]]) for task in draws)  # tasks with fewer draws have theirs repeated
+    resampled = [np.stack([np.resize(task.scores[model], longest) for task in draws]) for model in models]
+    scores = [
+        float(combine(average, entries, np.array([entry.score for entry in entries]))) for entries in (first, second)
+    ]
+    terms = difference_terms(first, second, draws, models, average)
     low, high = difference_interval(*terms, level)
-    wider = draw_tasks_too(average, one, first, second, generator("tasks", seed))
-    of_tasks = scores[0] - scores[1], [float(wider.var())], [len(one)]
-    tasks_low, tasks_high = difference_interval(*of_tasks, level)
+    wider = draw_tasks_too(average, first, resampled[0], resampled[1], generator("tasks", seed))
+    tasks_terms = scores[0] - scores[1], [float(wider.var())], [len(first)]
+    tasks_low, tasks_high = difference_interval(*tasks_terms, level)
     return OverallDifference(
         average=average,
         first=scores[0],
@@ -263,7 +259,7 @@ def _difference(
         p=p_value(*terms),
         tasks_low=tasks_low,
         tasks_high=tasks_high,
-        tasks_p=p_value(*of_tasks) if len(one) > 1 else 1.0,
+        tasks_p=p_value(*tasks_terms) if len(first) > 1 else 1.0,
         ahead=float((wider > 0).mean() + (wider == 0).mean() / 2),
     )
 
@@ -271,10 +267,10 @@ def _difference(
 def draw_tasks_too(
     average: str, entries: Sequence[Entry], first: np.ndarray, second: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Return differences in an average with tasks drawn with replacement and, within each, a draw of its items.
+    """Return differences in an average when tasks are drawn with replacement, and the items within each of them.
 
-    `first` and `second` are paired draws `(tasks, resamples)`. A task drawn twice brings two draws of its items. The
-    domain mean is taken over the domains that a draw holds.
+    `first` and `second` are paired draws `(tasks, resamples)`. A task that is drawn twice has two draws of its items.
+    The domain mean is taken over the domains in a draw.
     """
     tasks, resamples = first.shape
     drawn = rng.integers(0, tasks, size=(tasks, resamples))

@@ -1,4 +1,4 @@
-"""What a model gets wrong: confusions, worst classes and hardest clips of a task, from its predictions."""
+"""A model's errors on a task: confusions, worst classes and hardest clips, from its predictions."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from uwbench.results.record import read_predictions
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_CLASSES = 25  # classes of a confusion matrix that can still be read; of more, those that are confused most
+_CLASSES = 25  # a larger confusion matrix cannot be read; of more classes, the most confused are shown
 _WORST = 12
 _CLIPS = 15
 
 
 @dataclass(frozen=True, slots=True)
 class ClassScore:
-    """One class: `recall` for single labels, F1 otherwise; `n` test items that have it (or count of its segments)."""
+    """One class with its recall (single labels) or F1 (otherwise), and its number of test items or segments."""
 
     name: str
     score: float
@@ -33,7 +33,7 @@ class ClassScore:
 
 @dataclass(frozen=True, slots=True)
 class HardClip:
-    """A clip that is often wrong: the share of seeds that miss it, its labels and the commonest answer."""
+    """A clip that is often wrong: the share of seeds that miss it, its labels and the commonest prediction."""
 
     id: str
     wrong: float
@@ -43,8 +43,9 @@ class HardClip:
 
 @dataclass(frozen=True, slots=True)
 class Detail:
-    """One model's errors on one task by one method. `confusion` holds (true, predicted, share of the true class,
-    count).
+    """One model's errors on one task by one method.
+
+    An entry of `confusion` is (true class, predicted class, share of the true class, count).
     """
 
     measure: str
@@ -55,7 +56,7 @@ class Detail:
 
 
 def read_detail(result: Path, method: Method, kind: str) -> Detail | None:
-    """Return the errors in the predictions beside a result file; None where they cannot be read."""
+    """Return the errors in the predictions of a result file; None if they cannot be read."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -100,12 +101,12 @@ def _multi_label(rows: Sequence[Mapping[str, Any]]) -> Detail:
     counts = dict.fromkeys(names, 0)
     hits, guesses = dict(counts), dict(counts)
     for row in rows:
-        found, truth = set(row["prediction"]), set(row["truth"])
+        predicted, truth = set(row["prediction"]), set(row["truth"])
         for label in truth:
             counts[label] += 1
-        for label in found:
+        for label in predicted:
             guesses[label] += 1
-        for label in found & truth:
+        for label in predicted & truth:
             hits[label] += 1
     seeds = len(rows) / len({row["id"] for row in rows})
     f1 = {name: 2 * hits[name] / max(1, counts[name] + guesses[name]) for name in names}
@@ -148,7 +149,8 @@ def _hardest(rows: Sequence[Mapping[str, Any]], wrong: Any) -> tuple[HardClip, .
     for row in rows:
         by_id.setdefault(row["id"], []).append(row)
     shares = {
-        name: float(np.mean([wrong(row["truth"], row["prediction"]) for row in own])) for name, own in by_id.items()
+        name: float(np.mean([wrong(row["truth"], row["prediction"]) for row in of_clip]))
+        for name, of_clip in by_id.items()
     }
     hardest = sorted((name for name in shares if shares[name] > 0), key=lambda name: (-shares[name], name))[:_CLIPS]
     return tuple(
@@ -161,14 +163,14 @@ def _differs(truth: object, prediction: object) -> float:
 
 
 def _distance(truth: Sequence[str], prediction: Sequence[str]) -> float:
-    """Return the share of the labels, given or found, that are not both (Jaccard distance)."""
+    """Return the share of all labels, true or predicted, that are not both (Jaccard distance)."""
     union = set(truth) | set(prediction)
     return 1 - len(set(truth) & set(prediction)) / len(union) if union else 0.0
 
 
 def _commonest(rows: Sequence[Mapping[str, Any]]) -> str:
-    answers = [_labels(row["prediction"]) for row in rows]
-    return max(sorted(set(answers)), key=answers.count)
+    predictions = [_labels(row["prediction"]) for row in rows]
+    return max(sorted(set(predictions)), key=predictions.count)
 
 
 def _labels(value: object) -> str:

@@ -15,18 +15,12 @@ from uwbench.results.contamination import MEANINGS, SEEN
 from uwbench.results.record import Flag
 
 METHOD_NAMES: dict[Method, str] = {"mlp": "MLP probe", "knn": "kNN"}
-AVERAGE_NAMES = {
-    "weighted": "Weighted",
-    "domain": "Domain mean",
-    "task": "Task mean",
-    "chance": "Above chance",
-}
 NOTE = (
     "Scores are in [0, 1], higher is better, with 95 % bootstrap intervals. Place is 1 + the number of models that are "
     "significantly better (paired bootstrap, Holm): models of one place are tied. An average over other tasks or other "
     "data than the rest carries no rank."
 )
-# What stands after a score whose task the model has seen something of.
+# Put after the score of a contaminated task.
 MARKS: dict[Flag, str] = {"same source": "†", "trained on train": "‡", "trained on test": "§"}
 CSV_FIELDS: tuple[str, ...] = (
     "model",
@@ -54,7 +48,7 @@ CSV_FIELDS: tuple[str, ...] = (
 
 
 def render_json(board: Board) -> str:
-    """Return `{"scores": [...], "averages": [...]}` as strict JSON; `tasks` is how many tasks an average holds."""
+    """Return `{"scores": [...], "averages": [...]}` as strict JSON; `tasks` is the number of tasks in an average."""
     scores = [
         {
             "model": board.label(cell.model),
@@ -90,9 +84,9 @@ def render_json(board: Board) -> str:
 
 
 def render_csv(board: Board) -> str:
-    """Return one line a score, average and published number (`kind`: task, average, published task, published average).
+    """Return one line per score, average and published number, told apart by `kind`.
 
-    A text that a spreadsheet would take for a formula is given an apostrophe in front.
+    A text that a spreadsheet would read as a formula gets an apostrophe in front.
     """
     out = io.StringIO(newline="")
     writer = csv.DictWriter(out, CSV_FIELDS, lineterminator="\n", restval="")
@@ -153,25 +147,16 @@ def _published_rows(board: Board) -> list[dict[str, object]]:
         for name, score in published.printed.items():
             rows.append({**common, "kind": "published average", "name": name, "score": score})
         for name, average in published.averages.items():
-            held = len(average.tasks)
-            rows.append(
-                {
-                    **common,
-                    "kind": "recomputed average",
-                    "name": name,
-                    "score": average.score,
-                    "tasks": held,
-                    "of": held,
-                }
-            )
+            count = len(average.tasks)
+            row = {"kind": "recomputed average", "name": name, "score": average.score, "tasks": count, "of": count}
+            rows.append({**common, **row})
     return rows
 
 
 def _model_fields(board: Board, model: str, method: Method) -> dict[str, object]:
-    info = next(found for found in board.models if found.key == model)
     return {
-        "model": info.label,
-        "fingerprint": info.info.fingerprint,
+        "model": board.label(model),
+        "fingerprint": board.model(model).info.fingerprint,
         "method": method,
         "protocol": board.protocol,
         "protocol_version": board.protocol_version,
@@ -215,16 +200,15 @@ def render_markdown(board: Board) -> str:
 def _averages_table(board: Board, method: Method) -> list[str]:
     rows = []
     for model in board.models:
-        found = {name: board.row(model.key, method, name) for name in AVERAGES}
-        first = found["weighted"]
-        if first is None:
+        headline = board.row(model.key, method, "weighted")
+        if headline is None:
             continue
-        cells = [_interval(row) for row in found.values()]
-        held = f"{len(first.average.tasks)} of {first.average.of}"
-        place = "" if first.standing is None else str(first.standing.place)
-        rows.append([_blank_text(first.rank), place, _text(model.label), *cells, held])
+        cells = [_interval(board.row(model.key, method, name)) for name in AVERAGES]
+        count = f"{len(headline.average.tasks)} of {headline.average.of}"
+        rank, place = _blank(headline.rank), "" if headline.standing is None else str(headline.standing.place)
+        rows.append([str(rank), place, _text(model.label), *cells, count])
     rows.sort(key=lambda row: (row[0] == "", int(row[0] or 0)))
-    return _table(["Rank", "Place", "Model", *AVERAGE_NAMES.values(), "Tasks"], rows)
+    return _table(["Rank", "Place", "Model", *(text.name for text in AVERAGES.values()), "Tasks"], rows)
 
 
 def _tasks_table(board: Board, method: Method) -> list[str]:
@@ -250,16 +234,16 @@ def _tasks_table(board: Board, method: Method) -> list[str]:
 
 
 def legend(board: Board, method: Method) -> list[str]:
-    """Return what the marks of a table of task scores mean, those that occur, and whose training data is unknown."""
+    """Return the meaning of each mark that occurs in a table of task scores, and whose training data is unknown."""
     cells = [cell for cell in board.cells if cell.method == method]
-    flags = {cell.contamination.flag for cell in cells}
-    lines = [f"{MARKS[flag]} {flag}: {MEANINGS[flag]}." for flag in SEEN if flag in flags]
+    present = {cell.contamination.flag for cell in cells}
+    lines = [f"{MARKS[flag]} {flag}: {MEANINGS[flag]}." for flag in SEEN if flag in present]
     unknown = []
     for model in board.models:
-        own = [cell for cell in cells if cell.model == model.key]
-        count = sum(cell.contamination.flag == "unknown" for cell in own)
+        flags = [cell.contamination.flag for cell in cells if cell.model == model.key]
+        count = flags.count("unknown")
         if count:
-            unknown.append(model.label if count == len(own) else f"{model.label} ({count} of {len(own)} tasks)")
+            unknown.append(model.label if count == len(flags) else f"{model.label} ({count} of {len(flags)} tasks)")
     if unknown:
         lines.append(f"Whether these were trained on the tasks' recordings is not known: {', '.join(unknown)}.")
     return lines
@@ -269,9 +253,9 @@ def _published_table(board: Board) -> list[str]:
     rows = []
     for published in board.references:
         printed = "; ".join(f"{_text(name)} {score:.3f}" for name, score in published.printed.items()) or "–"
-        again = "; ".join(f"{name} {average.score:.3f}" for name, average in published.averages.items()) or "–"
+        recomputed = "; ".join(f"{name} {average.score:.3f}" for name, average in published.averages.items()) or "–"
         count = str(len(published.entries)) if published.entries else "–"
-        rows.append([_text(published.source), _text(published.model), published.method, printed, again, count])
+        rows.append([_text(published.source), _text(published.model), published.method, printed, recomputed, count])
     return _table(["Source", "Model", "Method", "Averages as published", "Recomputed from its tasks", "Tasks"], rows)
 
 
@@ -286,15 +270,11 @@ def _number(score: float, bounds: tuple[float, float] | None) -> str:
     return f"{score:.3f}" if bounds is None else f"{score:.3f} ({bounds[0]:.3f}–{bounds[1]:.3f})"
 
 
-def _blank_text(value: int | None) -> str:
-    return "" if value is None else str(value)
-
-
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}", *(f"| {' | '.join(row)} |" for row in rows)]
 
 
 def _text(text: str) -> str:
-    """Return `text` so that Markdown and the HTML in it show it as it is."""
+    """Return `text` escaped so that neither Markdown nor HTML interprets it."""
     safe = printable(" ".join(text.split())).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_\[\]|#~!])", r"\\\1", safe)

@@ -1,4 +1,4 @@
-"""The page's figures as SVG and PNG files, and the board as a LaTeX table, for papers."""
+"""Figures as SVG, PNG and PDF files, and the board as a LaTeX table, for papers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from uwbench.base.atomic import write_atomically
 from uwbench.errors import UsageError
 from uwbench.report.board import Board
 from uwbench.report.charts import FIGURES, chart, chart_rows
-from uwbench.report.export import AVERAGE_NAMES, METHOD_NAMES
+from uwbench.report.export import METHOD_NAMES
 from uwbench.results.averages import AVERAGES, Method
 
 _WIDTH = 560  # points; a two-column page
@@ -43,15 +43,15 @@ _LATEX = {
 def write_figures(
     board: Board, folder: Path, *, average: str = "weighted", formats: Sequence[str] = ("svg", "png")
 ) -> list[Path]:
-    """Write every figure that the board has data for, `<figure>-<method>.<format>`, and `board.tex`; return the paths.
+    """Write `<figure>-<method>.<format>` for every figure that the board has data for, and `board.tex`.
 
-    `formats` are of svg, png and pdf. Raises UsageError for another format or a board without scores.
+    Returns the paths. Raises UsageError for a format that is not svg, png or pdf, and for a board without scores.
     """
     unknown = sorted(set(formats) - {"svg", "png", "pdf"})
     if unknown:
         raise UsageError(f"figures are written as svg, png or pdf, not {unknown[0]}", where="--format")
     if not board.cells:
-        raise UsageError("the board holds no score to draw", remedy="run uwbench run first")
+        raise UsageError("the board has no scores to draw", remedy="run uwbench run first")
     written = []
     for method in board.methods:
         for figure in FIGURES:
@@ -68,9 +68,7 @@ def write_figures(
 
 
 def figure_spec(board: Board, figure: str, method: Method, average: str) -> dict[str, Any] | None:
-    """Return a complete specification with its rows at the size of a page, or None where the board has no data for
-    it.
-    """
+    """Return a complete specification with its rows, as wide as a page, or None if the board has no data for it."""
     rows = chart_rows(board, figure, method, average)
     needed = {"throughput": "clips_per_s", "size": "parameters"}.get(figure, "score")
     rows = [row for row in rows if row[needed] is not None and (needed == "score" or row[needed] > 0)]
@@ -94,7 +92,7 @@ def _drawn(spec: dict[str, Any], extension: str) -> bytes:
 
 
 def render_latex(board: Board) -> str:
-    """Return a booktabs table a method: the averages of each model with intervals, the best of those ranked in bold."""
+    """Return one booktabs table per method: each model's averages with intervals, the best ranked one in bold."""
     lines = ["% Needs \\usepackage{booktabs}."]
     for method in board.methods:
         caption = f"{board.suite.title}: {METHOD_NAMES[method]}, protocol {board.protocol}, 95 % bootstrap intervals."
@@ -103,7 +101,7 @@ def render_latex(board: Board) -> str:
             r"\centering",
             r"\begin{tabular}{l" + "r" * (len(AVERAGES) + 1) + "}",
             r"\toprule",
-            " & ".join(["Model", *(AVERAGE_NAMES[name] for name in AVERAGES), "Tasks"]) + r" \\",
+            " & ".join(["Model", *(text.name for text in AVERAGES.values()), "Tasks"]) + r" \\",
             r"\midrule",
             *(
                 _latex_row(board, model.key, method)

@@ -1,7 +1,6 @@
-"""The board as one HTML file that works offline: data, styles, program and Vega inside, nothing loaded from elsewhere.
+"""The board as one HTML file that works offline: data, styles, program and Vega are inside it.
 
-All that comes from results reaches the page as JSON in which `<`, `>` and `&` are escaped, and is shown as text by
-the page's program; no result is ever markup.
+Data reaches the page as JSON in which `<`, `>` and `&` are escaped, and the program shows it as text, never as markup.
 """
 
 from __future__ import annotations
@@ -15,43 +14,38 @@ from pathlib import Path
 from typing import Any
 
 from uwbench.errors import escaped
-from uwbench.report.board import Board, Cell
+from uwbench.report.board import Board, BoardModel, Cell
 from uwbench.report.charts import FIGURES, PALETTE, chart, chart_rows, confusion_chart, difference_chart
-from uwbench.report.compare import Comparison, compare_models
+from uwbench.report.compare import compare_models, shared_cells
 from uwbench.report.detail import Detail, read_detail
-from uwbench.report.export import AVERAGE_NAMES, METHOD_NAMES
+from uwbench.report.export import METHOD_NAMES
+from uwbench.report.references import Published
 from uwbench.report.sensitivity import sensitivity
 from uwbench.report.table import chosen_text
 from uwbench.results.averages import AVERAGES
 from uwbench.results.contamination import MEANINGS
 
-FORMULAS = {
-    "weighted": "sum of weight × score over sum of weights; weights as published by X-ARES, on each task's card",
-    "domain": "mean over speech, sound and music of the mean score in each",
-    "task": "plain mean of the tasks' scores",
-    "chance": "mean of (score − chance) / (1 − chance), each within 0 and 1",
-}
-_PAIRS = 190  # comparisons on the page, some kilobytes each: all pairs of the 20 first models
+_PAIRS = 190  # comparisons on the page, a few kilobytes each: all pairs of the first 20 models
 
 
 def render_html(board: Board, *, audio: Mapping[str, Path] | None = None) -> str:
     """Return the board as one self-contained page.
 
-    With `audio` (task name -> folder that the task's clip ids are paths in), the hardest clips get a player that
-    reads the file from there; the page then names those folders.
+    `audio` maps a task to the folder that its clip ids are paths in. The hardest clips of such a task get a player that
+    reads the file from there, so the page contains the path of the folder.
     """
     from jinja2 import Environment
     from markupsafe import Markup
 
     files = importlib.resources.files("uwbench.report") / "page"
-    read = {name: (files / name).read_text(encoding="utf-8") for name in ("board.html.j2", "page.css")}
-    program = "\n".join((files / name).read_text(encoding="utf-8") for name in ("dom.js", "board.js", "views.js"))
-    template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(read["board.html.j2"])
+    texts = {file.name: file.read_text(encoding="utf-8") for file in files.iterdir() if file.is_file()}
+    program = "\n".join(texts[name] for name in ("dom.js", "board.js", "views.js"))
+    template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(texts["board.html.j2"])
     return template.render(
         title=board.suite.title,
         protocol=board.protocol,
         version=board.protocol_version,
-        style=Markup(read["page.css"]),
+        style=Markup(texts["page.css"]),
         vega=Markup(_vega().replace("</script", r"<\/script")),
         program=Markup(program),
         data=Markup(script_json(page_data(board, audio or {}))),
@@ -74,20 +68,21 @@ def _vega() -> str:
 
 def page_data(board: Board, audio: Mapping[str, Path]) -> dict[str, Any]:
     """Return everything the page shows, as plain values."""
-    kinds = {task.info.name: task.info.kind for task in board.tasks}
     details = {
-        f"{cell.model}|{cell.task}|{cell.method}": _detail(read_detail(cell.path, cell.method, kinds[cell.task]))
+        f"{cell.model}|{cell.task}|{cell.method}": _detail(
+            read_detail(cell.path, cell.method, board.infos[cell.task].kind)
+        )
         for cell in board.cells
     }
     return {
         "suite": board.suite.model_dump(mode="json"),
         "protocol": {"name": board.protocol, "version": board.protocol_version},
         "methods": [{"id": method, "name": METHOD_NAMES[method]} for method in board.methods],
-        "averages": [{"id": name, "name": AVERAGE_NAMES[name], "formula": FORMULAS[name]} for name in AVERAGES],
+        "averages": [{"id": name, "name": text.name, "formula": text.formula} for name, text in AVERAGES.items()],
         "scopes": _scopes(board),
         "flags": [{"id": flag, "meaning": meaning} for flag, meaning in MEANINGS.items()],
         "palette": PALETTE,
-        "models": [_model(board, key) for key in range(len(board.models))],
+        "models": [_model(model, index) for index, model in enumerate(board.models)],
         "tasks": [
             {**task.info.model_dump(mode="json"), "in_suite": task.in_suite, "data": task.data} for task in board.tasks
         ],
@@ -105,18 +100,17 @@ def page_data(board: Board, audio: Mapping[str, Path]) -> dict[str, Any]:
 
 
 def _scopes(board: Board) -> list[dict[str, Any]]:
-    names = {"suite": "Whole suite", "shared": "Tasks all models hold"}
-    found: dict[str, int] = {}
+    names = {"suite": "Whole suite", "shared": "Tasks that all models have"}
+    sizes: dict[str, int] = {}
     for row in board.rows:
-        found.setdefault(row.scope, row.average.of)
+        sizes.setdefault(row.scope, row.average.of)
     return [
         {"id": scope, "name": names.get(scope, scope.removeprefix("domain:").capitalize()), "of": of}
-        for scope, of in found.items()
+        for scope, of in sizes.items()
     ]
 
 
-def _model(board: Board, index: int) -> dict[str, Any]:
-    model = board.models[index]
+def _model(model: BoardModel, index: int) -> dict[str, Any]:
     return {
         "key": model.key,
         "label": model.label,
@@ -181,22 +175,15 @@ def _rows(board: Board) -> list[dict[str, Any]]:
 def _pairs(board: Board) -> list[dict[str, Any]]:
     pairs = []
     keys = [model.key for model in board.models]
-    ordered = sorted(combinations(range(len(keys)), 2), key=lambda pair: (pair[1], pair[0]))  # the first models first
+    ordered = sorted(combinations(range(len(keys)), 2), key=lambda pair: (pair[1], pair[0]))  # the best models first
     for first, second in [(keys[a], keys[b]) for a, b in ordered[:_PAIRS]]:
         for method in board.methods:
-            if any(_shared(board, first, second, task.info.name, method) for task in board.tasks if task.in_suite):
-                found = compare_models(board, first, second, method)
-                pairs.append({"a": first, "b": second, "method": method, **_comparison(found)})
+            names = [task.info.name for task in board.tasks if task.in_suite]
+            if any(shared_cells(board, (first, second), name, method) for name in names):
+                comparison = compare_models(board, first, second, method)
+                tasks, overall = ([asdict(row) for row in rows] for rows in (comparison.tasks, comparison.overall))
+                pairs.append({"a": first, "b": second, "method": method, "tasks": tasks, "overall": overall})
     return pairs
-
-
-def _shared(board: Board, first: str, second: str, task: str, method: Any) -> bool:
-    found = [board.cell(model, task, method) for model in (first, second)]
-    return all(cell is not None and cell.same_data for cell in found)
-
-
-def _comparison(found: Comparison) -> dict[str, Any]:
-    return {"tasks": [asdict(row) for row in found.tasks], "overall": [asdict(row) for row in found.overall]}
 
 
 def _detail(detail: Detail | None) -> dict[str, Any] | None:
@@ -219,11 +206,11 @@ def _detail(detail: Detail | None) -> dict[str, Any] | None:
 
 
 def _sensitivity(board: Board) -> dict[str, Any]:
-    found = {method: sensitivity(board, method) for method in board.methods}
-    return {method: asdict(value) for method, value in found.items() if value is not None}
+    results = {method: sensitivity(board, method) for method in board.methods}
+    return {method: asdict(result) for method, result in results.items() if result is not None}
 
 
-def _published(row: Any) -> dict[str, Any]:
+def _published(row: Published) -> dict[str, Any]:
     return {
         "source": row.source,
         "protocol": row.protocol,
@@ -251,12 +238,12 @@ def _charts(board: Board) -> dict[str, Any]:
 
 
 def _audio(audio: Mapping[str, Path], details: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Return task -> clip id -> file URL for the hardest clips whose file is at hand."""
-    found: dict[str, dict[str, str]] = {}
+    """Return task -> clip id -> file URL for the hardest clips whose file exists."""
+    urls: dict[str, dict[str, str]] = {}
     for key, detail in details.items():
         task = key.split("|")[1]
         for clip in detail["hardest"] if detail and task in audio else ():
             path = audio[task] / clip["id"]
             if path.is_file():
-                found.setdefault(task, {})[clip["id"]] = path.resolve().as_uri()
-    return found
+                urls.setdefault(task, {})[clip["id"]] = path.resolve().as_uri()
+    return urls

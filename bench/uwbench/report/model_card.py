@@ -1,6 +1,4 @@
-"""A model's scores for its model card: Hugging Face's `model-index`, its newer `.eval_results` lists, and MTEB's task
-files.
-"""
+"""A model's scores for its model card: `model-index` and `.eval_results` of Hugging Face, and MTEB's task files."""
 
 from __future__ import annotations
 
@@ -9,7 +7,8 @@ from typing import Any
 from uwbench.errors import UsageError
 from uwbench.report.board import Board, Cell
 from uwbench.report.compare import find_model
-from uwbench.report.export import AVERAGE_NAMES, METHOD_NAMES
+from uwbench.report.export import METHOD_NAMES
+from uwbench.results.averages import AVERAGES
 
 _TASK_TYPES = {
     "single-label": "audio-classification",
@@ -21,7 +20,7 @@ _TASK_TYPES = {
 
 
 def render_model_index(board: Board, model: str) -> str:
-    """Return the YAML front matter of a model card, `---` lines included, with every score of `model` on the board."""
+    """Return the YAML front matter of a model card, including the `---` lines, with every score of `model`."""
     key = find_model(board, model)
     entry = {"name": board.label(key), "results": [_hub_result(board, cell) for cell in _cells(board, key)]}
     entry["results"] += _hub_averages(board, key)
@@ -29,7 +28,7 @@ def render_model_index(board: Board, model: str) -> str:
 
 
 def render_eval_results(board: Board, model: str) -> str:
-    """Return the list that a model repository keeps under `.eval_results/`: one entry a score."""
+    """Return the list that a model repository keeps under `.eval_results/`, one entry per score."""
     key = find_model(board, model)
     return _yaml(
         [
@@ -50,14 +49,14 @@ def render_eval_results(board: Board, model: str) -> str:
 
 
 def mteb_results(board: Board, model: str) -> dict[str, dict[str, Any]]:
-    """Return MTEB-style task results, file name -> content: `scores: {test: [{main_score, ...}]}`, a list entry a
-    method.
+    """Return task results as MTEB writes them, file name -> content: `scores: {test: [{main_score, ...}]}`.
+
+    The list has one entry per method.
     """
     key = find_model(board, model)
-    kinds = {task.info.name: task.info for task in board.tasks}
     files: dict[str, dict[str, Any]] = {}
     for cell in _cells(board, key):
-        found = files.setdefault(
+        file = files.setdefault(
             f"{cell.task}.json",
             {
                 "task_name": cell.task,
@@ -68,12 +67,12 @@ def mteb_results(board: Board, model: str) -> dict[str, dict[str, Any]]:
             },
         )
         low, high = cell.score.ci95 or (None, None)
-        found["scores"]["test"].append(
+        file["scores"]["test"].append(
             {
                 "main_score": round(cell.score.main_score, 6),
                 "hf_subset": cell.method,
                 "languages": [],
-                "metric": kinds[cell.task].metric,
+                "metric": board.infos[cell.task].metric,
                 "ci95_low": low,
                 "ci95_high": high,
                 "scores_per_experiment": list(cell.score.per_seed),
@@ -90,7 +89,7 @@ def _cells(board: Board, key: str) -> list[Cell]:
 
 
 def _hub_result(board: Board, cell: Cell) -> dict[str, Any]:
-    info = next(task.info for task in board.tasks if task.info.name == cell.task)
+    info = board.infos[cell.task]
     metric: dict[str, Any] = {
         "type": cell.score.metric,
         "name": f"{METHOD_NAMES[cell.method]} {cell.score.metric}",
@@ -118,11 +117,11 @@ def _hub_averages(board: Board, key: str) -> list[dict[str, Any]]:
         rows = [row for row in board.rows if (row.model, row.method, row.scope) == (key, method, "suite")]
         if not rows:
             continue
-        held = f"{len(rows[0].average.tasks)} of {rows[0].average.of} tasks"
+        count = f"{len(rows[0].average.tasks)} of {rows[0].average.of} tasks"
         metrics = [
             {
                 "type": f"{row.average.name}_average",
-                "name": f"{AVERAGE_NAMES[row.average.name]} average, {held}",
+                "name": f"{AVERAGES[row.average.name].name} average, {count}",
                 "value": round(row.average.score, 6),
             }
             for row in rows
@@ -147,8 +146,7 @@ def _protocol(board: Board) -> dict[str, Any]:
 
 
 def _revision(board: Board, cell: Cell) -> str:
-    info = next(task.info for task in board.tasks if task.info.name == cell.task)
-    return (info.data_sha256 or "")[:16]
+    return (board.infos[cell.task].data_sha256 or "")[:16]
 
 
 def _yaml(value: object) -> str:

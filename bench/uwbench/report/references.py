@@ -1,6 +1,6 @@
-"""Published numbers, shown as published with their source and never as run here; their averages recomputed beside.
+"""Numbers published by others, each with its source, and the averages recomputed from them.
 
-`results/reference/published_tasks.csv` holds task scores, `published_averages.csv` the averages their sources print.
+`results/reference/published_tasks.csv` has the task scores, `published_averages.csv` the averages that are printed.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from uwbench.results.averages import Average, Entry, average_entries
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """One row of a source: a model under a method, its task scores, and its averages, printed and recomputed.
+    """One row of a source: a model under a method with its task scores and averages.
 
-    `printed` maps the source's own name of an average to its number. `averages` are ours from the source's task
-    scores; the one that corrects for chance is left out, as a source prints no chance levels.
+    `printed` maps the source's own name for an average to its number. `averages` are recomputed from the source's task
+    scores, except the one that corrects for chance, because sources print no chance levels.
     """
 
     source: str
@@ -33,7 +33,7 @@ class Published:
 
 
 def reference_folder() -> Path:
-    """Return the folder of published numbers: the packaged one, else the checkout's."""
+    """Return the folder of published numbers, in the package or else in the checkout."""
     packaged = Path(str(importlib.resources.files("uwbench"))) / "_reference"
     checkout = Path(__file__).resolve().parents[3] / "results" / "reference"
     for folder in (packaged, checkout):

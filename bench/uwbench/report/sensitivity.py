@@ -1,4 +1,4 @@
-"""How much a ranking owes to the choice of average and of tasks: the same scores seen in other ways."""
+"""Sensitivity of a ranking: how it changes with another average, other tasks or other settings."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Sensitivity:
-    """The ranks of the models that hold the same tasks, under every view, and each model's best and worst rank."""
+    """Ranks under every view of the models that have the same tasks, and each model's best and worst rank."""
 
     method: Method
     models: tuple[str, ...]
@@ -48,9 +48,8 @@ class Sensitivity:
 def sensitivity(board: Board, method: Method) -> Sensitivity | None:
     """Return the ranks under the four averages, Borda, other settings, and without each task and each domain.
 
-    Only models that the board ranks take part; None where it ranks fewer than two.
+    Only models that the board ranks take part; None if it ranks fewer than two.
     """
-    infos = {task.info.name: task.info for task in board.tasks}
     ranked = [r for r in board.rows if (r.method, r.scope, r.average.name) == (method, "suite", "weighted") and r.rank]
     if len(ranked) < 2:
         return None
@@ -59,10 +58,7 @@ def sensitivity(board: Board, method: Method) -> Sensitivity | None:
     raw: dict[str, list[Mapping[str, float]]] = {}
     for model in models:
         cells = [cell for name in ranked[0].average.tasks if (cell := board.cell(model, name, method)) is not None]
-        entries[model] = [
-            Entry(c.task, infos[c.task].domain, infos[c.task].weight, infos[c.task].chance, c.score.main_score)
-            for c in cells
-        ]
+        entries[model] = [board.entry(cell) for cell in cells]
         raw[model] = [cell.score.raw for cell in cells]
     headline = rank_by(_scorer("weighted", entries), models)
     views = []
@@ -93,12 +89,12 @@ def _rankings(models: Sequence[str], entries: Mapping[str, Sequence[Entry]]) -> 
     first = next(iter(entries.values()))
 
     def without(keep: Callable[[Entry], bool]) -> Mapping[str, int] | None:
-        kept = {model: [entry for entry in own if keep(entry)] for model, own in entries.items()}
-        return rank_by(_scorer("weighted", kept), models) if next(iter(kept.values())) else None
+        remaining = {model: [entry for entry in of_model if keep(entry)] for model, of_model in entries.items()}
+        return rank_by(_scorer("weighted", remaining), models) if next(iter(remaining.values())) else None
 
     for name in AVERAGES:
         yield "average", name, rank_by(_scorer(name, entries), models)
-    points = borda({model: {entry.task: entry.score for entry in own} for model, own in entries.items()})
+    points = borda({model: {entry.task: entry.score for entry in of_model} for model, of_model in entries.items()})
     yield "borda", "borda", rank_by(points.__getitem__, models)
     for task in [entry.task for entry in first]:
         ranks = without(lambda entry, task=task: entry.task != task)
@@ -113,28 +109,27 @@ def _rankings(models: Sequence[str], entries: Mapping[str, Sequence[Entry]]) -> 
 def _settings(
     models: Sequence[str], entries: Mapping[str, Sequence[Entry]], raw: Mapping[str, Sequence[Mapping[str, float]]]
 ) -> Iterator[Ranking]:
-    """Yield the headline's ranks under the settings that every result of every model has a score for."""
-    common = set.intersection(*(set(figures) for own in raw.values() for figures in own))
+    """Yield the headline's ranks under the settings for which every result of every model has a score."""
+    common = set.intersection(*(set(figures) for of_model in raw.values() for figures in of_model))
     names = [name for name in next(iter(raw.values()))[0] if name in common and _SETTING.fullmatch(name)]
     for name in sorted(names, key=lambda name: (len(name.split()), [int(n) for n in re.findall(r"\d+", name)], name)):
         scored = {
-            model: [replace(entry, score=figures[name]) for entry, figures in zip(own, raw[model], strict=True)]
-            for model, own in entries.items()
+            model: [replace(entry, score=figures[name]) for entry, figures in zip(of_model, raw[model], strict=True)]
+            for model, of_model in entries.items()
         }
         yield "setting", name, rank_by(_scorer("weighted", scored), models)
 
 
 def _scorer(average: str, entries: Mapping[str, Sequence[Entry]]) -> Callable[[str], float]:
     def score(model: str) -> float:
-        own = entries[model]
-        return float(combine(average, own, np.array([entry.score for entry in own])))
+        scores = np.array([entry.score for entry in entries[model]])
+        return float(combine(average, entries[model], scores))
 
     return score
 
 
 def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Return Kendall's tau-b of two rankings of the same models; None where one of them ranks all the same."""
-    one = np.sign(np.subtract.outer(first, first))
-    other = np.sign(np.subtract.outer(second, second))
-    untied = np.sqrt(float((one**2).sum()) * float((other**2).sum()))
-    return float((one * other).sum() / untied) if untied else None
+    """Return Kendall's tau-b of two rankings of the same models; None if one of them ranks all models the same."""
+    first_order, second_order = (np.sign(np.subtract.outer(ranks, ranks)) for ranks in (first, second))
+    untied = np.sqrt(float((first_order**2).sum()) * float((second_order**2).sum()))
+    return float((first_order * second_order).sum() / untied) if untied else None

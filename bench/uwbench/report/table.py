@@ -1,4 +1,4 @@
-"""The tables a terminal shows: a finished run, and the board."""
+"""Tables for the terminal: a finished run and the board."""
 
 from __future__ import annotations
 
@@ -18,28 +18,11 @@ if TYPE_CHECKING:
     from uwbench.report.board import Board, Row
     from uwbench.results.record import Result, Score
 
-# Names that leave room for the numbers in 80 columns.
-SHORT_NAMES = {
-    "mlp": "MLP",
-    "knn": "kNN",
-    "weighted": "Weighted",
-    "domain": "Domain",
-    "task": "Task",
-    "chance": "Chance",
-}
+_SHORT_METHODS: dict[Method, str] = {"mlp": "MLP", "knn": "kNN"}  # leave room for the numbers in 80 columns
 
 
-def run_view(
-    results: Sequence[Result],
-    suite: Suite,
-    *,
-    failures: Sequence[str] = (),
-    missing: Sequence[str] = (),
-    paths: Sequence[object] = (),
-) -> RenderableType:
-    """Return what ends a run: a table a model (task, n, scores, choice, seconds), averages, paths, missing and failed
-    work.
-    """
+def run_view(results: Sequence[Result], suite: Suite, *, paths: Sequence[object] = ()) -> RenderableType:
+    """Return the end of a run: one table per model, the averages over `suite`, and the folders of the results."""
     from rich.console import Group
     from rich.text import Text
 
@@ -47,21 +30,19 @@ def run_view(
     by_model: dict[str, list[Result]] = {}
     for result in results:
         by_model.setdefault(result.model.fingerprint, []).append(result)
-    for own in by_model.values():
-        parts.append(run_table(own))
-        curves = layers_table(own)
-        parts += [] if curves is None else [curves]
+    for of_model in by_model.values():
+        parts.append(run_table(of_model))
+        layers = layers_table(of_model)
+        parts += [] if layers is None else [layers]
     if any(result.scores and result.status in ("ok", "partial") for result in results):
         parts.append(run_averages(list(by_model.values()), suite))
     if paths:
         parts.append(Text("Results: " + ", ".join(sorted({str(path) for path in paths}))))
-    parts += [Text(f"not there: {line}", style="yellow") for line in missing]
-    parts += [Text(f"failed: {line}", style="bold red") for line in failures]
     return Group(*parts)
 
 
 def run_table(results: Sequence[Result]) -> Table:
-    """Return one model's table: task, n, MLP with interval, kNN, what was chosen, seconds; what failed comes last."""
+    """Return one model's table: clips, scores, chosen settings and seconds of each task; failed tasks come last."""
     from rich.text import Text
 
     table = new_table(Text(_model_text(results[0])))
@@ -90,9 +71,10 @@ def run_table(results: Sequence[Result]) -> Table:
 
 
 def layers_table(results: Sequence[Result]) -> Table | None:
-    """Return one model's layer curves under the MLP probe, a column a task; None where no layers were swept.
+    """Return one model's MLP scores by layer, one column per task; None if the layers were not probed.
 
-    A layer's score is of the first seed. The best on validation, over all seeds, and a trained sum of all stand below.
+    A layer's score is that of the first seed. Two more rows have the scores, over all seeds, of the layer that is best
+    on validation and of the trained sum of all layers.
     """
     from rich.text import Text
 
@@ -101,7 +83,7 @@ def layers_table(results: Sequence[Result]) -> Table | None:
         return None
     title = f"{_model_text(results[0])}: layers, {METHOD_NAMES['mlp']}, one seed"
     table = new_table(Text(title))
-    # As wide as the title, which would be broken over a narrow table.
+    # Wide enough for the title, which would otherwise be broken into lines.
     table.add_column("Layer", overflow="fold", min_width=min(60, len(title) - 14 * len(swept)))
     for task in swept:
         table.add_column(Text(task, overflow="fold"), justify="right")
@@ -115,7 +97,7 @@ def layers_table(results: Sequence[Result]) -> Table | None:
 
 
 def _model_text(result: Result) -> str:
-    """Return a model's name, with its context where that is not what it was trained with."""
+    """Return a model's name, and that its context is trimmed if it is."""
     model = result.model
     return printable(f"{model.name} (trimmed)" if model.context == "trimmed" else model.name)
 
@@ -123,27 +105,28 @@ def _model_text(result: Result) -> str:
 def _further(score: Score, name: str) -> str:
     if name not in score.raw:
         return "–"
-    which = f" ({score.chosen['best_layer']})" if name == "best layer" and "best_layer" in score.chosen else ""
-    return f"{score.raw[name]:.3f}{which}"
+    layer = f" ({score.chosen['best_layer']})" if name == "best layer" and "best_layer" in score.chosen else ""
+    return f"{score.raw[name]:.3f}{layer}"
 
 
 def run_averages(by_model: Sequence[Sequence[Result]], suite: Suite) -> Table:
-    """Return the averages of each model's results over a suite, with the number of tasks each holds."""
+    """Return the averages of each model's results over a suite, with the number of tasks in each."""
     from rich.text import Text
 
     table = _averages_head(Text(f"Averages over {suite.title}"), ranked=False)
-    for own in by_model:
+    for of_model in by_model:
         for method in METHODS:
-            scored = [result for result in own if result.status in ("ok", "partial") and method in result.scores]
-            found = averages(scored, suite, method)
-            if found:
-                cells = [_average_text(found[name]) for name in AVERAGES]
-                table.add_row(Text(_model_text(own[0])), SHORT_NAMES[method], *cells, _held(found["weighted"]))
+            scored = [result for result in of_model if result.status in ("ok", "partial") and method in result.scores]
+            values = averages(scored, suite, method)
+            if values:
+                cells = [_average_text(values[name]) for name in AVERAGES]
+                count = _count_text(values["weighted"])
+                table.add_row(Text(_model_text(of_model[0])), _SHORT_METHODS[method], *cells, count)
     return table
 
 
 def board_view(board: Board) -> RenderableType:
-    """Return the board for a terminal: averages a method, task scores, what is off the board."""
+    """Return the board for a terminal: averages per method, task scores, and what is off the board."""
     from rich.console import Group
     from rich.text import Text
 
@@ -158,8 +141,10 @@ def board_view(board: Board) -> RenderableType:
         parts.append(_board_tasks(board))
         lines = [line for method in board.methods for line in legend(board, method)]
         parts += [Text(line, style="dim") for line in dict.fromkeys(lines)]
-    parts += [Text(f"off the board: {o.model}, {o.task} ({o.status}): {o.reason}", style="yellow") for o in board.off]
-    parts += [Text(f"cannot be read: {problem}", style="bold red") for problem in board.problems]
+    for off in board.off:
+        line = f"off the board: {off.model}, {off.task} ({off.status}): {off.reason}"
+        parts.append(Text(printable(line), style="yellow"))
+    parts += [Text(printable(f"cannot be read: {problem}"), style="bold red") for problem in board.problems]
     return Group(*parts)
 
 
@@ -169,9 +154,9 @@ def _board_averages(board: Board, method: Method) -> Table:
     table = _averages_head(Text(f"{METHOD_NAMES[method]}: averages"), ranked=True)
     rows = [row for model in board.models if (row := board.row(model.key, method, "weighted")) is not None]
     for row in sorted(rows, key=lambda row: (row.rank is None, row.rank or 0)):
-        found = [board.row(row.model, method, name) for name in AVERAGES]
-        cells = [Text("–") if other is None else _average_text(other.average) for other in found]
-        table.add_row(_rank_text(row), Text(board.label(row.model)), *cells, _held(row.average))
+        averages_of_model = [board.row(row.model, method, name) for name in AVERAGES]
+        cells = ["–" if average is None else _average_text(average.average) for average in averages_of_model]
+        table.add_row(_rank_text(row), Text(board.label(row.model)), *cells, _count_text(row.average))
     return table
 
 
@@ -186,23 +171,24 @@ def _board_tasks(board: Board) -> Table:
     for task in board.tasks:
         cells = []
         for model in board.models:
-            found = [board.cell(model.key, task.info.name, method) for method in board.methods]
-            mark = next((MARKS.get(cell.contamination.flag, "") for cell in found if cell is not None), "")
-            cells.append(" / ".join("–" if cell is None else f"{cell.score.main_score:.3f}" for cell in found) + mark)
+            by_method = [board.cell(model.key, task.info.name, method) for method in board.methods]
+            mark = next((MARKS.get(cell.contamination.flag, "") for cell in by_method if cell is not None), "")
+            scores = ["–" if cell is None else f"{cell.score.main_score:.3f}" for cell in by_method]
+            cells.append(" / ".join(scores) + mark)
         table.add_row(Text(task.info.name), f"{task.info.n:,}", *cells)
     return table
 
 
 def chosen_text(chosen: Mapping[str, Any], *, several_layers: bool = True) -> str:
-    """Return what validation chose in a few words: `layer 4, width 512, rate 0.001`; over folds, the commonest of each.
+    """Return what validation chose in a few words, `layer 4, width 512, rate 0.001`; over folds, the commonest of each.
 
-    How the choice was made (validation clips, their score) is left to the result file, and the layer where there was no
-    choice.
+    Details of the choice (validation clips, their score) are in the result file only, and so is the layer of a model
+    that has one.
     """
     hidden = _HIDDEN if several_layers else _HIDDEN | {"layer"}
-    kept = {name: value for name, value in chosen.items() if name not in hidden}
-    shown = {name: value for name, value in kept.items() if not _folds_of(value)}
-    folds = [fold for value in kept.values() for fold in _folds_of(value)]
+    visible = {name: value for name, value in chosen.items() if name not in hidden}
+    shown = {name: value for name, value in visible.items() if not _folds_of(value)}
+    folds = [fold for value in visible.values() for fold in _folds_of(value)]
     for name in dict.fromkeys(name for fold in folds for name in fold if name not in hidden):
         shown[name] = [fold[name] for fold in folds if name in fold]
     return ", ".join(
@@ -222,9 +208,7 @@ def _folds_of(value: object) -> list[Mapping[str, Any]]:
 
 
 def _commonest(value: object) -> str:
-    """Return a value, or of a list (of folds, of seeds) the commonest and how common it is; of whole numbers their
-    range.
-    """
+    """Return a value as text; of a list (over folds or seeds) the commonest value and its count, or a range of ints."""
     if not isinstance(value, (list, tuple)):
         return f"{value:g}" if isinstance(value, float) else str(value)
     flat = [item for part in value for item in (part if isinstance(part, (list, tuple)) else [part])]
@@ -236,7 +220,7 @@ def _commonest(value: object) -> str:
 
 
 def new_table(title: Any) -> Table:
-    """Return an empty table in the style of every table here."""
+    """Return an empty table in the common style."""
     from rich import box
     from rich.table import Table
 
@@ -244,7 +228,7 @@ def new_table(title: Any) -> Table:
 
 
 def text_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """Return a table of plain text, in which nothing is read as markup: first column left, the others right."""
+    """Return a table of plain text without markup; the first column is aligned left, the others right."""
     from rich.text import Text
 
     table = new_table(Text(title))
@@ -256,7 +240,7 @@ def text_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]
 
 
 def html_of(view: RenderableType) -> str:
-    """Return what a terminal would show as an HTML fragment, for notebooks."""
+    """Return a terminal view as an HTML fragment, for notebooks."""
     import io
 
     from rich.console import Console
@@ -274,7 +258,7 @@ def _averages_head(title: Any, *, ranked: bool) -> Table:
     if not ranked:
         table.add_column("Method")
     for name in AVERAGES:
-        table.add_column(SHORT_NAMES[name], justify="right", no_wrap=True)
+        table.add_column(AVERAGES[name].short, justify="right", no_wrap=True)
     table.add_column("Tasks", justify="right", no_wrap=True)
     return table
 
@@ -287,7 +271,7 @@ def _score_text(score: Score | None) -> str:
 
 def _average_text(average: Average) -> str:
     bounds = None if average.low is None or average.high is None else (average.low, average.high)
-    # Only the headline has room for its interval in 80 columns; the other formats show them all.
+    # In 80 columns only the headline has room for its interval; the other formats show them all.
     return _with_interval(average.score, bounds if average.name == "weighted" else None)
 
 
@@ -295,7 +279,7 @@ def _with_interval(score: float, bounds: tuple[float, float] | None) -> str:
     return f"{score:.3f}" if bounds is None else f"{score:.3f} [dim]{bounds[0]:.3f}–{bounds[1]:.3f}[/dim]"
 
 
-def _held(average: Average) -> str:
+def _count_text(average: Average) -> str:
     return f"{len(average.tasks)} of {average.of}"
 
 

@@ -1,6 +1,4 @@
-"""Which models cannot be told apart: paired bootstrap of the averages' differences, corrected for the number of
-pairs.
-"""
+"""Ties: models whose averages do not differ significantly, by a paired bootstrap corrected for the number of pairs."""
 
 from __future__ import annotations
 
@@ -19,14 +17,12 @@ from uwbench.results.items import read_items, shared_items
 from uwbench.results.record import TaskInfo, read_predictions
 
 SIGNIFICANCE = 0.05
-_NOTHING = 1e-24  # variance that is rounding alone
+_ROUNDING = 1e-24  # a variance below this is rounding alone
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """`place` is 1 + the number of models significantly better; `tied` are the models not distinguishable from this
-    one.
-    """
+    """One model's standing: `place` is 1 + the number of significantly better models, `tied` those it is tied with."""
 
     place: int
     tied: tuple[str, ...]
@@ -47,18 +43,17 @@ def draw_tasks(
     bootstrap: Bootstrap,
     of_folds: str = "pooled",
 ) -> dict[str, TaskDraws]:
-    """Resample each task's predictions, all models on the same items. `paths` is model -> task -> result file.
+    """Resample each task's predictions, all models on the same items; `paths` is model -> task -> result file.
 
-    Folds are pooled, or averaged with `of_folds="mean"`, as the protocol scores them.
-
-    A task that not every model has readable predictions for is drawn for the models that have.
+    Folds are pooled, or averaged with `of_folds="mean"`, as the protocol scores them. Models without readable
+    predictions of a task are left out of its draws.
     """
     draws = {}
-    for task in sorted({task for own in paths.values() for task in own}):
-        of_task = {model: own[task] for model, own in paths.items() if task in own}
-        found = _draw_task(of_task, infos[task], method, bootstrap, of_folds)
-        if found is not None:
-            draws[task] = found
+    for task in sorted({task for of_model in paths.values() for task in of_model}):
+        of_task = {model: of_model[task] for model, of_model in paths.items() if task in of_model}
+        task_draws = _draw_task(of_task, infos[task], method, bootstrap, of_folds)
+        if task_draws is not None:
+            draws[task] = task_draws
     return draws
 
 
@@ -72,7 +67,7 @@ def _draw_task(
         try:
             read[model] = read_items(read_predictions(path, names), method, info.metric)
         except (KeyError, InputError):
-            continue  # without predictions a model is on the board and in no tie group
+            continue  # without predictions a model is on the board but in no tie group
     try:
         items = shared_items(list(read.values()))
     except InputError:
@@ -87,21 +82,21 @@ def _draw_task(
 def combined_error(variances: Sequence[float], clusters: Sequence[int]) -> tuple[float, float]:
     """Return the standard error of a sum over tasks and its degrees of freedom.
 
-    `variances` are the tasks' bootstrap variances of their terms, `clusters` their numbers of clusters: each is
-    corrected by G / (G - 1), and the degrees of freedom are Satterthwaite's (1946).
+    `variances` are the bootstrap variances of the tasks' terms and `clusters` their numbers of clusters. Each variance
+    is corrected by G / (G - 1); the degrees of freedom are Satterthwaite's (1946).
     """
     freedoms = np.maximum(np.asarray(clusters, dtype=float) - 1, 1)
     terms = np.asarray(variances) * (freedoms + 1) / freedoms
     total = float(terms.sum())
-    if total <= _NOTHING:
+    if total <= _ROUNDING:
         return 0.0, float(freedoms.max())
     return float(np.sqrt(total)), total**2 / float((terms**2 / freedoms).sum())
 
 
 def p_value(difference: float, variances: Sequence[float], clusters: Sequence[int]) -> float:
-    """Return the two-sided p-value of a difference that is a sum over tasks, as `combined_error` takes them.
+    """Return the two-sided p-value of a difference that is a sum over tasks (see `combined_error`).
 
-    Where no resample differs from another, the sign test of all clusters agreeing bounds it.
+    If all resamples are equal, the value is that of a sign test in which all clusters agree.
     """
     from scipy import stats
 
@@ -114,9 +109,9 @@ def p_value(difference: float, variances: Sequence[float], clusters: Sequence[in
 def difference_interval(
     difference: float, variances: Sequence[float], clusters: Sequence[int], level: float
 ) -> tuple[float, float]:
-    """Return the interval of a difference, in [-1, 1], that leaves out 0 just where `p_value` is below `1 - level`.
+    """Return the interval of a difference, in [-1, 1], which excludes 0 exactly if `p_value` is below `1 - level`.
 
-    One cluster says nothing: (-1, 1). Where no resample differs, the binomial bound of all clusters agreeing stands in.
+    A single cluster gives (-1, 1). If all resamples are equal, the binomial bound for "all clusters agree" is used.
     """
     if max(clusters) < 2:
         return -1.0, 1.0
@@ -128,11 +123,12 @@ def difference_interval(
 def difference_terms(
     first: Sequence[Entry], second: Sequence[Entry], draws: Sequence[TaskDraws], models: tuple[str, str], average: str
 ) -> tuple[float, list[float], list[int]]:
-    """Return two models' difference in an average over the same tasks in the same order, the bootstrap variances of the
-    tasks' terms, and the tasks' numbers of clusters.
+    """Return two models' difference in an average, the variances of the tasks' terms, and their numbers of clusters.
+
+    Both lists of entries have the same tasks in the same order.
     """
-    one, other = (np.array([entry.score for entry in entries]) for entries in (first, second))
-    observed = float(combine(average, first, one) - combine(average, first, other))
+    scores = [np.array([entry.score for entry in entries]) for entries in (first, second)]
+    observed = float(combine(average, first, scores[0]) - combine(average, first, scores[1]))
     variances = []
     for entry, share, task in zip(first, average_shares(average, first), draws, strict=True):
         scaled = [combine(average, [entry], task.scores[model][None]) for model in models]
@@ -141,10 +137,9 @@ def difference_terms(
 
 
 def stand(ranked: Mapping[str, Sequence[Entry]], draws: Mapping[str, TaskDraws], average: str) -> dict[str, Standing]:
-    """Return each model's standing in an average over the same tasks; empty where predictions are missing or one
-    model is.
+    """Return each model's standing in an average over the same tasks, from all pairs and Holm's correction at 5 %.
 
-    All pairs are compared, their p-values corrected by Holm's rule at 5 %.
+    The result is empty if there are fewer than two models or predictions are missing.
     """
     if len(ranked) < 2:
         return {}
@@ -154,7 +149,10 @@ def stand(ranked: Mapping[str, Sequence[Entry]], draws: Mapping[str, TaskDraws],
     of_tasks = [draws[task] for task in tasks]
     pairs = list(combinations(ranked, 2))
     corrected = holm([p_value(*difference_terms(ranked[a], ranked[b], of_tasks, (a, b), average)) for a, b in pairs])
-    scores = {model: float(combine(average, own, np.array([e.score for e in own]))) for model, own in ranked.items()}
+    scores = {
+        model: float(combine(average, entries, np.array([entry.score for entry in entries])))
+        for model, entries in ranked.items()
+    }
     better = dict.fromkeys(ranked, 0)
     tied: dict[str, list[str]] = {model: [] for model in ranked}
     for (a, b), p in zip(pairs, corrected, strict=True):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class AverageText(NamedTuple):
-    """What an average is called in tables, in narrow ones, and how it is computed."""
+    """An average's name in tables, its name in narrow tables, and its formula."""
 
     name: str
     short: str
@@ -67,10 +67,6 @@ class Average:
     high: float | None
     tasks: tuple[str, ...]
     of: int
-
-    @property
-    def complete(self) -> bool:
-        return len(self.tasks) == self.of
 
 
 def interval(

@@ -6,16 +6,15 @@ A bare name is a card before it is a folder; `./name` is always a folder. A card
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import cast, get_args
 
-from uwbench.base.registry import suggestion
-from uwbench.cards.card import Card, Domain, Kind
+from uwbench.cards.card import Card
 from uwbench.cards.find import find_card, find_cards, load_card, tasks_folder
 from uwbench.errors import DataError, InputError, UsageError
+from uwbench.options import TaskSpec
 from uwbench.sources.dataset import Dataset, Origin, Reading, with_unique_ids
 from uwbench.sources.hub import find_parquet, read_hub
 from uwbench.sources.layouts import LAYOUTS, load_layout
@@ -27,49 +26,31 @@ CARD_SUFFIXES = (".yaml", ".yml")
 ARCHIVES = (".zip", ".tar.gz", ".tgz", ".7z", ".tar.bz2", ".rar")
 
 
-def open_task(
-    task: str,
-    *,
-    data: Path | None = None,
-    label: str | None = None,
-    group: str | None = None,
-    name: str | None = None,
-    kind: str | None = None,
-    domain: str = "sound",
-    allow_outside: bool = False,
-) -> Dataset:
-    """Return the clips of `task`: a card's name, a card file, a manifest, or a folder.
+def open_task(task: TaskSpec | str | Path, data: Path | None = None) -> Dataset:
+    """Return the clips of a task; `data` is the folder that contains one folder per card's dataset.
 
-    `data` is the folder that contains one folder per task. The other options are for own data (manifests and folders):
-    the columns of label and group, the task's name, its kind and its domain. Raises UsageError for an unknown name or
-    an option that does not apply, InputError for a malformed file, DataError if a card's data cannot be found.
+    Raises UsageError for an unknown name or an option that does not apply, InputError for a malformed file, and
+    DataError if a card's data cannot be found.
     """
-    path = Path(task)
-    if not is_own_data(task):
-        card = load_card(path) if path.suffix.lower() in CARD_SUFFIXES else find_card(task)
-        _refuse_own_options(task, label, group, name, kind)
+    spec = task if isinstance(task, TaskSpec) else TaskSpec(task)
+    path, source = Path(spec.source), str(spec.source)
+    if not is_own_data(source):
+        card = load_card(path) if path.suffix.lower() in CARD_SUFFIXES else find_card(source)
+        _refuse_options(source, spec.changes(), "can be used with own data only, and this is a card")
         return open_card(card, data)
-    own_kind = cast(Kind, _choice(kind or "single-label", "--kind", get_args(Kind)))
-    own_domain = cast(Domain, _choice(domain, "--domain", get_args(Domain)))
     manifest = _manifest_of(path)
     if manifest is not None:
-        dataset = open_manifest(
-            manifest,
-            label=label,
-            group=group,
-            name=name,
-            kind=own_kind,
-            domain=own_domain,
-            allow_outside=allow_outside,
-        )
+        dataset = open_manifest(manifest, spec)
         notes = _same_name(dataset.card)
-    elif not path.is_dir():
-        raise InputError("is not a folder, a manifest or a card", where=task, remedy="see: uwbench tasks")
-    elif label is not None or group is not None or own_kind != "single-label":
-        raise UsageError("--label, --group and --kind need a manifest", where=task)
-    else:
-        dataset = open_folder(path, name=name, domain=own_domain)
+    elif path.is_dir():
+        kind = None if spec.kind == "single-label" else spec.kind
+        values = {"label": spec.label, "group": spec.group, "kind": kind}
+        used = [name for name, value in values.items() if value is not None]
+        _refuse_options(source, used, "can be used with a manifest only")
+        dataset = open_folder(path, spec)
         notes = [*_same_name(dataset.card), *_known_layout(path)]
+    else:
+        raise InputError("is not a folder, a manifest or a card", where=source, remedy="see: uwbench tasks")
     return replace(dataset, problems=(*dataset.problems, *notes))
 
 
@@ -220,16 +201,7 @@ def _remedy(card: Card, data: Path | None) -> str:
     return f"put it into {data / card.name}{expects}{fetch}"
 
 
-def _refuse_own_options(task: str, label: str | None, group: str | None, name: str | None, kind: str | None) -> None:
-    values = {"--label": label, "--group": group, "--name": name, "--kind": kind}
-    used = [option for option, value in values.items() if value is not None]
-    if used:
-        raise UsageError(f"{task!r} is a card, and {', '.join(used)} can be used with own data only", where=task)
-
-
-def _choice(value: str, option: str, allowed: tuple[str, ...]) -> str:
-    if value not in allowed:
-        raise UsageError(
-            f"{value!r} is not one of {', '.join(allowed)}", where=option, remedy=suggestion(value, allowed)
-        )
-    return value
+def _refuse_options(source: str, names: Iterable[str], reason: str) -> None:
+    options = ", ".join(f"--{name.replace('_', '-')}" for name in names)
+    if options:
+        raise UsageError(f"{options} {reason}", where=source)

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, cast
 
 from uwbench.audio.clip import AudioFile, Clip, Event, Labels
 from uwbench.base.hashing import sha256_bytes
@@ -21,6 +21,7 @@ from uwbench.base.json_text import parse_json
 from uwbench.base.registry import suggestion
 from uwbench.cards.card import Domain, Kind
 from uwbench.errors import InputError
+from uwbench.options import TaskSpec
 from uwbench.sources.dataset import AUDIO_SUFFIXES, Dataset, Reading, require_utf8, with_unique_ids
 from uwbench.sources.layouts.base import visible
 from uwbench.sources.own_card import make_card, task_name
@@ -56,34 +57,25 @@ class Columns:
     gaps: bool = False
 
 
-def open_manifest(
-    path: Path,
-    *,
-    label: str | None = None,
-    group: str | None = None,
-    name: str | None = None,
-    kind: Kind = "single-label",
-    domain: Domain = "sound",
-    allow_outside: bool = False,
-) -> Dataset:
-    """Read a manifest as a task, which is named after its folder unless `name` is given.
+def open_manifest(path: Path, spec: TaskSpec) -> Dataset:
+    """Read a manifest as a task, which is named after its folder unless `spec` names it.
 
     Multi-label labels are joined by `;` or are a list. Labels of a frame-multi-label task are a list of `{onset,
     offset, label}`, captions are a list of texts. In CSV and TSV, lists are written as JSON. Raises InputError with
     the file, line and column.
     """
-    columns = Columns(label or "label", group, kind, allow_outside)
+    kind = cast(Kind, str(spec.kind or "single-label"))
+    columns = Columns(spec.label or "label", spec.group, kind, spec.allow_outside)
     reading = read_manifest(path, columns)
-    title = task_name(name, path.absolute().parent)
     grouped = any(clip.group is not None for clip in reading.clips)
     card = make_card(
         reading.clips,
-        name=title,
+        name=task_name(spec.name, path.absolute().parent),
         kind=kind,
-        domain=domain,
+        domain=cast(Domain, str(spec.domain)),
         where=path,
         label=columns.label,
-        group=(group or "group") if grouped else None,
+        group=(spec.group or "group") if grouped else None,
     )
     return Dataset(card, reading.clips, f"manifest {path}", reading.problems)
 
@@ -113,7 +105,7 @@ def read_manifest(path: Path, columns: Columns) -> Reading:
     return Reading(unique, tuple(problems))
 
 
-def open_folder(folder: Path, *, name: str | None = None, domain: Domain = "sound") -> Dataset:
+def open_folder(folder: Path, spec: TaskSpec) -> Dataset:
     """Read a folder with one sub-folder per class, or with folders train, valid and test that contain those.
 
     Without splits, the clips of each class are dealt into five folds in the order of the sha256 of their paths. The
@@ -139,7 +131,8 @@ def open_folder(folder: Path, *, name: str | None = None, domain: Domain = "soun
             where=folder,
             remedy=f"add one sub-folder per class, or a {MANIFEST_NAMES[0]}",
         )
-    card = make_card(clips, name=task_name(name, folder), kind="single-label", domain=domain, where=folder)
+    name, domain = task_name(spec.name, folder), cast(Domain, str(spec.domain))
+    card = make_card(clips, name=name, kind="single-label", domain=domain, where=folder)
     return Dataset(card, tuple(clips), f"folder {folder} ({how})", tuple(problems))
 
 
@@ -321,8 +314,8 @@ def _clip(row: _Row, columns: Columns, subset_column: str) -> Clip:
             raise row.error("split", f"{row.cell('split')!r} is not one of {_SPLITS_ALLOWED}")
     else:
         fold = row.required("fold")
-    label = row.values[columns.label]
     try:
+        label = row.values[columns.label]
         labels = () if columns.gaps and label in (None, "", []) else parse_labels(label, columns.kind)
     except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise row.error(columns.label, f"{error}") from error

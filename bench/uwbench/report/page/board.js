@@ -1,4 +1,4 @@
-// The leaderboard: sorted by any column, filtered by a word, under the average the reader chooses.
+// The leaderboard: sorted by any column, filtered by words, for the average that the reader chooses.
 const DOMAINS = ["speech", "sound", "music"];
 
 function boardRows() {
@@ -29,7 +29,7 @@ function boardColumns() {
   ];
 }
 
-// How many of the shown tasks a model has seen something of, and which; the model's page says why.
+// The number of contaminated tasks, and which they are; the model's page gives the reasons.
 function seenChip(model) {
   const domain = state.scope.startsWith("domain:") ? state.scope.slice(7) : null;
   const seen = DATA.tasks.filter((task) => !domain || task.domain === domain).map((task) => [task, cellOf(model.key, task.name, state.method)]).filter(([, cell]) => cell && SEEN.includes(cell.flag));
@@ -39,7 +39,7 @@ function seenChip(model) {
 
 function place(row) {
   if (row.place === null) return h("span", { class: "sub" }, row.rank ? "–" : "not ranked");
-  const note = row.tied.length ? `tied with ${row.tied.join(", ")}` : "apart from all others";
+  const note = row.tied.length ? `tied with ${row.tied.join(", ")}` : "tied with no other model";
   return h("span", { class: "chip", title: note }, `group ${row.place}`, row.tied.length ? ` · ${row.tied.length + 1} tied` : "");
 }
 
@@ -78,10 +78,10 @@ function boardTable() {
 
 function boardView() {
   const parts = [boardTable()];
-  if (!DATA.models.length) parts[0] = card("No results yet", "No finished result of this protocol is in the folder.");
+  if (!DATA.models.length) parts[0] = card("No results yet", "The folder has no finished result of this protocol.");
   parts.push(h("p", { class: "hint" },
     "Models in one tie group cannot be told apart: the group is 1 + the number of models that are significantly better (paired bootstrap over test items, Holm's correction, 5 %). ",
-    "An average over other tasks, or on other data, than the rest has no rank."));
+    "An average over different tasks, or on different data, is not ranked."));
   if (DATA.cells.some((cell) => SEEN.includes(cell.flag))) parts.push(flagLegend());
   if (DATA.off.length || DATA.problems.length) {
     const rows = DATA.off.map((item) => h("tr", {}, h("th", { scope: "row" }, item.model), h("td", {}, item.task), h("td", {}, h("span", { class: "chip" }, item.status)), h("td", {}, item.reason)));

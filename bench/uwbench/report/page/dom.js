@@ -1,5 +1,5 @@
 "use strict";
-// Everything from results is set as text, never as markup.
+// Data from results is always set as text, never as markup.
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const state = { method: DATA.methods.length ? DATA.methods[0].id : "mlp", average: "weighted", scope: "suite", filter: "", sort: "rank", up: true };
 const $ = (id) => document.getElementById(id);
@@ -51,7 +51,7 @@ function modelName(key) {
   return h("span", { class: "name" }, swatch, h("a", { href: `#model=${encodeURIComponent(key)}` }, model.label));
 }
 
-// What a model has seen of a task: a word and its reason, never a colour alone. Clean cells carry nothing.
+// Contamination is shown as words with a reason, never as a colour alone. Clean cells have no chip.
 const SEEN = ["same source", "trained on train", "trained on test"];
 const flagMeaning = (flag) => DATA.flags.find((item) => item.id === flag).meaning;
 
@@ -63,7 +63,7 @@ function flagChip(cell) {
 function flagLegend() {
   const present = DATA.flags.filter((item) => item.id !== "clean" && DATA.cells.some((cell) => cell.flag === item.id));
   if (!present.length) return null;
-  return h("section", { class: "card" }, h("h2", {}, "What models were trained on"), h("p", {}, "Scores of tasks that a model has seen something of are marked. ", h("code", {}, "uwbench leaderboard --contaminated drop"), " leaves them out."),
+  return h("section", { class: "card" }, h("h2", {}, "What models were trained on"), h("p", {}, "Scores on tasks that a model has seen something of are marked. ", h("code", {}, "uwbench leaderboard --contaminated drop"), " leaves them out."),
     h("dl", { class: "facts broad" }, present.map((item) => h("div", {}, h("dt", {}, item.id), h("dd", {}, item.meaning)))));
 }
 
@@ -89,7 +89,7 @@ function picker(label, id, options, value, change) {
   return h("div", {}, h("label", { class: "label", for: id }, label), select);
 }
 
-// Charts take their colours from the page, so that both themes read well.
+// Charts take their colours from the page, so that they are readable in both themes.
 function chartTheme() {
   const style = getComputedStyle(document.documentElement);
   const [ink, soft, line] = ["--ink", "--soft", "--line"].map((name) => style.getPropertyValue(name).trim());
@@ -106,7 +106,7 @@ function draw(title, caption, spec, rows, options = {}) {
   const place = h("div", { class: "chart", role: "img", "aria-label": `${title}. ${caption}` });
   const figure = h("figure", { class: options.plain ? "plain" : `card ${options.class || ""}` }, h("h2", {}, title), h("figcaption", {}, caption), place);
   if (!rows.length) {
-    place.append(h("p", { class: "hint" }, options.empty || "No result holds what this figure needs."));
+    place.append(h("p", { class: "hint" }, options.empty || "No result has the data for this figure."));
     place.removeAttribute("role");
     return figure;
   }

@@ -1,4 +1,4 @@
-// The other views. Each returns nodes; `render` puts them on the page and draws what figures they hold.
+// The other views. Each returns nodes; `render` puts them on the page and draws their figures.
 const VIEWS = [
   { id: "board", name: "Leaderboard", show: boardView, controls: () => boardControls() },
   { id: "tasks", name: "Tasks", show: tasksView, controls: () => boardControls(false, false).slice(0, 1) },
@@ -21,9 +21,9 @@ function figure(name) {
   return (chosen[state.average] && chosen[state.average][name]) || chosen.weighted[name];
 }
 
-function tasksView([wanted]) {
-  if (!DATA.tasks.length) return [card("No tasks yet", "No result is here.")];
-  const task = taskOf(wanted) || DATA.tasks[0];
+function tasksView([name]) {
+  if (!DATA.tasks.length) return [card("No tasks yet", "There are no results.")];
+  const task = taskOf(name) || DATA.tasks[0];
   const choose = picker("Task", "task", DATA.tasks.map((t) => ({ id: t.name, name: `${t.title} (${t.domain})` })), task.name, (value) => go(`tasks=${encodeURIComponent(value)}`));
   const cells = DATA.models.map((m) => cellOf(m.key, task.name, state.method)).filter(Boolean).sort((a, b) => b.score - a.score);
   const rows = cells.map((c) => h("tr", { class: c.same ? "" : "off" }, h("th", { scope: "row" }, modelName(c.model)), h("td", { class: "num" }, h("span", { class: "value" }, fixed(c.score))),
@@ -36,7 +36,7 @@ function tasksView([wanted]) {
     h("section", { class: "card" }, h("div", { class: "controls" }, choose), h("h2", {}, task.title), factList(facts)),
     h("section", { class: "card flush" }, table(`${task.title}: ${task.metric} of ${cells.length} models`, heads, rows)),
     flagLegend(),
-    draw("All tasks", "Scores of every model on every task; the same figures stand in the tables.", heat.spec, heat.rows),
+    draw("All tasks", "Scores of every model on every task; the tables have the same numbers.", heat.spec, heat.rows),
   ];
 }
 
@@ -45,21 +45,21 @@ function factList(facts) {
 }
 
 function chartsView() {
-  if (!DATA.models.length) return [card("No charts yet", "No result is here.")];
-  const one = (name, title, caption, wide) => { const f = figure(name); return draw(title, caption, f.spec, usable(name, f.rows), { class: wide ? "wide" : "" }); };
+  if (!DATA.models.length) return [card("No charts yet", "There are no results.")];
+  const panel = (name, title, caption, wide) => { const f = figure(name); return draw(title, caption, f.spec, usable(name, f.rows), { class: wide ? "wide" : "" }); };
   return [h("div", { class: "grid" },
-    one("averages", "Averages", "Dot and 95 % interval; best on top.", true),
-    one("profile", "Profile", "A line a model over all tasks; bars are 95 % intervals.", true),
-    one("throughput", "Quality against speed", "Up and to the right is better. Speeds compare only on the same device."),
-    one("size", "Quality against size", "Up and to the left is better."),
-    one("layers", "Layers", "Score of each layer, where the layers were swept.", true))];
+    panel("averages", "Averages", "Dot and 95 % interval; best on top.", true),
+    panel("profile", "Profile", "One line per model over all tasks; bars are 95 % intervals.", true),
+    panel("throughput", "Quality against speed", "Up and to the right is better. Speeds are comparable on the same device only."),
+    panel("size", "Quality against size", "Up and to the left is better."),
+    panel("layers", "Layers", "Score of each layer, if all layers were probed.", true))];
 }
 
 const usable = (name, rows) => (name === "throughput" ? rows.filter((r) => r.clips_per_s) : name === "size" ? rows.filter((r) => r.parameters) : rows);
 
 function modelView([key]) {
   const model = modelOf(key);
-  if (!model) return [card("Unknown model", "No model of that name is on this board.")];
+  if (!model) return [card("Unknown model", "This board has no model of that name.")];
   const facts = [["Family", model.family], ["Parameters", millions(model.parameters)], ["Vector", `${model.dim} numbers`], ["Layers", model.layers.length], ["Pooling", model.pooling], ["Context", model.context],
     ["Sample rate", `${model.sample_rate.toLocaleString("en")} Hz`], ["Hop", model.hop_s && `${(1000 * model.hop_s).toFixed(1)} ms`], ["Precision", model.dtype], ["Speed", model.speed && `${number(model.speed.clips_per_s)} clips/s on ${model.device}`],
     ["Revision", model.revision], ["Training data", trainingData(model)], ["Fingerprint", h("code", {}, model.fingerprint.slice(0, 16))]];
@@ -95,11 +95,11 @@ function detailParts(model, task, cell) {
     ["Seconds", Object.entries(run.seconds).map(([name, s]) => `${name} ${number(s)}`).join(", ")], ["Run", `${when(run.started)} on ${run.device}`], ["Versions", Object.entries(run.versions).map((pair) => pair.join(" ")).join(", ")],
     ["Commit", run.commit && `${run.commit.slice(0, 10)}${run.dirty ? " (with changes)" : ""}`], ["Data", task.data && h("code", {}, task.data.slice(0, 16))]];
   const parts = [factList(facts)];
-  if (!detail) return [...parts, h("p", { class: "hint" }, "The predictions are not at hand.")];
+  if (!detail) return [...parts, h("p", { class: "hint" }, "The predictions are missing.")];
   if (detail.names.length > 1) {
     const shares = new Map(detail.confusion.map(([i, j, share, count]) => [`${i},${j}`, [share, count]]));
     const rows = detail.names.flatMap((truth, i) => detail.names.map((predicted, j) => { const [share, count] = shares.get(`${i},${j}`) || [0, 0]; return { truth, predicted, share, count }; }));
-    const caption = detail.names.length < detail.classes ? `The ${detail.names.length} classes that are missed most, of ${detail.classes}.` : "Rows are true classes; the diagonal is right.";
+    const caption = detail.names.length < detail.classes ? `The ${detail.names.length} classes that are missed most, of ${detail.classes}.` : "Rows are true classes; the diagonal is correct.";
     parts.push(draw("Confusion", caption, DATA.charts.confusion, rows, { plain: true }));
   }
   parts.push(h("div", { class: "grid" }, worstTable(detail), hardTable(task, detail)));
@@ -128,23 +128,23 @@ function compareView([a, b]) {
   const pickers = h("div", { class: "controls" }, picker("First model", "first", options, first, (value) => to(value, value === second ? first : second)), picker("Second model", "second", options, second, (value) => to(value === first ? second : first, value)));
   const pair = DATA.pairs.find((p) => p.method === state.method && ((p.a === first && p.b === second) || (p.a === second && p.b === first)));
   const names = `${modelOf(first).label} against ${modelOf(second).label}`;
-  if (!pair) return [h("section", { class: "card" }, pickers, h("p", {}, "These two share no task on the same data, or are too far down a long board; uwbench compare does any pair."))];
+  if (!pair) return [h("section", { class: "card" }, pickers, h("p", {}, "These models share no task on the same data, or are too far down a long board; uwbench compare takes any pair."))];
   const sign = pair.a === first ? 1 : -1;
   const turn = (row) => (sign > 0 ? row : { ...row, first: row.second, second: row.first, difference: -row.difference, low: row.low === null ? null : -row.high, high: row.high === null ? null : -row.low,
     tasks_low: -row.tasks_high, tasks_high: -row.tasks_low, effect: -row.effect, ahead: 1 - row.ahead });
   const tasks = pair.tasks.map(turn);
   const points = tasks.filter((row) => row.low !== null).map((row) => ({ task: row.task, difference: row.difference, low: row.low, high: row.high, p: row.p_corrected, sure: row.p_corrected < 0.05 }));
   return [h("section", { class: "card" }, pickers, h("h2", {}, names), overallTable(pair.overall.map(turn))),
-    draw("Difference by task", "Right of the line the first model is better; coloured where the difference is significant after Holm's correction.", DATA.charts.difference, points, { empty: "The predictions are not at hand." }),
+    draw("Difference by task", "Right of the line the first model is better; coloured if the difference is significant after Holm's correction.", DATA.charts.difference, points, { empty: "The predictions are missing." }),
     h("section", { class: "card flush" }, differenceTable(tasks, names))];
 }
 
 function overallTable(overall) {
-  if (!overall.length) return h("p", { class: "hint" }, "The predictions of some task are not at hand, so there is no overall test.");
+  if (!overall.length) return h("p", { class: "hint" }, "Predictions of some tasks are missing, so there is no overall test.");
   const rows = overall.map((row) => h("tr", {}, h("th", { scope: "row" }, nameOf(DATA.averages, row.average)), h("td", { class: "num" }, fixed(row.first)), h("td", { class: "num" }, fixed(row.second)), h("td", { class: "num" }, tone(row.difference, row.p)),
     h("td", { class: "num hide-s" }, `${signed(row.low)} to ${signed(row.high)}`), h("td", { class: "num" }, pValue(row.p)), h("td", { class: "num hide-s" }, `${signed(row.tasks_low)} to ${signed(row.tasks_high)}`), h("td", { class: "num hide-s" }, pValue(row.tasks_p)), h("td", { class: "num hide-s" }, `${Math.round(100 * row.ahead)} %`)));
   const heads = [["Average"], ["First", "num"], ["Second", "num"], ["Difference", "num"], ["On these tasks", "num hide-s"], ["p", "num"], ["On tasks like these", "num hide-s"], ["p", "num hide-s"], ["First ahead", "num hide-s"]].map(([text, style]) => ({ text, class: style }));
-  return table("Over all tasks that both hold. On tasks like these: tasks are drawn too, not only their clips.", heads, rows, { label: "Overall difference" });
+  return table("Over all tasks that both models have. On tasks like these: tasks are drawn too, not only their clips.", heads, rows, { label: "Overall difference" });
 }
 
 const tone = (difference, p) => h("span", { class: `value ${p < 0.05 ? (difference > 0 ? "good" : "bad") : ""}` }, signed(difference));
@@ -157,32 +157,32 @@ function differenceTable(tasks, names) {
 }
 
 function stabilityView() {
-  const found = DATA.sensitivity[state.method];
-  if (!found) return [card("Stability of the ranking", "Fewer than two models hold the same tasks.")];
-  const body = (kinds) => found.views.filter((view) => kinds.includes(view.kind)).map((view) => h("tr", {}, h("th", { scope: "row" }, viewName(view)), found.models.map((m) => h("td", { class: "num" }, view.ranks[m])), h("td", { class: "num" }, view.tau === null ? "–" : view.tau.toFixed(2))));
-  const span = h("tr", {}, h("th", { scope: "row" }, "Best to worst rank"), found.models.map((m) => h("td", { class: "num" }, found.best[m] === found.worst[m] ? found.best[m] : `${found.best[m]}–${found.worst[m]}`)), h("td", {}));
-  const heads = [{ text: "Ranked by" }, ...found.models.map((m) => ({ text: modelOf(m).label, class: "num" })), { text: "Kendall's tau", class: "num" }];
-  const one = (title, hint, kinds, extra) => h("section", { class: "card flush" }, table(`${title}. ${hint}`, heads, [...body(kinds), extra].filter(Boolean), { class: "tight" }));
+  const result = DATA.sensitivity[state.method];
+  if (!result) return [card("Stability of the ranking", "Fewer than two models have the same tasks.")];
+  const body = (kinds) => result.views.filter((view) => kinds.includes(view.kind)).map((view) => h("tr", {}, h("th", { scope: "row" }, viewName(view)), result.models.map((m) => h("td", { class: "num" }, view.ranks[m])), h("td", { class: "num" }, view.tau === null ? "–" : view.tau.toFixed(2))));
+  const span = h("tr", {}, h("th", { scope: "row" }, "Best to worst rank"), result.models.map((m) => h("td", { class: "num" }, result.best[m] === result.worst[m] ? result.best[m] : `${result.best[m]}–${result.worst[m]}`)), h("td", {}));
+  const heads = [{ text: "Ranked by" }, ...result.models.map((m) => ({ text: modelOf(m).label, class: "num" })), { text: "Kendall's tau", class: "num" }];
+  const section = (title, hint, kinds, extra) => h("section", { class: "card flush" }, table(`${title}. ${hint}`, heads, [...body(kinds), extra].filter(Boolean), { class: "tight" }));
   const sections = [
-    ["Averages and Borda", "The same scores ranked in other ways; tau 1 is the headline's order.", ["average", "borda"], span],
+    ["Averages and Borda", "The same scores ranked in other ways; a tau of 1 means the headline's order.", ["average", "borda"], span],
     ["Other settings of the probe", "Headline average of the scores under other settings.", ["setting"]],
     ["Without one domain", "Headline average.", ["without domain"]],
     ["Without one task", "Headline average.", ["without task"]],
   ];
-  return sections.filter(([, , kinds]) => found.views.some((view) => kinds.includes(view.kind))).map((section) => one(...section));
+  return sections.filter(([, , kinds]) => result.views.some((view) => kinds.includes(view.kind))).map((parts) => section(...parts));
 }
 
 const viewName = (view) => (view.kind === "average" ? `${nameOf(DATA.averages, view.name)} average` : view.kind === "borda" ? "Borda count" : view.kind === "setting" ? view.name : `without ${(taskOf(view.name) || { title: view.name }).title}`);
 
 function publishedView() {
-  if (!DATA.published.length) return [card("Published numbers", "No published number is about a task of this suite.")];
+  if (!DATA.published.length) return [card("Published numbers", "There are no published numbers for the tasks of this suite.")];
   const rows = DATA.published.map((row) => h("tr", {}, h("th", { scope: "row" }, row.model), h("td", {}, row.source), h("td", {}, nameOf(DATA.methods, row.method)), h("td", {}, Object.entries(row.printed).map(([name, value]) => `${fixed(value)} (${name})`).join("; ") || "–"),
     h("td", { class: "num" }, fixed(row.computed.weighted)), h("td", { class: "num" }, fixed(row.computed.domain)), h("td", { class: "num" }, fixed(row.computed.task)), h("td", { class: "num" }, Object.keys(row.tasks).length || "–")));
   const heads = [["Model"], ["Source"], ["Probe"], ["Average as published"], ["Weighted", "num"], ["Domain mean", "num"], ["Task mean", "num"], ["Tasks", "num"]].map(([text, style]) => ({ text, class: style }));
   const models = DATA.published.filter((row) => Object.keys(row.tasks).length);
   const names = [...new Set(models.flatMap((row) => Object.keys(row.tasks)))].sort();
   const perTask = names.map((name) => h("tr", {}, h("th", { scope: "row" }, name), models.map((row) => h("td", { class: "num" }, fixed(row.tasks[name])))));
-  return [h("section", { class: "card flush" }, table("Published by others, under their own protocols, and not run here; never ranked with the board. The last columns are recomputed from the published task scores, which do not always give the published average.", heads, rows)),
+  return [h("section", { class: "card flush" }, table("Published by others under their own protocols, not run here, and never ranked with the board. The last columns are recomputed from the published task scores, which do not always give the published average.", heads, rows)),
     h("section", { class: "card flush" }, table("Task scores as published", [{ text: "Task" }, ...models.map((row) => ({ class: "num", node: h("span", {}, row.model, h("br"), `${nameOf(DATA.methods, row.method)}, ${row.source}`) }))], perTask, { class: "tight" }))];
 }
 
@@ -191,10 +191,10 @@ function methodView() {
   const runs = DATA.models.map((m) => { const cells = DATA.cells.filter((c) => c.model === m.key); const dates = cells.map((c) => c.run.started).sort(); const version = [...new Set(cells.map((c) => c.run.versions.uwbench))].join(", ");
     return h("tr", {}, h("th", { scope: "row" }, modelName(m.key)), h("td", {}, h("code", {}, m.fingerprint.slice(0, 16))), h("td", {}, dates.length ? [...new Set([when(dates[0]), when(dates[dates.length - 1])])].join(" to ") : "–"), h("td", {}, [...new Set(cells.map((c) => c.run.device))].join(", ")), h("td", {}, version), h("td", {}, [...new Set(cells.map((c) => (c.run.commit || "").slice(0, 10) + (c.run.dirty ? "+" : "")))].filter(Boolean).join(", ") || "–")); });
   return [
-    card("How a score is made", `Protocol ${DATA.protocol.name}, version ${DATA.protocol.version}. A board never mixes two protocols, versions of a task, or result schemas.`,
-      h("p", {}, "Encoders are frozen. Each clip is encoded once; an MLP probe is trained on the vectors (learning rate, decay, width and epoch chosen on validation data, several seeds), and neighbours vote in kNN. The protocol's card holds every setting: ", h("code", {}, `uwbench protocols ${DATA.protocol.name}`), ".")),
-    card("Averages", "Every task score is in 0–1, higher is better; a missing task is never counted as zero, and the board says how many tasks an average holds.", h("dl", { class: "facts broad" }, formulas)),
-    card("Intervals and ties", "How far another draw of clips and probe seeds would move a score.", h("p", {}, "95 % bootstrap intervals: test items are drawn with replacement by cluster (speaker, recording, song) and probe seeds with them; the standard error is carried to the logit scale, with the t distribution of the number of clusters. Averages combine the tasks' intervals. Ties: all pairs of models that hold the same tasks, differences drawn on the same items, two-sided, Holm's correction at 5 %.")),
+    card("How a score is made", `Protocol ${DATA.protocol.name}, version ${DATA.protocol.version}. A board never mixes protocols, versions of a task, or result schemas.`,
+      h("p", {}, "Encoders are frozen. Each clip is encoded once; an MLP probe is trained on the vectors (learning rate, decay, width and epoch chosen on validation data, several seeds), and in kNN the nearest neighbours vote. The protocol's card lists every setting: ", h("code", {}, `uwbench protocols ${DATA.protocol.name}`), ".")),
+    card("Averages", "Every task score is in 0–1, higher is better; a missing task is never counted as zero, and the board shows how many tasks an average has.", h("dl", { class: "facts broad" }, formulas)),
+    card("Intervals and ties", "How much a score would change with other clips and other probe seeds.", h("p", {}, "95 % bootstrap intervals: test items are drawn with replacement by cluster (speaker, recording, song) and so are probe seeds; the standard error is carried to the logit scale, with the t distribution of the number of clusters. Averages combine the tasks' intervals. Ties: all pairs of models with the same tasks are tested on the same drawn items, two-sided, with Holm's correction at 5 %.")),
     h("section", { class: "card flush" }, table("Provenance. A plus marks a checkout with uncommitted changes; a model's page has the details of each run.", [{ text: "Model" }, { text: "Fingerprint" }, { text: "Runs" }, { text: "Device" }, { text: "uwbench" }, { text: "Commit" }], runs)),
   ];
 }

@@ -1,6 +1,6 @@
-"""Datasets as their publishers ship them, unzipped and recognised by looking.
+"""Layouts: how to find and read datasets as their publishers ship them, unpacked.
 
-Each layout says how its root is found below a folder, how its label files are read, and what can be told from a file's
+A layout recognises the dataset's root folder and reads its label files. It also says what can be learned from a file's
 name alone, which is all that X-ARES's shards keep.
 """
 
@@ -43,5 +43,5 @@ LAYOUTS = Registry(
 
 
 def load_layout(name: str) -> Layout:
-    """Return the layout called `name`; raise UsageError for an unknown one."""
+    """Return the layout called `name`; raise UsageError if there is none."""
     return cast("Layout", LAYOUTS.load(name))

@@ -1,80 +1,103 @@
-"""What layouts share: finding a dataset's root, reading its tables, dealing folds."""
+"""The layout type, and what layouts share: finding a dataset's root, reading its tables, dealing folds."""
 
 from __future__ import annotations
 
 import csv
 import random
+import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from uwbench.audio.clip import AudioFile, Clip
 from uwbench.cards.card import Card
 from uwbench.errors import DataError
 from uwbench.sources.dataset import Reading
 
-_FOLDERS_LOOKED_AT = 2_000  # a bound on the search for a root; a dataset with more folders has its root above them
+_SEARCHED_FOLDERS = 2_000  # limit on the search for a root, which is above the many folders of a large dataset
+
+GroupOf = Callable[[str, Any], str | None]
 
 
 def no_group(_name: str, _record: Any) -> str | None:
-    """The group of datasets that know none."""
+    """Return None, for datasets whose files do not tell the group."""
     return None
 
 
+def group_from(pattern: re.Pattern[str] | None = None, *indices: int, field: str | None = None) -> GroupOf:
+    """Return a `group_of` that reads a record's `field`, or else the `indices` of `pattern` in the record's name.
+
+    Several indices are joined by "/"; without any, the first group of the pattern is taken.
+    """
+
+    def group_of(name: str, record: Any) -> str | None:
+        if field is not None and isinstance(record, dict) and record.get(field) not in (None, ""):
+            return str(record[field])
+        match = pattern.search(name) if pattern else None
+        return "/".join(match[index] for index in indices or (1,)) if match else None
+
+    return group_of
+
+
 def same_label(label: str) -> str:
-    """The label of datasets whose shards and files spell labels alike."""
+    """Return the label unchanged, for datasets whose shards and files have the same labels."""
     return label
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a publisher lays a dataset out.
+    """How a publisher lays out a dataset.
 
-    `is_root` recognises the dataset's root from listings alone. `read` returns the clips below that root; a file that a
-    label table lists and that is missing becomes a clip all the same, so that it is reported. `group_of` and `label_of`
-    make a group and a label of what X-ARES's shards keep: a record's name and JSON, and its label.
+    `is_root` recognises the dataset's root from folder listings alone. `read` returns the clips below that root; a file
+    that a label table lists becomes a clip even if it is missing, so that it is reported. `group_of` and `label_of`
+    work on X-ARES's shards: they return a group from a record's name and JSON, and our spelling of its label.
     """
 
     is_root: Callable[[Path], bool]
     read: Callable[[Path, Card], Reading]
-    expects: str  # what is looked for, for messages
-    folders: tuple[str, ...] = ()  # further names that the folder under --data may have
-    group_of: Callable[[str, Any], str | None] = no_group
+    expects: str  # the files that are looked for, for messages
+    folders: tuple[str, ...] = ()  # other names that the folder in --data may have
+    group_of: GroupOf = no_group
     label_of: Callable[[str], str] = same_label
 
 
 def has(*parts: str) -> Callable[[Path], bool]:
-    """Return the test of a folder in which every one of `parts` (paths, or patterns) exists."""
+    """Return an `is_root` that is true for folders in which all `parts` (paths or patterns) exist."""
 
-    def holds(folder: Path) -> bool:
+    def is_root(folder: Path) -> bool:
         return all(any(True for _ in folder.glob(part)) if "*" in part else (folder / part).exists() for part in parts)
 
-    return holds
+    return is_root
 
 
 def find_root(layout: Layout, folder: Path, *, depth: int = 3) -> Path | None:
-    """Return the dataset's root: the first folder, nearest first and then by name, in or below `folder`, or None."""
+    """Return the dataset's root, which is `folder` or at most `depth` levels below it: the nearest, then by name."""
     queue = deque([(folder, 0)])
-    for _ in range(_FOLDERS_LOOKED_AT):
+    for _ in range(_SEARCHED_FOLDERS):
         if not queue:
             return None
-        here, level = queue.popleft()
-        if layout.is_root(here):
-            return here
+        candidate, level = queue.popleft()
+        if layout.is_root(candidate):
+            return candidate
         if level < depth:
-            queue += [(child, level + 1) for child in visible(here) if child.is_dir()]
+            queue += [(child, level + 1) for child in visible(candidate) if child.is_dir()]
     return None
 
 
 def visible(folder: Path) -> list[Path]:
-    """Return what a folder holds, by name, without hidden files and what macOS leaves in archives."""
+    """Return a folder's entries by name, without hidden files and macOS's additions to archives."""
     return sorted(path for path in folder.iterdir() if not path.name.startswith((".", "__MACOSX")))
 
 
+def audio_files(folder: Path, *suffixes: str) -> list[Path]:
+    """Return a folder's files with one of the suffixes, ".wav" if none is given, in any case."""
+    return [path for path in visible(folder) if path.suffix.lower() in (suffixes or (".wav",))]
+
+
 def read_table(path: Path, columns: Sequence[str], *, delimiter: str = ",") -> Iterator[dict[str, str]]:
-    """Yield the rows of a table with a header; raise DataError where it lacks one of `columns` or cannot be read."""
+    """Yield the rows of a table with a header; raise DataError if it lacks one of `columns` or cannot be read."""
     rows = read_rows(path, delimiter=delimiter)
     _, header = next(rows, (0, []))
     missing = [name for name in columns if name not in header]
@@ -88,11 +111,11 @@ def read_table(path: Path, columns: Sequence[str], *, delimiter: str = ",") -> I
 
 
 def read_rows(path: Path, *, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
-    """Yield (line, values) for the rows of a table that are not empty; raise DataError where it cannot be read.
+    """Yield (line, values) for the rows of a table that are not empty; raise DataError if it cannot be read.
 
-    Space around values, which spreadsheets and editors leave, is no part of them.
+    Space around values, which spreadsheets and editors leave, is removed.
     """
-    # Tab-separated label files of these datasets do not quote; a quote sign in them is a sign like any other.
+    # The tab-separated label files of these datasets do not use quoting: a quote in them is part of the value.
     quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
     with open_text(path) as file:
         reader = csv.reader(file, delimiter=delimiter, quoting=quoting)
@@ -106,7 +129,7 @@ def read_rows(path: Path, *, delimiter: str = ",") -> Iterator[tuple[int, list[s
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield (number, line without surrounding space) for the lines that are not empty; raise DataError as above."""
+    """Yield (number, stripped line) for the lines that are not empty; raise DataError if the file cannot be read."""
     with open_text(path) as file:
         try:
             for number, line in enumerate(file, start=1):
@@ -116,8 +139,8 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
             raise DataError(f"is not UTF-8 text ({error.reason} at byte {error.start})", where=path) from error
 
 
-def open_text(path: Path) -> Any:
-    """Open a label file as UTF-8; raise DataError where it is not there."""
+def open_text(path: Path) -> TextIO:
+    """Open a label file as UTF-8; raise DataError if that fails."""
     try:
         return path.open(encoding="utf-8-sig", newline="")
     except OSError as error:
@@ -125,70 +148,72 @@ def open_text(path: Path) -> Any:
 
 
 def with_real_names(clips: Iterable[Clip]) -> tuple[tuple[Clip, ...], int]:
-    """Return the clips with files found that are there under another case or with space around their name; how many.
+    """Return the clips with the file names that exist on disk, and how many differ from the listed names.
 
-    `.WAV` for `.wav` is the common one. A file is looked for in its own folder, whose listing is read once.
+    Names may differ in case, often `.WAV` for `.wav`, and in surrounding space. Each folder is listed once.
     """
-    names: dict[Path, tuple[set[str], dict[str, str]]] = {}
-    found, mended = [], 0
+    listings: dict[Path, tuple[set[str], dict[str, str]]] = {}
+    corrected, renamed = [], 0
     for clip in clips:
         audio = clip.audio
         if isinstance(audio, AudioFile):
             folder, name = audio.path.parent, audio.path.name
-            if folder not in names:
-                names[folder] = _listing(folder)
-            exact, loose = names[folder]
-            real = loose.get(_loose(name))
-            if name not in exact and real is not None:
-                mended += 1
-                found.append(replace(clip, audio=AudioFile(folder / real)))
+            if folder not in listings:
+                listings[folder] = _listing(folder)
+            names, name_of = listings[folder]
+            real = name_of.get(_loose(name))
+            if name not in names and real is not None:
+                renamed += 1
+                corrected.append(replace(clip, audio=AudioFile(folder / real)))
                 continue
-        found.append(clip)
-    return tuple(found), mended
+        corrected.append(clip)
+    return tuple(corrected), renamed
 
 
 def _listing(folder: Path) -> tuple[set[str], dict[str, str]]:
-    """Return the names in a folder, and those that stay apart once case and space are ignored."""
+    """Return the names in a folder, and the name for each loose name that only one file has."""
     try:
-        exact = {path.name for path in folder.iterdir()}
+        names = {path.name for path in folder.iterdir()}
     except OSError:
         return set(), {}
-    loose = Counter(map(_loose, exact))
-    return exact, {_loose(name): name for name in exact if loose[_loose(name)] == 1}
+    counts = Counter(map(_loose, names))
+    return names, {_loose(name): name for name in names if counts[_loose(name)] == 1}
 
 
 def _loose(name: str) -> str:
+    """Return a file name without differences in case and space."""
     stem, dot, suffix = name.strip().casefold().rpartition(".")
     return f"{stem.strip()}{dot}{suffix}"
 
 
 def first_existing(folder: Path, *names: str) -> Path:
-    """Return the first of `names` that exists in `folder`, else the first, so that errors name it."""
+    """Return the path of the first of `names` that exists in `folder`, or of the first so that errors name it."""
     return next((folder / name for name in names if (folder / name).exists()), folder / names[0])
 
 
 def shuffled_folds(labels: Mapping[str, str], folds: int) -> dict[str, str]:
-    """Deal file stems into folds "0", "1", ... by a seeded shuffle, redone while a fold lacks a label that others have.
+    """Return the fold, "0", "1", ..., of each file stem by a seeded shuffle, repeated until every fold has every label.
 
-    The rule is that of hear-preprocess (`new_split_kfold`): sorted stems, `random.Random("split_k_folds")`, consecutive
-    parts whose sizes differ by one at most; seeds `split_k_folds_retry_<i>` after that. X-ARES's folds of the same
-    datasets probably come from it, which is not proven. Where no try gives every fold every label, the first stands.
+    The rule is that of hear-preprocess (`new_split_kfold`): sort the stems, shuffle with `random.Random(seed)`, and cut
+    into consecutive parts whose sizes differ by one at most. The seeds are `split_k_folds`, then
+    `split_k_folds_retry_<i>`. X-ARES's folds of these datasets probably come from the same rule, which is unproven. If
+    no seed gives every fold every label, the first seed is used.
     """
     stems = sorted(labels)
-    wanted = set(labels.values())
+    classes = set(labels.values())
     first: dict[str, str] | None = None
     for seed in ("split_k_folds", *(f"split_k_folds_retry_{i}" for i in range(10))):
         order = list(stems)
         random.Random(seed).shuffle(order)
         dealt = dict(_parts(order, folds))
         first = first or dealt
-        found = {(fold, labels[stem]) for stem, fold in dealt.items()}
-        if len(found) == folds * len(wanted):
+        if len({(fold, labels[stem]) for stem, fold in dealt.items()}) == folds * len(classes):
             return dealt
     return first or {}
 
 
 def _parts(items: Sequence[str], count: int) -> Iterable[tuple[str, str]]:
+    """Yield (item, part) for `count` consecutive parts whose sizes differ by one at most."""
     size, larger = divmod(len(items), count)
     start = 0
     for part in range(count):

@@ -1,17 +1,16 @@
-"""LibriSpeech (transcripts and gender) and LibriCount, which is mixed from it."""
+"""LibriSpeech (transcripts and gender) and LibriCount, whose mixtures are made from it."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from uwbench.audio.clip import AudioFile, Clip
 from uwbench.cards.card import Card
 from uwbench.errors import DataError
 from uwbench.sources.dataset import Reading
-from uwbench.sources.layouts.base import Layout, has, read_lines, shuffled_folds, visible
+from uwbench.sources.layouts.base import Layout, audio_files, group_from, has, read_lines, shuffled_folds
 
 _PARTS = {"train": "train-clean-100", "valid": "dev-clean", "test": "test-clean"}
 _UTTERANCE = re.compile(r"(?:^|/)(\d+)-(\d+)-(\d+)$")
@@ -19,16 +18,14 @@ _MIXTURE = re.compile(r"(\d+)_(\w+)")
 
 
 def _utterances(root: Path) -> Iterator[tuple[str, str, Path, str]]:
-    """Yield (split, speaker, file, transcript) for every line of every transcript file."""
+    """Yield (split, speaker, file, transcript) for every line of the transcript files."""
     for split, part in _PARTS.items():
-        for speaker in visible(root / part) if (root / part).is_dir() else ():
-            for chapter in visible(speaker) if speaker.is_dir() else ():
-                for table in sorted(chapter.glob("[0-9]*.trans.txt")):
-                    for number, line in read_lines(table):
-                        name, _, text = line.partition(" ")
-                        if not text:
-                            raise DataError(f"line {number}: no transcript", where=table)
-                        yield split, speaker.name, chapter / f"{name}.flac", text
+        for table in sorted((root / part).glob("[0-9]*/[0-9]*/[0-9]*.trans.txt")):  # speaker, chapter
+            for number, line in read_lines(table):
+                name, _, text = line.partition(" ")
+                if not text:
+                    raise DataError(f"line {number}: no transcript", where=table)
+                yield split, table.parents[1].name, table.parent / f"{name}.flac", text
 
 
 def _read_asr(root: Path, _card: Card) -> Reading:
@@ -47,7 +44,7 @@ def _read_gender(root: Path, _card: Card) -> Reading:
             continue
         fields = [field.strip() for field in line.split("|")]
         if len(fields) < 2 or fields[1] not in ("M", "F"):
-            raise DataError(f"line {number}: needs a speaker and M or F", where=root / "SPEAKERS.TXT")
+            raise DataError(f"line {number}: must have a speaker and M or F", where=root / "SPEAKERS.TXT")
         gender[fields[0]] = fields[1]
     clips = []
     for split, speaker, file, _ in _utterances(root):
@@ -57,20 +54,13 @@ def _read_gender(root: Path, _card: Card) -> Reading:
     return Reading(tuple(clips))
 
 
-def _speaker(name: str, record: Any) -> str | None:
-    if isinstance(record, dict) and record.get("speaker") not in (None, ""):
-        return str(record["speaker"])
-    found = _UTTERANCE.search(name)
-    return found[1] if found else None
-
-
 def _librispeech(read: Callable[[Path, Card], Reading], *more: str) -> Layout:
     return Layout(
         has("train-clean-100", "test-clean", *more),
         read,
-        "{train-clean-100,dev-clean,test-clean}/<speaker>/<chapter>/*.flac, *.trans.txt; SPEAKERS.TXT",
-        ("LibriSpeech", "librispeechmalefemale"),
-        _speaker,
+        expects="{train-clean-100,dev-clean,test-clean}/<speaker>/<chapter>/*.flac, *.trans.txt; SPEAKERS.TXT",
+        folders=("LibriSpeech", "librispeechmalefemale"),
+        group_of=group_from(_UTTERANCE, field="speaker"),
     )
 
 
@@ -84,21 +74,17 @@ def _is_libricount(folder: Path) -> bool:
 
 
 def _read_libricount(root: Path, card: Card) -> Reading:
-    """Read `<speakers>_<id>.wav`; the publisher gives no folds, so they are dealt (`shuffled_folds`)."""
+    """Read `<speakers>_<id>.wav`. The publisher defines no folds, so that `shuffled_folds` deals them."""
     files, problems = {}, []
-    for file in visible(root):
-        if file.suffix.lower() != ".wav":
-            continue
+    for file in audio_files(root):
         if _MIXTURE.fullmatch(file.stem):
             files[file.stem] = file
         else:
-            problems.append(f"{file}: the name is not one of LibriCount")
+            problems.append(f"{file}: is not a file name of LibriCount")
     labels = {stem: str(int(stem.partition("_")[0])) for stem in files}
     folds = shuffled_folds(labels, len(card.folds or ()))
-    return Reading(
-        tuple(Clip(stem, AudioFile(file), labels[stem], fold=folds[stem]) for stem, file in files.items()),
-        tuple(problems),
-    )
+    clips = tuple(Clip(stem, AudioFile(file), labels[stem], fold=folds[stem]) for stem, file in files.items())
+    return Reading(clips, tuple(problems))
 
 
 LIBRISPEECH_ASR = _librispeech(_read_asr)

@@ -1,4 +1,4 @@
-"""Notes of a piano performance from its MIDI file."""
+"""Read the notes of a piano performance from its MIDI file."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _DOWN = 64  # the pedal is down from this value on (MIDI 1.0)
 
 
 def read_notes(path: Path) -> tuple[Event, ...]:
-    """Return the notes of a MIDI file, in order of onset, the label being the MIDI pitch.
+    """Return the notes of a MIDI file in order of onset, labelled by MIDI pitch.
 
-    A note lasts until its key and the sustain pedal are both up, or until the same key is struck again, as in Hawthorne
-    et al. (ICLR 2019): what is labelled is what sounds. Channels are taken together: these are recordings of one piano.
-    Notes that last no time are left out. Raises DataError where the file cannot be read.
+    A note lasts as long as it sounds: until its key and the sustain pedal are both up, or the same key is struck again,
+    as in Hawthorne et al. (ICLR 2019). All channels are one piano. Notes without duration are left out. Raises
+    DataError if the file cannot be read.
     """
     import mido
     from mido.midifiles.meta import KeySignatureError
 
     try:
-        # From memory, as mido asks a file for as many bytes as a header says, whatever there are.
+        # Read from memory, because mido would allocate as many bytes as a damaged header claims.
         notes = _sounding(mido.MidiFile(file=io.BytesIO(path.read_bytes())))
     except (OSError, EOFError, ValueError, LookupError, ArithmeticError, TypeError, KeySignatureError) as error:
         raise DataError(f"the MIDI file cannot be read ({error or type(error).__name__})", where=path) from error
@@ -34,8 +34,8 @@ def read_notes(path: Path) -> tuple[Event, ...]:
 
 def _sounding(messages: Iterable[Any]) -> list[Event]:
     notes: list[Event] = []
-    struck: dict[int, float] = {}  # pitch -> onset, while it sounds
-    released: set[int] = set()  # keys that are up but held by the pedal
+    struck: dict[int, float] = {}  # pitch -> onset of each sounding note
+    released: set[int] = set()  # pitches whose key is up while the pedal sustains them
     pedal = False
     now = 0.0
 

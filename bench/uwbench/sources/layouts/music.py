@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 from uwbench.audio.clip import AudioFile, Clip
 from uwbench.cards.card import Card
@@ -14,6 +13,8 @@ from uwbench.errors import DataError
 from uwbench.sources.dataset import Reading
 from uwbench.sources.layouts.base import (
     Layout,
+    audio_files,
+    group_from,
     has,
     open_text,
     read_rows,
@@ -25,6 +26,7 @@ from uwbench.sources.layouts.midi import read_notes
 
 _GTZAN_NAME = re.compile(r"[a-z-]+\.\d{5}")
 _NSYNTH_NOTE = re.compile(r"(?:^|/)([a-z_]+_\d{3})-\d{3}-\d{3}$")
+_nsynth_instrument = group_from(_NSYNTH_NOTE, field="instrument_str")
 _FMA_SPLITS = {"training": "train", "validation": "valid", "test": "test"}
 
 
@@ -33,19 +35,17 @@ def _is_gtzan(folder: Path) -> bool:
 
 
 def _read_gtzan(root: Path, card: Card) -> Reading:
-    """Read `<genre>/<genre>.000NN.wav`; the publisher gives no folds, so they are dealt (`shuffled_folds`)."""
+    """Read `<genre>/<genre>.000NN.wav`. The publisher defines no folds, so that `shuffled_folds` deals them."""
     files, labels, problems = {}, {}, []
-    known = load_vocabulary(card.vocabulary or "gtzan")
+    genres = load_vocabulary(card.vocabulary or "gtzan")
     for genre in visible(root):
-        if not genre.is_dir() or _gtzan_genre(genre.name) not in known:
+        if not genre.is_dir() or _gtzan_genre(genre.name) not in genres:
             continue
-        for file in visible(genre):
-            if file.suffix.lower() not in (".wav", ".au"):
-                continue
+        for file in audio_files(genre, ".wav", ".au"):
             if _GTZAN_NAME.fullmatch(file.stem):
                 files[file.stem], labels[file.stem] = file, _gtzan_genre(genre.name)
             else:
-                problems.append(f"{file}: the name is not one of GTZAN")
+                problems.append(f"{file}: is not a file name of GTZAN")
     folds = shuffled_folds(labels, len(card.folds or ()))
     clips = tuple(Clip(stem, AudioFile(file), labels[stem], fold=folds[stem]) for stem, file in files.items())
     return Reading(clips, tuple(problems))
@@ -56,15 +56,15 @@ def _gtzan_genre(name: str) -> str:
 
 
 def _read_fma(root: Path, _card: Card) -> Reading:
-    """Read `tracks.csv`, whose header has two rows (group and name) and a third that names the index."""
+    """Read `tracks.csv`, whose header has two rows (group and name) and a third one that names the index."""
     table = root / "fma_metadata" / "tracks.csv"
     rows = read_rows(table)
     header = list(zip(next(rows, (0, []))[1], next(rows, (0, []))[1], strict=False))
-    wanted = (("set", "split"), ("set", "subset"), ("track", "genre_top"), ("artist", "id"))
-    missing = [".".join(name) for name in wanted if name not in header]
+    names = (("set", "split"), ("set", "subset"), ("track", "genre_top"), ("artist", "id"))
+    missing = [".".join(name) for name in names if name not in header]
     if missing:
         raise DataError(f"the column {missing[0]} is missing", where=table)
-    columns = [header.index(name) for name in wanted]
+    columns = [header.index(name) for name in names]
     clips, problems = [], []
     for number, row in rows:
         if not row[0].isdecimal():
@@ -99,15 +99,8 @@ def _read_nsynth(root: Path, _card: Card) -> Reading:
     return Reading(tuple(clips))
 
 
-def _nsynth_instrument(name: str, record: Any) -> str | None:
-    if isinstance(record, dict) and record.get("instrument_str"):
-        return str(record["instrument_str"])
-    found = _NSYNTH_NOTE.search(name)
-    return found[1] if found else None
-
-
 def _read_maestro(root: Path, _card: Card) -> Reading:
-    """Read the performances and their notes; a composition is never in two splits, and is the group."""
+    """Read the performances and their notes. The group is the composition, which is never in two splits."""
     table = sorted(root.glob("maestro-v*.csv"))[-1]
     split_of = {"train": "train", "validation": "valid", "test": "test"}
     columns = ("canonical_composer", "canonical_title", "split", "midi_filename", "audio_filename")
@@ -130,22 +123,24 @@ def _read_maestro(root: Path, _card: Card) -> Reading:
 GTZAN = Layout(
     _is_gtzan,
     _read_gtzan,
-    "<genre>/<genre>.000NN.wav",
-    ("gtzan_genre", "genres", "genres_original"),
+    expects="<genre>/<genre>.000NN.wav",
+    folders=("gtzan_genre", "genres", "genres_original"),
 )
 FMA_SMALL = Layout(
     has("fma_metadata/tracks.csv", "fma_small"),
     _read_fma,
-    "fma_small/<ttt>/<tttttt>.mp3; fma_metadata/tracks.csv",
-    ("fma",),
+    expects="fma_small/<ttt>/<tttttt>.mp3; fma_metadata/tracks.csv",
+    folders=("fma",),
 )
 NSYNTH = Layout(
     has("nsynth-train", "nsynth-test"),
     _read_nsynth,
-    "nsynth-{train,valid,test}/examples.json and audio/*.wav",
-    (),
-    _nsynth_instrument,
+    expects="nsynth-{train,valid,test}/examples.json and audio/*.wav",
+    group_of=_nsynth_instrument,
 )
 MAESTRO = Layout(
-    has("maestro-v*.csv"), _read_maestro, "maestro-v3.0.0.csv; <year>/*.wav and *.midi", ("maestro-v3.0.0",)
+    has("maestro-v*.csv"),
+    _read_maestro,
+    expects="maestro-v3.0.0.csv; <year>/*.wav and *.midi",
+    folders=("maestro-v3.0.0",),
 )

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from uwbench.audio.clip import AudioFile, Clip, Event
 from uwbench.base.json_text import parse_json
 from uwbench.cards.card import Card
 from uwbench.errors import DataError
 from uwbench.sources.dataset import Reading
-from uwbench.sources.layouts.base import Layout, first_existing, has, read_table
+from uwbench.sources.layouts.base import Layout, first_existing, group_from, has, read_table
 
 _ESC_NAME = re.compile(r"(?:^|/)(\d)-(\d+)-([A-Z])-(\d+)$")
 _URBANSOUND_NAME = re.compile(r"(?:^|/)(\d+)-(\d)-(\d+)-(\d+)$")
-# Y<identifier>_<from>_<to>, in seconds; names in WebDataset tars hold no dots.
+# Y<identifier>_<start>_<end>, in seconds; names in WebDataset tars have no dots.
 _YOUTUBE_CUT = re.compile(r"(?:^|/)Y?(.{11})_\d+(?:[._]\d+)?_\d+(?:[._]\d+)?$")
-DESED_CLIP_S = 10.0  # every clip of DESED lasts ten seconds
+_DESED_CLIP_S = 10.0  # the duration of every clip of DESED
+_youtube_id = group_from(_YOUTUBE_CUT)
 
 
 def _read_esc50(root: Path, _card: Card) -> Reading:
@@ -37,13 +36,6 @@ def _read_esc50(root: Path, _card: Card) -> Reading:
     )
 
 
-def _esc_source(name: str, record: Any) -> str | None:
-    if isinstance(record, dict) and record.get("src_file") not in (None, ""):
-        return str(record["src_file"])
-    found = _ESC_NAME.search(name)
-    return found[2] if found else None
-
-
 def _read_urbansound(root: Path, _card: Card) -> Reading:
     table = root / "metadata" / "UrbanSound8K.csv"
     return Reading(
@@ -60,11 +52,6 @@ def _read_urbansound(root: Path, _card: Card) -> Reading:
     )
 
 
-def _urbansound_source(name: str, _record: Any) -> str | None:
-    found = _URBANSOUND_NAME.search(name)
-    return found[1] if found else None
-
-
 def _read_fsd50k(root: Path, _card: Card) -> Reading:
     truth = root / "FSD50K.ground_truth"
     rows = [(row, "dev", row["split"]) for row in read_table(truth / "dev.csv", ("fname", "labels", "split"))]
@@ -76,14 +63,13 @@ def _read_fsd50k(root: Path, _card: Card) -> Reading:
     clips = []
     for row, part, split in rows:
         if split not in split_of:
-            raise DataError(
-                f"clip {row['fname']}: the split {split!r} is neither train nor val", where=truth / "dev.csv"
-            )
+            what = f"clip {row['fname']}: the split {split!r} is neither train nor val"
+            raise DataError(what, where=truth / "dev.csv")
         path = root / f"FSD50K.{part}_audio" / f"{row['fname']}.wav"
         labels = tuple(row["labels"].split(","))
         group = uploader[part].get(row["fname"])
         clips.append(Clip(f"{part}/{row['fname']}", AudioFile(path), labels, split=split_of[split], group=group))
-    missing = [] if all(uploader.values()) else ["FSD50K.metadata is missing, so that uploaders are unknown"]
+    missing = [] if all(uploader.values()) else ["FSD50K.metadata is missing, so that the uploaders are unknown"]
     return Reading(tuple(clips), tuple(missing))
 
 
@@ -105,46 +91,44 @@ def _read_fsdkaggle(root: Path, _card: Card) -> Reading:
     clips = []
     for split, folder, name in tables:
         for row in read_table(root / "FSDKaggle2018.meta" / name, ("fname", "label", "freesound_id")):
-            path = root / f"FSDKaggle2018.{folder}" / row["fname"]
-            clips.append(
-                Clip(f"{split}/{row['fname']}", AudioFile(path), row["label"], split=split, group=row["freesound_id"])
-            )
+            clip_id, path = f"{split}/{row['fname']}", root / f"FSDKaggle2018.{folder}" / row["fname"]
+            clips.append(Clip(clip_id, AudioFile(path), row["label"], split=split, group=row["freesound_id"]))
     return Reading(tuple(clips))
 
 
 def _read_desed(root: Path, _card: Card) -> Reading:
-    """Read the weak set for training, its labels lasting for the whole clip, and the validation set for the test.
+    """Read the weak set as train, with labels that last for the whole clip, and the validation set as test.
 
-    Clips of the validation set that hold no event are left out, as in X-ARES.
+    Clips of the validation set without an event are left out, as in X-ARES.
     """
     weak, strong = _desed_table(root, "weak.tsv"), _desed_table(root, "validation.tsv")
     clips: list[Clip] = []
     for row in read_table(weak, ("filename", "event_labels"), delimiter="\t"):
         names = [name.strip() for name in row["event_labels"].split(",") if name.strip()]
-        events = tuple(Event(0.0, DESED_CLIP_S, name) for name in names)
+        events = tuple(Event(0.0, _DESED_CLIP_S, name) for name in names)
         clips.append(_desed_clip(root / "audio" / "train", "weak", row["filename"], events, "train"))
-    found: dict[str, list[Event]] = {}
+    events_of: dict[str, list[Event]] = {}
     columns = ("filename", "onset", "offset", "event_label")
     empty = []
     for row in read_table(strong, columns, delimiter="\t"):
-        events_of = found.setdefault(row["filename"], [])
-        if not row["event_label"].strip():
+        events = events_of.setdefault(row["filename"], [])
+        if not row["event_label"]:
             continue
         try:
-            event = Event(float(row["onset"]), float(row["offset"]), row["event_label"].strip())
+            event = Event(float(row["onset"]), float(row["offset"]), row["event_label"])
         except ValueError as error:
             raise DataError(f"{row['filename']}: onset and offset must be numbers", where=strong) from error
         if event.offset_s > event.onset_s:
-            events_of.append(event)
+            events.append(event)
         else:
             empty.append(row["filename"])
-    for name, events in found.items():
+    for name, events in events_of.items():
         if events:
             folder = root / "audio" / "validation"
             clips.append(_desed_clip(folder, "validation", name, tuple(sorted(events)), "test"))
-    without = sum(not events for events in found.values())
-    problems = [f"{without} clips of {strong.name} hold no event and are left out"] if without else []
-    problems += [f"{len(empty)} events of {strong.name} last no time, first in {empty[0]}"] if empty else []
+    without = sum(not events for events in events_of.values())
+    problems = [f"{without} clips of {strong.name} have no event and are left out"] if without else []
+    problems += [f"{len(empty)} events of {strong.name} have no duration, first in {empty[0]}"] if empty else []
     return Reading(tuple(clips), tuple(problems))
 
 
@@ -154,14 +138,8 @@ def _desed_table(root: Path, name: str) -> Path:
 
 def _desed_clip(folder: Path, part: str, name: str, events: tuple[Event, ...], split: str) -> Clip:
     file = first_existing(folder, f"{part}/{name}", f"{part}_16k/{name}")
-    return Clip(
-        f"{part}/{name}", AudioFile(file), events, split=split, group=_youtube_id(name.removesuffix(".wav"), None)
-    )
-
-
-def _youtube_id(name: str, _record: Any) -> str | None:
-    found = _YOUTUBE_CUT.search(name)
-    return found[1] if found else None
+    group = _youtube_id(name.removesuffix(".wav"), None)
+    return Clip(f"{part}/{name}", AudioFile(file), events, split=split, group=group)
 
 
 def _is_desed(folder: Path) -> bool:
@@ -170,48 +148,48 @@ def _is_desed(folder: Path) -> bool:
 
 def _read_clotho(root: Path, card: Card) -> Reading:
     assert card.splits is not None
-    names = {"train": card.splits.train, "valid": card.splits.valid, "test": card.splits.test}
     clips = []
-    captions = tuple(f"caption_{i}" for i in range(1, 6))
-    for split, part in names.items():
-        for row in read_table(root / f"clotho_captions_{part}.csv", ("file_name", *captions)):
-            folders: Iterable[str] = (f"{part}/{row['file_name']}", f"clotho_audio_{part}/{row['file_name']}")
-            texts = tuple(row[caption] for caption in captions)
-            clips.append(
-                Clip(f"{part}/{row['file_name']}", AudioFile(first_existing(root, *folders)), texts, split=split)
-            )
+    columns = tuple(f"caption_{i}" for i in range(1, 6))
+    for split, part in card.splits.names().items():
+        for row in read_table(root / f"clotho_captions_{part}.csv", ("file_name", *columns)):
+            name = f"{part}/{row['file_name']}"
+            file = first_existing(root, name, f"clotho_audio_{name}")
+            clips.append(Clip(name, AudioFile(file), tuple(row[column] for column in columns), split=split))
     return Reading(tuple(clips))
 
 
 ESC50 = Layout(
-    has("meta/esc50.csv", "audio"), _read_esc50, "meta/esc50.csv; audio/*.wav", ("ESC-50-master",), _esc_source
+    has("meta/esc50.csv", "audio"),
+    _read_esc50,
+    expects="meta/esc50.csv; audio/*.wav",
+    folders=("ESC-50-master",),
+    group_of=group_from(_ESC_NAME, 2, field="src_file"),
 )
 URBANSOUND8K = Layout(
     has("metadata/UrbanSound8K.csv", "audio"),
     _read_urbansound,
-    "metadata/UrbanSound8K.csv; audio/fold{1..10}/*.wav",
-    (),
-    _urbansound_source,
+    expects="metadata/UrbanSound8K.csv; audio/fold{1..10}/*.wav",
+    group_of=group_from(_URBANSOUND_NAME),
 )
 FSD50K = Layout(
     has("FSD50K.ground_truth/dev.csv"),
     _read_fsd50k,
-    "FSD50K.ground_truth/{dev,eval}.csv; FSD50K.{dev,eval}_audio/*.wav",
+    expects="FSD50K.ground_truth/{dev,eval}.csv; FSD50K.{dev,eval}_audio/*.wav",
 )
 FSDKAGGLE2018 = Layout(
     has("FSDKaggle2018.meta"),
     _read_fsdkaggle,
-    "FSDKaggle2018.meta/*_post_competition*.csv; FSDKaggle2018.audio_{train,test}/*.wav",
+    expects="FSDKaggle2018.meta/*_post_competition*.csv; FSDKaggle2018.audio_{train,test}/*.wav",
 )
 DESED = Layout(
     _is_desed,
     _read_desed,
-    "metadata/.../{weak,validation}.tsv; audio/train/weak, audio/validation/validation",
-    ("dataset",),
-    _youtube_id,
+    expects="metadata/.../{weak,validation}.tsv; audio/train/weak, audio/validation/validation",
+    folders=("dataset",),
+    group_of=_youtube_id,
 )
 CLOTHO = Layout(
     has("clotho_captions_development.csv"),
     _read_clotho,
-    "clotho_captions_{development,validation,evaluation}.csv; {development,validation,evaluation}/*.wav",
+    expects="clotho_captions_{development,validation,evaluation}.csv; {development,validation,evaluation}/*.wav",
 )

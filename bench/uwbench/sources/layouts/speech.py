@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 from uwbench.audio.clip import AudioFile, Clip
 from uwbench.cards.card import Card
 from uwbench.errors import DataError
 from uwbench.sources.dataset import Reading
-from uwbench.sources.layouts.base import Layout, first_existing, has, read_lines, read_table, visible
+from uwbench.sources.layouts.base import (
+    Layout,
+    audio_files,
+    first_existing,
+    group_from,
+    has,
+    read_lines,
+    read_table,
+    visible,
+)
 
 _ASV_PROTOCOLS = {"train": "cm_train.trn", "valid": "cm_develop.ndx", "test": "cm_evaluation.ndx"}
-_SPEAKER_HASH = re.compile(r"([0-9a-f]{8})_nohash_\d+$")
+_speaker_hash = group_from(re.compile(r"([0-9a-f]{8})_nohash_\d+$"))
 
 
 def _read_asvspoof(root: Path, _card: Card) -> Reading:
@@ -23,7 +31,7 @@ def _read_asvspoof(root: Path, _card: Card) -> Reading:
         for number, line in read_lines(protocol):
             fields = line.split()
             if len(fields) != 4:
-                raise DataError(f"line {number}: needs speaker, file, method and human or spoof", where=protocol)
+                raise DataError(f"line {number}: must have a speaker, file, method, and human or spoof", where=protocol)
             speaker, file, _, label = fields
             path = root / "wav" / speaker / f"{file}.wav"
             clips.append(Clip(f"{speaker}/{file}", AudioFile(path), label, split=split, group=speaker))
@@ -35,63 +43,45 @@ def _read_fluent(root: Path, _card: Card) -> Reading:
     for split in ("train", "valid", "test"):
         table = root / "data" / f"{split}_data.csv"
         for row in read_table(table, ("path", "speakerId", "transcription")):
-            clips.append(
-                Clip(
-                    row["path"],
-                    AudioFile(root / row["path"]),
-                    row["transcription"],
-                    split=split,
-                    group=row["speakerId"],
-                )
-            )
+            file = AudioFile(root / row["path"])
+            clips.append(Clip(row["path"], file, row["transcription"], split=split, group=row["speakerId"]))
     return Reading(tuple(clips))
 
 
-def _fluent_speaker(_name: str, record: Any) -> str | None:
-    return str(record["speakerId"]) if isinstance(record, dict) and "speakerId" in record else None
-
-
 def _read_speechcommands(root: Path, _card: Card) -> Reading:
-    """Read the words' folders; what neither list names is training data, `_background_noise_` is no word."""
+    """Read one folder per word. Files in neither list are training data; `_background_noise_` is not a word."""
     split_of = {line: "valid" for _, line in read_lines(root / "validation_list.txt")}
     split_of |= {line: "test" for _, line in read_lines(root / "testing_list.txt")}
     clips = []
     for word in visible(root):
         if word.name.startswith("_") or not word.is_dir():
             continue
-        for file in visible(word):
-            if file.suffix.lower() == ".wav":
-                name = f"{word.name}/{file.stem}.wav"  # as the lists write it, whatever the case of the suffix
-                group = _speaker_hash(f"{word.name}/{file.stem}", None)
-                split = split_of.pop(name, "train")
-                clips.append(Clip(name, AudioFile(file), word.name, split=split, group=group))
+        for file in audio_files(word):
+            name = f"{word.name}/{file.stem}.wav"  # as in the lists, whatever the case of the suffix
+            group = _speaker_hash(f"{word.name}/{file.stem}", None)
+            clips.append(Clip(name, AudioFile(file), word.name, split=split_of.pop(name, "train"), group=group))
     missing = [
         Clip(name, AudioFile(root / name), name.partition("/")[0], split=split) for name, split in split_of.items()
     ]
     return Reading((*clips, *missing))
 
 
-def _speaker_hash(name: str, _record: Any) -> str | None:
-    found = _SPEAKER_HASH.search(name)
-    return found[1] if found else None
-
-
 ASVSPOOF2015 = Layout(
     has("CM_protocol", "wav"),
     _read_asvspoof,
-    "CM_protocol/cm_train.trn, cm_develop.ndx, cm_evaluation.ndx; wav/<speaker>/<file>.wav",
+    expects="CM_protocol/cm_train.trn, cm_develop.ndx, cm_evaluation.ndx; wav/<speaker>/<file>.wav",
 )
 FLUENT_SPEECH_COMMANDS = Layout(
     has("data/train_data.csv", "wavs"),
     _read_fluent,
-    "data/{train,valid,test}_data.csv; wavs/speakers/<speaker>/<uuid>.wav",
-    ("fluent_speech_commands_dataset",),
-    _fluent_speaker,
+    expects="data/{train,valid,test}_data.csv; wavs/speakers/<speaker>/<uuid>.wav",
+    folders=("fluent_speech_commands_dataset",),
+    group_of=group_from(field="speakerId"),
 )
 SPEECHCOMMANDS_V1 = Layout(
     has("validation_list.txt", "testing_list.txt"),
     _read_speechcommands,
-    "<word>/<speaker>_nohash_<n>.wav; validation_list.txt, testing_list.txt",
-    ("speech_commands_v0.01", "speech_commands"),
-    _speaker_hash,
+    expects="<word>/<speaker>_nohash_<n>.wav; validation_list.txt, testing_list.txt",
+    folders=("speech_commands_v0.01", "speech_commands"),
+    group_of=_speaker_hash,
 )

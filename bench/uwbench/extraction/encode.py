@@ -1,0 +1,210 @@
+"""Batches of short clips and single long clips, from decoding to the rows of their part.
+
+Decoding starts when a batch is made, the encoder when it is launched; collecting it waits for the answer.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from uwbench.audio.clip import AudioFile, Clip, read_bytes
+from uwbench.audio.decode import chunks, decode, decode_windows, samples_in
+from uwbench.audio.scan import WHOLE_FILE, sha256_of
+from uwbench.base.hashing import sha256_bytes
+from uwbench.cache.frames import Spill
+from uwbench.cache.parts import PooledRows
+from uwbench.errors import AudioError
+from uwbench.extraction.forward import Forward, Window
+from uwbench.extraction.plan import Plan, PlannedPart
+from uwbench.extraction.pooling import STATISTICS, Pooled, copied, merge
+
+
+@dataclass(slots=True)
+class OpenPart:
+    """A part being filled: the first `len(keys)` rows of each of `vectors`, `(rows, layers, dim)`, are set."""
+
+    planned: PlannedPart
+    claim: ExitStack
+    vectors: dict[str, np.ndarray]
+    spill: Spill | None
+    batches_left: int = 0
+    keys: list[bytes] = field(default_factory=list)
+    counts: list[tuple[int, int]] = field(default_factory=list)  # frames and chunks
+
+    def add_frames(self, window: Window) -> None:
+        """Add a window's frames to the current clip."""
+        if self.spill is not None and window.frames is not None:
+            self.spill.append(window.frames)
+
+    def add_clip(self, key: bytes, pooled: Sequence[Pooled]) -> None:
+        """Add the row of a clip whose windows are complete."""
+        for name, vector in merge(pooled).items():
+            if name in self.vectors:
+                self.vectors[name][len(self.keys)] = vector
+        self.keys.append(key)
+        self.counts.append((sum(window.n_frames for window in pooled), len(pooled)))
+        if self.spill is not None:
+            self.spill.end_clip()
+
+    def rows(self) -> PooledRows:
+        """Return the rows so far."""
+        counts = np.array(self.counts, np.int32)
+        vectors = {name: values[: len(self.keys)] for name, values in self.vectors.items()}
+        return PooledRows(self.keys, vectors, counts[:, 0], counts[:, 1])
+
+
+@dataclass(slots=True)
+class Work:
+    """What all batches of an extraction share, and the tally of what was encoded."""
+
+    plan: Plan
+    forward: Forward
+    pool: ThreadPoolExecutor
+    unreadable: list[AudioError] = field(default_factory=list)
+    encoded: int = 0
+    chunked: int = 0
+    audio_s: float = 0.0
+
+    @property
+    def context(self) -> int | None:
+        """The encoder's longest context, in samples."""
+        info = self.forward.info
+        return None if info.context_s is None else samples_in(info.context_s, info.sample_rate)
+
+    def add(self, part: OpenPart, row: int, pooled: Sequence[Pooled]) -> None:
+        """Add a clip to its part."""
+        part.add_clip(self.plan.task.table.keys[row], pooled)
+        self.encoded += 1
+        self.chunked += len(pooled) > 1
+
+
+class ShortBatch:
+    """Clips of one part that are decoded whole and encoded together."""
+
+    def __init__(self, work: Work, part: OpenPart, rows: Sequence[int]) -> None:
+        self.work, self.part, self.n_clips = work, part, len(rows)
+        self._decoded: list[tuple[int, Future[np.ndarray]]] = [
+            (row, work.pool.submit(self._decode, row)) for row in rows
+        ]
+        self._rows: list[int] = []  # those that could be decoded
+        self._owners: list[int] = []  # for each window, the index into `_rows`
+        self._finish: Callable[[], list[Window]] = list
+        self.audio_s = 0.0
+
+    def _decode(self, row: int) -> np.ndarray:
+        task = self.work.plan.task
+        return decode_clip(task.clips[row], task.hashes[row], self.work.forward.info.sample_rate)
+
+    def launch(self) -> None:
+        """Start the encoder on the clips; on the CPU, this encodes them."""
+        work, windows = self.work, []
+        for row, future in self._decoded:
+            try:
+                samples = future.result()
+            except AudioError as error:
+                work.unreadable.append(error)
+                continue
+            pieces = chunks(samples, work.context)
+            windows.extend(pieces)
+            self._owners.extend([len(self._rows)] * len(pieces))
+            self._rows.append(row)
+            self.audio_s += len(samples) / work.forward.info.sample_rate
+        self._decoded = []
+        names = [work.plan.task.clips[self._rows[owner]].id for owner in self._owners]
+        self._finish = work.forward.start(windows, names)
+
+    def collect(self) -> None:
+        """Wait for the encoder and add the clips to their part."""
+        windows_of: list[list[Window]] = [[] for _ in self._rows]
+        for owner, window in zip(self._owners, self._finish(), strict=True):
+            windows_of[owner].append(window)
+        for row, windows in zip(self._rows, windows_of, strict=True):
+            for window in windows:
+                self.part.add_frames(window)
+            self.work.add(self.part, row, [window.pooled for window in windows])
+        self.work.audio_s += self.audio_s
+
+
+class LongClip:
+    """One clip of several minutes, decoded window by window while it is encoded, so that it is never held whole."""
+
+    n_clips = 1
+
+    def __init__(self, work: Work, part: OpenPart, row: int, context_s: float, batch_s: float) -> None:
+        self.work, self.part, self._row = work, part, row
+        self._expected = int(work.plan.task.table.durations_s[row] / context_s) + 2  # windows
+        self._at_once = max(1, int(batch_s / max(context_s, work.forward.info.forward_s)))
+        self._windows = windows_of_clip(
+            work.plan.task.clips[row],
+            work.plan.task.hashes[row],
+            work.forward.info.sample_rate,
+            samples_in(context_s, work.forward.info.sample_rate),
+        )
+        self._next: Future[list[np.ndarray]] = work.pool.submit(self._take)
+        self.audio_s = 0.0
+
+    def _take(self) -> list[np.ndarray]:
+        """Return the next windows, as many as one forward pass takes."""
+        return list(itertools.islice(self._windows, self._at_once))
+
+    def launch(self) -> None:
+        """Do nothing: the windows are encoded one forward pass after the other, by `collect`."""
+
+    def collect(self) -> None:
+        """Encode the clip and add it to its part."""
+        work, forward = self.work, self.work.forward
+        name, samples = work.plan.task.clips[self._row].id, 0
+        pooled: list[Pooled] = []
+        buffer = np.empty((self._expected, STATISTICS, len(forward.layers), forward.info.dim))
+        try:
+            while group := self._next.result():
+                self._next = work.pool.submit(self._take)
+                for window in forward(group, [name] * len(group)):
+                    at = len(pooled)  # a header may promise too few windows
+                    pooled.append(copied(window.pooled, buffer[at]) if at < len(buffer) else window.pooled)
+                    self.part.add_frames(window)
+                samples += sum(map(len, group))
+        except AudioError as error:
+            work.unreadable.append(error)
+            if self.part.spill is not None:
+                self.part.spill.drop_clip()
+        else:
+            work.add(self.part, self._row, pooled)
+            work.audio_s += samples / forward.info.sample_rate
+        self.audio_s = samples / forward.info.sample_rate
+
+
+def decode_clip(clip: Clip, sha256: str, rate: int) -> np.ndarray:
+    """Return a clip's samples at `rate` Hz; raise AudioError if its bytes are not those that were hashed."""
+    audio, data = clip.audio, None
+    if not isinstance(audio, AudioFile) or _size(audio) <= WHOLE_FILE:
+        data = read_bytes(audio)
+    _require_same(sha256_of(audio) if data is None else sha256_bytes(data), sha256, clip)
+    return decode(audio, rate, start_s=clip.start_s, end_s=clip.end_s, data=data)
+
+
+def windows_of_clip(clip: Clip, sha256: str, rate: int, window: int) -> Iterator[np.ndarray]:
+    """Yield a clip's samples at `rate` Hz in windows of `window` samples, the last one shorter, without holding all.
+
+    Raise AudioError, before the first window, if its bytes are not those that were hashed.
+    """
+    _require_same(sha256_of(clip.audio), sha256, clip)
+    yield from decode_windows(clip.audio, rate, window, start_s=clip.start_s, end_s=clip.end_s)
+
+
+def _size(audio: AudioFile) -> int:
+    try:
+        return audio.path.stat().st_size
+    except OSError as error:
+        raise AudioError(f"cannot be read ({error.strerror or error})", where=str(audio)) from error
+
+
+def _require_same(actual: str, expected: str, clip: Clip) -> None:
+    if actual != expected:
+        raise AudioError("changed while the run went on", where=str(clip.audio), remedy="run again")
