@@ -144,7 +144,7 @@ def test_killed_packing_resumes_to_the_same_bytes(
     items: list[Item], folder: Path, shared_data: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "killed"
-    words = [sys.executable, "-c", KILLED, Path(__file__).parents[1], shared_data, output]
+    words = [sys.executable, "-c", KILLED, Path(__file__).parent, shared_data, output]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     for last in (40, 60):
         done = subprocess.run([*words, str(last)], capture_output=True, text=True, check=False, env=env)
