@@ -58,7 +58,10 @@ def tasks_table() -> str:
     """Return the table of the 22 public tasks, from their cards."""
     from uwbench.cards.find import find_card, find_suite
 
-    lines = ["| task | dataset | domain | clips | hours | metric | licence |", "| --- | --- | --- | ---: | ---: | --- | --- |"]
+    lines = [
+        "| task | dataset | domain | clips | hours | metric | licence |",
+        "| --- | --- | --- | ---: | ---: | --- | --- |",
+    ]
     cards = [find_card(name) for name in find_suite("xares-22").tasks]
     for card in sorted(cards, key=lambda card: (("speech", "sound", "music").index(card.domain), card.name)):
         clips = f"{card.size.clips:,}" if card.size else "-"

@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -16,13 +17,33 @@ import soundfile
 from conftest import ROOT, Command
 
 
-def test_the_command_line_page_is_current() -> None:
+def generator() -> ModuleType:
+    """Return the module docs/generate.py."""
     spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def test_the_command_line_page_is_current() -> None:
+    module = generator()
     assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == module.render(), "run make docs"
+
+
+def test_the_tables_of_the_readme_are_current() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert generator().with_tables(readme) == readme, "run make docs"
+
+
+def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (block,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    exec(compile(block, "README.md", "exec"), names)
+    assert len(names["scores"]) == 4  # type: ignore[arg-type]
+    assert (tmp_path / "board.html").stat().st_size > 100_000
 
 
 def readme_commands() -> list[list[str]]:
