@@ -375,4 +375,4 @@ def test_unrequested_layers_are_an_encoder_error(tmp_path: Path) -> None:
 def test_an_unknown_engine_is_refused(uwbench: Command) -> None:
     done = uwbench("extract", "-m", "logmel", "-t", "esc50", "--engine", "spark")
     assert done.code == 2
-    assert "'spark' is not one of local, ray" in done.err
+    assert "'spark' is not one of 'local', 'ray'" in done.err

@@ -149,6 +149,9 @@ class AdoptedEncoder:
             what = f"{type(encoder).__name__} is no encoder: it has no `info: EncoderInfo`"
             raise UsageError(what, remedy="see docs/adding-an-encoder.md")
         self._inner = copy.copy(encoder)
+        for key, value in vars(encoder).items():
+            if isinstance(value, list | dict | set):  # filled in place by some encoders
+                vars(self._inner)[key] = copy.copy(value)
         identity = {**info.identity, "code": instance_identity(encoder)}
         self.info = replace(info, identity=identity, runs_own_code=True)
 
