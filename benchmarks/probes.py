@@ -24,7 +24,7 @@ import numpy as np
 
 from machine import peak_anonymous, print_machine, seconds
 from uwbench.audio.clip import Event, Labels
-from uwbench.cache.frames import MappedRows
+from uwbench.cache.frames import ClipRows
 from uwbench.cards.card import Card
 from uwbench.cards.find import find_card, find_protocol
 from uwbench.probes.data import Frames, TaskData
@@ -251,7 +251,7 @@ def framed(card: Card, sizes: tuple[int, int, int, int, float], folder: Path, fr
         events.append((Event(onset, onset + length, f"c{code:04d}"),))
     del values
     own = np.arange(n) % held
-    rows = MappedRows([np.load(path, mmap_mode="r")], np.zeros(n, np.int64), own * frames, np.full(n, frames))
+    rows = ClipRows([np.load(path, mmap_mode="r")], np.zeros(n, np.int64), own * frames, np.full(n, frames))
     labels: list[Labels] = [events[row] for row in own]
     splits = [part for part, size in zip(("train", "valid", "test"), clips, strict=True) for _ in range(size)]
     ids = [f"clip-{row:07d}" for row in range(n)]

@@ -125,6 +125,7 @@ def test_frames_are_kept_clip_by_clip(tmp_path_factory: pytest.TempPathFactory, 
     frames = [rng.standard_normal((count, 5)).astype(np.float16) for count in counts]
     keys = [index.to_bytes(32, "big") for index in range(len(counts))]
     assert damage(path, write_frames(path, keys, frames)) is None
-    found = open_frames(path, 5).column("frames").to_pylist()
-    for clip, values in zip(frames, found, strict=True):
-        np.testing.assert_array_equal(np.array(values, np.float16).reshape(-1, 5), clip)
+    stored_keys, bounds, rows = open_frames(path, 5)
+    assert stored_keys.to_pylist() == keys
+    for clip, first, last in zip(frames, bounds[:-1], bounds[1:], strict=True):
+        np.testing.assert_array_equal(rows[int(first) : int(last)], clip)

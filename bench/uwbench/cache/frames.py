@@ -1,32 +1,77 @@
-"""Frames of many clips as one array: memory-mapped when read, spilled to disk while they are written.
+"""Frames of many clips as one array: read from files as they are needed, spilled to disk while they are written.
 
-The frames of MAESTRO at 1,280 dimensions take 90 GB. Mapped files cost address space only: the system takes back pages
-that were read when it needs them. So frames, unlike vectors, must not be cut off while they are in use.
+The frames of MAESTRO at 1,280 dimensions take 90 GB, so they are never in memory as a whole.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from uwbench.base.atomic import make_folder
+from uwbench.errors import StoreError
 
 
-class MappedRows:
-    """Rows `(total, dim)` of `n` clips end to end; those of clip i start at row `start[i]` of `parts[part[i]]`.
+class FileRows:
+    """Float16 rows `(count, dim)` of a file, `at` bytes from its start; a file cut off meanwhile is a StoreError.
 
-    Indexed like an array: `rows[a:b]` and `rows[index_array]`. A slice within one clip is a view of the part, read-only
-    if the part is a file; anything else is a copy. `dtype` is that of the parts.
+    Rows are read and not memory-mapped: touching a page of a mapped file that was cut off would end the process.
     """
 
-    def __init__(self, parts: Sequence[np.ndarray], part: np.ndarray, start: np.ndarray, counts: np.ndarray) -> None:
+    dtype = np.dtype(np.float16)
+
+    def __init__(self, path: Path, at: int, count: int, dim: int) -> None:
+        self.shape = (count, dim)
+        self._path, self._at = path, at
+        self._file = path.open("rb", buffering=0)
+
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+        if isinstance(rows, slice):
+            first, last, _ = rows.indices(self.shape[0])
+            out = np.empty((max(0, last - first), self.shape[1]), self.dtype)
+            self._read(first, out)
+            return out
+        order = np.argsort(rows, kind="stable")
+        out = np.empty((len(rows), self.shape[1]), self.dtype)
+        for run in np.split(order, np.flatnonzero(np.diff(rows[order]) != 1) + 1):
+            if len(run):  # consecutive rows, read at once
+                block = np.empty((len(run), self.shape[1]), self.dtype)
+                self._read(int(rows[run[0]]), block)
+                out[run] = block
+        return out
+
+    def _read(self, first: int, out: np.ndarray) -> None:
+        row_bytes = self.dtype.itemsize * self.shape[1]
+        block = out.reshape(-1).view(np.uint8).data
+        done = 0
+        while done < len(block):
+            try:
+                count = os.preadv(self._file.fileno(), [block[done:]], self._at + first * row_bytes + done)
+            except OSError as error:
+                raise StoreError(f"cannot be read ({error.strerror})", where=self._path) from error
+            if not count:
+                remedy = f"run: uwbench extract --task {self._path.parent.name}; it re-encodes this part only"
+                raise StoreError("was cut off while it was read", where=self._path, remedy=remedy)
+            done += count
+
+
+class ClipRows:
+    """Rows `(total, dim)` of `n` clips end to end; those of clip i start at row `start[i]` of `parts[part[i]]`.
+
+    Indexed like an array by a slice or an array of rows, which reads just those. `dtype` is that of the parts.
+    """
+
+    def __init__(
+        self, parts: Sequence[np.ndarray | FileRows], part: np.ndarray, start: np.ndarray, counts: np.ndarray
+    ) -> None:
         self._parts = tuple(parts)
         self._part = np.asarray(part, np.int64)
         self._start = np.asarray(start, np.int64)
         self.offsets = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
-        self.dtype = np.result_type(*parts)
+        self.dtype = parts[0].dtype
         self.shape = (int(self.offsets[-1]), parts[0].shape[1])
 
     def __len__(self) -> int:

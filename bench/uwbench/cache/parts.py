@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from uwbench.base.atomic import write_in_place
-from uwbench.cache.frames import Spill
+from uwbench.cache.frames import FileRows, Spill
 from uwbench.errors import StoreError
 
 if TYPE_CHECKING:
@@ -137,8 +137,11 @@ def read_index(path: Path, poolings: Sequence[str], width: int) -> pa.Table:
         raise StoreError(f"cannot be read ({_line(error)})", where=path, remedy=_VERIFY) from error
 
 
-def open_frames(path: Path, dim: int) -> pa.Table:
-    """Return a part's table of frames, memory-mapped; raise StoreError if the file is not such a part."""
+def open_frames(path: Path, dim: int) -> tuple[pa.Array, np.ndarray, FileRows]:
+    """Return the keys of a part's frames, the bounds of each clip's rows, and the rows, which are read when indexed.
+
+    Raises StoreError if the file is not such a part. It is memory-mapped only while it is opened.
+    """
     import mmap
 
     import pyarrow as pa
@@ -146,10 +149,17 @@ def open_frames(path: Path, dim: int) -> pa.Table:
     frames = pa.large_list(pa.list_(pa.float16(), dim))
     try:
         with path.open("rb") as file:  # Arrow's own mapping takes only file names in UTF-8
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            mapped = pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     except (OSError, ValueError) as error:
         raise StoreError(f"cannot be read ({_line(error)})", where=path, remedy=_VERIFY) from error
-    return _read_table(pa.py_buffer(mapped), {"key": pa.binary(KEY_BYTES), "frames": frames}, path)
+    table = _read_table(mapped, {"key": pa.binary(KEY_BYTES), "frames": frames}, path)
+    if not table.num_rows:
+        return pa.array([], pa.binary(KEY_BYTES)), np.zeros(1, np.int64), FileRows(path, 0, 0, dim)
+    column = table.column("frames").chunk(0)
+    values = column.values.flatten()
+    at = values.buffers()[1].address + 2 * values.offset - mapped.address
+    keys = pa.array(table.column("key").to_pylist(), pa.binary(KEY_BYTES))
+    return keys, column.offsets.to_numpy().copy(), FileRows(path, at, len(values) // dim, dim)
 
 
 class PartReader:

@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from uwbench.cache.frames import MappedRows
+from uwbench.cache.frames import ClipRows, FileRows
 from uwbench.cache.parts import INDEX, KEY_BYTES, PartReader, damage, damaged_part, open_frames
 from uwbench.cache.records import EncoderRecord, Part
 from uwbench.cache.verified import VerifiedFiles, file_state
@@ -85,8 +85,8 @@ class TaskVectors:
             counts[:, clips] = [part.index.column(name).to_numpy()[rows] for name in INDEX[1:]]
         return counts[0], counts[1]
 
-    def frames(self) -> MappedRows:
-        """Return the valid frames of all clips, end to end, as they are stored and memory-mapped.
+    def frames(self) -> ClipRows:
+        """Return the valid frames of all clips, end to end, which are read from the parts when they are indexed.
 
         Clip i has the rows from `offsets[i]` to `offsets[i + 1]`. Needs a task opened with `needs_frames`.
         """
@@ -94,14 +94,14 @@ class TaskVectors:
         used = self._used()
         for part, _, _ in used:
             self._verify_frames(part)
-        blocks: list[np.ndarray] = []
-        block, start, n_frames = (np.zeros(len(self.rows), np.int64) for _ in range(3))
+        parts: list[np.ndarray | FileRows] = []
+        part_of, start, n_frames = (np.zeros(len(self.rows), np.int64) for _ in range(3))
         for part, clips, rows in used:
-            column = self._frames_column(part)
-            bounds = column.offsets.to_numpy()
-            block[clips], start[clips], n_frames[clips] = len(blocks), bounds[rows], bounds[rows + 1] - bounds[rows]
-            blocks.append(column.values.flatten().to_numpy().reshape(-1, self.record.dim))
-        return MappedRows(blocks or [np.zeros((0, self.record.dim), np.float16)], block, start, n_frames)
+            bounds, frames = self._open_frames(part)
+            part_of[clips], start[clips] = len(parts), bounds[rows]
+            n_frames[clips] = bounds[rows + 1] - bounds[rows]
+            parts.append(frames)
+        return ClipRows(parts or [np.zeros((0, self.record.dim), np.float16)], part_of, start, n_frames)
 
     def _require_all(self) -> None:
         if len(self.missing):
@@ -145,14 +145,14 @@ class TaskVectors:
             raise damaged_part(path, what)
         self.verified.add(path, state)
 
-    def _frames_column(self, part: IndexedPart) -> Any:
+    def _open_frames(self, part: IndexedPart) -> tuple[np.ndarray, FileRows]:
         assert part.part.frames is not None
         path = part.folder / part.part.frames
-        table = open_frames(path, self.record.dim)
-        if not table.column("key").equals(part.index.column("key")):
+        keys, bounds, frames = open_frames(path, self.record.dim)
+        if keys.to_pylist() != part.index.column("key").to_pylist():
             remedy = "run uwbench cache verify, then extract again"
             raise StoreError("holds frames of other clips than its part", where=path, remedy=remedy)
-        return table.column("frames").chunk(0)
+        return bounds, frames
 
 
 def key_array(keys: Sequence[bytes]) -> pa.Array:

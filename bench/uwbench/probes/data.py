@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from uwbench.audio.clip import Labels
-from uwbench.cache.frames import MappedRows
+from uwbench.cache.frames import ClipRows
 from uwbench.cards.card import Card
 from uwbench.probes.sentences import TextVectors
 
@@ -24,7 +24,7 @@ class Frames:
     90 GB. Frame t of a clip is centred at `(t + 0.5) * hop_s` seconds.
     """
 
-    values: np.ndarray | MappedRows
+    values: np.ndarray | ClipRows
     offsets: np.ndarray
     hop_s: float
 
