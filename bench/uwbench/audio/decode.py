@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import io
 import math
-import os
+import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import soundfile
@@ -29,6 +30,11 @@ _LEAST_RATE, _MOST_RATE = (
     1_000_000,
 )  # Hz; a wrong header would turn a few bytes into gigabytes
 RESAMPLER = "soxr_vhq"
+_MOST_BEFORE_FRAMES = 1 << 20  # bytes searched for the first frame of an MP3
+_FRAMES_IN_A_ROW = 5  # frame headers that make it an MP3 and no accident
+_MPEG_SYNC = re.compile(rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb]", re.DOTALL)  # MPEG 2.5, 2 or 1; layer III
+_MPEG1_KBPS = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
+_MPEG2_KBPS = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,36 +143,96 @@ def chunks(samples: np.ndarray, chunk: int | None) -> list[np.ndarray]:
     return [samples[i : i + chunk] for i in range(0, len(samples), chunk)]
 
 
-def _open(audio: Audio, data: bytes | None) -> Any:
-    if data is None and isinstance(audio, AudioMember):
+@contextmanager
+def _open(audio: Audio, data: bytes | None) -> Iterator[Any]:
+    """Open encoded audio by its content alone, so that a file and its bytes give the same samples under any name."""
+    if data is None and isinstance(audio, AudioMember | AudioBytes):
         data = read_bytes(audio)
-    if isinstance(audio, AudioBytes):
-        data = audio.data
-    if data is not None:
-        if not data:
+    with _encoded(audio, data) as file:
+        if file.seek(0, io.SEEK_END) == 0:
             raise AudioError("is an empty file", where=str(audio))
-        return _plausible(soundfile.SoundFile(_Memory(data)), audio)
+        try:
+            sound = _sound(file, 0)
+        except soundfile.SoundFileError:
+            start = _mp3_start(file)
+            if not start:
+                raise
+            sound = _sound(file, start)
+        with sound:
+            if not _LEAST_RATE <= sound.samplerate <= _MOST_RATE:
+                what = f"has a rate of {sound.samplerate} Hz in its header, which no recording has"
+                raise AudioError(what, where=str(audio))
+            yield sound
+
+
+def _encoded(audio: Audio, data: bytes | None) -> BinaryIO:
+    if data is not None:
+        return io.BytesIO(data)
     assert isinstance(audio, AudioFile)
-    if audio.path.stat().st_size == 0:
-        raise AudioError("is an empty file", where=str(audio))
-    if audio.path.suffix.lower() == ".raw":  # soundfile would ask for the rate; libsndfile looks inside
-        return _plausible(soundfile.SoundFile(_Memory(audio.path.read_bytes())), audio)
-    name: Any = os.fsencode(audio.path)  # soundfile accepts bytes, which its types do not say
-    return _plausible(soundfile.SoundFile(name), audio)
+    return audio.path.open("rb")
 
 
-class _Memory(io.BytesIO):
-    """Bytes for libsndfile, which follows wrong headers to places before the start: such a seek goes to the start."""
+def _sound(file: BinaryIO, start: int) -> Any:
+    file.seek(start)
+    return soundfile.SoundFile(cast(BinaryIO, _Stream(file, start)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Stream:
+    """The bytes of `file` from `start` on, for libsndfile, which follows wrong headers to places before the start.
+
+    Such a seek goes to the start. It has no name, because soundfile would draw conclusions from its suffix.
+    """
+
+    file: BinaryIO
+    start: int
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return super().seek(max(0, offset) if whence == io.SEEK_SET else offset, whence)
+        if whence == io.SEEK_SET:
+            offset = self.start + max(0, offset)
+        return self.file.seek(offset, whence) - self.start
+
+    def tell(self) -> int:
+        return self.file.tell() - self.start
+
+    def read(self, size: int = -1) -> bytes:
+        return self.file.read(size)
+
+    def readinto(self, buffer: Any) -> int:
+        return cast(io.BufferedReader, self.file).readinto(buffer)
+
+    def write(self, _data: bytes) -> int:
+        """Exist only because soundfile asks for it."""
+        raise io.UnsupportedOperation
 
 
-def _plausible(file: Any, audio: Audio) -> Any:
-    if not _LEAST_RATE <= file.samplerate <= _MOST_RATE:
-        file.close()
-        raise AudioError(f"has a rate of {file.samplerate} Hz in its header, which no recording has", where=str(audio))
-    return file
+def _mp3_start(file: BinaryIO) -> int:
+    """Return where the first of several MPEG audio frames in a row begins, if bytes before it hide them, or 0."""
+    file.seek(0)
+    head = file.read(_MOST_BEFORE_FRAMES)
+    for match in _MPEG_SYNC.finditer(head):
+        position = match.start()
+        for _ in range(_FRAMES_IN_A_ROW):
+            size = _mpeg_frame_size(head[position : position + 4])
+            if not size:
+                break
+            position += size
+        else:
+            return match.start()
+    return 0
+
+
+def _mpeg_frame_size(header: bytes) -> int:
+    """Return the size in bytes of the MPEG layer III frame that `header` begins, or 0 if it begins none."""
+    if len(header) < 4 or not _MPEG_SYNC.match(header):
+        return 0
+    version, bit_rate, rate = header[1] >> 3 & 3, header[2] >> 4, header[2] >> 2 & 3
+    if version == 1 or bit_rate in (0, 15) or rate == 3:
+        return 0
+    kbps = (_MPEG1_KBPS if version == 3 else _MPEG2_KBPS)[bit_rate - 1]
+    hertz = (44_100, 48_000, 32_000)[rate] >> {3: 0, 2: 1, 0: 2}[version]
+    padding = header[2] >> 1 & 1
+    return (144 if version == 3 else 72) * kbps * 1000 // hertz + padding
 
 
 def _stretch(start_s: float | None, end_s: float | None, rate: int) -> tuple[int, int | None]:

@@ -13,8 +13,9 @@ from uwbench.errors import DataError
 
 Origin = Literal["own", "generated", "shards", "publisher", "hub"]
 
-# Suffixes of files that libsndfile decodes. X-ARES also lists sox, m4a and wma, which we report as unreadable.
-AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".mp3", ".ogg", ".opus", ".oga", ".aif", ".aiff", ".au", ".caf", ".w64"})
+# A file with one of these suffixes is a clip even if it cannot be decoded, and is then reported.
+_LOSSLESS = {".wav", ".wave", ".flac", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64", ".rf64", ".sph", ".voc"}
+AUDIO_SUFFIXES = frozenset(_LOSSLESS | {".mp3", ".ogg", ".opus", ".oga"})
 
 
 @dataclass(frozen=True, slots=True)

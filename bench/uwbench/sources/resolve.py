@@ -16,11 +16,12 @@ from uwbench.cards.find import find_card, find_cards, load_card, tasks_folder
 from uwbench.errors import DataError, InputError, UsageError
 from uwbench.options import TaskSpec
 from uwbench.sources.dataset import Dataset, Origin, Reading, with_unique_ids
+from uwbench.sources.folder import open_folder
 from uwbench.sources.hub import find_parquet, read_hub
 from uwbench.sources.layouts import LAYOUTS, load_layout
 from uwbench.sources.layouts.base import find_root, with_real_names
 from uwbench.sources.shards import Part, find_shards, read_shards
-from uwbench.sources.table import MANIFEST_NAMES, MANIFEST_SUFFIXES, open_folder, open_manifest
+from uwbench.sources.table import MANIFEST_NAMES, MANIFEST_SUFFIXES, open_manifest
 
 CARD_SUFFIXES = (".yaml", ".yml")
 ARCHIVES = (".zip", ".tar.gz", ".tgz", ".7z", ".tar.bz2", ".rar")

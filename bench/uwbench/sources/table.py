@@ -1,4 +1,4 @@
-"""Own data: manifests (CSV, TSV, JSONL, Parquet), and folders with one sub-folder per class.
+"""Own data in manifests: CSV, TSV, JSONL and Parquet.
 
 A manifest has the columns `path`, `label`, and `split` or `fold`; `group`, `start` and `end` (seconds) are optional.
 Paths are relative to the manifest's folder and must stay inside it unless that is allowed. Errors name the file, the
@@ -16,19 +16,16 @@ from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 from uwbench.audio.clip import AudioFile, Clip, Event, Labels
-from uwbench.base.hashing import sha256_bytes
 from uwbench.base.json_text import parse_json
 from uwbench.base.registry import suggestion
 from uwbench.cards.card import Domain, Kind
 from uwbench.errors import InputError
 from uwbench.options import TaskSpec
-from uwbench.sources.dataset import AUDIO_SUFFIXES, Dataset, Reading, require_utf8, with_unique_ids
-from uwbench.sources.layouts.base import visible
+from uwbench.sources.dataset import Dataset, Reading, with_unique_ids
 from uwbench.sources.own_card import make_card, task_name
 
 MANIFEST_SUFFIXES = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"})
 MANIFEST_NAMES = ("manifest.csv", "manifest.tsv", "manifest.jsonl", "manifest.parquet")
-HASH_FOLDS = 5  # folds of a folder without splits
 
 SPLIT_NAMES = {
     "train": "train",
@@ -103,72 +100,6 @@ def read_manifest(path: Path, columns: Columns) -> Reading:
     unique, repeated = with_unique_ids(clips)
     problems = [f"{path.name} lists {len(repeated)} clips more than once, first {repeated[0]!r}"] if repeated else []
     return Reading(unique, tuple(problems))
-
-
-def open_folder(folder: Path, spec: TaskSpec) -> Dataset:
-    """Read a folder with one sub-folder per class, or with folders train, valid and test that contain those.
-
-    Without splits, the clips of each class are dealt into five folds in the order of the sha256 of their paths. The
-    folds are the same on every machine, and adding files to one class changes no other class's folds.
-    """
-    children = _subfolders(folder)
-    split_folders = {SPLIT_NAMES[path.name.lower()]: path for path in children if path.name.lower() in SPLIT_NAMES}
-    problems: list[str] = []
-    clips: list[Clip] = []
-    if split_folders and len(split_folders) == len(children):
-        for split, root in split_folders.items():
-            for label, files in _classes(root, problems).items():
-                clips += [Clip(_relative(file, folder), AudioFile(file), label, split=split) for file in files]
-        how = "splits by sub-folder"
-    else:
-        for label, files in _classes(folder, problems).items():
-            fold_of = _deal(label, [_relative(file, folder) for file in files])
-            clips += [Clip(name, AudioFile(folder / name), label, fold=fold) for name, fold in fold_of.items()]
-        how = f"no splits given: {HASH_FOLDS} folds by hash of the paths, stratified by class"
-    if not clips:
-        raise InputError(
-            "has no sub-folder with audio",
-            where=folder,
-            remedy=f"add one sub-folder per class, or a {MANIFEST_NAMES[0]}",
-        )
-    name, domain = task_name(spec.name, folder), cast(Domain, str(spec.domain))
-    card = make_card(clips, name=name, kind="single-label", domain=domain, where=folder)
-    return Dataset(card, tuple(clips), f"folder {folder} ({how})", tuple(problems))
-
-
-def _deal(label: str, names: list[str]) -> dict[str, str]:
-    """Return the fold of each of a class's files, in the order of `names`."""
-    ordered = sorted(names, key=lambda name: sha256_bytes(name.encode()))
-    # Classes start at different folds, so that small ones do not all fill the first folds.
-    first = int(sha256_bytes(label.encode())[:8], 16)
-    fold_of = {name: str(1 + (first + i) % HASH_FOLDS) for i, name in enumerate(ordered)}
-    return {name: fold_of[name] for name in names}
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    return [path for path in visible(folder) if path.is_dir()]
-
-
-def _classes(root: Path, problems: list[str]) -> dict[str, list[Path]]:
-    """Return the audio files of each class; add a note to `problems` for each sub-folder without any."""
-    files_of: dict[str, list[Path]] = {}
-    for child in _subfolders(root):
-        files = sorted(
-            path
-            for path in child.rglob("*")
-            if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".") and path.is_file()
-        )
-        if files:
-            files_of[child.name] = files
-        else:
-            problems.append(f"the sub-folder {child} contains no audio")
-    return files_of
-
-
-def _relative(file: Path, folder: Path) -> str:
-    name = file.relative_to(folder).as_posix()
-    require_utf8(name, folder)
-    return name
 
 
 @dataclass(frozen=True, slots=True)
