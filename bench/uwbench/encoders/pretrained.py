@@ -11,8 +11,17 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from uwbench.encoders.base import Encoded, EncoderInfo, ModelFolder
-from uwbench.encoders.checkpoint import count_parameters, identity_of, read_json, torch_dtype, training_data_of
-from uwbench.errors import EncoderError
+from uwbench.encoders.checkpoint import (
+    as_transformers_reads,
+    count_parameters,
+    identity_of,
+    names_in,
+    one_line,
+    read_json,
+    torch_dtype,
+    training_data_of,
+)
+from uwbench.errors import EncoderError, UwbenchError
 
 if TYPE_CHECKING:
     import torch
@@ -70,33 +79,52 @@ def load_pretrained(
 
     `keys` maps names in the checkpoint (regular expressions) to the model's. Pickles load with `weights_only=True`.
     """
+    options = {} if config is None else {"config": config}
+    if keys is not None:
+        options["key_mapping"] = dict(keys)
+    names = names_in(folder)
+    leads = ["", *(lead for lead in ("model.", "model.model.") if all(name.startswith(lead) for name in names))]
+    lacking: list[str] = []
+    for lead in leads:  # "model." is a part of some names, and what training frameworks put before others
+        model, lacking_now = _load(model_class, folder, lead, options, code=code)
+        if not lacking_now:
+            return model
+        lacking = lacking or lacking_now
+    what = f"the weights lack {', '.join(lacking[:3])} ({len(lacking)} in all); their names begin with {names[0]}"
+    raise EncoderError(what, where=folder.path)
+
+
+def _load(
+    model_class: Any, folder: ModelFolder, lead: str, options: Mapping[str, Any], *, code: bool
+) -> tuple[Any, list[str]]:
+    """Return the model, its weights read without the prefix `lead`, and the names that are missing or do not fit."""
     import pickle
 
     import torch
 
     try:
-        with _quiet():
+        with _quiet(), as_transformers_reads(folder, lead) as path:
             model, report = model_class.from_pretrained(
-                folder.path,
-                **({} if config is None else {"config": config}),
-                **({} if keys is None else {"key_mapping": dict(keys)}),
+                path,
+                **options,
                 trust_remote_code=code,  # left out, transformers would ask on the terminal
                 dtype=torch.float32,
                 weights_only=True,
                 local_files_only=True,
                 output_loading_info=True,
             )
+    except UwbenchError:
+        raise
     except pickle.UnpicklingError as error:
         what, remedy = "the weights hold more than tensors, so they are not loaded", "convert them to safetensors"
         raise EncoderError(what, where=folder.path, remedy=remedy) from error
-    except (OSError, ValueError, RuntimeError, ImportError, LookupError) as error:
-        raise EncoderError(f"cannot be loaded ({type(error).__name__}: {error})", where=folder.path) from error
+    except Exception as error:  # transformers and a model's own code raise anything
+        raise EncoderError(
+            f"cannot be loaded ({type(error).__name__}: {one_line(error)})", where=folder.path
+        ) from error
     # Used in training only.
     missing = sorted(key for key in report["missing_keys"] if not key.endswith("masked_spec_embed"))
-    if missing or report["mismatched_keys"]:
-        what = missing or [str(key) for key in report["mismatched_keys"]]
-        raise EncoderError(f"the weights lack {', '.join(what[:3])} ({len(what)} in all)", where=folder.path)
-    return model
+    return model, missing or [str(key) for key in report["mismatched_keys"]]
 
 
 def load_extractor(folder: ModelFolder, *, code: bool = False) -> Any:
@@ -111,7 +139,7 @@ def load_extractor(folder: ModelFolder, *, code: bool = False) -> Any:
         if not code and isinstance(settings, dict) and "auto_map" in settings:
             what, remedy = "names remote code, which is not run for a known family", "restore the family's own file"
             raise EncoderError(what, where=where, remedy=remedy) from error
-        raise EncoderError(f"names no feature extractor that can be loaded ({error})", where=where) from error
+        raise EncoderError(f"names no feature extractor that can be loaded ({one_line(error)})", where=where) from error
 
 
 @contextmanager

@@ -31,8 +31,9 @@ RATE = 16_000
 _FFT = 400
 _HOP = 160
 _STRIDE = 320  # samples per position: one mel frame per 160, halved by the second convolution
-_PREFIXES = ("model.encoder.", "encoder.", "")
-_TOWERS = ("model.audio_tower.", "audio_tower.", "")
+_LEADS = ("model.", "")  # of a training framework, before an encoder that was saved alone
+_PREFIXES = ("model.encoder.", "encoder.", "model.model.encoder.", *_LEADS)
+_TOWERS = ("model.audio_tower.", "audio_tower.", "model.model.audio_tower.", *_LEADS)
 
 
 class WhisperEncoder:
