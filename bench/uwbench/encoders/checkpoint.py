@@ -89,6 +89,21 @@ def read_json(path: Path) -> Any:
         raise InputError(f"cannot be read as JSON ({error})", where=path) from error
 
 
+def extractor_settings(folder: ModelFolder) -> Mapping[str, Any] | None:
+    """Return the settings of the feature extractor that AutoFeatureExtractor would load, or None if there is none.
+
+    One nested in processor_config.json, as transformers 5 writes it, comes before preprocessor_config.json.
+    """
+    processor = read_json(folder.path / "processor_config.json")
+    nested = processor if isinstance(processor, dict) else {}
+    settings = nested.get("feature_extractor", nested.get("audio_processor"))
+    if settings is None:
+        settings = read_json(folder.path / "preprocessor_config.json")
+    if settings is not None and not isinstance(settings, dict):
+        raise InputError("holds a feature extractor that is no JSON object", where=folder.path)
+    return settings
+
+
 def weight_files(folder: ModelFolder) -> list[Path]:
     """Return the weight files, sharded or whole: safetensors, or pickles if there are none, or the only variant (fp16).
 
@@ -122,8 +137,8 @@ def _listed(path: Path, index: Any) -> list[Path]:
     return [path.parent / name for name in files]
 
 
-def identity_of(folder: ModelFolder, *texts: str, files: Sequence[Path] | None = None) -> dict[str, Any]:
-    """Return what identifies a checkpoint: its configuration and the contents of its weights and of `texts`.
+def identity_of(folder: ModelFolder, files: Sequence[Path] | None = None) -> dict[str, Any]:
+    """Return what identifies a checkpoint: its configuration, its feature extractor's, and the weights' contents.
 
     `files` are the weight files to read, if not all of them. File names do not count.
     """
@@ -131,10 +146,13 @@ def identity_of(folder: ModelFolder, *texts: str, files: Sequence[Path] | None =
         "config": digest(_cleaned(folder.config)),
         "weights": [sha256_file(file) for file in files or weight_files(folder)],
     }
-    for text in texts:
-        content = read_json(folder.path / text)
+    texts = {
+        "preprocessor_config.json": extractor_settings(folder),  # wherever they lie: the settings alone count
+        "feature_extractor_config.json": read_json(folder.path / "feature_extractor_config.json"),
+    }
+    for name, content in texts.items():
         if content is not None:
-            identity[text] = sha256_bytes(json.dumps(_cleaned(content), sort_keys=True).encode())
+            identity[name] = sha256_bytes(json.dumps(_cleaned(content), sort_keys=True).encode())
     return identity
 
 

@@ -14,16 +14,17 @@ from uwbench.encoders.base import Encoded, EncoderInfo, ModelFolder
 from uwbench.encoders.checkpoint import (
     as_transformers_reads,
     count_parameters,
+    extractor_settings,
     identity_of,
     names_in,
     one_line,
-    read_json,
     torch_dtype,
     training_data_of,
 )
 from uwbench.errors import EncoderError, UwbenchError
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 # (model, waveforms, lengths, layers) -> frames; waveforms float32 on the model's device.
@@ -33,8 +34,16 @@ Forward = Callable[[Any, "torch.Tensor", "torch.Tensor", Sequence[int]], Encoded
 class PretrainedEncoder:
     """An encoder made of a function that builds a model and one that runs it."""
 
-    def __init__(self, info: EncoderInfo, build: Callable[[], Any], forward: Forward) -> None:
+    def __init__(
+        self,
+        info: EncoderInfo,
+        build: Callable[[], Any],
+        forward: Forward,
+        input_deviation: Callable[[Sequence[np.ndarray]], float] = lambda _: 0.0,
+    ) -> None:
+        """`input_deviation` compares input features that the family computes itself with the checkpoint's own."""
         self.info = info
+        self.input_deviation = input_deviation
         self._build = build
         self._forward = forward
         self._model: Any = None
@@ -61,7 +70,7 @@ def describe(folder: ModelFolder, family: str, *, version: int = 1, **facts: Any
         identity={
             "family": family,
             "version": version,
-            **identity_of(folder, "preprocessor_config.json", "feature_extractor_config.json"),
+            **identity_of(folder),
         },
         **facts,
     )
@@ -133,13 +142,51 @@ def load_extractor(folder: ModelFolder, *, code: bool = False) -> Any:
 
     try:
         return AutoFeatureExtractor.from_pretrained(folder.path, trust_remote_code=code, local_files_only=True)
-    except (OSError, ValueError, TypeError, ImportError, LookupError) as error:
+    except Exception as error:  # transformers and an extractor's own code raise anything
         where = folder.path / "preprocessor_config.json"
-        settings = read_json(where)
-        if not code and isinstance(settings, dict) and "auto_map" in settings:
+        where = where if where.is_file() else folder.path / "processor_config.json"
+        if not code and "auto_map" in (extractor_settings(folder) or {}):
             what, remedy = "names remote code, which is not run for a known family", "restore the family's own file"
             raise EncoderError(what, where=where, remedy=remedy) from error
         raise EncoderError(f"names no feature extractor that can be loaded ({one_line(error)})", where=where) from error
+
+
+def required_settings(folder: ModelFolder) -> Mapping[str, Any]:
+    """Return the settings of a checkpoint's feature extractor; raise EncoderError if it comes without one."""
+    settings = extractor_settings(folder)
+    if settings is None:
+        what = "has no preprocessor_config.json or processor_config.json, which say how its spectra are made"
+        raise EncoderError(what, where=folder.path, remedy="copy it from the model's page")
+    return settings
+
+
+def default_notes(folder: ModelFolder, defaults: str) -> tuple[str, ...]:
+    """Return a note on the defaults that are taken if the checkpoint has no feature extractor."""
+    if extractor_settings(folder) is not None:
+        return ()
+    return (f"{folder.name} has no preprocessor_config.json or processor_config.json: {defaults} are assumed",)
+
+
+def input_deviation(
+    folder: ModelFolder, inputs: Callable[[torch.Tensor], torch.Tensor], clips: Sequence[np.ndarray]
+) -> float:
+    """Return the largest relative difference between our input features and the checkpoint's own extractor's.
+
+    `inputs` maps a waveform `(1, samples)` to features; it may end before padding does. 0 without an extractor.
+    """
+    import torch
+
+    if extractor_settings(folder) is None:
+        return 0.0
+    extract = load_extractor(folder)
+    deviations = [0.0]
+    for clip in clips:
+        features = extract(clip, sampling_rate=extract.sampling_rate, return_tensors="pt")
+        expected = next(value for name, value in features.items() if name.startswith("input"))
+        actual = inputs(torch.from_numpy(clip)[None])
+        expected = expected[..., : actual.shape[-1]]
+        deviations.append(float((actual - expected).norm() / expected.norm().clamp(min=1e-12)))
+    return max(deviations)
 
 
 @contextmanager
