@@ -378,6 +378,9 @@ def _record(
     """Return the encoder's record; an own encoder first encodes a cached clip again, if there is one."""
     from uwbench.extraction.identity import describe_encoder
 
+    for line in model.encoder.info.notes:
+        reporter.note(f"note: {line}")
+
     def describe(generation: int) -> EncoderRecord:
         return describe_encoder(
             model.encoder.info,

@@ -98,6 +98,8 @@ def _print_conformance(conformance: Conformance) -> None:
     }
     for name, value in rows.items():
         print(printable(f"{name:<16} {value}"))
+    for note in info.notes:
+        print(printable(f"note: {note}"))
     for problem in conformance.problems:
         print(printable(f"problem: {problem}"))
     if not conformance.problems:

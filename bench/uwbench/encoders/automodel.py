@@ -12,8 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from uwbench.base.hashing import sha256_file
 from uwbench.encoders.base import Encoded, Encoder, ModelFolder, ModelSpec
-from uwbench.encoders.checkpoint import read_json
-from uwbench.encoders.pretrained import PretrainedEncoder, describe, load_extractor, load_pretrained, pick
+from uwbench.encoders.checkpoint import extractor_settings
+from uwbench.encoders.pretrained import (
+    PretrainedEncoder,
+    default_notes,
+    describe,
+    load_extractor,
+    load_pretrained,
+    pick,
+)
 from uwbench.errors import EncoderError, UsageError
 
 if TYPE_CHECKING:
@@ -25,14 +32,14 @@ _NOISE_S = (2, 4)
 def open_automodel(folder: ModelFolder, spec: ModelSpec) -> Encoder:
     """Return an encoder with measured facts; raise UsageError if it needs `--trust-remote-code`."""
     model_type = str(folder.config.get("model_type"))
-    preprocessor = read_json(folder.path / "preprocessor_config.json") or {}
-    code = "auto_map" in folder.config or "auto_map" in preprocessor
+    settings = extractor_settings(folder) or {}
+    code = "auto_map" in folder.config or "auto_map" in settings
     if code and not spec.trust_remote_code:
         remedy = "read the Python files beside its config.json, then pass --trust-remote-code"
         raise UsageError(
             f"is a {model_type} model, which runs code from its own repository", where=folder.name, remedy=remedy
         )
-    rate = int(preprocessor.get("sampling_rate") or folder.config.get("sampling_rate") or 16_000)
+    rate = int(settings.get("sampling_rate") or folder.config.get("sampling_rate") or 16_000)
     runner = _Runner(folder, rate, code=code)
     model = runner.build()
     counts, states = [], ()
@@ -52,6 +59,7 @@ def open_automodel(folder: ModelFolder, spec: ModelSpec) -> Encoder:
         context_s=None,
         min_s=0.1,
         batching="single",
+        notes=default_notes(folder, f"{rate:,} Hz and waveforms as they are"),
     )
     identity = dict(info.identity)
     if code:
@@ -71,7 +79,7 @@ class _Runner:
     def build(self) -> Any:
         from transformers import AutoModel
 
-        if (self._folder.path / "preprocessor_config.json").is_file():
+        if extractor_settings(self._folder) is not None:
             self._extract = load_extractor(self._folder, code=self._code)
         return load_pretrained(AutoModel, self._folder, code=self._code).eval()
 

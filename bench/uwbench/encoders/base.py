@@ -49,6 +49,7 @@ class EncoderInfo:
     revision: str | None = None
     licence: str | None = None
     training_data: tuple[dict[str, Any], ...] | None = None  # None: unknown
+    notes: tuple[str, ...] = ()  # what a run says of the checkpoint: defaults that were taken
     first_token: bool = False  # frame 0 is a summary token, not a moment in time
     runs_own_code: bool = False  # user code whose changes the identity may miss: cached vectors are checked before use
     # Everything that changes an embedding, JSON-able: weights by content, configuration, options, wrapper version.

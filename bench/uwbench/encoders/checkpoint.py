@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+import re
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +28,21 @@ _TEXTS = ["*.json", "*.md"]
 _SAFETENSORS = ["model.safetensors", "model-*-of-*.safetensors"]
 _AGAIN = "fetch the folder again"
 _PICKLES = ["pytorch_model.bin", "pytorch_model-*-of-*.bin"]
+_VARIANTS = ["model.*.safetensors", "model*-of-*.safetensors", "pytorch_model.*.bin", "pytorch_model*-of-*.bin"]
+# What torch.compile, FSDP and activation checkpointing put into the names of tensors, and where checkpoints nest them.
+_WRAPPERS = re.compile(r"\b(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+_OTHER_WEIGHTS = {".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".h5", ".msgpack", ".onnx"}
+_ADAPTER = ("adapter_config", "adapter_model")
+_NESTED = ("state_dict", "model_state_dict", "model", "module")
 
 
 def open_folder(path: Path, *, name: str, revision: str | None = None) -> ModelFolder:
-    """Return the checkpoint in `path`; raise InputError if it is not one."""
+    """Return the checkpoint in `path`; raise InputError if it is not one, EncoderError if it is a PEFT adapter."""
+    adapter = next((file.name for file in sorted(path.glob("adapter_*")) if file.stem in _ADAPTER), None)
+    if adapter is not None:
+        what = f"holds a PEFT adapter ({adapter}), which is not applied"
+        remedy = "merge it into its base (merge_and_unload, then save_pretrained), or remove the adapter's files"
+        raise EncoderError(what, where=path, remedy=remedy)
     config = read_json(path / "config.json")
     if config is None:
         remedy = "a model folder holds config.json and model.safetensors, as save_pretrained writes them"
@@ -49,9 +63,10 @@ def download(hub_id: str, revision: str | None, *, code: bool = False, name: str
 
     texts = [*_TEXTS, "*.py"] if code else _TEXTS
     try:
-        path = fetch([*texts, *_SAFETENSORS])
-        if not list(path.glob("*.safetensors")):
-            path = fetch([*texts, *_PICKLES])
+        for weights in (_SAFETENSORS, _PICKLES, _VARIANTS):
+            path = fetch([*texts, *weights])
+            if any(file for pattern in weights for file in path.glob(pattern)):
+                break
     except (OfflineModeIsEnabled, LocalEntryNotFoundError) as error:
         remedy = f"download it on a machine with a network (hf download {hub_id}) and pass the folder"
         raise EncoderError(
@@ -74,34 +89,56 @@ def read_json(path: Path) -> Any:
         raise InputError(f"cannot be read as JSON ({error})", where=path) from error
 
 
+def extractor_settings(folder: ModelFolder) -> Mapping[str, Any] | None:
+    """Return the settings of the feature extractor that AutoFeatureExtractor would load, or None if there is none.
+
+    One nested in processor_config.json, as transformers 5 writes it, comes before preprocessor_config.json.
+    """
+    processor = read_json(folder.path / "processor_config.json")
+    nested = processor if isinstance(processor, dict) else {}
+    settings = nested.get("feature_extractor", nested.get("audio_processor"))
+    if settings is None:
+        settings = read_json(folder.path / "preprocessor_config.json")
+    if settings is not None and not isinstance(settings, dict):
+        raise InputError("holds a feature extractor that is no JSON object", where=folder.path)
+    return settings
+
+
 def weight_files(folder: ModelFolder) -> list[Path]:
-    """Return the weight files, sharded or whole: safetensors, or pickles if there are none."""
-    for stem, suffix in (("model", "safetensors"), ("pytorch_model", "bin")):
-        index = read_json(folder.path / f"{stem}.{suffix}.index.json")
-        whole = folder.path / f"{stem}.{suffix}"
-        if index is not None:
-            files = [folder.path / name for name in _listed(folder.path / f"{stem}.{suffix}.index.json", index)]
-            missing = [file.name for file in files if not file.is_file()]
-            if missing:
-                raise EncoderError(f"lacks the weights file {missing[0]}", where=folder.path, remedy=_AGAIN)
-            return files
-        if whole.is_file():
-            return [whole]
-    remedy = "put model.safetensors there, as save_pretrained writes it"
-    raise EncoderError("holds no weights", where=folder.path, remedy=remedy)
+    """Return the weight files, sharded or whole: safetensors, or pickles if there are none, or the only variant (fp16).
+
+    As in transformers, a whole file comes before shards.
+    """
+    path = folder.path
+    for variant in ("", ".*"):
+        for stem, suffix in (("model", "safetensors"), ("pytorch_model", "bin")):
+            whole = [file for file in sorted(path.glob(f"{stem}{variant}.{suffix}")) if "-of-" not in file.name]
+            indices = sorted(path.glob(f"{stem}.{suffix}.index{variant}.json"))
+            sets = [[file] for file in whole] + [_listed(index, read_json(index)) for index in indices]
+            if variant and len(sets) > 1:
+                what = f"holds its weights in several variants ({', '.join(file.name for file in [*whole, *indices])})"
+                raise EncoderError(what, where=path, remedy="keep one of them")
+            if sets:
+                missing = [file.name for file in sets[0] if not file.is_file()]
+                if missing:
+                    raise EncoderError(f"lacks the weights file {missing[0]}", where=path, remedy=_AGAIN)
+                return sets[0]
+    others = [file.name for file in sorted(path.iterdir()) if file.suffix in _OTHER_WEIGHTS]
+    what = f"holds no weights that can be read (but {', '.join(others[:3])})" if others else "holds no weights"
+    raise EncoderError(what, where=path, remedy="put model.safetensors there, as save_pretrained writes it")
 
 
-def _listed(path: Path, index: Any) -> list[str]:
-    """Return the file names that an index lists; raise InputError if it lists none or points outside its folder."""
+def _listed(path: Path, index: Any) -> list[Path]:
+    """Return the files that an index lists; raise InputError if it lists none or points outside its folder."""
     names = index.get("weight_map") if isinstance(index, dict) else None
     files = sorted({str(name) for name in names.values()}) if isinstance(names, dict) else []
     if not files or any(Path(name).name != name for name in files):
         raise InputError("lists no files of its folder under weight_map", where=path, remedy=_AGAIN)
-    return files
+    return [path.parent / name for name in files]
 
 
-def identity_of(folder: ModelFolder, *texts: str, files: Sequence[Path] | None = None) -> dict[str, Any]:
-    """Return what identifies a checkpoint: its configuration and the contents of its weights and of `texts`.
+def identity_of(folder: ModelFolder, files: Sequence[Path] | None = None) -> dict[str, Any]:
+    """Return what identifies a checkpoint: its configuration, its feature extractor's, and the weights' contents.
 
     `files` are the weight files to read, if not all of them. File names do not count.
     """
@@ -109,10 +146,13 @@ def identity_of(folder: ModelFolder, *texts: str, files: Sequence[Path] | None =
         "config": digest(_cleaned(folder.config)),
         "weights": [sha256_file(file) for file in files or weight_files(folder)],
     }
-    for text in texts:
-        content = read_json(folder.path / text)
+    texts = {
+        "preprocessor_config.json": extractor_settings(folder),  # wherever they lie: the settings alone count
+        "feature_extractor_config.json": read_json(folder.path / "feature_extractor_config.json"),
+    }
+    for name, content in texts.items():
         if content is not None:
-            identity[text] = sha256_bytes(json.dumps(_cleaned(content), sort_keys=True).encode())
+            identity[name] = sha256_bytes(json.dumps(_cleaned(content), sort_keys=True).encode())
     return identity
 
 
@@ -137,24 +177,68 @@ def read_tensors(folder: ModelFolder, prefixes: Sequence[str]) -> dict[str, torc
 
     Only these are read. The prefix "" takes everything. Raises EncoderError if no prefix occurs.
     """
-    prefix, file_of = _under(folder, prefixes)
+    prefix, places = _under(folder, prefixes)
     tensors: dict[str, torch.Tensor] = {}
-    for file in dict.fromkeys(file_of.values()):
-        names = [name for name, holder in file_of.items() if holder == file]
-        tensors.update(zip((name.removeprefix(prefix) for name in names), _read(file, names), strict=True))
+    for file in dict.fromkeys(file for file, _ in places.values()):
+        stored = {name: place[1] for name, place in places.items() if place[0] == file}
+        values = _read(file, list(stored.values()))
+        tensors.update(zip((name.removeprefix(prefix) for name in stored), values, strict=True))
     return tensors
+
+
+@contextmanager
+def as_transformers_reads(folder: ModelFolder, lead: str = "") -> Iterator[Path]:
+    """Yield a folder that `from_pretrained` reads: this one, or a temporary one if its weights need other names.
+
+    They do if a wrapper's prefix is in their names, if they are nested in a checkpoint, if they are a variant, or if
+    `lead` is to be taken off every name.
+    """
+    files, stored = weight_files(folder), _stored(folder)
+    nested = any(file.suffix == ".bin" and _tensors_in(_unpickled(file), file)[1] for file in files)
+    variant = not any(re.fullmatch(r"(pytorch_)?model(-\d+-of-\d+)?\.\w+", file.name) for file in files)
+    if not (lead or nested or variant or any(name != place[1] for name, place in stored.items())):
+        yield folder.path
+        return
+    from safetensors.torch import save_file
+
+    with tempfile.TemporaryDirectory(prefix="uwbench-") as place:
+        for file in folder.path.iterdir():
+            if file.is_file() and (file.suffix == ".py" or (file.suffix == ".json" and ".index" not in file.name)):
+                Path(place, file.name).write_bytes(file.read_bytes())
+        tensors = {name.removeprefix(lead): value.clone() for name, value in read_tensors(folder, [""]).items()}
+        save_file(tensors, Path(place, "model.safetensors"), metadata={"format": "pt"})
+        yield Path(place)
 
 
 def files_under(folder: ModelFolder, prefixes: Sequence[str]) -> list[Path]:
     """Return the weight files that `read_tensors` reads; of a large model, the shards that hold its encoder."""
-    return sorted(set(_under(folder, prefixes)[1].values()))
+    return sorted({file for file, _ in _under(folder, prefixes)[1].values()})
 
 
-def _under(folder: ModelFolder, prefixes: Sequence[str]) -> tuple[str, dict[str, Path]]:
-    """Return the first of `prefixes` that occurs, and the file of each tensor under it."""
-    file_of = {name: file for file in weight_files(folder) for name in _names(file)}
+def _stored(folder: ModelFolder) -> dict[str, tuple[Path, str]]:
+    """Return the file of each tensor and its name there, by its name without the prefixes of wrappers."""
+    places = [(file, name) for file in weight_files(folder) for name in _names(file)]
+    return dict(zip(_unwrapped(name for _, name in places), places, strict=True))
+
+
+def _unwrapped(names: Iterable[str]) -> list[str]:
+    """Return the names of tensors without the prefixes that torch.compile, FSDP and data parallelism add."""
+    cleaned = [_WRAPPERS.sub("", name) for name in names]
+    while cleaned and all(name.startswith("module.") for name in cleaned):
+        cleaned = [name.removeprefix("module.") for name in cleaned]
+    return cleaned
+
+
+def names_in(folder: ModelFolder) -> list[str]:
+    """Return the names of the checkpoint's tensors, without the prefixes of wrappers."""
+    return list(_stored(folder))
+
+
+def _under(folder: ModelFolder, prefixes: Sequence[str]) -> tuple[str, dict[str, tuple[Path, str]]]:
+    """Return the first of `prefixes` that occurs, and the file and stored name of each tensor under it."""
+    stored = _stored(folder)
     for prefix in prefixes:
-        matching = {name: file for name, file in file_of.items() if name.startswith(prefix)}
+        matching = {name: place for name, place in stored.items() if name.startswith(prefix)}
         if matching:
             return prefix, matching
     expected = " or ".join(f"{prefix}*" for prefix in prefixes)
@@ -163,10 +247,16 @@ def _under(folder: ModelFolder, prefixes: Sequence[str]) -> tuple[str, dict[str,
 
 def fill(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], folder: ModelFolder) -> None:
     """Load `tensors` into a module built on the meta device; raise EncoderError if names or shapes do not fit."""
-    try:
-        module.load_state_dict(dict(tensors), strict=True, assign=True)
-    except RuntimeError as error:
-        raise EncoderError(f"the weights do not fit config.json ({error})", where=folder.path) from error
+    expected = module.state_dict()
+    faults = {
+        "lack": [name for name in expected if name not in tensors],
+        "hold in another shape": [n for n in expected if n in tensors and tensors[n].shape != expected[n].shape],
+        "also hold": [name for name in tensors if name not in expected],
+    }
+    problems = [f"{what} {names[0]} ({len(names):,} in all)" for what, names in faults.items() if names]
+    if problems:
+        raise EncoderError(f"the weights do not fit config.json: they {', '.join(problems)}", where=folder.path)
+    module.load_state_dict(dict(tensors), strict=True, assign=True)
 
 
 def count_parameters(folder: ModelFolder, prefixes: Sequence[str]) -> int | None:
@@ -174,11 +264,12 @@ def count_parameters(folder: ModelFolder, prefixes: Sequence[str]) -> int | None
 
     Returns None for pickles, which have no header.
     """
-    sizes: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for file in weight_files(folder):
         if file.suffix != ".safetensors":
             return None
-        sizes.update({name: math.prod(entry["shape"]) for name, entry in _header(file).items()})
+        counts.update({name: math.prod(entry["shape"]) for name, entry in _header(file).items()})
+    sizes = dict(zip(_unwrapped(counts), counts.values(), strict=True))
     for prefix in prefixes:
         matching = [size for name, size in sizes.items() if name.startswith(prefix)]
         if matching:
@@ -227,8 +318,8 @@ def _names(file: Path) -> list[str]:
             with safe_open(file, framework="np") as stored:
                 return list(stored.keys())
         except (SafetensorError, OSError) as error:
-            raise EncoderError(f"is damaged ({error})", where=file, remedy=_AGAIN) from error
-    return list(_unpickled(file))
+            raise EncoderError(f"is damaged ({one_line(error)})", where=file, remedy=_AGAIN) from error
+    return list(_tensors_in(_unpickled(file), file)[0])
 
 
 def _read(file: Path, names: Sequence[str]) -> list[torch.Tensor]:
@@ -237,11 +328,30 @@ def _read(file: Path, names: Sequence[str]) -> list[torch.Tensor]:
 
         with safe_open(file, framework="pt") as stored:
             return [stored.get_tensor(name) for name in names]
-    content = _unpickled(file)
+    content, _ = _tensors_in(_unpickled(file), file)
     return [content[name] for name in names]
 
 
-def _unpickled(file: Path) -> dict[str, torch.Tensor]:
+def _tensors_in(content: Any, file: Path) -> tuple[dict[str, torch.Tensor], str]:
+    """Return the tensors of an unpickled checkpoint by name, and the key that they are nested under ("" if none)."""
+    import torch
+
+    for key in ("", *_NESTED):
+        tensors = content.get(key) if key and isinstance(content, dict) else content
+        if isinstance(tensors, dict) and tensors and all(isinstance(value, torch.Tensor) for value in tensors.values()):
+            return tensors, key
+    keys = ", ".join(map(str, list(content)[:5])) if isinstance(content, dict) else type(content).__name__
+    what = f"holds no dictionary of tensors by itself or under {', '.join(_NESTED)} ({keys[:100]})"
+    raise EncoderError(what, where=file, remedy="save model.state_dict() alone")
+
+
+def one_line(error: Exception) -> str:
+    """Return an error's text on one line, cut to a readable length."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 200 else f"{text[:200]} ..."
+
+
+def _unpickled(file: Path) -> Any:
     import pickle
     import zipfile
 
@@ -253,4 +363,4 @@ def _unpickled(file: Path) -> dict[str, torch.Tensor]:
         remedy = "convert it to safetensors"
         raise EncoderError("holds more than tensors, so it is not loaded", where=file, remedy=remedy) from error
     except (EOFError, RuntimeError, OSError, ValueError, LookupError) as error:
-        raise EncoderError(f"is damaged ({' '.join(str(error).split())})", where=file, remedy=_AGAIN) from error
+        raise EncoderError(f"is damaged ({one_line(error)})", where=file, remedy=_AGAIN) from error

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
 BATCH_TOLERANCE = 1e-4  # relative change of a clip's mean vector, in float32
+INPUT_TOLERANCE = 1e-3  # relative difference of input features on one clip
 HOP_TOLERANCE = 0.02  # relative; frame counts are integers, and an encoder may drop one at an edge
 _LONGEST_S = 4.3
 
@@ -77,6 +78,10 @@ def check_encoder(
     tolerance = BATCH_TOLERANCE if dtype == "fp32" else 100 * BATCH_TOLERANCE
     if not deviation <= tolerance:
         problems.append(f"a clip's vector changes by {deviation:.2g} with its batch mates; declare another batching")
+    measure = getattr(encoder, "input_deviation", None)
+    features = measure(cut) if measure else 0.0
+    if not features <= INPUT_TOLERANCE:
+        problems.append(f"its input differs by {features:.2g} from that of the checkpoint's own feature extractor")
     speed = len(cut) / seconds
     return Conformance(info.name, hop, deviation, deterministic, speed, tuple(problems), audio, info)
 

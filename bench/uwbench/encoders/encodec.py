@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from uwbench.encoders.base import Encoded, Encoder, ModelFolder, ModelSpec
-from uwbench.encoders.pretrained import PretrainedEncoder, describe, load_pretrained
+from uwbench.encoders.checkpoint import extractor_settings
+from uwbench.encoders.pretrained import PretrainedEncoder, default_notes, describe, load_pretrained
 from uwbench.errors import EncoderError
 
 if TYPE_CHECKING:
@@ -16,12 +17,16 @@ if TYPE_CHECKING:
 
 def open_encodec(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
     """Return the encoder of a mono EnCodec checkpoint (facebook/encodec_24khz)."""
-    config = folder.config
-    if int(config.get("audio_channels", 1)) != 1 or config.get("normalize", False):
+    config, settings = folder.config, extractor_settings(folder) or {}
+    if (
+        int(config.get("audio_channels", 1)) != 1
+        or int(settings.get("feature_size", 1)) != 1
+        or config.get("normalize", False)
+    ):
         what = "is the stereo model, which normalises loudness second by second"
         raise EncoderError(what, where=folder.path, remedy="use the mono one (facebook/encodec_24khz)")
     hop = math.prod(config.get("upsampling_ratios", (8, 5, 4, 2)))
-    rate = int(config.get("sampling_rate", 24_000))
+    rate = int(settings.get("sampling_rate") or config.get("sampling_rate", 24_000))
     info = describe(
         folder,
         "encodec",
@@ -32,6 +37,7 @@ def open_encodec(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
         context_s=None,
         # The convolutions mirror-pad the end of the clip into its last frame.
         batching="equal-length",
+        notes=default_notes(folder, f"{rate:,} Hz, as config.json says, and mono"),
     )
 
     def forward(model: Any, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:

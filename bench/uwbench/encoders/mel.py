@@ -7,12 +7,14 @@ import math
 import numpy as np
 
 
-def slaney_filters(n_fft: int, bands: int, rate: int) -> np.ndarray:
+def slaney_filters(n_fft: int, bands: int, rate: int, *, top: float | None = None) -> np.ndarray:
     """Return float32 `(bands, n_fft // 2 + 1)` triangular filters on Slaney's mel scale, each of unit area.
+
+    They end at `top` Hz, or at half of `rate`.
 
     Slaney, Auditory Toolbox (1998): linear below 1 kHz, logarithmic above, as in librosa and Whisper.
     """
-    edges = np.array([_mel_to_hz(mel) for mel in np.linspace(0.0, _hz_to_mel(rate / 2), bands + 2)])
+    edges = np.array([_mel_to_hz(mel) for mel in np.linspace(0.0, _hz_to_mel(top or rate / 2), bands + 2)])
     bins = np.linspace(0.0, rate / 2, n_fft // 2 + 1)
     widths = np.diff(edges)[:, None]
     rising = (bins - edges[:-2, None]) / widths[:-1]

@@ -11,10 +11,20 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from uwbench.encoders.base import Encoded, EncoderInfo, ModelFolder
-from uwbench.encoders.checkpoint import count_parameters, identity_of, read_json, torch_dtype, training_data_of
-from uwbench.errors import EncoderError
+from uwbench.encoders.checkpoint import (
+    as_transformers_reads,
+    count_parameters,
+    extractor_settings,
+    identity_of,
+    names_in,
+    one_line,
+    torch_dtype,
+    training_data_of,
+)
+from uwbench.errors import EncoderError, UwbenchError
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 # (model, waveforms, lengths, layers) -> frames; waveforms float32 on the model's device.
@@ -24,8 +34,16 @@ Forward = Callable[[Any, "torch.Tensor", "torch.Tensor", Sequence[int]], Encoded
 class PretrainedEncoder:
     """An encoder made of a function that builds a model and one that runs it."""
 
-    def __init__(self, info: EncoderInfo, build: Callable[[], Any], forward: Forward) -> None:
+    def __init__(
+        self,
+        info: EncoderInfo,
+        build: Callable[[], Any],
+        forward: Forward,
+        input_deviation: Callable[[Sequence[np.ndarray]], float] = lambda _: 0.0,
+    ) -> None:
+        """`input_deviation` compares input features that the family computes itself with the checkpoint's own."""
         self.info = info
+        self.input_deviation = input_deviation
         self._build = build
         self._forward = forward
         self._model: Any = None
@@ -52,7 +70,7 @@ def describe(folder: ModelFolder, family: str, *, version: int = 1, **facts: Any
         identity={
             "family": family,
             "version": version,
-            **identity_of(folder, "preprocessor_config.json", "feature_extractor_config.json"),
+            **identity_of(folder),
         },
         **facts,
     )
@@ -70,33 +88,52 @@ def load_pretrained(
 
     `keys` maps names in the checkpoint (regular expressions) to the model's. Pickles load with `weights_only=True`.
     """
+    options = {} if config is None else {"config": config}
+    if keys is not None:
+        options["key_mapping"] = dict(keys)
+    names = names_in(folder)
+    leads = ["", *(lead for lead in ("model.", "model.model.") if all(name.startswith(lead) for name in names))]
+    lacking: list[str] = []
+    for lead in leads:  # "model." is a part of some names, and what training frameworks put before others
+        model, lacking_now = _load(model_class, folder, lead, options, code=code)
+        if not lacking_now:
+            return model
+        lacking = lacking or lacking_now
+    what = f"the weights lack {', '.join(lacking[:3])} ({len(lacking)} in all); their names begin with {names[0]}"
+    raise EncoderError(what, where=folder.path)
+
+
+def _load(
+    model_class: Any, folder: ModelFolder, lead: str, options: Mapping[str, Any], *, code: bool
+) -> tuple[Any, list[str]]:
+    """Return the model, its weights read without the prefix `lead`, and the names that are missing or do not fit."""
     import pickle
 
     import torch
 
     try:
-        with _quiet():
+        with _quiet(), as_transformers_reads(folder, lead) as path:
             model, report = model_class.from_pretrained(
-                folder.path,
-                **({} if config is None else {"config": config}),
-                **({} if keys is None else {"key_mapping": dict(keys)}),
+                path,
+                **options,
                 trust_remote_code=code,  # left out, transformers would ask on the terminal
                 dtype=torch.float32,
                 weights_only=True,
                 local_files_only=True,
                 output_loading_info=True,
             )
+    except UwbenchError:
+        raise
     except pickle.UnpicklingError as error:
         what, remedy = "the weights hold more than tensors, so they are not loaded", "convert them to safetensors"
         raise EncoderError(what, where=folder.path, remedy=remedy) from error
-    except (OSError, ValueError, RuntimeError, ImportError, LookupError) as error:
-        raise EncoderError(f"cannot be loaded ({type(error).__name__}: {error})", where=folder.path) from error
+    except Exception as error:  # transformers and a model's own code raise anything
+        raise EncoderError(
+            f"cannot be loaded ({type(error).__name__}: {one_line(error)})", where=folder.path
+        ) from error
     # Used in training only.
     missing = sorted(key for key in report["missing_keys"] if not key.endswith("masked_spec_embed"))
-    if missing or report["mismatched_keys"]:
-        what = missing or [str(key) for key in report["mismatched_keys"]]
-        raise EncoderError(f"the weights lack {', '.join(what[:3])} ({len(what)} in all)", where=folder.path)
-    return model
+    return model, missing or [str(key) for key in report["mismatched_keys"]]
 
 
 def load_extractor(folder: ModelFolder, *, code: bool = False) -> Any:
@@ -105,13 +142,51 @@ def load_extractor(folder: ModelFolder, *, code: bool = False) -> Any:
 
     try:
         return AutoFeatureExtractor.from_pretrained(folder.path, trust_remote_code=code, local_files_only=True)
-    except (OSError, ValueError, TypeError, ImportError, LookupError) as error:
+    except Exception as error:  # transformers and an extractor's own code raise anything
         where = folder.path / "preprocessor_config.json"
-        settings = read_json(where)
-        if not code and isinstance(settings, dict) and "auto_map" in settings:
+        where = where if where.is_file() else folder.path / "processor_config.json"
+        if not code and "auto_map" in (extractor_settings(folder) or {}):
             what, remedy = "names remote code, which is not run for a known family", "restore the family's own file"
             raise EncoderError(what, where=where, remedy=remedy) from error
-        raise EncoderError(f"names no feature extractor that can be loaded ({error})", where=where) from error
+        raise EncoderError(f"names no feature extractor that can be loaded ({one_line(error)})", where=where) from error
+
+
+def required_settings(folder: ModelFolder) -> Mapping[str, Any]:
+    """Return the settings of a checkpoint's feature extractor; raise EncoderError if it comes without one."""
+    settings = extractor_settings(folder)
+    if settings is None:
+        what = "has no preprocessor_config.json or processor_config.json, which say how its spectra are made"
+        raise EncoderError(what, where=folder.path, remedy="copy it from the model's page")
+    return settings
+
+
+def default_notes(folder: ModelFolder, defaults: str) -> tuple[str, ...]:
+    """Return a note on the defaults that are taken if the checkpoint has no feature extractor."""
+    if extractor_settings(folder) is not None:
+        return ()
+    return (f"{folder.name} has no preprocessor_config.json or processor_config.json: {defaults} are assumed",)
+
+
+def input_deviation(
+    folder: ModelFolder, inputs: Callable[[torch.Tensor], torch.Tensor], clips: Sequence[np.ndarray]
+) -> float:
+    """Return the largest relative difference between our input features and the checkpoint's own extractor's.
+
+    `inputs` maps a waveform `(1, samples)` to features; it may end before padding does. 0 without an extractor.
+    """
+    import torch
+
+    if extractor_settings(folder) is None:
+        return 0.0
+    extract = load_extractor(folder)
+    deviations = [0.0]
+    for clip in clips:
+        features = extract(clip, sampling_rate=extract.sampling_rate, return_tensors="pt")
+        expected = next(value for name, value in features.items() if name.startswith("input"))
+        actual = inputs(torch.from_numpy(clip)[None])
+        expected = expected[..., : actual.shape[-1]]
+        deviations.append(float((actual - expected).norm() / expected.norm().clamp(min=1e-12)))
+    return max(deviations)
 
 
 @contextmanager

@@ -1,16 +1,25 @@
 """Families fed by their own feature extractor's spectrogram: AST, wav2vec2-BERT, Parakeet, CLAP.
 
-The extractor that preprocessor_config.json describes runs on the CPU, clip by clip.
+The extractor that the checkpoint describes runs on the CPU, clip by clip.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from uwbench.encoders.base import Encoded, Encoder, ModelFolder, ModelSpec
-from uwbench.encoders.checkpoint import read_json
-from uwbench.encoders.pretrained import PretrainedEncoder, describe, layer_names, load_extractor, load_pretrained, pick
+from uwbench.encoders.pretrained import (
+    PretrainedEncoder,
+    describe,
+    layer_names,
+    load_extractor,
+    load_pretrained,
+    pick,
+    required_settings,
+)
+from uwbench.errors import InputError
 
 if TYPE_CHECKING:
     import torch
@@ -23,32 +32,39 @@ _RATE = 16_000
 def open_ast(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
     """Return an Audio Spectrogram Transformer: one frame per column of patches, averaged over frequency.
 
-    Clips are padded with silence to 10.24 s as in training. Its two summary tokens are left out.
+    Clips are padded with silence to 10.24 s as in training. Its two summary tokens are left out. At other rates than
+    16 kHz its extractor keeps 10 ms per mel frame if torchaudio is installed, and 160 samples without it.
     """
-    config = folder.config
+    config, settings = folder.config, required_settings(folder)
+    for name, default in (("max_length", 1024), ("num_mel_bins", 128)):
+        sizes = int(config.get(name, default)), int(settings.get(name, default))
+        if sizes[0] != sizes[1]:
+            raise InputError(f"{name} is {sizes[0]} in config.json and {sizes[1]} in its extractor", where=folder.path)
+    rate = int(settings.get("sampling_rate", _RATE))
+    hop, window = (rate // 100, rate // 40) if find_spec("torchaudio") else (_HOP, _WINDOW)
     patch, step = int(config.get("patch_size", 16)), int(config.get("time_stride", 10))
     columns = (int(config.get("max_length", 1024)) - patch) // step + 1
     rows = (int(config.get("num_mel_bins", 128)) - patch) // int(config.get("frequency_stride", 10)) + 1
-    context = int(config.get("max_length", 1024)) * _HOP / _RATE
+    context = int(config.get("max_length", 1024)) * hop / rate
     info = describe(
         folder,
         "audio-spectrogram-transformer",
-        sample_rate=_RATE,
+        sample_rate=rate,
         dim=int(config["hidden_size"]),
         layers=layer_names(int(config["num_hidden_layers"])),
-        hop_s=step * _HOP / _RATE,
+        hop_s=step * hop / rate,
         context_s=context,
-        min_s=_WINDOW / _RATE,
+        min_s=window / rate,
         forward_s=context,
     )
     extractor = _Extractor(folder)
 
     def forward(model: Any, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
-        inputs = extractor(waveforms, lengths.clamp(min=_WINDOW))["input_values"].to(waveforms.device, model.dtype)
+        inputs = extractor(waveforms, lengths.clamp(min=window))["input_values"].to(waveforms.device, model.dtype)
         output = model(inputs, output_hidden_states=True)
         frames = pick(output.hidden_states, output.last_hidden_state, layers)[:, :, 2:]
         frames = frames.unflatten(2, (rows, columns)).mean(2)
-        return Encoded(frames, (-(-lengths // (step * _HOP))).clamp(1, columns))
+        return Encoded(frames, (-(-lengths // (step * hop))).clamp(1, columns))
 
     def build() -> Any:
         from transformers import ASTModel
@@ -59,21 +75,20 @@ def open_ast(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
 
 
 def open_wav2vec2_bert(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
-    """Return wav2vec2-BERT, which takes pairs of 10 ms mel frames; its adapter, if any, is left out."""
-    config = folder.config
-    preprocessor = read_json(folder.path / "preprocessor_config.json") or {}
-    stride = int(preprocessor.get("stride", 2))
+    """Return wav2vec2-BERT, which takes pairs of mel frames of 160 samples; its adapter, if any, is left out."""
+    config, settings = folder.config, required_settings(folder)
+    rate, stride = int(settings.get("sampling_rate", _RATE)), int(settings.get("stride", 2))
     min_samples = _WINDOW + (stride - 1) * _HOP
     info = describe(
         folder,
         "wav2vec2-bert",
-        sample_rate=_RATE,
+        sample_rate=rate,
         dim=int(config["hidden_size"]),
         layers=layer_names(int(config["num_hidden_layers"])),
-        hop_s=stride * _HOP / _RATE,
+        hop_s=stride * _HOP / rate,
         context_s=None,
         # Each mel band is normalised over time, which needs two frames.
-        min_s=min_samples / _RATE,
+        min_s=min_samples / rate,
     )
     extractor = _Extractor(folder)
 
@@ -98,18 +113,19 @@ def open_wav2vec2_bert(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
 def open_parakeet(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
     """Return the FastConformer encoder of a Parakeet checkpoint, one frame per 80 ms."""
     config = folder.config.get("encoder_config", folder.config)
-    preprocessor = read_json(folder.path / "preprocessor_config.json") or {}
-    hop = int(preprocessor.get("hop_length", _HOP)) * int(config.get("subsampling_factor", 8))
+    settings = required_settings(folder)
+    rate = int(settings.get("sampling_rate", _RATE))
+    hop = int(settings.get("hop_length", _HOP)) * int(config.get("subsampling_factor", 8))
     info = describe(
         folder,
         "parakeet",
-        sample_rate=_RATE,
+        sample_rate=rate,
         # A nested configuration is saved without its default values.
         dim=int(config.get("hidden_size", 1024)),
         layers=layer_names(int(config.get("num_hidden_layers", 24))),
-        hop_s=hop / _RATE,
+        hop_s=hop / rate,
         context_s=None,
-        min_s=2 * hop / _RATE,
+        min_s=2 * hop / rate,
     )
     extractor = _Extractor(folder)
 
@@ -136,7 +152,9 @@ def open_clap(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
     training; the frames of the first repetition are the valid ones.
     """
     config = folder.config.get("audio_config", folder.config)
-    rate, seconds, n_frames = 48_000, 10.0, int(config.get("spec_size", 256)) // 8
+    settings = required_settings(folder)
+    rate, seconds = int(settings.get("sampling_rate", 48_000)), float(settings.get("max_length_s", 10))
+    n_frames = int(config.get("spec_size", 256)) // 8
     hop = round(rate * seconds / n_frames)
     dim = int(config.get("patch_embeds_hidden_size", 96)) * 2 ** (len(config.get("depths", (2, 2, 6, 2))) - 1)
     info = describe(

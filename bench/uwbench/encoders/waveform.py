@@ -7,17 +7,28 @@ Such models take clips of equal length; the others are padded and masked.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from uwbench.encoders.base import Batching, Encoded, Encoder, ModelFolder, ModelSpec
-from uwbench.encoders.checkpoint import read_json
-from uwbench.encoders.pretrained import PretrainedEncoder, describe, layer_names, load_pretrained, pick
+from uwbench.encoders.checkpoint import extractor_settings
+from uwbench.encoders.pretrained import (
+    PretrainedEncoder,
+    default_notes,
+    describe,
+    input_deviation,
+    layer_names,
+    load_pretrained,
+    pick,
+)
+from uwbench.errors import EncoderError
 
 if TYPE_CHECKING:
     import torch
 
 # data2vec's positional convolutions and conformer's depthwise ones leak padding into the last frames.
 _LEAKY = frozenset({"data2vec-audio", "wav2vec2-conformer"})
+_EXTRACTOR = "Wav2Vec2FeatureExtractor"
 _MOONSHINE = ((127, 64), (7, 3), (3, 2))  # kernels and strides, fixed in its code
 
 
@@ -27,8 +38,15 @@ def open_waveform(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
     """
     config = folder.config
     model_type = config["model_type"]
-    preprocessor = read_json(folder.path / "preprocessor_config.json") or {}
-    rate = int(preprocessor.get("sampling_rate", 16_000))
+    settings = extractor_settings(folder)
+    # Without one, as the models' authors trained: Moonshine on waveforms as they are, the others on normalised ones.
+    normalised = model_type != "moonshine" if settings is None else bool(settings.get("do_normalize", True))
+    settings = settings or {}
+    rate = int(settings.get("sampling_rate", 16_000))
+    kind = settings.get("feature_extractor_type", _EXTRACTOR)
+    if kind != _EXTRACTOR:
+        what = f"names the feature extractor {kind}, but a {model_type} model takes waveforms"
+        raise EncoderError(what, where=folder.path, remedy=f"use one of {_EXTRACTOR}")
     moonshine = model_type == "moonshine"
     convolutions = (
         _MOONSHINE
@@ -46,11 +64,11 @@ def open_waveform(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
         hop, min_samples = hop * stride, (min_samples - 1) * stride + kernel
     grouped = moonshine or model_type in _LEAKY or config.get("feat_extract_norm", "group") == "group"
     batching: Batching = "equal-length" if grouped else "padded"
-    normalised = bool(preprocessor.get("do_normalize", not moonshine))
     count = int(config["encoder_num_hidden_layers"] if moonshine else config["num_hidden_layers"])
     info = describe(
         folder,
         model_type,
+        version=2 if moonshine else 1,  # 2: an extractor that does not say normalises, as its class does
         sample_rate=rate,
         dim=int(config["hidden_size"]),
         layers=layer_names(count),
@@ -58,7 +76,15 @@ def open_waveform(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
         context_s=None,
         min_s=min_samples / rate,
         batching=batching,
+        notes=default_notes(
+            folder, f"16,000 Hz and {'normalised waveforms' if normalised else 'waveforms as they are'}"
+        ),
     )
+
+    def inputs(waveforms: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        return _normalise(waveforms, torch.ones_like(waveforms, dtype=torch.bool)) if normalised else waveforms
 
     def forward(model: Any, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
         import torch
@@ -74,7 +100,7 @@ def open_waveform(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
             lengths = (lengths - kernel) // stride + 1
         return Encoded(pick(output.hidden_states, output.last_hidden_state, layers), lengths)
 
-    return PretrainedEncoder(info, lambda: _build(folder), forward)
+    return PretrainedEncoder(info, lambda: _build(folder), forward, partial(input_deviation, folder, inputs))
 
 
 def _build(folder: ModelFolder) -> Any:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from uwbench.encoders.base import Encoded, Encoder, EncoderInfo, ModelFolder, ModelSpec
 from uwbench.encoders.checkpoint import (
     count_parameters,
+    extractor_settings,
     files_under,
     fill,
     identity_of,
@@ -22,17 +23,19 @@ from uwbench.encoders.checkpoint import (
     training_data_of,
 )
 from uwbench.encoders.mel import slaney_filters
+from uwbench.encoders.pretrained import default_notes, input_deviation
 from uwbench.errors import EncoderError, UsageError
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
-RATE = 16_000
-_FFT = 400
-_HOP = 160
-_STRIDE = 320  # samples per position: one mel frame per 160, halved by the second convolution
-_PREFIXES = ("model.encoder.", "encoder.", "")
-_TOWERS = ("model.audio_tower.", "audio_tower.", "")
+_EXTRACTOR = "WhisperFeatureExtractor"
+_DEFAULTS = {"sampling_rate": 16_000, "n_fft": 400, "hop_length": 160, "chunk_length": 30}
+_TOP_HZ = 8000.0  # of the highest mel band, at any rate
+_LEADS = ("model.", "")  # of a training framework, before an encoder that was saved alone
+_PREFIXES = ("model.encoder.", "encoder.", "model.model.encoder.", *_LEADS)
+_TOWERS = ("model.audio_tower.", "audio_tower.", "model.model.audio_tower.", *_LEADS)
 
 
 class WhisperEncoder:
@@ -51,24 +54,30 @@ class WhisperEncoder:
         self._config = config
         self._prefixes = _TOWERS if tower else _PREFIXES
         self._positions = int(config["max_source_positions"])
+        settings = extractor_settings(folder) or {}
+        self._rate, self._fft, self._hop, chunk = (int(settings.get(name) or _DEFAULTS[name]) for name in _DEFAULTS)
+        self._stride = 2 * self._hop  # samples per position: the second convolution halves the mel frames
+        if settings:
+            _require_fit(folder, settings, config, None if tower else chunk * self._rate // self._stride)
         self._trimmed = tower is not None or spec.context == "trimmed"
         self._pairs = tower is not None
         self._model: Any = None
-        context_s = self._positions * _STRIDE / RATE
+        context_s = self._positions * self._stride / self._rate
         self.info = EncoderInfo(
             name=folder.name,
             family=family,
-            sample_rate=RATE,
+            sample_rate=self._rate,
             dim=int(config["d_model"]),
             layers=tuple(str(index) for index in range(int(config["encoder_layers"]) + 1)),
-            hop_s=_STRIDE / RATE * (2 if tower else 1),
+            hop_s=self._stride / self._rate * (2 if tower else 1),
             context_s=context_s,
-            min_s=2 * _STRIDE / RATE if tower else 0.0,
+            min_s=2 * self._stride / self._rate if tower else 0.0,
             forward_s=0.0 if self._trimmed else context_s,
             context=None if tower else spec.context,
             parameters=count_parameters(folder, self._prefixes),
             revision=folder.revision,
             training_data=training_data_of(folder),
+            notes=default_notes(folder, "Whisper's own 16,000 Hz and log-mel settings"),
             identity={
                 "family": "whisper tower" if tower else "whisper",
                 "version": 1,
@@ -89,9 +98,9 @@ class WhisperEncoder:
             model: Any = Model(config)
         fill(model, read_tensors(self._folder, self._prefixes), self._folder)
         self._model = model.to(device, precision).eval()
-        filters = slaney_filters(_FFT, int(self._config["num_mel_bins"]), RATE)
+        filters = slaney_filters(self._fft, int(self._config["num_mel_bins"]), self._rate, top=_TOP_HZ)
         self._filters = torch.from_numpy(filters).to(device, torch.float32)
-        self._window = torch.hann_window(_FFT, device=device)
+        self._window = torch.hann_window(self._fft, device=device)
 
     def encode(self, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
         """Return the requested layers over 1,500 positions, or over those of the longest clip if trimmed."""
@@ -99,7 +108,7 @@ class WhisperEncoder:
 
         if self._model is None:
             raise EncoderError("encode was called before load", where=self.info.name)
-        valid = ((lengths + _STRIDE - 1) // _STRIDE).clamp(2 if self._pairs else 1, self._positions)
+        valid = (-(-lengths // self._stride)).clamp(2 if self._pairs else 1, self._positions)
         mel = self.log_mel(waveforms).to(self._model.dtype)
         hidden = torch.nn.functional.gelu(self._model.conv1(mel))
         hidden = torch.nn.functional.gelu(self._model.conv2(hidden)).transpose(1, 2)
@@ -107,7 +116,7 @@ class WhisperEncoder:
         if self._trimmed:
             # The convolutions see the silence after the clip, as in 30 s of audio; attention does not.
             # The longest clip's positions follow from the width: reading `valid` back would stall a GPU.
-            longest = -(-waveforms.shape[1] // _STRIDE)
+            longest = -(-waveforms.shape[1] // self._stride)
             hidden = hidden[:, : min(max(longest, 2 if self._pairs else 1), self._positions)]
             inside = torch.arange(hidden.shape[1], device=hidden.device) < valid[:, None]
             full = hidden.device.type == "cpu" and bool(inside.all())
@@ -126,6 +135,12 @@ class WhisperEncoder:
             outputs[last] = self._model.layer_norm(outputs[last])
         return Encoded(torch.stack([outputs[index] for index in layers], dim=1), valid)
 
+    def input_deviation(self, clips: Sequence[np.ndarray]) -> float:
+        """Return the largest relative difference between `log_mel` and the checkpoint's own extractor on `clips`."""
+        return input_deviation(
+            self._folder, lambda waveforms: self.log_mel(waveforms.to(self._window.device)).cpu(), clips
+        )
+
     def log_mel(self, waveforms: torch.Tensor) -> torch.Tensor:
         """Return Whisper's input `(batch, mels, frames)` for float32 `(batch, samples)`, zero beyond each clip.
 
@@ -135,18 +150,36 @@ class WhisperEncoder:
         """
         import torch
 
-        width, whole = waveforms.shape[1], self._positions * _STRIDE
+        width, whole = waveforms.shape[1], self._positions * self._stride
         if width > whole:
             raise EncoderError(f"takes at most {whole} samples but got {width}", where=self.info.name)
-        # 400 zeros after the clip keep torch.stft's mirror padding out of every frame with sound.
-        padded = min(whole, -(-(width + _FFT) // _STRIDE) * _STRIDE)
+        # Zeros of a window's length after the clip keep torch.stft's mirror padding out of every frame with sound.
+        padded = min(whole, -(-(width + self._fft) // self._stride) * self._stride)
         waveforms = torch.nn.functional.pad(waveforms, (0, padded - width))
-        spectrum = torch.stft(waveforms, _FFT, _HOP, window=self._window, return_complex=True)[..., :-1]
+        spectrum = torch.stft(waveforms, self._fft, self._hop, window=self._window, return_complex=True)[..., :-1]
         mel = (self._filters @ spectrum.abs().square()).clamp(min=1e-10).log10()
         if not self._trimmed:
-            mel = torch.nn.functional.pad(mel, (0, (whole - padded) // _HOP), value=-10.0)
+            mel = torch.nn.functional.pad(mel, (0, (whole - padded) // self._hop), value=-10.0)
         mel = torch.maximum(mel, mel.amax((1, 2), keepdim=True) - 8.0)
         return (mel + 4.0) / 4.0
+
+
+def _require_fit(
+    folder: ModelFolder, settings: Mapping[str, Any], config: Mapping[str, Any], positions: int | None
+) -> None:
+    """Raise EncoderError unless the feature extractor is Whisper's, adds no noise, and makes what the model takes."""
+    kind = settings.get("feature_extractor_type", _EXTRACTOR)
+    sizes = {"num_mel_bins": int(settings.get("feature_size", 80)), "max_source_positions": positions}
+    wrong = [] if kind == _EXTRACTOR else [f"is a {kind}, not a {_EXTRACTOR}"]
+    wrong += [
+        f"makes {size} {name} and the model takes {config[name]}"
+        for name, size in sizes.items()
+        if size not in (None, int(config[name]))
+    ]
+    if settings.get("dither"):
+        wrong.append("adds noise (dither), so a clip has no one embedding; set dither to 0")
+    if wrong:
+        raise EncoderError(f"the feature extractor {wrong[0]}", where=folder.path)
 
 
 def _average_pairs(states: torch.Tensor) -> torch.Tensor:
