@@ -300,9 +300,9 @@ def load_rules(protocol: str) -> ProtocolCard:
 
 def open_dataset(task: TaskSpec | Dataset, data: Path | None) -> Dataset:
     """Open a task's clips; what is open already is returned as it is."""
-    from uwbench.sources.resolve import open_task
+    from uwbench.sources.resolve import open_task, with_name
 
-    return open_task(task, data) if isinstance(task, TaskSpec) else task
+    return open_task(with_name(task), data) if isinstance(task, TaskSpec) else task
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,12 +336,15 @@ def _scan(tasks: Sequence[TaskSpec | Dataset], suite: str | None, folders: Folde
             )
         except DataError as error:
             failures.append(str(error))
-    names = [task.card.name for task in scanned]
+    _refuse_repeated([task.card.name for task in scanned])
+    return _Scan(tuple(scanned), tuple(missing), tuple(failures))
+
+
+def _refuse_repeated(names: Sequence[str]) -> None:
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        remedy = "give one of them another name, as in -t 'PATH[name=OTHER]'"
+        remedy = "give one of them another name, as in -t OTHER=PATH"
         raise UsageError(f"two tasks are called {repeated[0]!r}", remedy=remedy)
-    return _Scan(tuple(scanned), tuple(missing), tuple(failures))
 
 
 def _plan(
@@ -589,6 +592,7 @@ def _cached_tasks(
             for store in stores:
                 if store.manifest(name) is not None:
                     store.set_table(name, write_table(folders.cache, scanned.table))
+    _refuse_repeated(names)
     return _CachedTasks(tuple(names), tuple(missing), tuple(failures))
 
 

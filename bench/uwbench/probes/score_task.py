@@ -29,10 +29,10 @@ from uwbench.results.record import (
     Run,
     Score,
     TaskInfo,
+    free_path,
     predictions_path,
     read_predictions,
     read_result,
-    result_path,
     utc_now,
     write_result,
 )
@@ -85,7 +85,7 @@ def probe_task(
         error=None,
         run=_run(started, {**(seconds or {}), "probe": time.perf_counter() - clock}, table, device, options, speed),
     )
-    path = result_path(results, result)
+    path = free_path(results, result)
     flag = judge(table.card.name, store.record.name, store.record.training_data, folds=table.card.folds is not None)
     result = result.model_copy(update={"contamination": flag})
     result, predictions = _keep_other_methods(path, result, outcome.predictions)
@@ -117,7 +117,7 @@ def write_failure(
         error=Failure(type=type(error).__name__, message=str(error)),
         run=_run(utc_now(), {}, table, device, options, None),
     )
-    path = result_path(results, result)
+    path = free_path(results, result)
     write_result(results, result)  # first: if the disk is full, the score of an earlier run stays whole
     predictions_path(path).unlink(missing_ok=True)
     return path, result
