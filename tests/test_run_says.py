@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,9 @@ import soundfile
 
 from conftest import Command
 from report.made_results import TASKS, make_result
+from spectrum_encoder import SpectrumEncoder
+from uwbench import evaluate
+from uwbench.errors import EncoderError
 from uwbench.report.board import build_board
 from uwbench.results.record import find_results, free_path, read_result, write_result
 
@@ -86,3 +90,54 @@ def test_a_limited_or_failed_run_spares_the_score(tmp_path: Path) -> None:
     later = result.run.model_copy(update={"started": "2027-01-01T00:00:00+00:00"})
     write_result(tmp_path, result.model_copy(update={"run": later}))
     assert build_board(tmp_path, ties=False).off == (), "a failure that was mended is no news"
+
+
+def past_the_end(folder: Path) -> str:
+    """Three stretches of one file begin after its end."""
+    return "".join(f"\n0.wav,low,train,{5 + i},{6 + i}" for i in range(3))
+
+
+def no_audio(folder: Path) -> str:
+    for i in range(3):
+        (folder / f"bad{i}.wav").write_bytes(b"no audio")
+    return "".join(f"\nbad{i}.wav,low,train,," for i in range(3))
+
+
+def vanished(folder: Path) -> str:
+    return "".join(f"\ngone{i}.wav,low,test,," for i in range(3))
+
+
+def not_finite(folder: Path) -> str:
+    """The header can be read, so the fault shows while clips are encoded; two stretches share a file."""
+    soundfile.write(folder / "nan.wav", np.full(2400, np.nan), 16_000, subtype="FLOAT")
+    return "\nnan.wav,low,train,,\nnan.wav,low,train,0,0.1\nnan.wav,low,test,0.05,0.1"
+
+
+@pytest.mark.parametrize("spoil", [past_the_end, no_audio, vanished, not_finite])
+def test_missing_clips_are_counted_as_clips(
+    uwbench: Command, tones: Path, tmp_path: Path, spoil: Callable[[Path], str]
+) -> None:
+    head, *rows = tones.read_text().splitlines()
+    lines = [f"{head},start,end", *(f"{row},," for row in rows)]
+    tones.write_text("\n".join(lines) + spoil(tones.parent))
+    words = ("run", "-m", "logmel", "-t", tones, "--method", "knn")
+    refused = uwbench(*words, "--allow-missing", 2)
+    assert refused.code == 1
+    assert "3 clips have no embedding" in refused.err
+    assert "--allow-missing 3" in refused.err
+    assert "3 missing, first: " in refused.err or spoil is not_finite, "the plan says it"
+    (path,) = (tmp_path / "results").glob("*/*/*/*.json")
+    assert read_result(path).counts.missing == 3
+    for command in (words, ("probe", "-m", "logmel", "-t", "tones", "--method", "knn")):
+        done = uwbench(*command, "--allow-missing", 3, "--json")
+        (result,) = json.loads(done.out)
+        assert (done.code, result["status"], result["counts"]["missing"]) == (0, "partial", 3)
+
+
+def test_an_encoder_that_fails_leaves_every_clip_missing(tones: Path) -> None:
+    def fail(_batch: int) -> None:
+        raise EncoderError("out of order")
+
+    results = evaluate(SpectrumEncoder(salt="broken", before=fail), str(tones), methods="knn")
+    ((_, result),) = results.results
+    assert (result.status, result.counts.clips, result.counts.missing) == ("failed", 0, 24)

@@ -418,8 +418,8 @@ def _run_one(
     run = TaskRun(name, task)
     try:
         extraction = _extract_one(model, plan, options, device, reporter)
-        unread = _unread(plan, extraction)
-        failures = () if scoring else tuple(f"{task}: {line}" for line in unread)
+        unread = [str(error) for error in extraction.unreadable] if extraction else []
+        failures = () if scoring else tuple(f"{task}: {line}" for line in [*plan.task.table.unreadable, *unread])
         run = replace(run, extracted=True, extraction=extraction, failures=failures)
         if scoring is None or options.part is not None:
             return run
@@ -474,11 +474,6 @@ def _encode(model: Model, plan: Plan, options: ExtractOptions, device: str, repo
         reporter.finished()
 
 
-def _unread(plan: Plan, extraction: Extraction | None) -> list[str]:
-    """Return a line for each clip that could not be read, at the scan or later."""
-    return [*plan.task.table.unreadable, *(map(str, extraction.unreadable) if extraction else ())]
-
-
 def _speed(extraction: Extraction | None) -> dict[str, float] | None:
     if extraction is None or extraction.encoded == 0:
         return None
@@ -516,10 +511,8 @@ def _probe_one(
 def _failed(plan: Plan, scoring: Scoring, device: str, error: UwbenchError) -> tuple[Path, Result]:
     from uwbench.probes.score_task import write_failure
 
-    record, table = plan.store.record, plan.task.table
-    return write_failure(
-        record, table, scoring.protocol, scoring.results, error, device=device, options=scoring.options
-    )
+    store, table = plan.store, plan.task.table
+    return write_failure(store, table, scoring.protocol, scoring.results, error, device=device, options=scoring.options)
 
 
 def _probe_cached_one(

@@ -94,8 +94,8 @@ class Score(Closed):
 class Counts(Closed):
     """Numbers of clips."""
 
-    clips: int
-    missing: int  # left out because they could not be read (only with --allow-missing)
+    clips: int  # that have an embedding
+    missing: int  # of the source that have none; a score without them needs --allow-missing
     chunked: int  # longer than the encoder's context, so encoded in chunks
 
 
