@@ -109,7 +109,7 @@ class TaskSpec:
     source: str | Path
     label: str | None = None  # the manifest's column that holds the label; None: the column "label"
     group: str | None = None  # the column that holds the speaker, recording or song
-    name: str | None = None  # what results call the task; None: the folder's name
+    name: str | None = None  # what results call the task; None: after the folder or file, and the label column
     kind: Kind | str | None = None  # None: single-label
     domain: Domain | str = Domain.SOUND
     allow_outside: bool = False  # a manifest's paths may leave its folder

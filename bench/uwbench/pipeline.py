@@ -300,9 +300,9 @@ def load_rules(protocol: str) -> ProtocolCard:
 
 def open_dataset(task: TaskSpec | Dataset, data: Path | None) -> Dataset:
     """Open a task's clips; what is open already is returned as it is."""
-    from uwbench.sources.resolve import open_task
+    from uwbench.sources.resolve import open_task, with_name
 
-    return open_task(task, data) if isinstance(task, TaskSpec) else task
+    return open_task(with_name(task), data) if isinstance(task, TaskSpec) else task
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,12 +336,15 @@ def _scan(tasks: Sequence[TaskSpec | Dataset], suite: str | None, folders: Folde
             )
         except DataError as error:
             failures.append(str(error))
-    names = [task.card.name for task in scanned]
+    _refuse_repeated([task.card.name for task in scanned])
+    return _Scan(tuple(scanned), tuple(missing), tuple(failures))
+
+
+def _refuse_repeated(names: Sequence[str]) -> None:
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        remedy = "give one of them another name, as in -t 'PATH[name=OTHER]'"
+        remedy = "give one of them another name, as in -t OTHER=PATH"
         raise UsageError(f"two tasks are called {repeated[0]!r}", remedy=remedy)
-    return _Scan(tuple(scanned), tuple(missing), tuple(failures))
 
 
 def _plan(
@@ -418,8 +421,8 @@ def _run_one(
     run = TaskRun(name, task)
     try:
         extraction = _extract_one(model, plan, options, device, reporter)
-        unread = _unread(plan, extraction)
-        failures = () if scoring else tuple(f"{task}: {line}" for line in unread)
+        unread = [str(error) for error in extraction.unreadable] if extraction else []
+        failures = () if scoring else tuple(f"{task}: {line}" for line in [*plan.task.table.unreadable, *unread])
         run = replace(run, extracted=True, extraction=extraction, failures=failures)
         if scoring is None or options.part is not None:
             return run
@@ -474,11 +477,6 @@ def _encode(model: Model, plan: Plan, options: ExtractOptions, device: str, repo
         reporter.finished()
 
 
-def _unread(plan: Plan, extraction: Extraction | None) -> list[str]:
-    """Return a line for each clip that could not be read, at the scan or later."""
-    return [*plan.task.table.unreadable, *(map(str, extraction.unreadable) if extraction else ())]
-
-
 def _speed(extraction: Extraction | None) -> dict[str, float] | None:
     if extraction is None or extraction.encoded == 0:
         return None
@@ -516,10 +514,8 @@ def _probe_one(
 def _failed(plan: Plan, scoring: Scoring, device: str, error: UwbenchError) -> tuple[Path, Result]:
     from uwbench.probes.score_task import write_failure
 
-    record, table = plan.store.record, plan.task.table
-    return write_failure(
-        record, table, scoring.protocol, scoring.results, error, device=device, options=scoring.options
-    )
+    store, table = plan.store, plan.task.table
+    return write_failure(store, table, scoring.protocol, scoring.results, error, device=device, options=scoring.options)
 
 
 def _probe_cached_one(
@@ -592,6 +588,7 @@ def _cached_tasks(
             for store in stores:
                 if store.manifest(name) is not None:
                     store.set_table(name, write_table(folders.cache, scanned.table))
+    _refuse_repeated(names)
     return _CachedTasks(tuple(names), tuple(missing), tuple(failures))
 
 

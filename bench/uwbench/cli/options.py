@@ -28,7 +28,8 @@ Tasks = Annotated[
         "-t",
         "--task",
         help="A task's name, a card file, a manifest, or a folder with one sub-folder per class. Repeat, separate by "
-        "commas, or use globs. Options for one task go in brackets: 'my.csv[label=speaker,group=session,name=who]'.",
+        "commas, or use globs. NAME=PATH names your own data. Options for one task go in brackets: "
+        "'my.csv[label=speaker,group=session,name=who]'.",
     ),
 ]
 Suite = Annotated[
@@ -97,6 +98,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 _TASK_OPTIONS = ("label", "group", "name", "kind", "domain")
 _BRACKETS = re.compile(r"(?P<source>.+)\[(?P<options>[^\[\]]*)\]", re.DOTALL)
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")  # in NAME=PATH
 # A part of a comma-separated list: brackets and what they hold, or single characters other than commas.
 _LIST_PART = re.compile(r"(?:\[[^\[\]]*\]|[^,])+", re.DOTALL)
 
@@ -127,6 +129,9 @@ def _sources(values: Sequence[str] | None) -> Iterator[tuple[str, dict[str, str]
         whole = _exists(value) or _exists(split_task_options(value)[0])
         for item in [value] if whole else split_commas(value):
             source, options = (item, {}) if _exists(item) else split_task_options(item)
+            name, mark, path = source.partition("=")
+            if mark and _NAME.fullmatch(name) and api.is_own_data(path) and not _exists(source):
+                source, options = path, {"name": name, **options}
             for path in _expand(source, api.task_names, "--task"):
                 yield path, options
 

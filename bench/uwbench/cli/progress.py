@@ -109,6 +109,8 @@ def plan_lines(plans: Sequence[Plan], missing: Sequence[str], folders: Folders) 
         state = f"{plan.cached:,} of {len(task.table.ids):,} clips cached"
         if plan.to_encode:
             state += f", {plan.to_encode:,} to encode ({plan.audio_s / 3600:.2f} h): {plan.reason}"
+        if task.table.unreadable:
+            state += f", {len(task.table.unreadable):,} missing, first: {task.table.unreadable[0]}"
         lines.append(f"  {task.card.name:<{width}}  {record.name} [{record.fingerprint[:8]}]  {state}")
     problems = dict.fromkeys(problem for plan in plans for problem in plan.task.problems)
     lines.extend(f"  note: {problem}" for problem in problems)

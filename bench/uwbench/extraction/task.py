@@ -36,7 +36,9 @@ def scan_task(
     selected = list(clips) if limit is None else limit_clips(clips, limit)
     scans = scan_clips(selected, cache / "clips" / f"{card.name}.scan.parquet")
     readable = [(clip, scan) for clip, scan in zip(selected, scans, strict=True) if isinstance(scan, Scanned)]
-    errors = tuple(str(scan) for scan in scans if isinstance(scan, AudioError))
+    errors = tuple(
+        _naming(clip.id, str(scan)) for clip, scan in zip(selected, scans, strict=True) if isinstance(scan, AudioError)
+    )
     if not readable:
         first = errors[0] if errors else "the source lists none"
         raise DataError(f"{card.name} has no clip that can be read ({first})", where=source)
@@ -59,6 +61,11 @@ def scan_task(
         tuple(scan.sha256 for _, scan in readable),
         tuple(problems),
     )
+
+
+def _naming(clip_id: str, error: str) -> str:
+    """Return the error with the clip's id, unless the file's name ends in it: a file may hold many clips."""
+    return error if f"{clip_id}: " in error else printable(f"{clip_id}: {error}")
 
 
 def limit_clips(clips: Sequence[Clip], limit: int) -> list[Clip]:

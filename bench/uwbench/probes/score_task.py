@@ -29,10 +29,10 @@ from uwbench.results.record import (
     Run,
     Score,
     TaskInfo,
+    free_path,
     predictions_path,
     read_predictions,
     read_result,
-    result_path,
     utc_now,
     write_result,
 )
@@ -59,18 +59,18 @@ def probe_task(
 ) -> tuple[Path, Result]:
     """Score one task under one encoder by `protocol`; write the result and return its path with it.
 
-    `device` is one that `pick_device` returned. `seconds` and `speed` are the extraction's, for the record. `unread`
-    has a line for each clip that could not be read. More of them than `options.allow_missing` is a ProbeError: a score
-    without them would be a silently different number.
+    `device` is one that `pick_device` returned. `seconds` and `speed` are the extraction's, for the record. Every clip
+    of the source without an embedding is missing; `unread` says why some of them are. More than `options.allow_missing`
+    is a ProbeError: a score without them would be a silently different number.
     """
     from uwbench.probes.run import run_probes
 
     started, clock = utc_now(), time.perf_counter()
     present, vectors, lost = _present(store, table)
-    missing = list(dict.fromkeys([*unread, *table.unreadable, *lost]))
-    if len(missing) > options.allow_missing:
-        what = f"{len(missing)} clips have no embedding, first: {missing[0]}"
-        remedy = f"repair them and extract again, or score without them with --allow-missing {len(missing)}"
+    missing = len(table.unreadable) + len(lost)
+    if missing > options.allow_missing:
+        what = f"{missing} clips have no embedding, first: {[*table.unreadable, *unread, *lost][0]}"
+        remedy = f"repair them and extract again, or score without them with --allow-missing {missing}"
         raise ProbeError(what, where=table.card.name, remedy=remedy)
     data, chunked = _read(store, present, vectors, protocol, text_encoder=options.text_encoder, device=device)
     outcome = run_probes(data, protocol, methods=methods, seed=options.seed, device=device)
@@ -81,11 +81,11 @@ def probe_task(
         model=_model_info(store.record, protocol),
         protocol=ProtocolInfo(name=protocol.name, version=protocol.version, sha256=protocol.sha256()),
         scores=scores,
-        counts=Counts(clips=len(present.ids), missing=len(missing), chunked=chunked),
+        counts=Counts(clips=len(present.ids), missing=missing, chunked=chunked),
         error=None,
         run=_run(started, {**(seconds or {}), "probe": time.perf_counter() - clock}, table, device, options, speed),
     )
-    path = result_path(results, result)
+    path = free_path(results, result)
     flag = judge(table.card.name, store.record.name, store.record.training_data, folds=table.card.folds is not None)
     result = result.model_copy(update={"contamination": flag})
     result, predictions = _keep_other_methods(path, result, outcome.predictions)
@@ -97,7 +97,7 @@ def probe_task(
 
 
 def write_failure(
-    record: EncoderRecord,
+    store: EncoderStore,
     table: ClipTable,
     protocol: Protocol,
     results: Path,
@@ -107,17 +107,21 @@ def write_failure(
     options: ProbeOptions,
 ) -> tuple[Path, Result]:
     """Write the result of a task that failed, so that the failure is on record; return its path with it."""
+    try:
+        lost = len(_open(store, table).missing)
+    except (UwbenchError, OSError):  # a damaged cache: nothing there can be used
+        lost = len(table.ids)
     result = Result(
         status="failed",
         task=_task_info(table),
-        model=_model_info(record, protocol),
+        model=_model_info(store.record, protocol),
         protocol=ProtocolInfo(name=protocol.name, version=protocol.version, sha256=protocol.sha256()),
         scores={},
-        counts=Counts(clips=len(table.ids), missing=len(table.unreadable), chunked=0),
+        counts=Counts(clips=len(table.ids) - lost, missing=len(table.unreadable) + lost, chunked=0),
         error=Failure(type=type(error).__name__, message=str(error)),
         run=_run(utc_now(), {}, table, device, options, None),
     )
-    path = result_path(results, result)
+    path = free_path(results, result)
     write_result(results, result)  # first: if the disk is full, the score of an earlier run stays whole
     predictions_path(path).unlink(missing_ok=True)
     return path, result

@@ -260,9 +260,17 @@ def _select(
             continue
         key = (model_key(result), result.task.name)
         if key in selected:
-            off.append((selected[key][1], f"a newer result is on the board ({result.run.started})"))
+            older = selected[key][1]
+            other = "" if _data_of(older) == _data_of(result) else ", on other data; -t NAME=PATH keeps two tasks apart"
+            off.append((older, f"a newer result is on the board ({result.run.started}){other}"))
         selected[key] = (path, result)
-    return selected, off, version
+    return selected, [item for item in off if not _is_mended(item[0], selected)], version
+
+
+def _is_mended(result: Result, selected: Mapping[tuple[str, str], tuple[Path, Result]]) -> bool:
+    """Return True for a failure whose task was scored later."""
+    later = selected.get((model_key(result), result.task.name))
+    return result.status == "failed" and later is not None and later[1].run.started > result.run.started
 
 
 def _rules(card: Protocol | None, results: Sequence[Result]) -> str | None:

@@ -1,8 +1,8 @@
 """Result files: strict JSON, written atomically, one per model, protocol and task; results/README.md documents them.
 
 A result is `results/<model slug>/<fp8>/<protocol>/<task>.json`, with its predictions beside it in
-`<task>.predictions.parquet`. A task that failed has a file too. A change of a field needs a new SCHEMA number, a reader
-for the old files and a file in tests/golden.
+`<task>.predictions.parquet`; `free_path` says what becomes of a second task of that name. A task that failed has a file
+too. A change of a field needs a new SCHEMA number, a reader for the old files and a file in tests/golden.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import ConfigDict, Field, StringConstraints, ValidationError
 
 from uwbench.base.atomic import write_atomically
-from uwbench.base.hashing import SHORT
+from uwbench.base.hashing import SHORT, digest
 from uwbench.base.json_text import parse_json
 from uwbench.base.schema import Closed
 from uwbench.errors import InputError
@@ -94,8 +94,8 @@ class Score(Closed):
 class Counts(Closed):
     """Numbers of clips."""
 
-    clips: int
-    missing: int  # left out because they could not be read (only with --allow-missing)
+    clips: int  # that have an embedding
+    missing: int  # of the source that have none; a score without them needs --allow-missing
     chunked: int  # longer than the encoder's context, so encoded in chunks
 
 
@@ -152,6 +152,26 @@ def result_path(results: Path, result: Result) -> Path:
     return results / model.slug / model.fingerprint[:SHORT] / result.protocol.name / f"{result.task.name}.json"
 
 
+def free_path(results: Path, result: Result) -> Path:
+    """Return the path to write a result to: its own, or `<task>@<data8>.json` if that holds a score on other data.
+
+    Tasks that differ in clips, labels, kind or metric never replace each other's results, whatever they are called.
+    """
+    path = result_path(results, result)
+    try:
+        before = read_result(path)
+    except InputError:
+        return path  # nothing that can be read is there
+    if before.status == "failed" or before.task.version != result.task.version or _scored(before) == _scored(result):
+        return path
+    return path.with_name(f"{path.stem}@{digest(_scored(result))[:SHORT]}.json")
+
+
+def _scored(result: Result) -> list[str | None]:
+    """Return what two results of one name must share to be of one task."""
+    return [result.task.data_sha256, result.task.kind, result.task.metric]
+
+
 def predictions_path(path: Path) -> Path:
     """Return the path of the predictions of the result at `path`."""
     return path.with_name(f"{path.stem}.predictions.parquet")
@@ -194,7 +214,7 @@ def _prediction_columns() -> dict[str, pa.DataType]:
 
 def write_result(results: Path, result: Result) -> Path:
     """Write `result` atomically and return its path."""
-    path = result_path(results, result)
+    path = free_path(results, result)
     data = result.model_dump(mode="json", by_alias=True)
     text = json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomically(path, text.encode())

@@ -56,8 +56,7 @@ def make_card(
 
 def task_name(name: str | None, folder: Path) -> str:
     """Return `name` if it is valid, or a valid name made from the folder's if it is None."""
-    text = folder.resolve().name if name is None else name
-    slug = re.sub(r"[^a-z0-9_.-]+", "-", text.lower()).strip("-._")[:64]
+    slug = _slug(folder.resolve().name if name is None else name)
     if name is not None and name != slug:
         raise InputError(
             f"the name {name!r} may contain only a-z, 0-9, '_', '.' and '-', and at most 64 characters",
@@ -65,6 +64,20 @@ def task_name(name: str | None, folder: Path) -> str:
             remedy=f"for example {slug!r}" if slug else None,
         )
     return slug or "own-data"
+
+
+def manifest_name(manifest: Path, label: str | None, *, alone: bool) -> str:
+    """Return the name of a manifest's task: the folder's if the manifest is alone there, else the file's.
+
+    A label column other than `label` is part of the name, so that two columns of one manifest are two tasks.
+    """
+    name = manifest.resolve().parent.name if alone or manifest.stem.lower() == "manifest" else manifest.stem
+    return _slug(name if label in (None, "label") else f"{name}-{label}") or "own-data"
+
+
+def _slug(text: str) -> str:
+    """Return `text` with the characters of a task's name alone."""
+    return re.sub(r"[^a-z0-9_.-]+", "-", text.lower()).strip("-._")[:64].rstrip("-._")
 
 
 def _chance(labels: Sequence[Labels], kind: Kind, where: Path) -> float:

@@ -20,6 +20,7 @@ from uwbench.sources.folder import open_folder
 from uwbench.sources.hub import find_parquet, read_hub
 from uwbench.sources.layouts import LAYOUTS, load_layout
 from uwbench.sources.layouts.base import find_root, with_real_names
+from uwbench.sources.own_card import manifest_name
 from uwbench.sources.shards import Part, find_shards, read_shards
 from uwbench.sources.table import MANIFEST_NAMES, MANIFEST_SUFFIXES, open_manifest
 
@@ -53,6 +54,15 @@ def open_task(task: TaskSpec | str | Path, data: Path | None = None) -> Dataset:
     else:
         raise InputError("is not a folder, a manifest or a card", where=source, remedy="see: uwbench tasks")
     return replace(dataset, problems=(*dataset.problems, *notes))
+
+
+def with_name(spec: TaskSpec) -> TaskSpec:
+    """Return `spec` with the name of its results, if it is a manifest without one, so that no two share a name."""
+    manifest = _manifest_of(Path(spec.source)) if is_own_data(str(spec.source)) else None
+    if spec.name is not None or manifest is None:
+        return spec
+    tables = [path for path in manifest.parent.glob("*.*") if path.suffix.lower() in MANIFEST_SUFFIXES]
+    return replace(spec, name=manifest_name(manifest, spec.label, alone=len(tables) < 2))
 
 
 def is_own_data(task: str) -> bool:

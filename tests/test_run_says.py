@@ -1,0 +1,143 @@
+"""A run keeps apart tasks that differ, counts clips that are missing, and says what it knows about the data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from conftest import Command
+from report.made_results import TASKS, make_result
+from spectrum_encoder import SpectrumEncoder
+from uwbench import evaluate
+from uwbench.errors import EncoderError
+from uwbench.report.board import build_board
+from uwbench.results.record import find_results, free_path, read_result, write_result
+
+
+@pytest.fixture
+def tones(tmp_path: Path) -> Path:
+    """A manifest of 24 clips of two classes, a third of them for the test."""
+    folder = tmp_path / "tones"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    lines = ["path,label,split"]
+    for i in range(24):
+        pitch = (300, 2000)[i // 3 % 2]
+        sound = 0.3 * np.sin(2 * np.pi * pitch * np.arange(2400) / 16_000) + 0.02 * rng.standard_normal(2400)
+        soundfile.write(folder / f"{i}.wav", sound, 16_000)
+        lines.append(f"{i}.wav,{('low', 'high')[i // 3 % 2]},{('train', 'train', 'test')[i % 3]}")
+    (folder / "manifest.csv").write_text("\n".join(lines))
+    return folder / "manifest.csv"
+
+
+def write_manifests(folder: Path, dataset: Path, names: tuple[str, ...]) -> None:
+    """Write manifests of the same clips whose labels are in the columns `label` and `voice`."""
+    head, *rows = dataset.read_text().splitlines()
+    for shift, name in enumerate(names):
+        lines = [f"{head},voice", *(f"{row},{'ab'[(i + shift) % 2]}" for i, row in enumerate(rows))]
+        (folder / name).write_text("\n".join(lines))
+
+
+@pytest.mark.parametrize(
+    ("commands", "tasks"),
+    [
+        ([["two.csv", "--label", "label"], ["two.csv", "--label", "voice"]], {"two", "two-voice"}),
+        ([["two.csv", "-t", "{}/other.csv"]], {"two", "other"}),
+        ([["two.csv"], ["other.csv"]], {"two", "other"}),
+        ([["two.csv", "-t", "mine={}/two.csv[label=voice]"]], {"two", "mine"}),
+    ],
+)
+def test_tasks_that_differ_have_results_of_their_own(
+    uwbench: Command, tones: Path, commands: list[list[str]], tasks: set[str]
+) -> None:
+    folder = tones.parent
+    write_manifests(folder, tones, ("two.csv", "other.csv"))
+    for first, *rest in commands:
+        words = [word.replace("{}", str(folder)) for word in rest]
+        done = uwbench("run", "-m", "logmel", "--method", "knn", "-t", folder / first, *words)
+        assert done.code == 0, done.err
+    board = json.loads(uwbench("leaderboard", "--json").out)
+    assert {row["task"] for row in board["scores"]} == tasks
+
+
+def test_one_name_for_two_tasks_keeps_both_files_and_says_so(uwbench: Command, tones: Path, tmp_path: Path) -> None:
+    write_manifests(tones.parent, tones, ("two.csv", "other.csv"))
+    for words in (["two.csv"], ["two.csv", "--label", "voice"], ["other.csv", "--label", "voice"], ["two.csv"]):
+        first, *rest = words
+        done = uwbench("run", "-m", "logmel", "--method", "knn", "-t", tones.parent / first, "--name", "same", *rest)
+        assert done.code == 0, done.err
+    assert len(find_results(tmp_path / "results")[0]) == 3, "one per task; the last run replaces its own"
+    assert "on other data; -t NAME=PATH" in uwbench("leaderboard").out
+
+
+def test_a_limited_or_failed_run_spares_the_score(tmp_path: Path) -> None:
+    path = make_result(tmp_path, "m", TASKS[0], 0.7)
+    result = read_result(path)
+    limited = result.model_copy(
+        update={"status": "limited", "task": result.task.model_copy(update={"data_sha256": "e" * 64})}
+    )
+    beside = write_result(tmp_path, limited)
+    assert beside != path
+    assert read_result(path) == result
+    failed = limited.model_copy(update={"status": "failed", "scores": {}})
+    assert free_path(tmp_path, failed) == beside
+    write_result(tmp_path, failed)
+    later = result.run.model_copy(update={"started": "2027-01-01T00:00:00+00:00"})
+    write_result(tmp_path, result.model_copy(update={"run": later}))
+    assert build_board(tmp_path, ties=False).off == (), "a failure that was mended is no news"
+
+
+def past_the_end(folder: Path) -> str:
+    """Three stretches of one file begin after its end."""
+    return "".join(f"\n0.wav,low,train,{5 + i},{6 + i}" for i in range(3))
+
+
+def no_audio(folder: Path) -> str:
+    for i in range(3):
+        (folder / f"bad{i}.wav").write_bytes(b"no audio")
+    return "".join(f"\nbad{i}.wav,low,train,," for i in range(3))
+
+
+def vanished(folder: Path) -> str:
+    return "".join(f"\ngone{i}.wav,low,test,," for i in range(3))
+
+
+def not_finite(folder: Path) -> str:
+    """The header can be read, so the fault shows while clips are encoded; two stretches share a file."""
+    soundfile.write(folder / "nan.wav", np.full(2400, np.nan), 16_000, subtype="FLOAT")
+    return "\nnan.wav,low,train,,\nnan.wav,low,train,0,0.1\nnan.wav,low,test,0.05,0.1"
+
+
+@pytest.mark.parametrize("spoil", [past_the_end, no_audio, vanished, not_finite])
+def test_missing_clips_are_counted_as_clips(
+    uwbench: Command, tones: Path, tmp_path: Path, spoil: Callable[[Path], str]
+) -> None:
+    head, *rows = tones.read_text().splitlines()
+    lines = [f"{head},start,end", *(f"{row},," for row in rows)]
+    tones.write_text("\n".join(lines) + spoil(tones.parent))
+    words = ("run", "-m", "logmel", "-t", tones, "--method", "knn")
+    refused = uwbench(*words, "--allow-missing", 2)
+    assert refused.code == 1
+    assert "3 clips have no embedding" in refused.err
+    assert "--allow-missing 3" in refused.err
+    assert "3 missing, first: " in refused.err or spoil is not_finite, "the plan says it"
+    (path,) = (tmp_path / "results").glob("*/*/*/*.json")
+    assert read_result(path).counts.missing == 3
+    for command in (words, ("probe", "-m", "logmel", "-t", "tones", "--method", "knn")):
+        done = uwbench(*command, "--allow-missing", 3, "--json")
+        (result,) = json.loads(done.out)
+        assert (done.code, result["status"], result["counts"]["missing"]) == (0, "partial", 3)
+
+
+def test_an_encoder_that_fails_leaves_every_clip_missing(tones: Path) -> None:
+    def fail(_batch: int) -> None:
+        raise EncoderError("out of order")
+
+    results = evaluate(SpectrumEncoder(salt="broken", before=fail), str(tones), methods="knn")
+    ((_, result),) = results.results
+    assert (result.status, result.counts.clips, result.counts.missing) == ("failed", 0, 24)
