@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO := build/demo
 
-.PHONY: demo test bench faults fuzz lint types docs clean install install-dev
+.PHONY: demo notebook test bench faults fuzz lint types docs clean install install-dev
 
 # One stamp per set of requirements: while pyproject.toml is unchanged, nothing is installed again.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -26,6 +26,11 @@ demo: install
 	$(BIN)/uwbench leaderboard -s mini --results $(DEMO)/results --format csv --output $(DEMO)/leaderboard.csv
 	$(BIN)/uwbench leaderboard -s mini --results $(DEMO)/results --format md --output $(DEMO)/leaderboard.md
 	$(BIN)/uwbench leaderboard -s mini --results $(DEMO)/results --format html --output $(DEMO)/leaderboard.html
+
+# Runs the notebook and keeps its outputs in it.
+notebook: install-dev
+	UWBENCH_CACHE=$(CURDIR)/$(DEMO)/cache UWBENCH_RESULTS=$(CURDIR)/$(DEMO)/notebook \
+	$(BIN)/jupyter-execute --inplace --NotebookClient.record_timing=False examples/quickstart.ipynb
 
 # One worker per core with one thread each. A worker takes a whole file at a time, so that fixtures of a file are made
 # once; files with slow tests go first (tests/conftest.py). Prints the 15 slowest tests and fixtures.

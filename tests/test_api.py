@@ -351,6 +351,17 @@ def test_results_are_shown_on_a_terminal_and_in_a_notebook(folder: Path) -> None
     console.print(results)
     assert "mini_music" in console.export_text()
     assert "<td>mini_music</td>" in results._repr_html_()
+    assert repr(results) == repr(results.to_frame())
+
+
+def test_predictions_are_a_frame(folder: Path) -> None:
+    results = uwbench.evaluate(["mfcc", "logmel"], "mini_music")
+    frame = results.predictions_frame()
+    for model, method, score in results.to_frame()[["model", "method", "score"]].itertuples(index=False):
+        rows = frame[(frame["model"] == model) & (frame["method"] == method)]
+        assert (rows["truth"] == rows["prediction"]).mean() == pytest.approx(score)
+    assert set(frame["truth"]) <= {"bell", "bowed", "organ", "pluck", "reed"}
+    assert list(uwbench.extract("mfcc", "mini_music").predictions_frame()) == list(frame)
 
 
 def test_a_model_spec_is_found_in_the_cache_by_its_name(folder: Path) -> None:

@@ -20,7 +20,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 from uwbench.encoders.base import Encoded, Encoder, EncoderInfo, ModelSpec
 from uwbench.errors import (
@@ -88,7 +88,7 @@ if TYPE_CHECKING:
     from uwbench.sources.resolve import is_own_data
 
     ModelInput = str | ModelSpec | Encoder | type[Encoder]
-    TaskInput = str | Path | TaskSpec | Dataset
+    TaskInput = str | Path | TaskSpec | Dataset | pd.DataFrame
     ResultFolders = str | Path | Sequence[str | Path] | None
 
 # Names offered here whose modules are imported when the name is first used.
@@ -132,9 +132,9 @@ def evaluate(
 
     A model is a name, a Hugging Face id, a folder, `hear:MODULE`, `FILE.py:Class`, a `ModelSpec`, or an encoder, whose
     `info.identity` must then name whatever changes its embeddings. A task is the name of a card, a card file, a
-    manifest, a folder with one sub-folder per class, a `TaskSpec`, or a `Dataset`. Without `tasks`, every task of
-    `suite` (a name or a file; by default uniwhisper-20) whose data is at hand is taken. `device` is auto, cpu, cuda,
-    cuda:1 or mps.
+    manifest, a folder with one sub-folder per class, a `TaskSpec`, a `Dataset`, or a DataFrame (see
+    `load_task`). Without `tasks`, every task of `suite` (a name or a file; by default uniwhisper-20) whose data is at
+    hand is taken. `device` is auto, cpu, cuda, cuda:1 or mps.
 
     Embeddings that the cache holds are not computed again. Raises UsageError or InputError for a request that cannot be
     carried out at all; what fails for one task under one model is in `failures` of the results, and the rest goes on.
@@ -206,22 +206,31 @@ def load_task(
     kind: str | None = None,
     domain: str | None = None,
     allow_outside: bool = False,
+    rate: int | None = None,
 ) -> Dataset:
     """Return the clips of a task and its card.
 
-    The options other than `data`, the folder with one folder per dataset, say how a manifest or a folder is read (see
-    `TaskSpec`). Raises UsageError for an unknown name or an option that does not apply, InputError for a malformed
-    file, DataError if a card's data is not at hand.
+    The options other than `data`, the folder with one folder per dataset, say how a manifest, a folder or a DataFrame
+    is read (see `TaskSpec`). A DataFrame has one row per clip and the columns of a manifest; its column `audio` (or
+    `path`) has paths, bytes of encoded files, or arrays `(samples,)`, whose rate in Hz is in the column `rate` or in
+    the argument. Raises UsageError for an unknown name or an option that does not apply, InputError, with row and
+    column, for malformed data, DataError if a card's data is not at hand.
     """
     from uwbench.pipeline import open_dataset
 
-    spec = _task_spec(task)
+    spec = TaskSpec("DataFrame") if _is_frame(task) else _task_spec(task)
     given = {"label": label, "group": group, "name": name, "kind": kind, "domain": domain}
     changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if allow_outside:
         changes["allow_outside"] = True
     if changes and not isinstance(spec, TaskSpec):
         raise UsageError(f"{', '.join(changes)}: a dataset that was opened already takes no options", where="load_task")
+    if _is_frame(task):
+        from uwbench.sources.frame import open_frame
+
+        return open_frame(task, replace(cast("TaskSpec", spec), **changes), rate=rate)
+    if rate is not None:
+        raise UsageError("rate: is for a DataFrame with arrays; files have their own", where="load_task")
     return open_dataset(replace(spec, **changes) if isinstance(spec, TaskSpec) else spec, folders(None, data).data)
 
 
@@ -674,13 +683,20 @@ def _tasks(tasks: TaskInput | Sequence[TaskInput] | None) -> list[TaskInput]:
     """Return one or many tasks as a list."""
     if tasks is None:
         return []
-    if isinstance(tasks, str | Path | TaskSpec) or hasattr(tasks, "clips"):
+    if isinstance(tasks, str | Path | TaskSpec) or hasattr(tasks, "clips") or _is_frame(tasks):
         return [cast("TaskInput", tasks)]
     return list(cast("Sequence[TaskInput]", tasks))
 
 
 def _task_spec(task: TaskInput) -> TaskSpec | Dataset:
-    return TaskSpec(str(task)) if isinstance(task, str | Path) else task
+    if isinstance(task, str | Path):
+        return TaskSpec(str(task))
+    return load_task(task) if _is_frame(task) else cast("TaskSpec | Dataset", task)
+
+
+def _is_frame(task: object) -> TypeGuard[pd.DataFrame]:
+    """Return whether `task` is a DataFrame, without importing pandas."""
+    return hasattr(task, "iterrows")
 
 
 def _made(model: str | Encoder | type[Encoder]) -> str | Encoder:

@@ -124,6 +124,31 @@ class Results:
         columns = ["model", "task", "method", "score", "low", "high", "n", "status", "contamination"]
         return pd.DataFrame(rows, columns=columns)
 
+    def predictions_frame(self) -> pd.DataFrame:
+        """Return one row per prediction: model, task, method, seed, fold, id, group, truth, prediction.
+
+        Truth and prediction are a label, or a list of labels if the task gives a clip several.
+        """
+        import pandas as pd
+
+        from uwbench.base.json_text import parse_json
+        from uwbench.results.record import read_predictions
+
+        columns = ["method", "seed", "fold", "id", "group", "truth", "prediction"]
+        frames = []
+        for path, result in self.results:
+            if result.scores:
+                frame = read_predictions(path, columns).to_pandas()
+                for column in ("truth", "prediction"):
+                    frame[column] = [text and parse_json(text) for text in frame[column]]
+                frame.insert(0, "task", result.task.name)
+                frame.insert(0, "model", result.model.name)
+                frames.append(frame)
+        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["model", "task", *columns])
+
+    def __repr__(self) -> str:
+        return repr(self.to_frame())
+
     def __rich__(self) -> RenderableType:
         """Return the tables that a terminal shows: one per model, the averages, and where the results are."""
         from rich.console import Group

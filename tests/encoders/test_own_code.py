@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import linecache
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -153,3 +156,22 @@ def test_what_cannot_be_hashed_is_refused_by_name(tmp_path: Path) -> None:
     exec(TWO.replace("self, spec", "self"), namespace)
     with pytest.raises(EncoderError, match="has no source to identify it by"):
         instance_identity(namespace["A"]())
+
+
+def from_cell(cell: str) -> Any:
+    """Return an encoder of the class `A` that a notebook's cell defines."""
+    name = f"/tmp/ipykernel_1/{len(linecache.cache)}.py"
+    linecache.cache[name] = (len(cell), None, cell.splitlines(keepends=True), name)
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "__main__", types.ModuleType("__main__"))
+        exec(compile(cell, name, "exec"), namespace)
+        return instance_identity(namespace["A"]())
+
+
+def test_a_class_in_a_notebooks_cell_is_known_by_its_source() -> None:
+    cell = TWO.replace("self, spec", "self").replace("    def encode", "    @torch.no_grad()\n    def encode")
+    assert from_cell(cell) == from_cell("x = 1\n" + cell)
+    assert from_cell(cell) != from_cell(cell.replace("1.0", "2.0"))
+    both = cell + cell.replace("1.0", "2.0")
+    assert from_cell(both) == from_cell(cell.replace("1.0", "2.0")), "the last of two classes of one name counts"

@@ -220,13 +220,30 @@ def instance_identity(encoder: Any) -> dict[str, Any]:
         if base is object or base.__module__.partition(".")[0] in {"torch", "typing", "abc", "uwbench"}:
             continue
         try:
-            sources[base.__qualname__] = sha256_bytes(inspect.getsource(base).encode())
+            sources[base.__qualname__] = sha256_bytes(_class_source(base).encode())
         except (OSError, TypeError) as error:
             remedy = "define the class in a file or a notebook cell, or pass -m FILE.py:Class"
             raise EncoderError(
                 f"{base.__qualname__} has no source to identify it by", where="models", remedy=remedy
             ) from error
     return {"class": kind.__qualname__, "sources": sources, "state": state_sha256(encoder, strict=True)}
+
+
+def _class_source(kind: type) -> str:
+    """Return a class's source; raise OSError or TypeError if there is none.
+
+    A class in a notebook has no file, but its methods know the cell, which Python keeps for tracebacks.
+    """
+    try:
+        return inspect.getsource(kind)
+    except (OSError, TypeError):
+        for method in map(inspect.unwrap, filter(inspect.isfunction, vars(kind).values())):
+            cell, line = "".join(inspect.findsource(method)[0]), method.__code__.co_firstlineno
+            classes = (node for node in ast.walk(ast.parse(cell)) if isinstance(node, ast.ClassDef))
+            for node in classes:
+                if node.name == kind.__name__ and node.lineno <= line <= (node.end_lineno or line):
+                    return ast.get_source_segment(cell, node) or cell
+        raise
 
 
 def state_sha256(encoder: Any, *, strict: bool = False) -> str:

@@ -85,6 +85,9 @@ class Comparison:
 
         return pd.DataFrame(map(asdict, self.overall), columns=[field.name for field in fields(OverallDifference)])
 
+    def __repr__(self) -> str:
+        return repr(self.to_frame())
+
     def __rich__(self) -> RenderableType:
         return comparison_view(self)
 

@@ -112,6 +112,9 @@ class Leaderboard:
         """Write the figures and a LaTeX table into `folder` and return their paths; formats are svg, png and pdf."""
         return write_figures(self.board, Path(folder), formats=formats)
 
+    def __repr__(self) -> str:
+        return repr(self.to_frame())
+
     def __rich__(self) -> RenderableType:
         return board_view(self.board)
 

@@ -245,7 +245,8 @@ def html_of(view: RenderableType) -> str:
 
     from rich.console import Console
 
-    console = Console(file=io.StringIO(), record=True, width=200, highlight=False)
+    # A console that knew that it is in a notebook would also show the view there itself.
+    console = Console(file=io.StringIO(), record=True, width=200, highlight=False, force_jupyter=False)
     console.print(view)
     return console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
 

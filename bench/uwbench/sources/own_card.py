@@ -22,7 +22,7 @@ def make_card(
     name: str,
     kind: Kind,
     domain: Domain,
-    where: Path,
+    where: str | Path,
     label: str = "label",
     group: str | None = None,
 ) -> Card:
@@ -80,7 +80,7 @@ def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9_.-]+", "-", text.lower()).strip("-._")[:64].rstrip("-._")
 
 
-def _chance(labels: Sequence[Labels], kind: Kind, where: Path) -> float:
+def _chance(labels: Sequence[Labels], kind: Kind, where: str | Path) -> float:
     if kind == "retrieval":
         return round(1 / len(labels), 6) if len(labels) > 1 else 0.0
     if kind in ("transcription", "frame-multi-label"):

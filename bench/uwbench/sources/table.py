@@ -10,12 +10,12 @@ from __future__ import annotations
 import csv
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
-from uwbench.audio.clip import AudioFile, Clip, Event, Labels
+from uwbench.audio.clip import Audio, AudioFile, Clip, Event, Labels
 from uwbench.base.json_text import parse_json
 from uwbench.base.registry import suggestion
 from uwbench.cards.card import Domain, Kind
@@ -61,58 +61,87 @@ def open_manifest(path: Path, spec: TaskSpec) -> Dataset:
     offset, label}`, captions are a list of texts. In CSV and TSV, lists are written as JSON. Raises InputError with
     the file, line and column.
     """
+    return make_dataset(
+        read_manifest(path, columns_of(spec)),
+        spec,
+        name=task_name(spec.name, path.absolute().parent),
+        where=path,
+        source=f"manifest {path}",
+    )
+
+
+def columns_of(spec: TaskSpec) -> Columns:
+    """Return how `spec` says to read the columns of a table."""
     kind = cast(Kind, str(spec.kind or "single-label"))
-    columns = Columns(spec.label or "label", spec.group, kind, spec.allow_outside)
-    reading = read_manifest(path, columns)
+    return Columns(spec.label or "label", spec.group, kind, spec.allow_outside)
+
+
+def make_dataset(reading: Reading, spec: TaskSpec, *, name: str, where: str | Path, source: str) -> Dataset:
+    """Return a table's clips with the card `name` that is made from them."""
+    columns = columns_of(spec)
     grouped = any(clip.group is not None for clip in reading.clips)
     card = make_card(
         reading.clips,
-        name=task_name(spec.name, path.absolute().parent),
-        kind=kind,
+        name=name,
+        kind=columns.kind,
         domain=cast(Domain, str(spec.domain)),
-        where=path,
+        where=where,
         label=columns.label,
         group=(spec.group or "group") if grouped else None,
     )
-    return Dataset(card, reading.clips, f"manifest {path}", reading.problems)
+    return Dataset(card, reading.clips, source, reading.problems)
 
 
 def read_manifest(path: Path, columns: Columns) -> Reading:
     """Return a manifest's clips in its order; raise InputError with the file, line and column."""
+    return read_rows(_rows(path), columns, path, "path", _audio_file)
+
+
+def read_rows(
+    rows: Iterable[Row],
+    columns: Columns,
+    where: str | Path,
+    audio_column: str,
+    audio_of: Callable[[Row, Columns], tuple[str, Audio]],
+) -> Reading:
+    """Return the clips of a table's rows in order; `audio_of` returns a row's id and audio.
+
+    Raises InputError with the row and the column.
+    """
     clips: list[Clip] = []
     lines: list[str] = []
     subset_column: str | None = None
-    for row in _rows(path):
+    for row in rows:
         if subset_column is None:
-            subset_column = _check_columns(row.values, columns, path)
-        clips.append(_clip(row, columns, subset_column))
+            subset_column = _check_columns(row.values, columns, where, audio_column)
+        clips.append(_clip(row, columns, subset_column, *audio_of(row, columns)))
         lines.append(row.line)
     if subset_column is None:
-        raise InputError("contains no rows", where=path)
-    _refuse_two_labels(clips, lines, path, columns)
+        raise InputError("contains no rows", where=where)
+    _refuse_two_labels(clips, lines, where, columns)
     folds = {clip.fold for clip in clips if clip.fold is not None}
     if folds and all(fold.lower() in SPLIT_NAMES for fold in folds):
         raise InputError(
             f"column 'fold': contains names of splits ({', '.join(sorted(folds))}), and each fold is tested in turn",
-            where=path,
+            where=where,
             remedy="rename the column to `split`",
         )
     unique, repeated = with_unique_ids(clips)
-    problems = [f"{path.name} lists {len(repeated)} clips more than once, first {repeated[0]!r}"] if repeated else []
-    return Reading(unique, tuple(problems))
+    note = f"{Path(where).name} lists {len(repeated)} clips more than once, first {repeated[0]!r}" if repeated else None
+    return Reading(unique, (note,) if note else ())
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
-    """One row of a manifest; `line` is where it is, e.g. "line 2"."""
+class Row:
+    """One row of a table; `where` names the table and `line` the row, e.g. "line 2"."""
 
     values: Mapping[str, Any]
-    manifest: Path
+    where: str | Path
     line: str
 
     def error(self, column: str, what: str, remedy: str | None = None) -> InputError:
         """Return an error that names this row and `column`."""
-        return InputError(f"{self.line}, column {column!r}: {what}", where=self.manifest, remedy=remedy)
+        return InputError(f"{self.line}, column {column!r}: {what}", where=self.where, remedy=remedy)
 
     def cell(self, column: str) -> str:
         """Return a cell as text; an absent or empty cell is the empty string."""
@@ -142,7 +171,7 @@ class _Row:
         return value
 
 
-def _rows(path: Path) -> Iterator[_Row]:
+def _rows(path: Path) -> Iterator[Row]:
     readers = {
         ".csv": _csv_rows,
         ".tsv": _csv_rows,
@@ -156,7 +185,7 @@ def _rows(path: Path) -> Iterator[_Row]:
         raise InputError(f"a manifest's name must end in one of {allowed}, not {suffix!r}", where=path)
     try:
         for line, values in readers[suffix](path):
-            yield _Row(values, path, line)
+            yield Row(values, path, line)
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror or error})", where=path) from error
     except UnicodeDecodeError as error:
@@ -211,9 +240,9 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         raise InputError(f"is not a valid Parquet file ({' '.join(str(error).split())})", where=path) from error
 
 
-def _check_columns(row: Mapping[str, Any], columns: Columns, path: Path) -> str:
+def _check_columns(row: Mapping[str, Any], columns: Columns, where: str | Path, audio_column: str) -> str:
     """Check that the required columns exist; return the one that says where clips belong, `split` or `fold`."""
-    required = ["path", columns.label] + ([columns.group] if columns.group else [])
+    required = [audio_column, columns.label] + ([columns.group] if columns.group else [])
     for name in required:
         if name not in row:
             known = [column for column in row if isinstance(column, str) and column]
@@ -221,20 +250,18 @@ def _check_columns(row: Mapping[str, Any], columns: Columns, path: Path) -> str:
             hint = f"{suggestion(name, known)}; columns: {', '.join(known)}"
             raise InputError(
                 f"the column {name!r} is missing ({hint})",
-                where=path,
+                where=where,
                 remedy=f"choose another column with {option}" if option else None,
             )
     subset_columns = [name for name in ("split", "fold") if name in row]
     if len(subset_columns) == 2:
-        raise InputError("has a column `split` and a column `fold`", where=path, remedy="remove or rename one of them")
+        raise InputError("has a column `split` and a column `fold`", where=where, remedy="remove or rename one of them")
     if not subset_columns:
-        raise InputError(f"has neither a column `split` ({_SPLITS_ALLOWED}) nor a column `fold`", where=path)
+        raise InputError(f"has neither a column `split` ({_SPLITS_ALLOWED}) nor a column `fold`", where=where)
     return subset_columns[0]
 
 
-def _clip(row: _Row, columns: Columns, subset_column: str) -> Clip:
-    name = row.required("path")
-    file = _audio_path(row, name, columns.allow_outside)
+def _clip(row: Row, columns: Columns, subset_column: str, name: str, audio: Audio) -> Clip:
     start, end = row.seconds("start"), row.seconds("end")
     if end is not None and end <= (start or 0.0):
         raise row.error("end", f"{row.values['end']!r} is not after the start")
@@ -254,25 +281,26 @@ def _clip(row: _Row, columns: Columns, subset_column: str) -> Clip:
     if columns.group is not None and group is None:
         raise row.error(columns.group, "is empty")
     stretch = "" if start is None and end is None else f"#{start or 0:g}" + (f"-{end:g}" if end is not None else "")
-    return Clip(PurePosixPath(name).as_posix() + stretch, AudioFile(file), labels, split, fold, group, start, end)
+    return Clip(name + stretch, audio, labels, split, fold, group, start, end)
 
 
-def _audio_path(row: _Row, name: str, allow_outside: bool) -> Path:
-    """Return the path of an audio file; raise InputError if it is outside the manifest's folder and must not be.
+def _audio_file(row: Row, columns: Columns) -> tuple[str, Audio]:
+    """Return the id and the file of a row; raise InputError if it is outside the manifest's folder and must not be.
 
     Links are followed, because a link in a downloaded dataset could point to any file.
     """
+    name = row.required("path")
     if "\0" in name:
         raise row.error("path", "contains a null byte")
-    folder = row.manifest.parent
+    folder = Path(row.where).parent
     file = folder / name
-    if not allow_outside:
+    if not columns.allow_outside:
         inner = Path(os.path.normpath(name))
         outside = PurePosixPath(name).is_absolute() or inner.is_absolute() or os.pardir in inner.parts
         if outside or not file.resolve().is_relative_to(folder.resolve()):
             remedy = "move the audio below the manifest, or allow such paths and links with --allow-outside"
             raise row.error("path", f"{name!r} is outside the manifest's folder", remedy)
-    return file
+    return PurePosixPath(name).as_posix(), AudioFile(file)
 
 
 def parse_labels(value: Any, kind: Kind) -> Labels:
@@ -310,7 +338,7 @@ def _text(value: Any) -> str:
     return str(value).strip()
 
 
-def _refuse_two_labels(clips: list[Clip], lines: list[str], path: Path, columns: Columns) -> None:
+def _refuse_two_labels(clips: list[Clip], lines: list[str], where: str | Path, columns: Columns) -> None:
     """Raise InputError if a single-label task gives the same stretch of a file two labels."""
     if columns.kind != "single-label":
         return
@@ -319,4 +347,4 @@ def _refuse_two_labels(clips: list[Clip], lines: list[str], path: Path, columns:
         labels, first_line = first.setdefault(clip.id, (clip.labels, line))
         if clip.labels != labels:
             what = f"{clip.id!r} is {clip.labels!r} here and {labels!r} at {first_line}"
-            raise InputError(f"{line}, column {columns.label!r}: {what}", where=path)
+            raise InputError(f"{line}, column {columns.label!r}: {what}", where=where)
