@@ -561,10 +561,11 @@ def measure_inflation(
 
 def find_manifest(source: str) -> Path | None:
     """Return the manifest that `source` names or that lies in the folder it names; None if there is none."""
-    from uwbench.sources.table import MANIFEST_NAMES, MANIFEST_SUFFIXES
+    from uwbench.sources.rows import MANIFEST_SUFFIXES
+    from uwbench.sources.table import MANIFEST_NAMES
 
     path = Path(source)
-    if path.suffix.lower() in MANIFEST_SUFFIXES:
+    if path.name.lower().endswith(MANIFEST_SUFFIXES):
         return path
     return next((path / name for name in MANIFEST_NAMES if (path / name).is_file()), None)
 

@@ -27,7 +27,8 @@ def write(path: Path, rows: list[Row]) -> Path:
     match path.suffix:
         case ".csv" | ".tsv":
             with path.open("w", encoding="utf-8", newline="") as file:
-                writer = csv.DictWriter(file, list(rows[0]), delimiter="\t" if path.suffix == ".tsv" else ",")
+                literal = {"delimiter": "\t", "quoting": csv.QUOTE_NONE, "quotechar": None}
+                writer = csv.DictWriter(file, list(rows[0]), **(literal if path.suffix == ".tsv" else {}))
                 writer.writeheader()
                 writer.writerows(rows)
         case ".jsonl":

@@ -20,6 +20,7 @@ from uwbench.base.hashing import clip_key, sha256_bytes, sha256_file
 from uwbench.errors import AudioError
 
 WHOLE_FILE = 32 << 20  # bytes; larger files are read block by block
+END_TOLERANCE_S = 0.05  # a clip's end may be after its file's by this much, from rounding
 _AT_REST_NS = 2_000_000_000
 _Place = tuple[bytes, int, int]  # file name, which need not be UTF-8, offset and size
 _COLUMNS = ("path", "offset", "size", "stat", "at", "sha256", "duration_s")

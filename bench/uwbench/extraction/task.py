@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from uwbench.audio.clip import Clip
-from uwbench.audio.scan import Scanned, scan_clips
+from uwbench.audio.scan import END_TOLERANCE_S, Scanned, scan_clips
 from uwbench.cache.clip_table import ClipTable
 from uwbench.cards.card import Card
 from uwbench.errors import AudioError, DataError, printable
@@ -59,13 +59,23 @@ def scan_task(
         table,
         tuple(clip for clip, _ in readable),
         tuple(scan.sha256 for _, scan in readable),
-        tuple(problems),
+        (*problems, *_late_ends(card.name, readable)),
     )
 
 
 def _naming(clip_id: str, error: str) -> str:
     """Return the error with the clip's id, unless the file's name ends in it: a file may hold many clips."""
     return error if f"{clip_id}: " in error else printable(f"{clip_id}: {error}")
+
+
+def _late_ends(name: str, readable: Sequence[tuple[Clip, Scanned]]) -> Iterator[str]:
+    """Yield a note on clips whose end is after the end of the file, which ends them."""
+    ends = [
+        (clip.id, clip.end_s - (clip.start_s or 0.0) - s.duration_s) for clip, s in readable if clip.end_s is not None
+    ]
+    late = [clip_id for clip_id, missing_s in ends if missing_s > END_TOLERANCE_S]
+    if late:
+        yield f"{name}: {len(late)} clips end after their recording, first {late[0]!r}"
 
 
 def limit_clips(clips: Sequence[Clip], limit: int) -> list[Clip]:

@@ -18,6 +18,7 @@ import numpy as np
 from uwbench.audio.clip import AudioFile, AudioMember, Clip, Event, read_bytes
 from uwbench.audio.decode import decode as decode_audio
 from uwbench.audio.decode import read_header
+from uwbench.audio.scan import END_TOLERANCE_S
 from uwbench.base.hashing import clip_key, sha256_bytes
 from uwbench.cards.card import Tolerated
 from uwbench.cards.find import load_vocabulary
@@ -125,7 +126,9 @@ def _inspect(clip: Clip, decode: bool) -> _Inspection:
         if not decode:
             content = clip_key(sha256_bytes(data), clip.start_s, clip.end_s).hex()
             end = header.duration_s if clip.end_s is None else min(clip.end_s, header.duration_s)
-            return _Inspection(content, max(0.0, end - (clip.start_s or 0.0)))
+            if clip.start_s is not None and end <= clip.start_s:
+                return _Inspection(fault=("unreadable", f"{clip.audio}: ends before the clip starts"))
+            return _Inspection(content, end - (clip.start_s or 0.0))
         samples = decode_audio(clip.audio, header.rate, start_s=clip.start_s, end_s=clip.end_s, data=encoded)
     except AudioError as error:
         return _Inspection(fault=("unreadable", str(error)))
@@ -196,11 +199,16 @@ def _audio(dataset: Dataset, inspections: list[_Inspection]) -> Iterator[Finding
             faults["silent"].append((clip.id, str(clip.audio)))
         elif inspection.duration_s is not None and inspection.duration_s < SHORT_S:
             faults["short"].append((clip.id, f"{clip.audio} lasts {inspection.duration_s:.3f} s"))
+        if inspection.duration_s is not None and clip.end_s is not None:
+            early_s = clip.end_s - (clip.start_s or 0.0) - inspection.duration_s
+            if early_s > END_TOLERANCE_S:
+                faults["end-outside"].append((clip.id, f"{clip.audio} ends {early_s:.3f} s before {clip.id}"))
     texts: tuple[tuple[str, Severity, str], ...] = (
         ("missing", "error", "files are missing"),
         ("unreadable", "error", "clips cannot be decoded"),
         ("silent", "warning", f"clips are silent (peak below {SILENT_PEAK:g})"),
         ("short", "warning", f"clips are shorter than {SHORT_S} s"),
+        ("end-outside", "warning", "clips end after their recording"),
     )
     for code, severity, text in texts:
         if faults[code]:

@@ -18,7 +18,8 @@ from uwbench.errors import InputError
 from uwbench.options import TaskSpec
 from uwbench.sources.dataset import Dataset
 from uwbench.sources.own_card import task_name
-from uwbench.sources.table import Columns, Row, columns_of, make_dataset, read_rows
+from uwbench.sources.rows import Row
+from uwbench.sources.table import Names, columns_of, make_dataset, read_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,10 +37,12 @@ def open_frame(frame: pd.DataFrame, spec: TaskSpec, *, rate: int | None = None) 
         raise InputError(f"has two columns {frame.columns[frame.columns.duplicated()][0]!r}", where=WHERE)
     audio_column = "audio" if "audio" in frame.columns else "path"
 
-    def audio_of(row: Row, _: Columns) -> tuple[str, Audio]:
-        return _audio(row, audio_column, rate)
+    names = Names(columns_of(spec), audio_column)
 
-    reading = read_rows(_rows(frame), columns_of(spec), WHERE, audio_column, audio_of)
+    def audio_of(row: Row) -> tuple[str, Audio]:
+        return _audio(row, names.of(row.values)["path"], rate)
+
+    reading = read_rows(_rows(frame), names, WHERE, audio_of)
     name = task_name(spec.name or "own-data", Path())
     return make_dataset(reading, spec, name=name, where=WHERE, source=f"{WHERE} of {len(frame)} rows")
 

@@ -21,8 +21,9 @@ from uwbench.sources.hub import find_parquet, read_hub
 from uwbench.sources.layouts import LAYOUTS, load_layout
 from uwbench.sources.layouts.base import find_root, with_real_names
 from uwbench.sources.own_card import manifest_name
+from uwbench.sources.rows import MANIFEST_SUFFIXES
 from uwbench.sources.shards import Part, find_shards, read_shards
-from uwbench.sources.table import MANIFEST_NAMES, MANIFEST_SUFFIXES, open_manifest
+from uwbench.sources.table import MANIFEST_NAMES, open_manifest
 
 CARD_SUFFIXES = (".yaml", ".yml")
 ARCHIVES = (".zip", ".tar.gz", ".tgz", ".7z", ".tar.bz2", ".rar")
@@ -70,14 +71,14 @@ def is_own_data(task: str) -> bool:
     path = Path(task)
     if path.suffix.lower() in CARD_SUFFIXES:
         return False
-    if path.suffix.lower() in MANIFEST_SUFFIXES or "/" in task or "\\" in task or task in (".", ".."):
+    if task.lower().endswith(MANIFEST_SUFFIXES) or "/" in task or "\\" in task or task in (".", "..") or path.is_file():
         return True
     return path.is_dir() and task not in find_cards()[0]
 
 
 def _manifest_of(path: Path) -> Path | None:
     """Return `path` if it is a manifest, or the manifest in the folder `path` if there is one."""
-    if path.suffix.lower() in MANIFEST_SUFFIXES:
+    if path.name.lower().endswith(MANIFEST_SUFFIXES) or path.is_file():
         return path
     manifests = (path / name for name in MANIFEST_NAMES)
     return next((manifest for manifest in manifests if manifest.is_file()), None)

@@ -1,4 +1,4 @@
-"""Own data in manifests: CSV, TSV, JSONL and Parquet.
+"""Own data in manifests.
 
 A manifest has the columns `path`, `label`, and `split` or `fold`; `group`, `start` and `end` (seconds) are optional.
 Paths are relative to the manifest's folder and must stay inside it unless that is allowed. Errors name the file, the
@@ -7,7 +7,6 @@ line and the column.
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,8 +22,8 @@ from uwbench.errors import InputError
 from uwbench.options import TaskSpec
 from uwbench.sources.dataset import Dataset, Reading, with_unique_ids
 from uwbench.sources.own_card import make_card, task_name
+from uwbench.sources.rows import Row, cell_text, rows_of
 
-MANIFEST_SUFFIXES = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"})
 MANIFEST_NAMES = ("manifest.csv", "manifest.tsv", "manifest.jsonl", "manifest.parquet")
 
 SPLIT_NAMES = {
@@ -37,6 +36,14 @@ SPLIT_NAMES = {
     "test": "test",
     "testing": "test",
 }
+# Other common names of columns, which are used if the documented name is absent, and said.
+_COMMON_NAMES = {
+    "path": ("file_name", "filename", "filepath", "file_path", "audio_filepath", "audio_path", "audio", "file"),
+    "start": ("offset", "start_s", "start_time"),
+    "end": ("end_s", "end_time"),
+    "duration": ("duration_s",),
+}
+_SAME_END_S = 0.02  # `end` and `start` plus `duration` may differ by this much
 _SPLITS_ALLOWED = "train, valid (validation, val, dev), test"
 
 
@@ -94,29 +101,32 @@ def make_dataset(reading: Reading, spec: TaskSpec, *, name: str, where: str | Pa
 
 def read_manifest(path: Path, columns: Columns) -> Reading:
     """Return a manifest's clips in its order; raise InputError with the file, line and column."""
-    return read_rows(_rows(path), columns, path, "path", _audio_file)
+    names = Names(columns, "path")
+    notes: list[str] = []
+
+    def audio_of(row: Row) -> tuple[str, Audio]:
+        return _audio_file(row, columns, names.of(row.values).get("path", "path"))
+
+    reading = read_rows(rows_of(path, notes), names, path, audio_of)
+    return Reading(reading.clips, (*notes, *reading.problems))
 
 
 def read_rows(
-    rows: Iterable[Row],
-    columns: Columns,
-    where: str | Path,
-    audio_column: str,
-    audio_of: Callable[[Row, Columns], tuple[str, Audio]],
+    rows: Iterable[Row], names: Names, where: str | Path, audio_of: Callable[[Row], tuple[str, Audio]]
 ) -> Reading:
     """Return the clips of a table's rows in order; `audio_of` returns a row's id and audio.
 
     Raises InputError with the row and the column.
     """
+    columns = names.columns
     clips: list[Clip] = []
     lines: list[str] = []
-    subset_column: str | None = None
     for row in rows:
-        if subset_column is None:
-            subset_column = _check_columns(row.values, columns, where, audio_column)
-        clips.append(_clip(row, columns, subset_column, *audio_of(row, columns)))
+        if not clips:
+            names.check(row.values, where)
+        clips.append(_clip(row, names, *audio_of(row)))
         lines.append(row.line)
-    if subset_column is None:
+    if not clips:
         raise InputError("contains no rows", where=where)
     _refuse_two_labels(clips, lines, where, columns)
     folds = {clip.fold for clip in clips if clip.fold is not None}
@@ -127,171 +137,128 @@ def read_rows(
             remedy="rename the column to `split`",
         )
     unique, repeated = with_unique_ids(clips)
-    note = f"{Path(where).name} lists {len(repeated)} clips more than once, first {repeated[0]!r}" if repeated else None
-    return Reading(unique, (note,) if note else ())
+    problems = [f"{Path(where).name}: {note}" for note in names.notes()]
+    if repeated:
+        problems.append(f"{Path(where).name} lists {len(repeated)} clips more than once, first {repeated[0]!r}")
+    return Reading(unique, tuple(problems))
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One row of a table; `where` names the table and `line` the row, e.g. "line 2"."""
+class Names:
+    """The names of a manifest's columns: those documented, and others that are common for the same thing."""
 
-    values: Mapping[str, Any]
-    where: str | Path
-    line: str
+    def __init__(self, columns: Columns, audio_column: str) -> None:
+        self.columns = columns
+        self._audio_column = audio_column
+        self._names: dict[tuple[str, ...], dict[str, str]] = {}  # a row's columns -> what each is for -> its name
+        self.subset = ""  # "split" or "fold"
 
-    def error(self, column: str, what: str, remedy: str | None = None) -> InputError:
-        """Return an error that names this row and `column`."""
-        return InputError(f"{self.line}, column {column!r}: {what}", where=self.where, remedy=remedy)
+    def of(self, row: Mapping[str, Any]) -> dict[str, str]:
+        """Return the column for path, label, split, fold, group, start, end and duration, if this row has it."""
+        key = tuple(row)
+        if key not in self._names:
+            common = dict(_COMMON_NAMES)
+            if "onset" in row:
+                common |= {"start": ("onset",), "end": ("offset",)}
+            if self.columns.kind == "transcription" and self.columns.label == "label":
+                common["label"] = ("text", "sentence", "transcript", "transcription")
+            own = {"path": self._audio_column, "label": self.columns.label, "group": self.columns.group or "group"}
+            lower = {name.strip().lower(): name for name in reversed(key) if isinstance(name, str)}
+            names: dict[str, str] = {}
+            for use in ("path", "label", "split", "fold", "group", "start", "end", "duration"):
+                name = own.get(use, use)
+                choices = (lower.get(other) for other in (name.lower(), *common.get(use, ())))
+                choice = name if name in row else next(filter(None, choices), None)
+                if choice is not None:
+                    names[use] = choice
+            self._names[key] = names
+        return self._names[key]
 
-    def cell(self, column: str) -> str:
-        """Return a cell as text; an absent or empty cell is the empty string."""
-        try:
-            return _text(self.values.get(column))
-        except TypeError as error:
-            raise self.error(column, str(error)) from error
-
-    def required(self, column: str) -> str:
-        """Return a cell that must not be empty."""
-        text = self.cell(column)
-        if not text:
-            raise self.error(column, "is empty")
-        return text
-
-    def seconds(self, column: str) -> float | None:
-        """Return a cell as seconds, or None if it is empty."""
-        text = self.cell(column)
-        if not text:
-            return None
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not (math.isfinite(value) and value >= 0):
-            raise self.error(column, f"{self.values[column]!r} is not a number of seconds")
-        return value
-
-
-def _rows(path: Path) -> Iterator[Row]:
-    readers = {
-        ".csv": _csv_rows,
-        ".tsv": _csv_rows,
-        ".jsonl": _json_rows,
-        ".ndjson": _json_rows,
-        ".parquet": _parquet_rows,
-    }
-    suffix = path.suffix.lower()
-    if suffix not in readers:
-        allowed = ", ".join(sorted(MANIFEST_SUFFIXES))
-        raise InputError(f"a manifest's name must end in one of {allowed}, not {suffix!r}", where=path)
-    try:
-        for line, values in readers[suffix](path):
-            yield Row(values, path, line)
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror or error})", where=path) from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"is not UTF-8 text ({error.reason} at byte {error.start})", where=path) from error
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
-        try:
-            header = [name.strip() for name in next(reader, [])]
-            repeated = sorted({name for name in header if header.count(name) > 1})
-            if repeated:
-                raise InputError(f"line 1: there are two columns {repeated[0]!r}", where=path)
-            for values in reader:
-                if not values:
-                    continue
-                if len(values) != len(header):
-                    what = f"line {reader.line_num}: {len(values)} values for {len(header)} columns"
-                    raise InputError(what, where=path)
-                yield f"line {reader.line_num}", dict(zip(header, values, strict=True))
-        except csv.Error as error:
-            raise InputError(f"line {reader.line_num}: is not valid CSV ({error})", where=path) from error
-
-
-def _json_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = parse_json(line)
-            except ValueError as error:
-                raise InputError(f"line {number}: is not valid JSON ({error})", where=path) from error
-            if not isinstance(row, dict):
-                raise InputError(f"line {number}: is not a JSON object", where=path)
-            yield f"line {number}", row
-
-
-def _parquet_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with path.open("rb") as data, pq.ParquetFile(data) as file:
-            number = 0
-            for batch in file.iter_batches():
-                for row in batch.to_pylist():
-                    number += 1
-                    yield f"row {number}", row
-    except (pa.ArrowException, ValueError, OverflowError) as error:  # the last two: an impossible date
-        raise InputError(f"is not a valid Parquet file ({' '.join(str(error).split())})", where=path) from error
-
-
-def _check_columns(row: Mapping[str, Any], columns: Columns, where: str | Path, audio_column: str) -> str:
-    """Check that the required columns exist; return the one that says where clips belong, `split` or `fold`."""
-    required = [audio_column, columns.label] + ([columns.group] if columns.group else [])
-    for name in required:
-        if name not in row:
-            known = [column for column in row if isinstance(column, str) and column]
-            option = {columns.label: "--label", columns.group: "--group"}.get(name)
-            hint = f"{suggestion(name, known)}; columns: {', '.join(known)}"
+    def check(self, row: Mapping[str, Any], where: str | Path) -> None:
+        """Raise InputError if a required column is missing in the first row."""
+        names = self.of(row)
+        required = {"path": (self._audio_column, None), "label": (self.columns.label, "--label")}
+        if self.columns.group:
+            required["group"] = (self.columns.group, "--group")
+        for use, (name, option) in required.items():
+            if use not in names:
+                known = [column for column in row if isinstance(column, str) and column]
+                hint = f"{suggestion(name, known)}; columns: {', '.join(known)}"
+                raise InputError(
+                    f"the column {name!r} is missing ({hint})",
+                    where=where,
+                    remedy=f"choose another column with {option}" if option else None,
+                )
+        subsets = [name for name in ("split", "fold") if name in names]
+        if len(subsets) == 2:
             raise InputError(
-                f"the column {name!r} is missing ({hint})",
-                where=where,
-                remedy=f"choose another column with {option}" if option else None,
+                "has a column `split` and a column `fold`", where=where, remedy="remove or rename one of them"
             )
-    subset_columns = [name for name in ("split", "fold") if name in row]
-    if len(subset_columns) == 2:
-        raise InputError("has a column `split` and a column `fold`", where=where, remedy="remove or rename one of them")
-    if not subset_columns:
-        raise InputError(f"has neither a column `split` ({_SPLITS_ALLOWED}) nor a column `fold`", where=where)
-    return subset_columns[0]
+        if not subsets:
+            raise InputError(f"has neither a column `split` ({_SPLITS_ALLOWED}) nor a column `fold`", where=where)
+        self.subset = subsets[0]
+
+    def notes(self) -> Iterator[str]:
+        """Yield what was taken for what, and columns that look like stretches but cannot be used."""
+        taken = {(use, name) for names in self._names.values() for use, name in names.items()}
+        taken.discard(("path", self._audio_column))
+        for use, name in sorted(taken):
+            if use not in (name, "label" if name == self.columns.label else "", "group"):
+                yield f"the column {name!r} is taken as {use!r}"
+        if "duration" in dict(taken) and "start" not in dict(taken):
+            yield "the column 'duration' is not used, because there is no column 'start'"
 
 
-def _clip(row: Row, columns: Columns, subset_column: str, name: str, audio: Audio) -> Clip:
-    start, end = row.seconds("start"), row.seconds("end")
-    if end is not None and end <= (start or 0.0):
-        raise row.error("end", f"{row.values['end']!r} is not after the start")
+def _clip(row: Row, names: Names, name: str, audio: Audio) -> Clip:
+    columns, column = names.columns, names.of(row.values)
+    start, end = _stretch(row, column)
     split = fold = None
-    if subset_column == "split":
-        split = SPLIT_NAMES.get(row.required("split").lower())
+    subset = column.get(names.subset, names.subset)
+    if names.subset == "split":
+        split = SPLIT_NAMES.get(row.required(subset).lower())
         if split is None:
-            raise row.error("split", f"{row.cell('split')!r} is not one of {_SPLITS_ALLOWED}")
+            raise row.error(subset, f"{row.cell(subset)!r} is not one of {_SPLITS_ALLOWED}")
     else:
-        fold = row.required("fold")
+        fold = row.required(subset)
+    label_column = column.get("label", columns.label)
     try:
-        label = row.values[columns.label]
+        label = row.values[label_column]
         labels = () if columns.gaps and label in (None, "", []) else parse_labels(label, columns.kind)
     except (ValueError, KeyError, TypeError, OverflowError) as error:
-        raise row.error(columns.label, f"{error}") from error
-    group = row.cell(columns.group or "group") or None
+        raise row.error(label_column, f"{error}") from error
+    group = row.cell(column.get("group", "group")) or None
     if columns.group is not None and group is None:
         raise row.error(columns.group, "is empty")
-    stretch = "" if start is None and end is None else f"#{start or 0:g}" + (f"-{end:g}" if end is not None else "")
+    stretch = "" if start is None and end is None else f"#{_short(start or 0)}" + (f"-{_short(end)}" if end else "")
     return Clip(name + stretch, audio, labels, split, fold, group, start, end)
 
 
-def _audio_file(row: Row, columns: Columns) -> tuple[str, Audio]:
+def _stretch(row: Row, column: Mapping[str, str]) -> tuple[float | None, float | None]:
+    """Return the start and end of a row's clip in seconds, from `start` with `end` or `duration`."""
+    start, end, length = (row.seconds(column.get(use, use)) for use in ("start", "end", "duration"))
+    if end is not None and end <= (start or 0.0):
+        raise row.error(column["end"], f"{row.values[column['end']]!r} is not after the start")
+    if length is None or "start" not in column:
+        return start, end
+    stop = round((start or 0.0) + length, 9)
+    if end is not None and abs(end - stop) > _SAME_END_S:
+        raise row.error(column["duration"], f"start and duration end at {stop:g} s, but the end is {end:g} s")
+    if length == 0:
+        raise row.error(column["duration"], "is 0")
+    return start, stop if end is None else end
+
+
+def _short(seconds: float) -> str:
+    return f"{seconds:g}" if float(f"{seconds:g}") == seconds else f"{seconds:.10g}"
+
+
+def _audio_file(row: Row, columns: Columns, column: str) -> tuple[str, Audio]:
     """Return the id and the file of a row; raise InputError if it is outside the manifest's folder and must not be.
 
     Links are followed, because a link in a downloaded dataset could point to any file.
     """
-    name = row.required("path")
+    name = row.required(column)
     if "\0" in name:
-        raise row.error("path", "contains a null byte")
+        raise row.error(column, "contains a null byte")
     folder = Path(row.where).parent
     file = folder / name
     if not columns.allow_outside:
@@ -299,14 +266,14 @@ def _audio_file(row: Row, columns: Columns) -> tuple[str, Audio]:
         outside = PurePosixPath(name).is_absolute() or inner.is_absolute() or os.pardir in inner.parts
         if outside or not file.resolve().is_relative_to(folder.resolve()):
             remedy = "move the audio below the manifest, or allow such paths and links with --allow-outside"
-            raise row.error("path", f"{name!r} is outside the manifest's folder", remedy)
+            raise row.error(column, f"{name!r} is outside the manifest's folder", remedy)
     return PurePosixPath(name).as_posix(), AudioFile(file)
 
 
 def parse_labels(value: Any, kind: Kind) -> Labels:
     """Return a label cell as a task of this kind needs it; raise ValueError, KeyError or TypeError if it is wrong."""
     if kind in ("single-label", "transcription"):
-        label = _text(value)
+        label = cell_text(value)
         if not label:
             raise ValueError("is empty")
         return label
@@ -314,28 +281,17 @@ def parse_labels(value: Any, kind: Kind) -> Labels:
     if kind == "frame-multi-label":
         if not isinstance(listed, list):
             raise ValueError("is not a list of {onset, offset, label}")
-        events = tuple(Event(float(item["onset"]), float(item["offset"]), _text(item["label"])) for item in listed)
+        events = tuple(Event(float(item["onset"]), float(item["offset"]), cell_text(item["label"])) for item in listed)
         for event in events:
             if not (math.isfinite(event.offset_s) and 0 <= event.onset_s < event.offset_s):
                 raise ValueError(f"the event from {event.onset_s} to {event.offset_s} s is empty or not in order")
         return events
     if kind == "multi-label" and isinstance(listed, str):
         listed = listed.split(";")
-    items = [_text(item) for item in listed] if isinstance(listed, Iterable) and not isinstance(listed, str) else []
+    items = [cell_text(item) for item in listed] if isinstance(listed, Iterable) and not isinstance(listed, str) else []
     if not items or not all(items):
         raise ValueError("is empty" if not listed else "is not a list of texts")
     return tuple(dict.fromkeys(items)) if kind == "multi-label" else tuple(items)
-
-
-def _text(value: Any) -> str:
-    """Return a cell as text without surrounding space; missing values (None, NaN) become the empty string."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))  # an integer that became a float because its column has gaps
-    if isinstance(value, (list, dict)):
-        raise TypeError("is a list or an object, not a text")
-    return str(value).strip()
 
 
 def _refuse_two_labels(clips: list[Clip], lines: list[str], where: str | Path, columns: Columns) -> None:
