@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from encoders.families import CASES
 from uwbench.encoders.base import ModelSpec
+from uwbench.encoders.checkpoint import download, weight_files
 from uwbench.encoders.resolve import open_encoder
 from uwbench.errors import EncoderError
 
@@ -122,6 +124,18 @@ def test_the_plain_weights_come_before_a_variant_and_two_variants_are_ambiguous(
     (folder / "model.safetensors").rename(folder / "model.bf16.safetensors")
     with pytest.raises(EncoderError, match=r"several variants \(model\.bf16\.safetensors, model\.fp16\.safetensors\)"):
         open_encoder(ModelSpec(str(folder)))
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin", "model.fp16.safetensors"])
+def test_weights_on_the_hub_are_found_in_every_form(file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def snapshot(hub_id: str, *, allow_patterns: list[str], **_: object) -> str:
+        for name in ("config.json", file):
+            if any(fnmatch(name, pattern) for pattern in allow_patterns):
+                (tmp_path / name).write_text("{}")
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    assert weight_files(download("owner/model", None)) == [tmp_path / file]
 
 
 @pytest.mark.parametrize("beside", [True, False])

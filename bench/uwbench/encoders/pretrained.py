@@ -21,6 +21,7 @@ from uwbench.encoders.checkpoint import (
     torch_dtype,
     training_data_of,
 )
+from uwbench.encoders.own_code import fails_as_one_line
 from uwbench.errors import EncoderError, UwbenchError
 
 if TYPE_CHECKING:
@@ -50,13 +51,15 @@ class PretrainedEncoder:
 
     def load(self, device: str, dtype: str) -> None:
         """Build the model on the CPU and move it to `device` in `dtype`."""
-        self._model = self._build().to(device, torch_dtype(dtype)).eval()
+        with fails_as_one_line(self.info.name, "load"):
+            self._model = self._build().to(device, torch_dtype(dtype)).eval()
 
     def encode(self, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
         """Run the family's forward function."""
         if self._model is None:
             raise EncoderError("encode was called before load", where=self.info.name)
-        return self._forward(self._model, waveforms, lengths, layers)
+        with fails_as_one_line(self.info.name, "encode"):
+            return self._forward(self._model, waveforms, lengths, layers)
 
 
 def describe(folder: ModelFolder, family: str, *, version: int = 1, **facts: Any) -> EncoderInfo:
