@@ -151,6 +151,15 @@ def test_an_adapter_is_never_scored_as_its_base(file: str, beside: bool, origina
         open_encoder(ModelSpec(str(folder)))
 
 
+@pytest.mark.parametrize("name", ["q_proj.lora_A.default.weight", "q_proj.lora_B", "q_proj.base_layer.weight"])
+def test_weights_with_an_adapter_that_was_not_merged_are_refused(name: str, original: Path, tmp_path: Path) -> None:
+    folder = resaved(
+        original, tmp_path / "adapted", lambda tensors, to: plain({**tensors, f"layer.{name}": torch.ones(2)}, to)
+    )
+    with pytest.raises(EncoderError, match=rf"adapted: holds a PEFT adapter \(layer\.{name}\)"):
+        open_encoder(ModelSpec(str(folder)))  # before cached vectors could be used
+
+
 def renamed(tensors: Tensors, folder: Path) -> None:
     plain({f"backbone.{name}": value for name, value in tensors.items()}, folder)
 

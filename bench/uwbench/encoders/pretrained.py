@@ -16,8 +16,8 @@ from uwbench.encoders.checkpoint import (
     count_parameters,
     extractor_settings,
     identity_of,
-    names_in,
     one_line,
+    stored_tensors,
     torch_dtype,
     training_data_of,
 )
@@ -94,7 +94,7 @@ def load_pretrained(
     options = {} if config is None else {"config": config}
     if keys is not None:
         options["key_mapping"] = dict(keys)
-    names = names_in(folder)
+    names = list(stored_tensors(folder))
     leads = ["", *(lead for lead in ("model.", "model.model.") if all(name.startswith(lead) for name in names))]
     lacking: list[str] = []
     for lead in leads:  # "model." is a part of some names, and what training frameworks put before others
