@@ -226,3 +226,29 @@ def test_another_architecture_of_transformers_needs_no_file(tmp_path: Path) -> N
         got = encoder.encode(samples, torch.tensor([20_000]), [len(encoder.info.layers) - 1]).frames
         expected = SEWModel.from_pretrained(folder).eval()(samples).last_hidden_state
     torch.testing.assert_close(got[:, 0], expected)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "self.layer(input_values",
+            "self.layre(input_values",
+            r"dasheng-small: a forward pass on noise fails with .*layre",
+        ),
+        (
+            "torch.nn.Linear(8, 12)",
+            "torch.nn.Linaer(8, 12)",
+            r"dasheng-small: cannot be loaded \(AttributeError: .*Linaer",
+        ),
+        ("import torch\n", "import torch, no_such_module\n", "no_such_module"),
+        ("logits=hidden.mean(1)", "logits=missing_name", r"fails with NameError: .*missing_name"),
+    ],
+)
+def test_code_that_fails_is_one_line(old: str, new: str, message: str, dasheng: Path) -> None:
+    path = dasheng / "modeling_energy.py"
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(EncoderError, match=message) as refused:
+        open_encoder(ModelSpec(str(dasheng), trust_remote_code=True))
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 600

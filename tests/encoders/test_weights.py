@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from encoders.families import CASES
 from uwbench.encoders.base import ModelSpec
+from uwbench.encoders.checkpoint import download, weight_files
 from uwbench.encoders.resolve import open_encoder
 from uwbench.errors import EncoderError
 
@@ -124,6 +126,18 @@ def test_the_plain_weights_come_before_a_variant_and_two_variants_are_ambiguous(
         open_encoder(ModelSpec(str(folder)))
 
 
+@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin", "model.fp16.safetensors"])
+def test_weights_on_the_hub_are_found_in_every_form(file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def snapshot(hub_id: str, *, allow_patterns: list[str], **_: object) -> str:
+        for name in ("config.json", file):
+            if any(fnmatch(name, pattern) for pattern in allow_patterns):
+                (tmp_path / name).write_text("{}")
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    assert weight_files(download("owner/model", None)) == [tmp_path / file]
+
+
 @pytest.mark.parametrize("beside", [True, False])
 @pytest.mark.parametrize("file", ["adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"])
 def test_an_adapter_is_never_scored_as_its_base(file: str, beside: bool, original: Path, tmp_path: Path) -> None:
@@ -135,6 +149,15 @@ def test_an_adapter_is_never_scored_as_its_base(file: str, beside: bool, origina
     (folder / file).write_text('{"peft_type": "LORA", "base_model_name_or_path": "x"}')
     with pytest.raises(EncoderError, match=rf"adapter: holds a PEFT adapter \({file}\).*merge_and_unload"):
         open_encoder(ModelSpec(str(folder)))
+
+
+@pytest.mark.parametrize("name", ["q_proj.lora_A.default.weight", "q_proj.lora_B", "q_proj.base_layer.weight"])
+def test_weights_with_an_adapter_that_was_not_merged_are_refused(name: str, original: Path, tmp_path: Path) -> None:
+    folder = resaved(
+        original, tmp_path / "adapted", lambda tensors, to: plain({**tensors, f"layer.{name}": torch.ones(2)}, to)
+    )
+    with pytest.raises(EncoderError, match=rf"adapted: holds a PEFT adapter \(layer\.{name}\)"):
+        open_encoder(ModelSpec(str(folder)))  # before cached vectors could be used
 
 
 def renamed(tensors: Tensors, folder: Path) -> None:

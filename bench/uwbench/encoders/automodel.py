@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from uwbench.base.hashing import sha256_file
 from uwbench.encoders.base import Encoded, Encoder, ModelFolder, ModelSpec
 from uwbench.encoders.checkpoint import extractor_settings
+from uwbench.encoders.own_code import fails_as_one_line
 from uwbench.encoders.pretrained import (
     PretrainedEncoder,
     default_notes,
@@ -43,9 +44,10 @@ def open_automodel(folder: ModelFolder, spec: ModelSpec) -> Encoder:
     runner = _Runner(folder, rate, code=code)
     model = runner.build()
     counts, states = [], ()
-    for seconds in _NOISE_S:
-        states, last = runner.states(model, runner.noise(seconds))
-        counts.append(last.shape[1])
+    with fails_as_one_line(folder.name, "a forward pass on noise"):
+        for seconds in _NOISE_S:
+            states, last = runner.states(model, runner.noise(seconds))
+            counts.append(last.shape[1])
     if counts[1] <= counts[0]:
         what = f"returns {counts[0]} frames for 2 s and {counts[1]} for 4 s, so its valid frames cannot be counted"
         raise EncoderError(what, where=folder.name, remedy="write a wrapper: docs/adding-an-encoder.md")

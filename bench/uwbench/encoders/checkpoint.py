@@ -33,21 +33,25 @@ _VARIANTS = ["model.*.safetensors", "model*-of-*.safetensors", "pytorch_model.*.
 _WRAPPERS = re.compile(r"\b(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 _OTHER_WEIGHTS = {".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".h5", ".msgpack", ".onnx"}
 _ADAPTER = ("adapter_config", "adapter_model")
+_ADAPTER_TENSOR = re.compile(r"\b(?:lora_[A-Za-z]|ia3_l|hada_w|vera_lambda|oft_r|base_layer\.)")
 _NESTED = ("state_dict", "model_state_dict", "model", "module")
 
 
 def open_folder(path: Path, *, name: str, revision: str | None = None) -> ModelFolder:
     """Return the checkpoint in `path`; raise InputError if it is not one, EncoderError if it is a PEFT adapter."""
-    adapter = next((file.name for file in sorted(path.glob("adapter_*")) if file.stem in _ADAPTER), None)
-    if adapter is not None:
-        what = f"holds a PEFT adapter ({adapter}), which is not applied"
-        remedy = "merge it into its base (merge_and_unload, then save_pretrained), or remove the adapter's files"
-        raise EncoderError(what, where=path, remedy=remedy)
+    _refuse_adapter(path, (file.name for file in sorted(path.glob("adapter_*")) if file.stem in _ADAPTER))
     config = read_json(path / "config.json")
     if config is None:
         remedy = "a model folder holds config.json and model.safetensors, as save_pretrained writes them"
         raise InputError("has no config.json", where=path, remedy=remedy)
     return ModelFolder(path, config, revision, name)
+
+
+def _refuse_adapter(path: Path, names: Iterable[str]) -> None:
+    """Raise EncoderError if there is any of `names`, which are files or tensors of a PEFT adapter."""
+    for name in names:
+        remedy = "merge it into its base (merge_and_unload, then save_pretrained), or remove it"
+        raise EncoderError(f"holds a PEFT adapter ({name}), which is not applied", where=path, remedy=remedy)
 
 
 def download(hub_id: str, revision: str | None, *, code: bool = False, name: str | None = None) -> ModelFolder:
@@ -193,7 +197,7 @@ def as_transformers_reads(folder: ModelFolder, lead: str = "") -> Iterator[Path]
     They do if a wrapper's prefix is in their names, if they are nested in a checkpoint, if they are a variant, or if
     `lead` is to be taken off every name.
     """
-    files, stored = weight_files(folder), _stored(folder)
+    files, stored = weight_files(folder), stored_tensors(folder)
     nested = any(file.suffix == ".bin" and _tensors_in(_unpickled(file), file)[1] for file in files)
     variant = not any(re.fullmatch(r"(pytorch_)?model(-\d+-of-\d+)?\.\w+", file.name) for file in files)
     if not (lead or nested or variant or any(name != place[1] for name, place in stored.items())):
@@ -215,9 +219,13 @@ def files_under(folder: ModelFolder, prefixes: Sequence[str]) -> list[Path]:
     return sorted({file for file, _ in _under(folder, prefixes)[1].values()})
 
 
-def _stored(folder: ModelFolder) -> dict[str, tuple[Path, str]]:
-    """Return the file of each tensor and its name there, by its name without the prefixes of wrappers."""
+def stored_tensors(folder: ModelFolder) -> dict[str, tuple[Path, str]]:
+    """Return the file of each tensor and its name there, by its name without the prefixes of wrappers.
+
+    Raises EncoderError if some are of an adapter that was not merged: as the rest fit, it would be left out in silence.
+    """
     places = [(file, name) for file in weight_files(folder) for name in _names(file)]
+    _refuse_adapter(folder.path, (name for _, name in places if _ADAPTER_TENSOR.search(name)))
     return dict(zip(_unwrapped(name for _, name in places), places, strict=True))
 
 
@@ -229,14 +237,9 @@ def _unwrapped(names: Iterable[str]) -> list[str]:
     return cleaned
 
 
-def names_in(folder: ModelFolder) -> list[str]:
-    """Return the names of the checkpoint's tensors, without the prefixes of wrappers."""
-    return list(_stored(folder))
-
-
 def _under(folder: ModelFolder, prefixes: Sequence[str]) -> tuple[str, dict[str, tuple[Path, str]]]:
     """Return the first of `prefixes` that occurs, and the file and stored name of each tensor under it."""
-    stored = _stored(folder)
+    stored = stored_tensors(folder)
     for prefix in prefixes:
         matching = {name: place for name, place in stored.items() if name.startswith(prefix)}
         if matching:
@@ -269,6 +272,7 @@ def count_parameters(folder: ModelFolder, prefixes: Sequence[str]) -> int | None
         if file.suffix != ".safetensors":
             return None
         counts.update({name: math.prod(entry["shape"]) for name, entry in _header(file).items()})
+    _refuse_adapter(folder.path, (name for name in counts if _ADAPTER_TENSOR.search(name)))
     sizes = dict(zip(_unwrapped(counts), counts.values(), strict=True))
     for prefix in prefixes:
         matching = [size for name, size in sizes.items() if name.startswith(prefix)]

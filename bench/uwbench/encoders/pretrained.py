@@ -16,11 +16,12 @@ from uwbench.encoders.checkpoint import (
     count_parameters,
     extractor_settings,
     identity_of,
-    names_in,
     one_line,
+    stored_tensors,
     torch_dtype,
     training_data_of,
 )
+from uwbench.encoders.own_code import fails_as_one_line
 from uwbench.errors import EncoderError, UwbenchError
 
 if TYPE_CHECKING:
@@ -50,13 +51,15 @@ class PretrainedEncoder:
 
     def load(self, device: str, dtype: str) -> None:
         """Build the model on the CPU and move it to `device` in `dtype`."""
-        self._model = self._build().to(device, torch_dtype(dtype)).eval()
+        with fails_as_one_line(self.info.name, "load"):
+            self._model = self._build().to(device, torch_dtype(dtype)).eval()
 
     def encode(self, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
         """Run the family's forward function."""
         if self._model is None:
             raise EncoderError("encode was called before load", where=self.info.name)
-        return self._forward(self._model, waveforms, lengths, layers)
+        with fails_as_one_line(self.info.name, "encode"):
+            return self._forward(self._model, waveforms, lengths, layers)
 
 
 def describe(folder: ModelFolder, family: str, *, version: int = 1, **facts: Any) -> EncoderInfo:
@@ -91,7 +94,7 @@ def load_pretrained(
     options = {} if config is None else {"config": config}
     if keys is not None:
         options["key_mapping"] = dict(keys)
-    names = names_in(folder)
+    names = list(stored_tensors(folder))
     leads = ["", *(lead for lead in ("model.", "model.model.") if all(name.startswith(lead) for name in names))]
     lacking: list[str] = []
     for lead in leads:  # "model." is a part of some names, and what training frameworks put before others
