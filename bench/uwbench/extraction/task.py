@@ -10,6 +10,7 @@ from pathlib import Path
 
 from uwbench.audio.clip import Clip
 from uwbench.audio.scan import Scanned, scan_clips
+from uwbench.cache.clip_notes import notes_on
 from uwbench.cache.clip_table import ClipTable
 from uwbench.cards.card import Card
 from uwbench.errors import AudioError, DataError, printable
@@ -59,7 +60,7 @@ def scan_task(
         table,
         tuple(clip for clip, _ in readable),
         tuple(scan.sha256 for _, scan in readable),
-        tuple(problems),
+        (*problems, *(f"{card.name}: {sentence}" for sentence in notes_on(table).sentences)),
     )
 
 
