@@ -213,6 +213,16 @@ def test_a_run_says_what_it_knows(
         assert score["because"][-1].startswith(note)
 
 
+def test_silent_clips_are_noted_in_every_later_run(uwbench: Command, tones: Path) -> None:
+    for name, samples in (("0", np.zeros(1600)), ("5", np.full(1600, 5e-5)), ("6", np.zeros(800))):
+        soundfile.write(tones.parent / f"{name}.wav", samples, 16_000, subtype="FLOAT")
+    for _ in range(2):
+        done = uwbench("run", "-m", "logmel", "--method", "knn", "-t", tones, "--json")
+        assert json.loads(done.out)[0]["notes"] == ["3 clips are silent, first: 0.wav"]
+    assert "note: tones: 3 clips are silent, first: 0.wav" in done.err, "the plan knows it from the run before"
+    assert "3 clips are silent" in uwbench("leaderboard").out
+
+
 def test_a_clean_task_has_no_notes(uwbench: Command, tones: Path) -> None:
     done = uwbench("run", "-m", "logmel", "--method", "knn", "-t", tones, "--json")
     assert json.loads(done.out)[0]["notes"] == []

@@ -1,10 +1,15 @@
-"""Notes on a clip table: what the reader of a score must know, from keys, splits, groups and labels alone."""
+"""Notes on a clip table: what the reader of a score must know, from keys, splits, groups and labels.
+
+`clips/silent.txt` has the keys of the clips that were found silent when they were decoded, one per line.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from uwbench.audio.clip import Event, Labels
 from uwbench.cache.clip_table import ClipTable
@@ -18,8 +23,11 @@ class ClipNotes:
     sentences: tuple[str, ...]
 
 
-def notes_on(table: ClipTable) -> ClipNotes:
-    """Return the notes on a table. The same audio is the same content and stretch, whatever the file is called."""
+def notes_on(table: ClipTable, root: Path) -> ClipNotes:
+    """Return the notes on a table, with what the cache at `root` knows of its clips.
+
+    The same audio is the same content and stretch, whatever the file is called.
+    """
     folds = table.card.folds is not None
     kind, subsets = ("fold", table.folds) if folds else ("split", table.splits)
     parts: dict[bytes, dict[str | None, int]] = defaultdict(dict)  # key -> split or fold -> its first row
@@ -54,7 +62,26 @@ def notes_on(table: ClipTable) -> ClipNotes:
     if repeated:
         text = f"{len(repeated)} clips have the audio of another clip of their {kind}"
         sentences.append(f"{text}, first: {table.ids[repeated[0]]}")
+    known = _silent(root)
+    if silent := [clip_id for clip_id, key in zip(table.ids, table.keys, strict=True) if key.hex() in known]:
+        sentences.append(f"{len(silent)} clips are silent, first: {silent[0]}")
     return ClipNotes(len(leaked), tuple(sentences))
+
+
+def remember_silent(root: Path, keys: Iterable[bytes]) -> None:
+    """Add clips that were found silent to those that the cache at `root` knows."""
+    new = sorted({key.hex() for key in keys} - _silent(root))
+    with suppress(OSError):  # a note is not worth a run
+        if new:
+            with (root / "clips" / "silent.txt").open("a", encoding="ascii") as file:
+                file.write("".join(f"{key}\n" for key in new))
+
+
+def _silent(root: Path) -> set[str]:
+    try:
+        return set((root / "clips" / "silent.txt").read_text(encoding="ascii").split())
+    except (OSError, ValueError):
+        return set()
 
 
 def _names(labels: Labels) -> Sequence[str]:

@@ -60,7 +60,7 @@ def scan_task(
         table,
         tuple(clip for clip, _ in readable),
         tuple(scan.sha256 for _, scan in readable),
-        (*problems, *(f"{card.name}: {sentence}" for sentence in notes_on(table).sentences)),
+        (*problems, *(f"{card.name}: {sentence}" for sentence in notes_on(table, cache).sentences)),
     )
 
 

@@ -68,7 +68,7 @@ def probe_task(
 
     started, clock = utc_now(), time.perf_counter()
     present, vectors, lost = _present(store, table)
-    missing, notes = len(table.unreadable) + len(lost), notes_on(present)
+    missing, notes = len(table.unreadable) + len(lost), notes_on(present, store.root)
     first = next(iter([*table.unreadable, *unread, *lost]), None)
     if missing > options.allow_missing:
         what = f"{missing} clips have no embedding, first: {first}"
@@ -125,7 +125,7 @@ def write_failure(
         counts=Counts(clips=len(table.ids) - lost, missing=missing, chunked=0),
         error=Failure(type=type(error).__name__, message=str(error)),
         run=_run(utc_now(), {}, table, device, options, None),
-        notes=(*_missing_note(missing, table), *notes_on(table).sentences),
+        notes=(*_missing_note(missing, table), *notes_on(table, store.root).sentences),
     )
     path = free_path(results, result)
     write_result(results, result)  # first: if the disk is full, the score of an earlier run stays whole
