@@ -141,3 +141,89 @@ def test_an_encoder_that_fails_leaves_every_clip_missing(tones: Path) -> None:
     results = evaluate(SpectrumEncoder(salt="broken", before=fail), str(tones), methods="knn")
     ((_, result),) = results.results
     assert (result.status, result.counts.clips, result.counts.missing) == ("failed", 0, 24)
+
+
+def copied(rows: list[str], folder: Path) -> list[str]:
+    """Every test clip is a training clip of another name."""
+    tested = [row for row in rows if row.endswith("test,")]
+    for row in tested:
+        name = row.split(",")[0]
+        (folder / f"copy_{name}").write_bytes((folder / name).read_bytes())
+    return [*rows, *(f"copy_{row[:-5]}train," for row in tested)]
+
+
+def copied_to_validation(rows: list[str], folder: Path) -> list[str]:
+    (folder / "copy.wav").write_bytes((folder / "2.wav").read_bytes())
+    return [*rows, "copy.wav,low,valid,", "3.wav,high,valid,"]
+
+
+def in_folds(rows: list[str], folder: Path) -> list[str]:
+    """A clip of the first fold is in the second too."""
+    (folder / "copy.wav").write_bytes((folder / "0.wav").read_bytes())
+    return [f"{','.join(row.split(',')[:2])},{i % 2}," for i, row in enumerate(["copy.wav,low,0,", *rows])]
+
+
+def grouped(rows: list[str], folder: Path) -> list[str]:
+    return [f"{row}g{i % 4}" for i, row in enumerate(rows)]
+
+
+def untrained(rows: list[str], folder: Path) -> list[str]:
+    return [*rows[:-1], rows[-1].replace("high", "rare")]
+
+
+def repeated(rows: list[str], folder: Path) -> list[str]:
+    (folder / "0.wav").write_bytes((folder / "1.wav").read_bytes())
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("spoil", "leaked", "note"),
+    [
+        (copied, 8, "8 of 8 test clips have a training clip's audio, first: 2.wav is copy_2.wav (train)"),
+        (copied_to_validation, 1, "1 of 8 test clips have a training clip's audio, first: 2.wav is copy.wav (valid)"),
+        (in_folds, 2, "2 of 25 test clips have a training clip's audio, first: copy.wav is 0.wav (1)"),
+        (grouped, 0, "4 of 4 groups (group) are in more than one split, first: g0"),
+        (untrained, 0, "1 of 3 classes have no training clip, first: rare"),
+        (repeated, 0, "1 clips have the audio of another clip of their split, first: 1.wav"),
+    ],
+)
+def test_a_run_says_what_it_knows(
+    uwbench: Command,
+    tones: Path,
+    tmp_path: Path,
+    spoil: Callable[[list[str], Path], list[str]],
+    leaked: int,
+    note: str,
+) -> None:
+    _, *rows = tones.read_text().splitlines()
+    lines = spoil([f"{row}," for row in rows], tones.parent)
+    column = "fold" if spoil is in_folds else "split"
+    tones.write_text("\n".join([f"path,label,{column},group", *lines]))
+    done = uwbench("run", "-m", "logmel", "--method", "knn", "-t", tones)
+    assert done.code == (1 if spoil is untrained else 0), done.err
+    (path,) = (tmp_path / "results").glob("*/*/*/*.json")
+    result = read_result(path)
+    assert result.leaked == leaked
+    assert any(sentence.startswith(note) for sentence in result.notes)
+    assert f"note: tones: {note}" in " ".join(done.err.split()), "in the plan"
+    for shown in (done.out,) if spoil is untrained else (done.out, uwbench("leaderboard").out):
+        assert note in " ".join(shown.split())
+        assert ("¶" in shown) is (leaked > 0)
+    for score in json.loads(uwbench("leaderboard", "--json").out)["scores"]:
+        assert score["because"][-1].startswith(note)
+
+
+def test_silent_clips_are_noted_in_every_later_run(uwbench: Command, tones: Path) -> None:
+    for name, samples in (("0", np.zeros(1600)), ("5", np.full(1600, 5e-5)), ("6", np.zeros(800))):
+        soundfile.write(tones.parent / f"{name}.wav", samples, 16_000, subtype="FLOAT")
+    for _ in range(2):
+        done = uwbench("run", "-m", "logmel", "--method", "knn", "-t", tones, "--json")
+        assert json.loads(done.out)[0]["notes"] == ["3 clips are silent, first: 0.wav"]
+    assert "note: tones: 3 clips are silent, first: 0.wav" in done.err, "the plan knows it from the run before"
+    assert "3 clips are silent" in uwbench("leaderboard").out
+
+
+def test_a_clean_task_has_no_notes(uwbench: Command, tones: Path) -> None:
+    done = uwbench("run", "-m", "logmel", "--method", "knn", "-t", tones, "--json")
+    assert json.loads(done.out)[0]["notes"] == []
+    assert "note:" not in done.err

@@ -65,6 +65,11 @@ def test_golden_files_of_every_schema_are_readable() -> None:
         assert result.scores
 
 
+def test_results_of_schema_1_have_no_notes() -> None:
+    older, newer = (read_result(GOLDEN[0].parents[1] / version / "mini_sound.json") for version in ("1", "2"))
+    assert (older.schema_, older.leaked, older.notes, newer.schema_) == (1, 0, (), 2)
+
+
 def test_a_written_result_reads_back_the_same_and_is_strict(tmp_path: Path) -> None:
     path = make_result(tmp_path, "m", TASKS[2], 0.7)
     result = read_result(path)
@@ -81,5 +86,5 @@ def test_a_written_result_reads_back_the_same_and_is_strict(tmp_path: Path) -> N
     with pytest.raises(InputError, match=r"counts\.clips"):
         read_result(path)
     path.write_text(json.dumps({**data, "schema": 99}))
-    with pytest.raises(InputError, match="schema 1"):
+    with pytest.raises(InputError, match="schema 1 or 2"):
         read_result(path)

@@ -23,6 +23,7 @@ from uwbench.errors import AudioError
 from uwbench.extraction.forward import Forward, Window
 from uwbench.extraction.plan import Plan, PlannedPart
 from uwbench.extraction.pooling import STATISTICS, Pooled, copied, merge
+from uwbench.sources.check import SILENT_PEAK
 
 
 @dataclass(slots=True)
@@ -67,6 +68,7 @@ class Work:
     forward: Forward
     pool: ThreadPoolExecutor
     unreadable: list[AudioError] = field(default_factory=list)
+    silent: set[bytes] = field(default_factory=set)  # keys
     encoded: int = 0
     chunked: int = 0
     audio_s: float = 0.0
@@ -76,6 +78,11 @@ class Work:
         """The encoder's longest context, in samples."""
         info = self.forward.info
         return None if info.context_s is None else samples_in(info.context_s, info.sample_rate)
+
+    def note_silence(self, row: int, peak: float) -> None:
+        """Note a clip whose largest sample is `peak` if that is silence."""
+        if peak < SILENT_PEAK:
+            self.silent.add(self.plan.task.table.keys[row])
 
     def add(self, part: OpenPart, row: int, pooled: Sequence[Pooled]) -> None:
         """Add a clip to its part."""
@@ -110,6 +117,7 @@ class ShortBatch:
             except AudioError as error:
                 work.unreadable.append(error)
                 continue
+            work.note_silence(row, float(np.abs(samples).max(initial=0.0)))
             pieces = chunks(samples, work.context)
             windows.extend(pieces)
             self._owners.extend([len(self._rows)] * len(pieces))
@@ -159,7 +167,7 @@ class LongClip:
     def collect(self) -> None:
         """Encode the clip and add it to its part."""
         work, forward = self.work, self.work.forward
-        name, samples = work.plan.task.clips[self._row].id, 0
+        name, samples, peak = work.plan.task.clips[self._row].id, 0, 0.0
         pooled: list[Pooled] = []
         buffer = np.empty((self._expected, STATISTICS, len(forward.layers), forward.info.dim))
         try:
@@ -170,12 +178,14 @@ class LongClip:
                     pooled.append(copied(window.pooled, buffer[at]) if at < len(buffer) else window.pooled)
                     self.part.add_frames(window)
                 samples += sum(map(len, group))
+                peak = max(peak, *(float(np.abs(piece).max(initial=0.0)) for piece in group))
         except AudioError as error:
             work.unreadable.append(error)
             if self.part.spill is not None:
                 self.part.spill.drop_clip()
         else:
             work.add(self.part, self._row, pooled)
+            work.note_silence(self._row, peak)
             work.audio_s += samples / forward.info.sample_rate
         self.audio_s = samples / forward.info.sample_rate
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from uwbench.cache.clip_notes import remember_silent
 from uwbench.cache.records import Part
 from uwbench.encoders.base import Encoder
 from uwbench.errors import AudioError
@@ -67,6 +68,7 @@ def extract(
         extractor.run(extractor.claimed(busy, [], wait=True))
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+    remember_silent(plan.store.root, work.silent)
     seconds = time.perf_counter() - started
     return Extraction(work.encoded, work.audio_s, seconds, work.chunked, tuple(work.unreadable))
 

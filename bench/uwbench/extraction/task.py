@@ -10,6 +10,7 @@ from pathlib import Path
 
 from uwbench.audio.clip import Clip
 from uwbench.audio.scan import END_TOLERANCE_S, Scanned, scan_clips
+from uwbench.cache.clip_notes import notes_on
 from uwbench.cache.clip_table import ClipTable
 from uwbench.cards.card import Card
 from uwbench.errors import AudioError, DataError, printable
@@ -59,7 +60,11 @@ def scan_task(
         table,
         tuple(clip for clip, _ in readable),
         tuple(scan.sha256 for _, scan in readable),
-        (*problems, *_late_ends(card.name, readable)),
+        (
+            *problems,
+            *_late_ends(card.name, readable),
+            *(f"{card.name}: {sentence}" for sentence in notes_on(table, cache).sentences),
+        ),
     )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from uwbench.base.atomic import write_atomically
+from uwbench.cache.clip_notes import notes_on
 from uwbench.cache.clip_table import ClipTable
 from uwbench.cache.records import EncoderRecord
 from uwbench.cache.store import EncoderStore
@@ -67,9 +68,10 @@ def probe_task(
 
     started, clock = utc_now(), time.perf_counter()
     present, vectors, lost = _present(store, table)
-    missing = len(table.unreadable) + len(lost)
+    missing, notes = len(table.unreadable) + len(lost), notes_on(present, store.root)
+    first = next(iter([*table.unreadable, *unread, *lost]), None)
     if missing > options.allow_missing:
-        what = f"{missing} clips have no embedding, first: {[*table.unreadable, *unread, *lost][0]}"
+        what = f"{missing} clips have no embedding, first: {first}"
         remedy = f"repair them and extract again, or score without them with --allow-missing {missing}"
         raise ProbeError(what, where=table.card.name, remedy=remedy)
     data, chunked = _read(store, present, vectors, protocol, text_encoder=options.text_encoder, device=device)
@@ -84,6 +86,8 @@ def probe_task(
         counts=Counts(clips=len(present.ids), missing=missing, chunked=chunked),
         error=None,
         run=_run(started, {**(seconds or {}), "probe": time.perf_counter() - clock}, table, device, options, speed),
+        leaked=notes.leaked,
+        notes=(*_missing_note(missing, table, first), *notes.sentences),
     )
     path = free_path(results, result)
     flag = judge(table.card.name, store.record.name, store.record.training_data, folds=table.card.folds is not None)
@@ -111,15 +115,17 @@ def write_failure(
         lost = len(_open(store, table).missing)
     except (UwbenchError, OSError):  # a damaged cache: nothing there can be used
         lost = len(table.ids)
+    missing = len(table.unreadable) + lost
     result = Result(
         status="failed",
         task=_task_info(table),
         model=_model_info(store.record, protocol),
         protocol=ProtocolInfo(name=protocol.name, version=protocol.version, sha256=protocol.sha256()),
         scores={},
-        counts=Counts(clips=len(table.ids) - lost, missing=len(table.unreadable) + lost, chunked=0),
+        counts=Counts(clips=len(table.ids) - lost, missing=missing, chunked=0),
         error=Failure(type=type(error).__name__, message=str(error)),
         run=_run(utc_now(), {}, table, device, options, None),
+        notes=(*_missing_note(missing, table), *notes_on(table, store.root).sentences),
     )
     path = free_path(results, result)
     write_result(results, result)  # first: if the disk is full, the score of an earlier run stays whole
@@ -234,6 +240,11 @@ def _task_info(table: ClipTable) -> TaskInfo:
         data_sha256=table.sha256(),
         n=scored,
     )
+
+
+def _missing_note(missing: int, table: ClipTable, first: str | None = None) -> list[str]:
+    text = f"{missing} of {len(table.ids) + len(table.unreadable)} clips are missing"
+    return [text if first is None else f"{text}, first: {first}"] if missing else []
 
 
 def _model_info(record: EncoderRecord, protocol: Protocol) -> ModelInfo:

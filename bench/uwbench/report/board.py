@@ -62,6 +62,14 @@ class Cell:
     run: Run
     path: Path
     contamination: Contamination
+    leaked: int  # tested clips that are among the training clips
+    notes: tuple[str, ...]
+
+    @property
+    def state(self) -> str:
+        """The status, and what else keeps the score from being compared."""
+        leak = f", {self.leaked} test clips in training" if self.leaked else ""
+        return self.status + leak + ("" if self.same_data else ", other data")
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +151,19 @@ class Board:
     def entry(self, cell: Cell) -> Entry:
         """Return a score's entry in an average."""
         return entry_of(self.infos[cell.task], cell.score)
+
+    @property
+    def notes(self) -> list[str]:
+        """The notes on the data of each task, once for all models that share them."""
+        models: dict[tuple[str, str], list[str]] = {}
+        for cell in self.cells:
+            for note in cell.notes:
+                models.setdefault((cell.task, note), []).append(self.label(cell.model))
+        of_task = {task: {self.label(cell.model) for cell in self.cells if cell.task == task} for task, _ in models}
+        return [
+            f"{task}: {note}" if set(labels) == of_task[task] else f"{task}, {', '.join(dict.fromkeys(labels))}: {note}"
+            for (task, note), labels in models.items()
+        ]
 
     @property
     def methods(self) -> tuple[Method, ...]:
@@ -348,9 +369,8 @@ def _cells(
         for method in METHODS:
             if method in result.scores:
                 score, flag = result.scores[method], flags[(model, task)]
-                cells.append(
-                    Cell(model, task, method, score, result.task.n, result.status, same, result.run, path, flag)
-                )
+                about = (result.run, path, flag, result.leaked, result.notes)
+                cells.append(Cell(model, task, method, score, result.task.n, result.status, same, *about))
     return tuple(cells)
 
 

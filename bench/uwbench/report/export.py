@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 
 from uwbench.errors import escaped, printable
-from uwbench.report.board import Board, Row
+from uwbench.report.board import Board, Cell, Row
 from uwbench.results.averages import AVERAGES, Method
 from uwbench.results.contamination import MEANINGS, SEEN
 from uwbench.results.record import Flag
@@ -20,6 +20,8 @@ NOTE = (
     "significantly better (paired bootstrap, Holm): models of one place are tied. An average over other tasks or other "
     "data than the rest carries no rank."
 )
+LEAK_MARK = "¶"  # after a score with test clips among its training clips
+LEAK_MEANING = f"{LEAK_MARK} test clips are among the training clips: the score is too high."
 # Put after the score of a contaminated task.
 MARKS: dict[Flag, str] = {"same source": "†", "trained on train": "‡", "trained on test": "§"}
 CSV_FIELDS: tuple[str, ...] = (
@@ -60,7 +62,7 @@ def render_json(board: Board) -> str:
             "low": None if cell.score.ci95 is None else cell.score.ci95[0],
             "high": None if cell.score.ci95 is None else cell.score.ci95[1],
             "contamination": cell.contamination.flag,
-            "because": list(cell.contamination.because),
+            "because": [*cell.contamination.because, *cell.notes],
         }
         for cell in board.cells
     ]
@@ -107,9 +109,9 @@ def _score_rows(board: Board) -> list[dict[str, object]]:
             "high": cell.score.ci95[1] if cell.score.ci95 else "",
             "n": cell.n,
             "metric": cell.score.metric,
-            "status": cell.status if cell.same_data else f"{cell.status}, other data",
+            "status": cell.state,
             "contamination": cell.contamination.flag,
-            "because": "; ".join(cell.contamination.because),
+            "because": "; ".join([*cell.contamination.because, *cell.notes]),
         }
         for cell in board.cells
     ]
@@ -188,6 +190,8 @@ def render_markdown(board: Board) -> str:
         lines += ["", f"## {METHOD_NAMES[method]}: tasks", "", *_tasks_table(board, method)]
     if not board.models:
         lines += ["", "No result of this protocol is here yet."]
+    if board.notes:
+        lines += ["", "## Notes on the data", "", *(f"- {_text(note)}" for note in board.notes)]
     if board.off or board.problems:
         lines += ["", "## Off the board", ""]
         lines += [f"- {_text(off.model)}, {_text(off.task)} ({off.status}): {_text(off.reason)}" for off in board.off]
@@ -221,7 +225,7 @@ def _tasks_table(board: Board, method: Method) -> list[str]:
                 cells.append("–")
             else:
                 mark = "" if cell.same_data and cell.status == "ok" else "*"
-                mark += MARKS.get(cell.contamination.flag, "")
+                mark += marks(cell)
                 cells.append(_number(cell.score.main_score, cell.score.ci95) + mark)
         outside = "" if task.in_suite else " (outside the suite)"
         rows.append([_text(task.info.title) + outside, task.info.domain, task.info.metric, str(task.info.n), *cells])
@@ -233,11 +237,18 @@ def _tasks_table(board: Board, method: Method) -> list[str]:
     return lines
 
 
+def marks(cell: Cell) -> str:
+    """Return the marks after a score: its contamination, and test clips among the training clips."""
+    return MARKS.get(cell.contamination.flag, "") + (LEAK_MARK if cell.leaked else "")
+
+
 def legend(board: Board, method: Method) -> list[str]:
     """Return the meaning of each mark that occurs in a table of task scores, and whose training data is unknown."""
     cells = [cell for cell in board.cells if cell.method == method]
     present = {cell.contamination.flag for cell in cells}
     lines = [f"{MARKS[flag]} {flag}: {MEANINGS[flag]}." for flag in SEEN if flag in present]
+    if any(cell.leaked for cell in cells):
+        lines.append(LEAK_MEANING)
     unknown = []
     for model in board.models:
         flags = [cell.contamination.flag for cell in cells if cell.model == model.key]

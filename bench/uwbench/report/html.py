@@ -131,7 +131,7 @@ def _cell(cell: Cell) -> dict[str, Any]:
         "low": low,
         "high": high,
         "n": cell.n,
-        "status": cell.status,
+        "status": cell.state,
         "same": cell.same_data,
         "flag": cell.contamination.flag,
         "because": cell.contamination.because,

@@ -46,7 +46,7 @@ class Leaderboard:
                     "low": low,
                     "high": high,
                     "n": cell.n,
-                    "status": cell.status if cell.same_data else f"{cell.status}, other data",
+                    "status": cell.state,
                     "contamination": cell.contamination.flag,
                 }
             )

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from uwbench.errors import printable
-from uwbench.report.export import MARKS, METHOD_NAMES, legend
+from uwbench.report.export import LEAK_MARK, LEAK_MEANING, METHOD_NAMES, legend, marks
 from uwbench.results.averages import AVERAGES, METHODS, Average, Method, averages
 
 if TYPE_CHECKING:
@@ -34,6 +34,10 @@ def run_view(results: Sequence[Result], suite: Suite, *, paths: Sequence[object]
         parts.append(run_table(of_model))
         layers = layers_table(of_model)
         parts += [] if layers is None else [layers]
+    notes = dict.fromkeys(f"{result.task.name}: {note}" for result in results for note in result.notes)
+    parts += [Text(printable(f"note: {note}"), style="yellow") for note in notes]
+    if any(result.leaked for result in results):
+        parts.append(Text(LEAK_MEANING, style="dim"))
     if any(result.scores and result.status in ("ok", "partial") for result in results):
         parts.append(run_averages(list(by_model.values()), suite))
     if paths:
@@ -57,7 +61,7 @@ def run_table(results: Sequence[Result]) -> Table:
             reason = result.error.message if result.error else "failed"
             table.add_row(Text(result.task.name), "", Text("failed", style="red"), "", Text(reason), "")
             continue
-        mark = "" if result.status == "ok" else f" ({result.status})"
+        mark = (LEAK_MARK if result.leaked else "") + ("" if result.status == "ok" else f" ({result.status})")
         table.add_row(
             Text(result.task.name + mark),
             f"{result.task.n:,}",
@@ -141,6 +145,7 @@ def board_view(board: Board) -> RenderableType:
         parts.append(_board_tasks(board))
         lines = [line for method in board.methods for line in legend(board, method)]
         parts += [Text(line, style="dim") for line in dict.fromkeys(lines)]
+    parts += [Text(printable(f"note: {note}"), style="yellow") for note in board.notes]
     for off in board.off:
         line = f"off the board: {off.model}, {off.task} ({off.status}): {off.reason}"
         parts.append(Text(printable(line), style="yellow"))
@@ -172,7 +177,7 @@ def _board_tasks(board: Board) -> Table:
         cells = []
         for model in board.models:
             by_method = [board.cell(model.key, task.info.name, method) for method in board.methods]
-            mark = next((MARKS.get(cell.contamination.flag, "") for cell in by_method if cell is not None), "")
+            mark = next((marks(cell) for cell in by_method if cell is not None), "")
             scores = ["–" if cell is None else f"{cell.score.main_score:.3f}" for cell in by_method]
             cells.append(" / ".join(scores) + mark)
         table.add_row(Text(task.info.name), f"{task.info.n:,}", *cells)

@@ -25,7 +25,7 @@ from uwbench.errors import InputError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SCHEMA = 1
+SCHEMA = 2  # 1: without `leaked` and `notes`; identical errors counted as one missing clip
 
 Method = Literal["mlp", "knn"]
 Status = Literal["ok", "failed", "partial", "limited"]
@@ -144,6 +144,8 @@ class Result(Closed):
     run: Run
     predictions_sha256: str | None = None  # None without predictions, and in older files
     contamination: Contamination | None = None  # as judged when the task was scored; None in older files and failures
+    leaked: int = 0  # tested clips with the audio of a training clip; 0 in files of schema 1, which did not look
+    notes: tuple[str, ...] = ()  # sentences on the data, for the reader of the score
 
 
 def result_path(results: Path, result: Result) -> Path:
@@ -230,8 +232,8 @@ def read_result(path: Path) -> Result:
     except ValueError as error:
         raise InputError(f"is not strict JSON: {error}", where=path) from error
     version = data.get("schema") if isinstance(data, dict) else None
-    if version != SCHEMA:
-        raise InputError(f"is not a result of schema {SCHEMA} (its schema is {version!r})", where=path)
+    if version not in (1, SCHEMA):
+        raise InputError(f"is not a result of schema 1 or {SCHEMA} (its schema is {version!r})", where=path)
     try:
         return Result.model_validate(data)
     except ValidationError as error:
