@@ -301,7 +301,8 @@ def find_cached(model: str | Encoder, task: TaskSpec | Dataset, cache: Path) -> 
     name = str(task.source) if task.source in cached else open_dataset(task, None).card.name
     holding = [store for store in chosen if name in store.tasks()]
     if not holding:
-        remedy = f"run: uwbench extract --model {chosen[0].record.name} --task {task.source}"
+        command = f"uwbench extract --model {chosen[0].record.name} --task {task.source}"
+        remedy = f"run: {command if isinstance(task, TaskSpec) else 'uwbench.extract(encoder, task)'}"
         raise StoreError(f"holds no embeddings of {name} under {chosen[0].record.name}", where=cache, remedy=remedy)
     if len(holding) > 1:
         remedy = f"name one of {', '.join(store.record.folder for store in holding)}"
@@ -368,7 +369,7 @@ def _scan(tasks: Sequence[TaskSpec | Dataset], suite: str | None, folders: Folde
 def _refuse_repeated(names: Sequence[str]) -> None:
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        remedy = "give one of them another name, as in -t OTHER=PATH"
+        remedy = "give one of them another name, as in -t OTHER=PATH or load_task(..., name=OTHER)"
         raise UsageError(f"two tasks are called {repeated[0]!r}", remedy=remedy)
 
 

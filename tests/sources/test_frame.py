@@ -81,6 +81,10 @@ def test_a_frame_is_scored_as_the_manifest_is(table: pd.DataFrame, tmp_path: Pat
     assert values[:2] == values[2:]
     assert set(api.load_embeddings("mfcc", frame).labels) == {"low", "high"}
     assert api.probe("mfcc", frame, methods="knn").failures == []
+    with pytest.raises(api.StoreError, match=r"holds no embeddings of new under mfcc; run: uwbench.extract\(encoder"):
+        api.load_embeddings("mfcc", api.load_task(frame, name="new"))
+    with pytest.raises(api.UsageError, match=r"two tasks are called 'own-data'.*load_task\(..., name=OTHER\)"):
+        api.extract("mfcc", [frame, frame])
     assert api.check_data(frame).ok
 
 
