@@ -171,6 +171,9 @@ def test_spectra_without_an_extractor_are_refused(name: str, tmp_path: Path) -> 
         ("whisper", {"feature_size": 128}, "makes 128 num_mel_bins and the model takes 80"),
         ("whisper", {"chunk_length": 15}, "makes 750 max_source_positions and the model takes 1500"),
         ("whisper", {"dither": 0.1}, "adds noise"),
+        ("ast", {"sampling_rate": "fast"}, "holds a value .*fast"),
+        ("parakeet", {"sampling_rate": 0}, "holds a value .*zero"),
+        ("whisper", {"feature_size": None}, "holds a value .*NoneType"),
     ],
 )
 def test_an_extractor_that_does_not_fit_its_model_is_refused(

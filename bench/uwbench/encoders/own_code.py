@@ -173,7 +173,7 @@ def fails_as_one_line(name: str, step: str) -> Iterator[None]:
         raise
     except Exception as error:  # user code may raise anything
         text = " ".join(str(error).split())
-        if "memory" in text.lower():
+        if "memory" in text.lower() or "STATUS_ALLOC_FAILED" in text:
             raise
         line = traceback.extract_tb(error.__traceback__)[-1]
         what = f"{step} fails with {type(error).__name__}: {text[:300]} ({Path(line.filename).name}:{line.lineno})"

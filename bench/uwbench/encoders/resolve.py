@@ -13,7 +13,7 @@ from typing import cast
 
 from uwbench.base.registry import Registry, suggestion
 from uwbench.encoders.base import Encoder, ModelFolder, ModelSpec
-from uwbench.encoders.checkpoint import download, open_folder
+from uwbench.encoders.checkpoint import download, one_line, open_folder
 from uwbench.errors import InputError, UsageError
 
 # Each target takes a ModelSpec and returns an Encoder; so does a plug-in's class.
@@ -82,6 +82,9 @@ def open_encoder(spec: ModelSpec) -> Encoder:
         except KeyError as error:
             where = folder.path / "config.json"
             raise InputError(f"lacks {error.args[0]!r}, which a {model_type} model needs", where=where) from error
+        except (TypeError, ValueError, ArithmeticError) as error:
+            what = f"holds a value in its JSON files that a {model_type} model cannot have ({one_line(error)})"
+            raise InputError(what, where=folder.path) from error
     from uwbench.encoders.automodel import open_automodel
 
     return open_automodel(folder, spec)
