@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from uwbench.audio.clip import Clip, Event, Labels
-from uwbench.cards.card import Card
+from uwbench.cards.card import Card, Kind
 from uwbench.errors import DataError
 
 Origin = Literal["own", "generated", "shards", "publisher", "hub"]
@@ -50,6 +52,17 @@ def label_names(labels: Labels) -> tuple[str, ...]:
     if isinstance(labels, str):
         return (labels,)
     return tuple(label.label if isinstance(label, Event) else label for label in labels)
+
+
+def spelling_notes(clips: Iterable[Clip], kind: Kind) -> Iterator[str]:
+    """Yield a note on labels that differ in case, white space or Unicode form alone."""
+    if kind in ("retrieval", "transcription"):
+        return
+    spellings: dict[str, set[str]] = defaultdict(set)
+    for name in {name for clip in clips for name in label_names(clip.labels)}:
+        spellings[" ".join(unicodedata.normalize("NFKC", name).casefold().split())].add(name)
+    for names in sorted(sorted(names) for names in spellings.values() if len(names) > 1):
+        yield f"the labels {', '.join(map(repr, names))} differ in case, white space or Unicode form alone"
 
 
 def with_unique_ids(clips: Iterable[Clip]) -> tuple[tuple[Clip, ...], tuple[str, ...]]:

@@ -18,7 +18,7 @@ from uwbench.base.hashing import sha256_bytes
 from uwbench.cards.card import Domain
 from uwbench.errors import AudioError, InputError
 from uwbench.options import TaskSpec
-from uwbench.sources.dataset import AUDIO_SUFFIXES, Dataset, require_utf8
+from uwbench.sources.dataset import AUDIO_SUFFIXES, Dataset, require_utf8, spelling_notes
 from uwbench.sources.own_card import make_card, task_name
 from uwbench.sources.table import MANIFEST_NAMES, SPLIT_NAMES
 
@@ -88,7 +88,7 @@ def open_folder(folder: Path, spec: TaskSpec) -> Dataset:
         )
     name, domain = task_name(spec.name, folder), cast(Domain, str(spec.domain))
     card = make_card(clips, name=name, kind="single-label", domain=domain, where=folder)
-    return Dataset(card, tuple(clips), f"folder {folder} ({how})", tuple(notes))
+    return Dataset(card, tuple(clips), f"folder {folder} ({how})", (*notes, *spelling_notes(clips, "single-label")))
 
 
 def _clips_of_parts(folder: Path, parts: Parts, classes_of: Classes) -> Iterator[Clip]:

@@ -87,7 +87,9 @@ def _chance(labels: Sequence[Labels], kind: Kind, where: str | Path) -> float:
         return 0.0
     if kind == "multi-label":
         counts = Counter(name for names in labels for name in set(label_names(names)))
-        return round(min(sum(counts.values()) / (len(counts) * len(labels)), 0.999999), 6) if counts else 0.0
+        if not counts:
+            raise InputError("label: no tested clip has a label", where=where)
+        return round(min(sum(counts.values()) / (len(counts) * len(labels)), 0.999999), 6)
     counts = Counter(str(name) for name in labels)
     share = max(counts.values()) / len(labels)
     if share == 1:

@@ -7,8 +7,11 @@ line and the column.
 
 from __future__ import annotations
 
+import ast
 import math
 import os
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -20,7 +23,7 @@ from uwbench.base.registry import suggestion
 from uwbench.cards.card import Domain, Kind
 from uwbench.errors import InputError
 from uwbench.options import TaskSpec
-from uwbench.sources.dataset import Dataset, Reading, with_unique_ids
+from uwbench.sources.dataset import Dataset, Reading, spelling_notes, with_unique_ids
 from uwbench.sources.own_card import make_card, task_name
 from uwbench.sources.rows import Row, cell_text, rows_of
 
@@ -64,9 +67,9 @@ class Columns:
 def open_manifest(path: Path, spec: TaskSpec) -> Dataset:
     """Read a manifest as a task, which is named after its folder unless `spec` names it.
 
-    Multi-label labels are joined by `;` or are a list. Labels of a frame-multi-label task are a list of `{onset,
-    offset, label}`, captions are a list of texts. In CSV and TSV, lists are written as JSON. Raises InputError with
-    the file, line and column.
+    Multi-label labels are a list, or are joined by `;` or by what the column shows. Labels of a frame-multi-label task
+    are a list of `{onset, offset, label}`, captions are a list of texts. In CSV and TSV, lists are written as JSON.
+    Raises InputError with the file, line and column.
     """
     return make_dataset(
         read_manifest(path, columns_of(spec)),
@@ -96,7 +99,7 @@ def make_dataset(reading: Reading, spec: TaskSpec, *, name: str, where: str | Pa
         label=columns.label,
         group=(spec.group or "group") if grouped else None,
     )
-    return Dataset(card, reading.clips, source, reading.problems)
+    return Dataset(card, reading.clips, source, (*reading.problems, *spelling_notes(reading.clips, columns.kind)))
 
 
 def read_manifest(path: Path, columns: Columns) -> Reading:
@@ -121,6 +124,9 @@ def read_rows(
     columns = names.columns
     clips: list[Clip] = []
     lines: list[str] = []
+    if columns.kind == "multi-label":
+        rows = list(rows)
+        names.find_separator(rows, where)
     for row in rows:
         if not clips:
             names.check(row.values, where)
@@ -151,6 +157,7 @@ class Names:
         self._audio_column = audio_column
         self._names: dict[tuple[str, ...], dict[str, str]] = {}  # a row's columns -> what each is for -> its name
         self.subset = ""  # "split" or "fold"
+        self.separator = ";"  # between the labels of a multi-label task
 
     def of(self, row: Mapping[str, Any]) -> dict[str, str]:
         """Return the column for path, label, split, fold, group, start, end and duration, if this row has it."""
@@ -197,6 +204,16 @@ class Names:
             raise InputError(f"has neither a column `split` ({_SPLITS_ALLOWED}) nor a column `fold`", where=where)
         self.subset = subsets[0]
 
+    def find_separator(self, rows: Iterable[Row], where: str | Path) -> None:
+        """Find what separates multiple labels; raise InputError if that is not clear."""
+        try:
+            self.separator = find_separator(
+                row.values.get(self.of(row.values).get("label", self.columns.label)) for row in rows
+            )
+        except ValueError as error:
+            remedy = 'join labels by ";" alone, or write them as JSON lists: ["a", "b"]'
+            raise InputError(f"column {self.columns.label!r}: {error}", where=where, remedy=remedy) from error
+
     def notes(self) -> Iterator[str]:
         """Yield what was taken for what, and columns that look like stretches but cannot be used."""
         taken = {(use, name) for names in self._names.values() for use, name in names.items()}
@@ -204,6 +221,8 @@ class Names:
         for use, name in sorted(taken):
             if use not in (name, "label" if name == self.columns.label else "", "group"):
                 yield f"the column {name!r} is taken as {use!r}"
+        if self.separator != ";":
+            yield f"labels are separated at {self.separator!r}"
         if "duration" in dict(taken) and "start" not in dict(taken):
             yield "the column 'duration' is not used, because there is no column 'start'"
 
@@ -222,7 +241,9 @@ def _clip(row: Row, names: Names, name: str, audio: Audio) -> Clip:
     label_column = column.get("label", columns.label)
     try:
         label = row.values[label_column]
-        labels = () if columns.gaps and label in (None, "", []) else parse_labels(label, columns.kind)
+        tags = columns.gaps or columns.kind in ("multi-label", "frame-multi-label")  # none of them is a label, too
+        empty = tags and _is_empty(label.strip(" []") if isinstance(label, str) else label)
+        labels = () if empty else parse_labels(label, columns.kind, names.separator)
     except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise row.error(label_column, f"{error}") from error
     group = row.cell(column.get("group", "group")) or None
@@ -270,14 +291,14 @@ def _audio_file(row: Row, columns: Columns, column: str) -> tuple[str, Audio]:
     return PurePosixPath(name).as_posix(), AudioFile(file)
 
 
-def parse_labels(value: Any, kind: Kind) -> Labels:
+def parse_labels(value: Any, kind: Kind, separator: str = ";") -> Labels:
     """Return a label cell as a task of this kind needs it; raise ValueError, KeyError or TypeError if it is wrong."""
     if kind in ("single-label", "transcription"):
         label = cell_text(value)
         if not label:
             raise ValueError("is empty")
         return label
-    listed = parse_json(value) if isinstance(value, str) and value.lstrip().startswith("[") else value
+    listed = _list_of(value.strip()) if isinstance(value, str) else value
     if kind == "frame-multi-label":
         if not isinstance(listed, list):
             raise ValueError("is not a list of {onset, offset, label}")
@@ -287,11 +308,53 @@ def parse_labels(value: Any, kind: Kind) -> Labels:
                 raise ValueError(f"the event from {event.onset_s} to {event.offset_s} s is empty or not in order")
         return events
     if kind == "multi-label" and isinstance(listed, str):
-        listed = listed.split(";")
+        listed = listed.split() if separator == " " else listed.split(separator)
     items = [cell_text(item) for item in listed] if isinstance(listed, Iterable) and not isinstance(listed, str) else []
     if not items or not all(items):
         raise ValueError("is empty" if not listed else "is not a list of texts")
     return tuple(dict.fromkeys(items)) if kind == "multi-label" else tuple(items)
+
+
+def _list_of(text: str) -> Any:
+    """Return the list that `text` is in JSON or Python, or `text` itself if it is none; raise ValueError."""
+    if text.startswith('"[') and text.endswith(']"'):  # quoted as in CSV, but in a TSV
+        text = text[1:-1].replace('""', '"')
+    if not text.startswith("["):
+        return text
+    try:
+        return parse_json(text)
+    except ValueError:
+        if re.search(r"""['"]\s+['"]""", text):  # Python would join the two texts
+            raise
+        try:
+            return ast.literal_eval(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+            raise ValueError("is not a list in JSON or Python") from error
+
+
+def _is_empty(label: Any) -> bool:
+    return label in (None, "", [], ()) or (isinstance(label, float) and math.isnan(label))
+
+
+def find_separator(cells: Iterable[Any]) -> str:
+    """Return what stands between the labels in a column of texts; raise ValueError if that is not clear."""
+    texts = {cell.strip() for cell in cells if isinstance(cell, str)}
+    texts = {text for text in texts if text and not text.startswith(("[", '"['))}
+    marks = [mark for mark in ";|," if any(mark in text for text in texts)]
+    if len(marks) > 1:
+        example = next(text for text in sorted(texts) if marks[1] in text)
+        raise ValueError(f"holds {' and '.join(map(repr, marks))}, for example {example!r}")
+    if marks and marks != [","]:
+        return marks[0]
+    mark = marks[0] if marks else " "
+    pieces = [{piece.strip() for piece in text.split(mark)} for text in texts]
+    joined = [names for names in pieces if len(names) > 1]
+    counts = Counter(name for names in pieces for name in names)
+    if mark == " " and all(counts[name] > 1 and name in texts for names in joined for name in names):
+        return mark if joined else ";"
+    if mark == "," and any(counts[name] > 1 for names in joined for name in names):
+        return mark
+    raise ValueError(f"may be joined by {mark!r} or have that in its names, for example {max(texts, key=len)!r}")
 
 
 def _refuse_two_labels(clips: list[Clip], lines: list[str], where: str | Path, columns: Columns) -> None:
