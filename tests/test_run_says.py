@@ -49,6 +49,7 @@ def write_manifests(folder: Path, dataset: Path, names: tuple[str, ...]) -> None
         ([["two.csv", "--label", "label"], ["two.csv", "--label", "voice"]], {"two", "two-voice"}),
         ([["two.csv", "-t", "{}/other.csv"]], {"two", "other"}),
         ([["two.csv"], ["other.csv"]], {"two", "other"}),
+        ([["two.csv"], [""]], {"two", "tones"}),
         ([["two.csv", "-t", "mine={}/two.csv[label=voice]"]], {"two", "mine"}),
     ],
 )

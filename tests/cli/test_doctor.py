@@ -53,9 +53,22 @@ def test_the_command_reports_every_subject(uwbench: Command) -> None:
         ("torch", "", "torch"),
         ("faiss", "raise ImportError('undefined symbol')", "faiss"),
         ("faiss", "", "faiss"),
+        ("torchaudio", "raise OSError('libtorchaudio.so: undefined symbol')", "torchaudio"),
+        ("torchcodec", "raise RuntimeError('Could not load libtorchcodec')", "torchcodec"),
+        ("torchcodec", "import no_such_module", "torchcodec"),
         ("soundfile", "raise OSError('sndfile library not found')", "audio"),
     ],
-    ids=["no torch", "torch without a library", "another torch", "faiss broken", "another faiss", "no libsndfile"],
+    ids=[
+        "no torch",
+        "torch without a library",
+        "another torch",
+        "faiss broken",
+        "another faiss",
+        "another torchaudio",
+        "no FFmpeg",
+        "half torchcodec",
+        "no libsndfile",
+    ],
 )
 def test_a_package_that_does_not_work_is_named(module: str, text: str, subject: str, tmp_path: Path) -> None:
     shadow = tmp_path / "shadow"

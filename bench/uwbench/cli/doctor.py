@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -62,6 +64,7 @@ def examine(folders: Folders) -> list[Diagnosis]:
     """Check torch, FAISS, codecs, threads, memory, folders and Hugging Face; write only a temporary file."""
     checks: tuple[Callable[[], Iterator[Diagnosis]], ...] = (
         _torch,
+        _torch_audio,
         _faiss,
         _codecs,
         _threads,
@@ -93,6 +96,18 @@ def _torch() -> Iterator[Diagnosis]:
         )
     else:
         yield Diagnosis("torch", True, f"{version} on the CPU, {torch.get_num_threads()} threads")
+
+
+def _torch_audio() -> Iterator[Diagnosis]:
+    """Yield torchaudio and torchcodec if they are installed and do not work: encoders import them."""
+    for name in ("torchaudio", "torchcodec"):
+        try:
+            if importlib.util.find_spec(name) is not None:
+                importlib.import_module(name)
+        except (*_BROKEN, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:300]
+            remedy = f"pip install --force-reinstall {name} in the version for this torch, or pip uninstall {name}"
+            yield Diagnosis(name, False, f"cannot be imported: {reason}", remedy)
 
 
 def _faiss() -> Iterator[Diagnosis]:

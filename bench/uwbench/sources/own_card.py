@@ -71,7 +71,8 @@ def manifest_name(manifest: Path, label: str | None, *, alone: bool) -> str:
 
     A label column other than `label` is part of the name, so that two columns of one manifest are two tasks.
     """
-    name = manifest.resolve().parent.name if alone or manifest.stem.lower() == "manifest" else manifest.stem
+    folder = manifest.absolute().parent.resolve().name
+    name = folder if alone or manifest.stem.lower() == "manifest" else manifest.stem
     return _slug(name if label in (None, "label") else f"{name}-{label}") or "own-data"
 
 

@@ -62,8 +62,9 @@ def with_name(spec: TaskSpec) -> TaskSpec:
     manifest = _manifest_of(Path(spec.source)) if is_own_data(str(spec.source)) else None
     if spec.name is not None or manifest is None:
         return spec
-    tables = [path for path in manifest.parent.glob("*.*") if path.suffix.lower() in MANIFEST_SUFFIXES]
-    return replace(spec, name=manifest_name(manifest, spec.label, alone=len(tables) < 2))
+    tables = [path for path in manifest.parent.glob("*.*") if path.name.lower().endswith(MANIFEST_SUFFIXES)]
+    alone = len(tables) < 2 or manifest != Path(spec.source)
+    return replace(spec, name=manifest_name(manifest, spec.label, alone=alone))
 
 
 def is_own_data(task: str) -> bool:
