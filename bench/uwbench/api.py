@@ -130,8 +130,8 @@ def evaluate(
 ) -> Results:
     """Extract the embeddings of every task under every model, score them, and write the results.
 
-    A model is a name, a Hugging Face id, a folder, `hear:MODULE`, `FILE.py:Class`, a `ModelSpec`, or an encoder, whose
-    `info.identity` must then name whatever changes its embeddings. A task is the name of a card, a card file, a
+    A model is a name, a Hugging Face id, a folder, `hear:MODULE`, `FILE.py:Class`, a `ModelSpec`, or an encoder object
+    or class, which is known by its source and state. A task is the name of a card, a card file, a
     manifest, a folder with one sub-folder per class, a `TaskSpec`, a `Dataset`, or a DataFrame (see
     `load_task`). Without `tasks`, every task of `suite` (a name or a file; by default uniwhisper-20) whose data is at
     hand is taken. `device` is auto, cpu, cuda, cuda:1 or mps.
@@ -219,8 +219,8 @@ def load_task(
     from uwbench.pipeline import open_dataset
 
     spec = TaskSpec("DataFrame") if _is_frame(task) else _task_spec(task)
-    given = {"label": label, "group": group, "name": name, "kind": kind, "domain": domain}
-    changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    options = {"label": label, "group": group, "name": name, "kind": kind, "domain": domain}
+    changes: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
     if allow_outside:
         changes["allow_outside"] = True
     if changes and not isinstance(spec, TaskSpec):
