@@ -6,6 +6,7 @@ raises an error of this project; anything else is a crash. Accepted content is t
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import shutil
@@ -109,6 +110,16 @@ def manifest_csv(folder: Path, world: Path, data: bytes) -> None:
 def manifest_tsv(folder: Path, world: Path, data: bytes) -> None:
     """A manifest in TSV."""
     _manifest(folder / "m.tsv", data)
+
+
+def manifest_csv_gz(folder: Path, world: Path, data: bytes) -> None:
+    """A manifest in gzipped CSV: the input itself if it starts as gzip does, else the input compressed."""
+    _manifest(folder / "m.csv.gz", data if data.startswith(b"\x1f\x8b") else gzip.compress(data, 1))
+
+
+def manifest_json(folder: Path, world: Path, data: bytes) -> None:
+    """A manifest in JSON: one list of rows."""
+    _manifest(folder / "m.json", data)
 
 
 def manifest_jsonl(folder: Path, world: Path, data: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import os
@@ -131,9 +132,17 @@ def _manifests(clips: Sequence[Path]) -> Iterator[tuple[str, list[bytes]]]:
     timed = [{**row, "start": "0.5", "end": "1"} for row in rows]
     folds = [{"path": row["path"], "label": row["label"], "fold": row["split"] == "test"} for row in rows]
     kinds = [rows[:3], several[:3], timed[:3], folds[:4]]
+    written = [{**row, "label": json.dumps(row["label"])} for row in events[:3]]
     for name, delimiter in (("manifest CSV", ","), ("manifest TSV", "\t")):
-        written = [{**row, "label": json.dumps(row["label"])} for row in events[:3]]
         yield name, [_csv(some, delimiter).encode() for some in [*kinds, written]]
+    texts = [_csv(some, mark) for some, mark in zip([*kinds, written], ",;|\t,", strict=True)]
+    yield "manifest CSV.GZ", [*(text.encode() for text in texts), *(gzip.compress(text.encode()) for text in texts)]
+    encodings = ("utf-16", "utf-16-le", "utf-16-be")
+    yield "manifest UTF-16", [text.encode(encoding) for text in texts for encoding in encodings]
+    yield (
+        "manifest JSON",
+        [json.dumps(some, indent=indent).encode() for some in [*kinds, events[:3]] for indent in (None, 1)],
+    )
     yield "manifest JSONL", ["\n".join(map(json.dumps, some)).encode() for some in [*kinds, events[:3]]]
     tables = []
     for some in [*kinds, events[:3]]:
@@ -206,7 +215,8 @@ def _audio(data: Path, clips: Sequence[Path]) -> Iterator[tuple[str, list[bytes]
             encoded(cut, "OGG", "OPUS") if rate == 48_000 else encoded(stereo, "OGG"),
         ],
     )
-    yield "audio MP3", [music.read_bytes()[:3000], encoded(cut, "MP3")]
+    mp3 = encoded(short, "MP3")
+    yield "audio MP3", [music.read_bytes()[:3000], encoded(cut, "MP3"), bytes(100) + mp3, b"not frames" * 40 + mp3]
     yield "audio others", rare
     path = clips[0].parent / "seed.midi"
     write_midi(path, [(0.5, 1.0, 60), (1.0, 2.0, 62)])
