@@ -57,6 +57,7 @@ READERS = (
     Reader("store frames", targets.store_frames, 10_000, structured.arrow_like, 500),
     Reader("clip table", targets.table_of_clips, 30_000, structured.parquet_like, 600),
     Reader("scan memory", targets.scan_memory, 8_000, structured.parquet_like, 300),
+    Reader("extractor settings", targets.extractor, 20_000, structured.json_like, 500),
     Reader("result", targets.result_file, 120_000, structured.json_like, 1_500),
     Reader("predictions", targets.predictions, 10_000, structured.parquet_like, 500),
 )

@@ -28,6 +28,8 @@ from uwbench.cache.parts import damage
 from uwbench.cache.store import EncoderStore, open_encoders
 from uwbench.cards.card import Card, Kind, Metric
 from uwbench.cards.find import find_cards, load_card, load_protocol, load_suite
+from uwbench.encoders.base import ModelSpec
+from uwbench.encoders.resolve import open_encoder
 from uwbench.errors import AudioError, InputError, StoreError
 from uwbench.options import TaskSpec
 from uwbench.report.detail import read_detail
@@ -376,6 +378,35 @@ def scan_memory(folder: Path, world: Path, data: bytes) -> None:
     silence = AudioArray(np.zeros(10, np.float32), _RATE, "silence")
     found = scan_clips([Clip("a", AudioFile(clip), "x", "train"), Clip("b", silence, "x", "train")], path)
     assert not [one for one in found if isinstance(one, AudioError)]
+
+
+# Checkpoints
+
+_CONFIGS: tuple[dict[str, Any], ...] = (
+    {"model_type": "whisper", "max_source_positions": 1500, "d_model": 8, "encoder_layers": 1, "num_mel_bins": 80},
+    {"model_type": "wav2vec2", "hidden_size": 8, "num_hidden_layers": 1},
+    {"model_type": "encodec"},
+    {"model_type": "audio-spectrogram-transformer", "hidden_size": 8, "num_hidden_layers": 1},
+    {"model_type": "wav2vec2-bert", "hidden_size": 8, "num_hidden_layers": 1},
+    {"model_type": "parakeet_encoder", "hidden_size": 8, "num_hidden_layers": 1},
+)
+
+
+def extractor(folder: Path, world: Path, data: bytes) -> None:
+    """The settings of a checkpoint's feature extractor, in both files that may hold them; no weights are loaded."""
+    home = folder / "checkpoint"
+    home.mkdir(exist_ok=True)
+    config = _CONFIGS[_choice(data, len(_CONFIGS))]
+    (home / "config.json").write_text(json.dumps(config))
+    header = json.dumps({"model.encoder.x": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    (home / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    names = ["preprocessor_config.json", "processor_config.json"]
+    written = home / names.pop(zlib.adler32(data) % 2)
+    written.write_bytes(data)
+    (home / names[0]).unlink(missing_ok=True)
+    info = open_encoder(ModelSpec(str(home))).info
+    assert info.sample_rate > 0
+    _usable([info.layers, info.hop_s, info.notes, info.identity])
 
 
 # Results

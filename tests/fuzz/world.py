@@ -27,7 +27,7 @@ from uwbench.audio.clip import AudioFile
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 SHARED = Path(os.environ.get("UWBENCH_SHARED", ROOT.parent / "shared"))
-GOLDEN = ROOT / "tests" / "golden" / "1"
+GOLDEN = ROOT / "tests" / "golden"
 TASKS = ROOT / "tasks"
 _CLIPS = 6
 _SHORT_S = 0.12  # length of the clips: decoding takes most of a trial's time
@@ -114,8 +114,22 @@ def _seeds(world: Path, data: Path, clips: list[Path]) -> Iterator[tuple[str, li
     tables = sorted((world / "cache" / "clips").glob("*.parquet"))
     yield "clip table", [path.read_bytes() for path in tables if ".scan." not in path.name]
     yield "scan memory", [path.read_bytes() for path in tables if ".scan." in path.name]
-    yield "result", [path.read_bytes() for path in sorted(GOLDEN.glob("*.json"))]
-    yield "predictions", [path.read_bytes() for path in sorted(GOLDEN.glob("*.parquet"))]
+    yield "extractor settings", _extractors()
+    for name, suffix in (("result", "json"), ("predictions", "parquet")):  # the newest schema first
+        yield name, [path.read_bytes() for path in sorted(GOLDEN.glob(f"[0-9]/*.{suffix}"), reverse=True)]
+
+
+def _extractors() -> list[bytes]:
+    """Return settings as published checkpoints hold them: on their own, and nested as transformers 5 writes them."""
+    whisper = {"feature_extractor_type": "WhisperFeatureExtractor", "feature_size": 80, "hop_length": 160}
+    whisper |= {"chunk_length": 30, "n_fft": 400, "n_samples": 480_000, "nb_max_frames": 3000, "dither": 0.0}
+    waveform = {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "feature_size": 1, "do_normalize": True}
+    ast = {"feature_extractor_type": "ASTFeatureExtractor", "max_length": 1024, "num_mel_bins": 128, "mean": -4.27}
+    bert = {"feature_extractor_type": "SeamlessM4TFeatureExtractor", "feature_size": 80, "stride": 2}
+    common = {"padding_side": "right", "padding_value": 0.0, "return_attention_mask": False, "sampling_rate": 16_000}
+    plain = [settings | common for settings in (whisper, waveform, ast, bert)]
+    nested = [{"feature_extractor": settings, "processor_class": "AutoProcessor"} for settings in plain]
+    return [json.dumps(settings, indent=indent).encode() for settings in plain + nested for indent in (None, 2)]
 
 
 def _texts(folder: Path, *patterns: str) -> list[bytes]:
