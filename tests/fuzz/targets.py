@@ -409,6 +409,7 @@ def extractor(folder: Path, world: Path, data: bytes) -> None:
     with patch("importlib.metadata.entry_points", _entry_points):  # looking for plug-ins takes 13 ms
         info = open_encoder(ModelSpec(str(home))).info
     assert info.sample_rate > 0
+    assert info.hop_s > 0
     _usable([info.layers, info.hop_s, info.notes, info.identity])
 
 
