@@ -36,6 +36,9 @@ READERS = (
     Reader("protocol", targets.protocol, 20_000, structured.yaml_like, 300),
     Reader("manifest CSV", targets.manifest_csv, 150_000, structured.csv_rows, 1_500),
     Reader("manifest TSV", targets.manifest_tsv, 60_000),
+    Reader("manifest CSV.GZ", targets.manifest_csv_gz, 60_000),
+    Reader("manifest UTF-16", targets.manifest_csv, 60_000),
+    Reader("manifest JSON", targets.manifest_json, 60_000, structured.json_like, 500),
     Reader("manifest JSONL", targets.manifest_jsonl, 150_000, structured.json_rows, 1_500),
     Reader("manifest Parquet", targets.manifest_parquet, 40_000, structured.manifest_tables, 1_000),
     Reader("shard", targets.shard, 60_000, structured.tars, 1_500),
@@ -54,6 +57,7 @@ READERS = (
     Reader("store frames", targets.store_frames, 10_000, structured.arrow_like, 500),
     Reader("clip table", targets.table_of_clips, 30_000, structured.parquet_like, 600),
     Reader("scan memory", targets.scan_memory, 8_000, structured.parquet_like, 300),
+    Reader("extractor settings", targets.extractor, 20_000, structured.json_like, 500),
     Reader("result", targets.result_file, 120_000, structured.json_like, 1_500),
     Reader("predictions", targets.predictions, 10_000, structured.parquet_like, 500),
 )

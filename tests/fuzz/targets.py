@@ -6,14 +6,17 @@ raises an error of this project; anything else is a crash. Accepted content is t
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import shutil
 import zlib
 from collections.abc import Iterable
 from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, get_args
+from unittest.mock import patch
 
 import numpy as np
 
@@ -27,6 +30,8 @@ from uwbench.cache.parts import damage
 from uwbench.cache.store import EncoderStore, open_encoders
 from uwbench.cards.card import Card, Kind, Metric
 from uwbench.cards.find import find_cards, load_card, load_protocol, load_suite
+from uwbench.encoders.base import ModelSpec
+from uwbench.encoders.resolve import open_encoder
 from uwbench.errors import AudioError, InputError, StoreError
 from uwbench.options import TaskSpec
 from uwbench.report.detail import read_detail
@@ -109,6 +114,16 @@ def manifest_csv(folder: Path, world: Path, data: bytes) -> None:
 def manifest_tsv(folder: Path, world: Path, data: bytes) -> None:
     """A manifest in TSV."""
     _manifest(folder / "m.tsv", data)
+
+
+def manifest_csv_gz(folder: Path, world: Path, data: bytes) -> None:
+    """A manifest in gzipped CSV: the input itself if it starts as gzip does, else the input compressed."""
+    _manifest(folder / "m.csv.gz", data if data.startswith(b"\x1f\x8b") else gzip.compress(data, 1))
+
+
+def manifest_json(folder: Path, world: Path, data: bytes) -> None:
+    """A manifest in JSON: one list of rows."""
+    _manifest(folder / "m.json", data)
 
 
 def manifest_jsonl(folder: Path, world: Path, data: bytes) -> None:
@@ -365,6 +380,37 @@ def scan_memory(folder: Path, world: Path, data: bytes) -> None:
     silence = AudioArray(np.zeros(10, np.float32), _RATE, "silence")
     found = scan_clips([Clip("a", AudioFile(clip), "x", "train"), Clip("b", silence, "x", "train")], path)
     assert not [one for one in found if isinstance(one, AudioError)]
+
+
+# Checkpoints
+
+_CONFIGS: tuple[dict[str, Any], ...] = (
+    {"model_type": "whisper", "max_source_positions": 1500, "d_model": 8, "encoder_layers": 1, "num_mel_bins": 80},
+    {"model_type": "wav2vec2", "hidden_size": 8, "num_hidden_layers": 1},
+    {"model_type": "encodec"},
+    {"model_type": "audio-spectrogram-transformer", "hidden_size": 8, "num_hidden_layers": 1},
+    {"model_type": "wav2vec2-bert", "hidden_size": 8, "num_hidden_layers": 1},
+    {"model_type": "parakeet_encoder", "hidden_size": 8, "num_hidden_layers": 1},
+)
+
+_entry_points = cache(entry_points)
+
+
+def extractor(folder: Path, world: Path, data: bytes) -> None:
+    """The settings of a checkpoint's feature extractor, in either file that may hold them; no weights are loaded."""
+    home = folder / "checkpoint"
+    home.mkdir(exist_ok=True)
+    config = _CONFIGS[_choice(data, len(_CONFIGS))]
+    (home / "config.json").write_text(json.dumps(config))
+    for name in ("processor_config.json", "preprocessor_config.json"):  # the second is read if the first has none
+        (home / name).write_bytes(data)
+    header = json.dumps({"model.encoder.x": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    (home / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with patch("importlib.metadata.entry_points", _entry_points):  # looking for plug-ins takes 13 ms
+        info = open_encoder(ModelSpec(str(home))).info
+    assert info.sample_rate > 0
+    assert info.hop_s > 0
+    _usable([info.layers, info.hop_s, info.notes, info.identity])
 
 
 # Results

@@ -23,6 +23,8 @@ from uwbench.audio.clip import AudioBytes, AudioFile, AudioMember, Clip, read_by
 from uwbench.audio.decode import decode
 from uwbench.audio.scan import scan_clips
 from uwbench.cards.find import load_card
+from uwbench.encoders.base import ModelSpec
+from uwbench.encoders.resolve import open_encoder
 from uwbench.errors import AudioError, DataError, FetchError, InputError, StoreError, UwbenchError
 from uwbench.options import TaskSpec
 from uwbench.results.items import read_items
@@ -360,6 +362,19 @@ def test_a_memory_of_the_scan_with_gaps_is_no_memory(world: Path, tmp_path: Path
         clip = Clip("a", AudioFile(min((world / "clips").glob("*.wav"))), "x", "train")
         (found,) = scan_clips([clip], path)
         assert not isinstance(found, AudioError)
+
+
+# Checkpoints
+
+
+@pytest.mark.parametrize("rate", ["-1", -16_000])
+def test_a_negative_sampling_rate(rate: object, tmp_path: Path) -> None:
+    config = {"model_type": "wav2vec2", "hidden_size": 8, "num_hidden_layers": 1}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "processor_config.json").write_text(json.dumps({"feature_extractor": {"sampling_rate": rate}}))
+    header = b'{"x": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}'
+    (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+    refuse(InputError, tmp_path, lambda: open_encoder(ModelSpec(str(tmp_path))), f"{rate} Hz")
 
 
 # The companion's rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import os
@@ -26,7 +27,7 @@ from uwbench.audio.clip import AudioFile
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 SHARED = Path(os.environ.get("UWBENCH_SHARED", ROOT.parent / "shared"))
-GOLDEN = ROOT / "tests" / "golden" / "1"
+GOLDEN = ROOT / "tests" / "golden"
 TASKS = ROOT / "tasks"
 _CLIPS = 6
 _SHORT_S = 0.12  # length of the clips: decoding takes most of a trial's time
@@ -113,8 +114,22 @@ def _seeds(world: Path, data: Path, clips: list[Path]) -> Iterator[tuple[str, li
     tables = sorted((world / "cache" / "clips").glob("*.parquet"))
     yield "clip table", [path.read_bytes() for path in tables if ".scan." not in path.name]
     yield "scan memory", [path.read_bytes() for path in tables if ".scan." in path.name]
-    yield "result", [path.read_bytes() for path in sorted(GOLDEN.glob("*.json"))]
-    yield "predictions", [path.read_bytes() for path in sorted(GOLDEN.glob("*.parquet"))]
+    yield "extractor settings", _extractors()
+    for name, suffix in (("result", "json"), ("predictions", "parquet")):  # the newest schema first
+        yield name, [path.read_bytes() for path in sorted(GOLDEN.glob(f"[0-9]/*.{suffix}"), reverse=True)]
+
+
+def _extractors() -> list[bytes]:
+    """Return settings as published checkpoints hold them: on their own, and nested as transformers 5 writes them."""
+    whisper = {"feature_extractor_type": "WhisperFeatureExtractor", "feature_size": 80, "hop_length": 160}
+    whisper |= {"chunk_length": 30, "n_fft": 400, "n_samples": 480_000, "nb_max_frames": 3000, "dither": 0.0}
+    waveform = {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "feature_size": 1, "do_normalize": True}
+    ast = {"feature_extractor_type": "ASTFeatureExtractor", "max_length": 1024, "num_mel_bins": 128, "mean": -4.27}
+    bert = {"feature_extractor_type": "SeamlessM4TFeatureExtractor", "feature_size": 80, "stride": 2}
+    common = {"padding_side": "right", "padding_value": 0.0, "return_attention_mask": False, "sampling_rate": 16_000}
+    plain = [settings | common for settings in (whisper, waveform, ast, bert)]
+    nested = [{"feature_extractor": settings, "processor_class": "AutoProcessor"} for settings in plain]
+    return [json.dumps(settings, indent=indent).encode() for settings in plain + nested for indent in (None, 2)]
 
 
 def _texts(folder: Path, *patterns: str) -> list[bytes]:
@@ -131,9 +146,17 @@ def _manifests(clips: Sequence[Path]) -> Iterator[tuple[str, list[bytes]]]:
     timed = [{**row, "start": "0.5", "end": "1"} for row in rows]
     folds = [{"path": row["path"], "label": row["label"], "fold": row["split"] == "test"} for row in rows]
     kinds = [rows[:3], several[:3], timed[:3], folds[:4]]
+    written = [{**row, "label": json.dumps(row["label"])} for row in events[:3]]
     for name, delimiter in (("manifest CSV", ","), ("manifest TSV", "\t")):
-        written = [{**row, "label": json.dumps(row["label"])} for row in events[:3]]
         yield name, [_csv(some, delimiter).encode() for some in [*kinds, written]]
+    texts = [_csv(some, mark) for some, mark in zip([*kinds, written], ",;|\t,", strict=True)]
+    yield "manifest CSV.GZ", [*(text.encode() for text in texts), *(gzip.compress(text.encode()) for text in texts)]
+    encodings = ("utf-16", "utf-16-le", "utf-16-be")
+    yield "manifest UTF-16", [text.encode(encoding) for text in texts for encoding in encodings]
+    yield (
+        "manifest JSON",
+        [json.dumps(some, indent=indent).encode() for some in [*kinds, events[:3]] for indent in (None, 1)],
+    )
     yield "manifest JSONL", ["\n".join(map(json.dumps, some)).encode() for some in [*kinds, events[:3]]]
     tables = []
     for some in [*kinds, events[:3]]:
@@ -206,7 +229,8 @@ def _audio(data: Path, clips: Sequence[Path]) -> Iterator[tuple[str, list[bytes]
             encoded(cut, "OGG", "OPUS") if rate == 48_000 else encoded(stereo, "OGG"),
         ],
     )
-    yield "audio MP3", [music.read_bytes()[:3000], encoded(cut, "MP3")]
+    mp3 = encoded(short, "MP3")
+    yield "audio MP3", [music.read_bytes()[:3000], encoded(cut, "MP3"), bytes(100) + mp3, b"not frames" * 40 + mp3]
     yield "audio others", rare
     path = clips[0].parent / "seed.midi"
     write_midi(path, [(0.5, 1.0, 60), (1.0, 2.0, 62)])

@@ -78,7 +78,10 @@ def open_encoder(spec: ModelSpec) -> Encoder:
     if model_type in FAMILIES.entries():
         family = cast("Callable[[ModelFolder, ModelSpec], Encoder]", FAMILIES.load(model_type))
         try:
-            return family(folder, spec)
+            encoder = family(folder, spec)
+            if encoder.info.sample_rate <= 0 or encoder.info.hop_s <= 0:
+                raise ValueError(f"{encoder.info.sample_rate} Hz, one frame per {encoder.info.hop_s} s")
+            return encoder
         except KeyError as error:
             where = folder.path / "config.json"
             raise InputError(f"lacks {error.args[0]!r}, which a {model_type} model needs", where=where) from error
