@@ -81,6 +81,10 @@ def make_plan(task: Task, record: EncoderRecord, cache: Path, *, force: bool = F
         needed = set(range(len(table.keys)))
         reason = "--force"
     else:
+        if len(store.open_task(name, table.keys, needs_frames=needs_frames, wider=False).missing):
+            for wider in store.wider():
+                for part, _ in list(wider.damaged(name)):
+                    wider.drop_part(name, part)
         needed = set(store.open_task(name, table.keys, needs_frames=needs_frames).missing.tolist())
     cached = len(table.keys) - len(needed)
     parts = _cut(table, needed, store, set() if force else taken)
