@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
-from uwbench.encoders.base import Encoded, Encoder, EncoderInfo, ModelSpec
+from uwbench.encoders.base import IMPORTED, Encoded, Encoder, EncoderInfo, ModelSpec
 from uwbench.errors import (
     AudioError,
     DataError,
@@ -130,11 +130,11 @@ def evaluate(
 ) -> Results:
     """Extract the embeddings of every task under every model, score them, and write the results.
 
-    A model is a name, a Hugging Face id, a folder, `hear:MODULE`, `FILE.py:Class`, a `ModelSpec`, or an encoder object
-    or class, which is known by its source and state. A task is the name of a card, a card file, a
-    manifest, a folder with one sub-folder per class, a `TaskSpec`, a `Dataset`, or a DataFrame (see
-    `load_task`). Without `tasks`, every task of `suite` (a name or a file; by default uniwhisper-20) whose data is at
-    hand is taken. `device` is auto, cpu, cuda, cuda:1 or mps.
+    A model is a name, a Hugging Face id, a folder, `hear:MODULE`, `FILE.py:Class`, ready vectors (a .parquet or .npz
+    file, a folder of .npy), a `ModelSpec`, or an encoder object or class, known by its source and state. A task is
+    the name of a card, a card file, a manifest, a folder with one sub-folder per class, a `TaskSpec`, a `Dataset`, or
+    a DataFrame (see `load_task`). Without `tasks`, every task of `suite` (a name or a file; by default uniwhisper-20)
+    whose data is at hand is taken. `device` is auto, cpu, cuda, cuda:1 or mps.
 
     Embeddings that the cache holds are not computed again. Raises UsageError or InputError for a request that cannot be
     carried out at all; what fails for one task under one model is in `failures` of the results, and the rest goes on.
@@ -269,6 +269,12 @@ class Embeddings:
     splits: tuple[str | None, ...]
     folds: tuple[str | None, ...]
     groups: tuple[str | None, ...]
+
+    def to_parquet(self, path: str | Path) -> None:
+        """Write a table with the columns `id` and `vector` `(layers, dim)`, which `evaluate` takes as a model."""
+        from uwbench.encoders.vector_files import write_parquet
+
+        write_parquet(Path(path), self.ids, self.vectors, self.layers)
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per clip: id, label, split, fold, group."""
@@ -420,6 +426,8 @@ def check_encoder(
     from uwbench.encoders.conformance import check_encoder
 
     model = _open_model(encoder).encoder
+    if model.info.family == IMPORTED:
+        raise UsageError("holds ready vectors, which cannot be checked on audio", where=model.info.name)
     dataset = load_task(task or "mini_sound", data=data)
     count = min(4, len(dataset.clips))
     clips = [dataset.clips[len(dataset.clips) * index // 4] for index in range(count)]

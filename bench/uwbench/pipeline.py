@@ -500,7 +500,13 @@ def _extract_one(
 ) -> Extraction | None:
     """Encode what the plan lists, and note in the cache which clip table the vectors are for; None: all was cached."""
     extraction = None
-    if plan.parts:
+    from uwbench.encoders.vectors import ReadyVectors
+
+    if plan.parts and isinstance(model.encoder, ReadyVectors):
+        from uwbench.extraction.imported import import_vectors
+
+        extraction = import_vectors(plan, model.encoder, reporter.note)
+    elif plan.parts:
         if options.engine == Engine.LOCAL or options.dtype != "fp32":
             model.load(plan, options, device, reporter)
         extraction = _encode(model, plan, options, device, reporter)
@@ -532,7 +538,7 @@ def _encode(model: Model, plan: Plan, options: ExtractOptions, device: str, repo
 
 
 def _speed(extraction: Extraction | None) -> dict[str, float] | None:
-    if extraction is None or extraction.encoded == 0:
+    if extraction is None or extraction.audio_s == 0:
         return None
     return {
         "clips_per_s": extraction.encoded / extraction.seconds,

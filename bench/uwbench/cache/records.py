@@ -44,7 +44,7 @@ class EncoderRecord:
     layers: Annotated[tuple[str, ...], Field(min_length=1)]
     poolings: Annotated[tuple[_Pooling, ...], Field(min_length=1)]
     dim: _Positive
-    sample_rate: _Positive
+    sample_rate: _Count  # 0 for ready vectors
     hop_s: _Seconds
     dtype: str
     context: str | None

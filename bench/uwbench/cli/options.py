@@ -19,7 +19,8 @@ Models = Annotated[
     typer.Option(
         "-m",
         "--model",
-        help="A name, a Hugging Face id, a folder, hear:MODULE or FILE.py:Class. Repeat, or separate by commas.",
+        help="A name, a Hugging Face id, a folder, hear:MODULE, FILE.py:Class, or ready vectors (.parquet, .npz, a "
+        "folder of .npy). Repeat, or separate by commas.",
     ),
 ]
 Tasks = Annotated[

@@ -1,7 +1,7 @@
 """Resolve a model name to an encoder whose weights are not loaded yet.
 
-A name is looked up in this order: plug-ins and built-in encoders, `hear:MODULE`, `FILE.py:Class`, a folder, the
-catalogue, a hub id. `model_type` in config.json decides the family of a checkpoint.
+A name is looked up in this order: plug-ins and built-in encoders, `hear:MODULE`, ready vectors, `FILE.py:Class`, a
+folder, the catalogue, a hub id. `model_type` in config.json decides the family of a checkpoint.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import cast
 from uwbench.base.registry import Registry, suggestion
 from uwbench.encoders.base import Encoder, ModelFolder, ModelSpec
 from uwbench.encoders.checkpoint import download, one_line, open_folder
+from uwbench.encoders.vector_files import is_vector_file
 from uwbench.errors import InputError, UsageError
 
 # Each target takes a ModelSpec and returns an Encoder; so does a plug-in's class.
@@ -69,6 +70,10 @@ def open_encoder(spec: ModelSpec) -> Encoder:
         from uwbench.encoders.hear import open_hear
 
         return open_hear(spec)
+    if is_vector_file(Path(spec.name).expanduser()):
+        from uwbench.encoders.vectors import open_vectors
+
+        return open_vectors(spec)
     if ".py:" in spec.name:
         from uwbench.encoders.from_file import open_file
 

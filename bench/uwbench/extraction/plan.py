@@ -56,7 +56,7 @@ class Plan:
         """Return the size of the parts on disk, exact to a percent for pooled vectors."""
         record = self.store.record
         pooled = self.to_encode * (40 + 4 * len(record.layers) * record.dim * len(record.poolings))
-        frames = self.audio_s / record.hop_s * record.dim * 2 if self.needs_frames else 0
+        frames = self.audio_s / record.hop_s * record.dim * 2 if self.needs_frames and record.hop_s else 0
         return int(pooled + frames)
 
 
