@@ -241,17 +241,19 @@ def load_encoder(
     context: str = Context.FULL,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    python: str | Path | None = None,
 ) -> Encoder:
     """Return an encoder, its weights hashed and not loaded; call its `load` before `encode`.
 
     `name` is what `evaluate` takes; `weights` is a folder or hub id for families that ship none; `context` is `full`
-    or `trimmed`. Raises UsageError for an unknown name, InputError for a folder that is no checkpoint, EncoderError if
-    weights are missing or cannot be downloaded.
+    or `trimmed`; `python` is another interpreter to run it in. Raises UsageError for an unknown name, InputError for
+    a folder that is no checkpoint, EncoderError if weights are missing or cannot be downloaded.
     """
     from uwbench.encoders.resolve import open_encoder
 
     positions = choice(Context, context, "--context").value
-    return open_encoder(ModelSpec(name, weights and str(weights), positions, revision, trust_remote_code))
+    other = None if python is None else str(python)
+    return open_encoder(ModelSpec(name, weights and str(weights), positions, revision, trust_remote_code, other))
 
 
 @dataclass(frozen=True, slots=True)

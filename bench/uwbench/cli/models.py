@@ -68,13 +68,14 @@ def check_model(
     revision: opt.Revision = None,
     device: opt.Device = "auto",
     trust_remote_code: opt.RemoteCode = False,
+    python: opt.Python = None,
     as_json: opt.Json = False,
 ) -> None:
     """Measure what an encoder promises: frame hop, independence of batch mates, determinism, speed.
 
     Uses clips of a task's audio; without --task, generated sounds.
     """
-    spec = api.ModelSpec(model, weights, context.value, revision, trust_remote_code)
+    spec = api.ModelSpec(model, weights, context.value, revision, trust_remote_code, python)
     conformance = api.check_encoder(spec, task=task, data=data, device=device)
     if as_json:
         opt.print_json(conformance.to_json())

@@ -88,6 +88,14 @@ RemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run the Python code that comes with a checkpoint.")
 ]
 Revision = Annotated[str | None, typer.Option("--revision", help="Revision of a Hugging Face id.")]
+Python = Annotated[
+    str | None,
+    typer.Option(
+        "--python",
+        metavar="PATH",
+        help="Run FILE.py:Class, hear:MODULE or a folder in this interpreter, which needs no uwbench.",
+    ),
+]
 Engine = Annotated[
     api.Engine, typer.Option("--engine", help="Extract in this process, or on a Ray cluster (RAY_ADDRESS).")
 ]
@@ -168,13 +176,18 @@ def model_names(values: Sequence[str] | None) -> list[str]:
 
 
 def model_specs(
-    values: Sequence[str] | None, weights: str | None, context: api.Context, revision: str | None, trust: bool
+    values: Sequence[str] | None,
+    weights: str | None,
+    context: api.Context,
+    revision: str | None,
+    trust: bool,
+    python: str | None,
 ) -> list[ModelSpec]:
     """Return the models that -m names, each with these options."""
     names = model_names(values)
     if not names:
         raise UsageError("no model was named", remedy="give -m NAME; uwbench models lists the names")
-    return [ModelSpec(name, weights, context.value, revision, trust) for name in names]
+    return [ModelSpec(name, weights, context.value, revision, trust, python) for name in names]
 
 
 def _expand(item: str, names: Callable[[], list[str]], option: str) -> list[str]:

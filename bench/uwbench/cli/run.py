@@ -62,6 +62,7 @@ def run(
     domain: opt.Domain = api.Domain.SOUND,
     allow_outside: opt.AllowOutside = False,
     trust_remote_code: opt.RemoteCode = False,
+    python: opt.Python = None,
     revision: opt.Revision = None,
     cache: opt.Cache = None,
     data: opt.Data = None,
@@ -72,7 +73,7 @@ def run(
     """Extract, probe and print the scores. Cached clips are not re-encoded."""
     with sigterm_interrupts():
         report = api.evaluate(
-            opt.model_specs(model, weights, context, revision, trust_remote_code),
+            opt.model_specs(model, weights, context, revision, trust_remote_code, python),
             opt.task_specs(task, label, group, name, kind, domain, allow_outside),
             suite=suite,
             protocol=protocol,
@@ -123,6 +124,7 @@ def extract(
     domain: opt.Domain = api.Domain.SOUND,
     allow_outside: opt.AllowOutside = False,
     trust_remote_code: opt.RemoteCode = False,
+    python: opt.Python = None,
     revision: opt.Revision = None,
     cache: opt.Cache = None,
     data: opt.Data = None,
@@ -132,7 +134,7 @@ def extract(
     """Put embeddings into the cache. Without -t: every task of the suite whose data is on this machine."""
     with sigterm_interrupts():
         report = api.extract(
-            opt.model_specs(model, weights, context, revision, trust_remote_code),
+            opt.model_specs(model, weights, context, revision, trust_remote_code, python),
             opt.task_specs(task, label, group, name, kind, domain, allow_outside),
             suite=suite,
             data=data,

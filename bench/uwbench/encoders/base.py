@@ -30,6 +30,8 @@ class ModelSpec:
     context: Literal["full", "trimmed"] = "full"
     revision: str | None = None
     trust_remote_code: bool = False
+    python: str | None = None  # another interpreter to run it in; None: this one
+    timeout_s: float = 600.0  # a worker of `python` that answers nothing for longer is ended
 
 
 @dataclass(frozen=True, slots=True)
