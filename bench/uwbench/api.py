@@ -207,6 +207,7 @@ def load_task(
     domain: str | None = None,
     allow_outside: bool = False,
     rate: int | None = None,
+    taken_from: Sequence[str] = (),
 ) -> Dataset:
     """Return the clips of a task and its card.
 
@@ -223,6 +224,8 @@ def load_task(
     changes: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
     if allow_outside:
         changes["allow_outside"] = True
+    if taken_from:
+        changes["taken_from"] = tuple(taken_from)
     if changes and not isinstance(spec, TaskSpec):
         raise UsageError(f"{', '.join(changes)}: a dataset that was opened already takes no options", where="load_task")
     if _is_frame(task):

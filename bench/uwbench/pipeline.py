@@ -372,6 +372,7 @@ def _scan(tasks: Sequence[TaskSpec | Dataset], suite: str | None, folders: Folde
     """Open and hash the tasks; one that was named must be at hand, one of a suite may be missing."""
     from uwbench.cards.find import find_suite
     from uwbench.extraction.task import scan_task
+    from uwbench.results.contamination import require_known
 
     chosen = tasks or [TaskSpec(name) for name in find_suite(suite or DEFAULT_SUITE).tasks]
     scanned: list[Task] = []
@@ -384,6 +385,7 @@ def _scan(tasks: Sequence[TaskSpec | Dataset], suite: str | None, folders: Folde
             missing.append(line)
             failures += [line] if tasks else []
             continue
+        require_known(dataset.card.taken_from)
         try:
             scanned.append(
                 scan_task(dataset.card, dataset.clips, dataset.source, dataset.problems, folders.cache, limit)

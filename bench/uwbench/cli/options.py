@@ -84,6 +84,13 @@ Domain = Annotated[api.Domain, typer.Option("--domain", help="Own data: the task
 AllowOutside = Annotated[
     bool, typer.Option("--allow-outside", help="Own data: allow paths that leave the manifest's folder.")
 ]
+Source = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--source",
+        help="Own data: the published dataset or collection its recordings are from, as freesound; or own. Repeat.",
+    ),
+]
 RemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run the Python code that comes with a checkpoint.")
 ]
@@ -105,7 +112,7 @@ Merge = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print no plan and no progress.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-_TASK_OPTIONS = ("label", "group", "name", "kind", "domain")
+_TASK_OPTIONS = ("label", "group", "name", "kind", "domain", "source")
 _BRACKETS = re.compile(r"(?P<source>.+)\[(?P<options>[^\[\]]*)\]", re.DOTALL)
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")  # in NAME=PATH
 # A part of a comma-separated list: brackets and what they hold, or single characters other than commas.
@@ -120,16 +127,20 @@ def task_specs(
     kind: api.Kind | None = None,
     domain: api.Domain = api.Domain.SOUND,
     allow_outside: bool = False,
+    origins: Sequence[str] | None = None,
 ) -> list[TaskSpec]:
     """Return the tasks that -t names, with commas split, globs expanded and options in brackets read.
 
     The other arguments apply to all of the user's own data among them; options in brackets come first.
     """
-    own_data = TaskSpec("", label, group, name, kind, domain, allow_outside)
-    specs = [
-        replace(own_data if api.is_own_data(source) else TaskSpec(""), source=source, **options)
-        for source, options in _sources(values)
-    ]
+    taken_from = tuple(name for value in origins or () for name in value.split(","))
+    own_data = TaskSpec("", label, group, name, kind, domain, allow_outside, taken_from)
+    specs = []
+    for place, options in _sources(values):
+        given: dict[str, Any] = {**options}
+        if "source" in given:
+            given["taken_from"] = (given.pop("source"),)
+        specs.append(replace(own_data if api.is_own_data(place) else TaskSpec(""), source=place, **given))
     return list(dict.fromkeys(specs))
 
 

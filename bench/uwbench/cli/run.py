@@ -61,6 +61,7 @@ def run(
     kind: opt.Kind = None,
     domain: opt.Domain = api.Domain.SOUND,
     allow_outside: opt.AllowOutside = False,
+    source: opt.Source = None,
     trust_remote_code: opt.RemoteCode = False,
     python: opt.Python = None,
     revision: opt.Revision = None,
@@ -74,7 +75,7 @@ def run(
     with sigterm_interrupts():
         report = api.evaluate(
             opt.model_specs(model, weights, context, revision, trust_remote_code, python),
-            opt.task_specs(task, label, group, name, kind, domain, allow_outside),
+            opt.task_specs(task, label, group, name, kind, domain, allow_outside, source),
             suite=suite,
             protocol=protocol,
             methods=opt.split_commas(method),
@@ -123,6 +124,7 @@ def extract(
     kind: opt.Kind = None,
     domain: opt.Domain = api.Domain.SOUND,
     allow_outside: opt.AllowOutside = False,
+    source: opt.Source = None,
     trust_remote_code: opt.RemoteCode = False,
     python: opt.Python = None,
     revision: opt.Revision = None,
@@ -135,7 +137,7 @@ def extract(
     with sigterm_interrupts():
         report = api.extract(
             opt.model_specs(model, weights, context, revision, trust_remote_code, python),
-            opt.task_specs(task, label, group, name, kind, domain, allow_outside),
+            opt.task_specs(task, label, group, name, kind, domain, allow_outside, source),
             suite=suite,
             data=data,
             cache=cache,
@@ -178,6 +180,7 @@ def probe(
     kind: opt.Kind = None,
     domain: opt.Domain = api.Domain.SOUND,
     allow_outside: opt.AllowOutside = False,
+    source: opt.Source = None,
     cache: opt.Cache = None,
     data: opt.Data = None,
     results: opt.Results = None,
@@ -188,7 +191,7 @@ def probe(
     with sigterm_interrupts():
         report = api.probe(
             opt.model_names(model),
-            opt.task_specs(task, label, group, name, kind, domain, allow_outside),
+            opt.task_specs(task, label, group, name, kind, domain, allow_outside, source),
             suite=suite,
             protocol=protocol,
             methods=opt.split_commas(method),

@@ -90,7 +90,9 @@ def probe_task(
         notes=(*_missing_note(missing, table, first), *notes.sentences),
     )
     path = free_path(results, result)
-    flag = judge(table.card.name, store.record.name, store.record.training_data, folds=table.card.folds is not None)
+    card, record = table.card, store.record
+    folds = card.folds is not None
+    flag = judge(card.name, record.name, record.training_data, folds=folds, taken_from=card.taken_from)
     result = result.model_copy(update={"contamination": flag})
     result, predictions = _keep_earlier(path, result, outcome.predictions)
     content = _predictions_bytes(predictions)
@@ -239,6 +241,7 @@ def _task_info(table: ClipTable) -> TaskInfo:
         card_sha256=card.sha256(),
         data_sha256=table.sha256(),
         n=scored,
+        taken_from=card.taken_from,
     )
 
 

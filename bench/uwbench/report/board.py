@@ -356,7 +356,8 @@ def _labels(results: Sequence[Result]) -> dict[str, str]:
 def _contamination(result: Result) -> Contamination:
     """Return the flag by the facts known today, which may be more than when the task was scored."""
     folds = any(score.per_fold for score in result.scores.values())
-    return judge(result.task.name, result.model.name, result.model.training_data, folds=folds)
+    task, model = result.task, result.model
+    return judge(task.name, model.name, model.training_data, folds=folds, taken_from=task.taken_from)
 
 
 def _cells(

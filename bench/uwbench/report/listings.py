@@ -73,7 +73,7 @@ def describe_model(name: str) -> dict[str, Any]:
     if training is not None:
         facts["trained_on"] = training.model_dump(mode="json", exclude={"names"}, exclude_none=True)
     flags = {
-        card.name: judge(card.name, name, training_data, folds=card.folds is not None).flag
+        card.name: judge(card.name, name, training_data, folds=card.folds is not None, taken_from=card.taken_from).flag
         for card in find_cards()[0].values()
     }
     by_flag = {flag: [task for task, flagged in flags.items() if flagged == flag] for flag in reversed(FLAGS)}
