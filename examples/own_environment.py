@@ -8,6 +8,8 @@ The interpreter needs numpy and the model's packages. uwbench need not be instal
 file stands in for the names that it imports.
 """
 
+import importlib
+
 import numpy as np
 import torch
 
@@ -35,16 +37,13 @@ class Resemblyzer:
         )
 
     def load(self, device: str, dtype: str) -> None:
-        from resemblyzer import VoiceEncoder
-
-        self.model = VoiceEncoder(device, verbose=False)
+        self.package = importlib.import_module("resemblyzer")
+        self.model = self.package.VoiceEncoder(device, verbose=False)
 
     def encode(self, waveforms: torch.Tensor, lengths: torch.Tensor, layers: list[int]) -> Encoded:
-        from resemblyzer.audio import normalize_volume
-
         clip = waveforms[0].cpu().numpy()
         if clip.any():
-            clip = normalize_volume(clip, -30, increase_only=True)
+            clip = self.package.normalize_volume(clip, -30, increase_only=True)
         _, windows, _ = self.model.embed_utterance(clip, return_partials=True, rate=PER_SECOND)
         frames = torch.from_numpy(np.asarray(windows, np.float32)).to(waveforms.device)
         return Encoded(frames[None, None].expand(1, len(layers), -1, -1), torch.tensor([len(frames)]))

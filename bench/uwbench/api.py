@@ -87,7 +87,7 @@ if TYPE_CHECKING:
     from uwbench.sources.dataset import Dataset
     from uwbench.sources.resolve import is_own_data
 
-    ModelInput = str | ModelSpec | Encoder | type[Encoder]
+    ModelInput = str | Path | ModelSpec | Encoder | type[Encoder]
     TaskInput = str | Path | TaskSpec | Dataset | pd.DataFrame
     ResultFolders = str | Path | Sequence[str | Path] | None
 
@@ -688,9 +688,9 @@ def _models(models: ModelInput | Sequence[ModelInput] | None) -> list[ModelInput
     """Return one or many models as a list; a module that is an encoder may itself be a sequence of layers."""
     if models is None:
         return []
-    if isinstance(models, str | ModelSpec) or hasattr(models, "encode") or not isinstance(models, Iterable):
-        return [cast("ModelInput", models)]
-    return list(cast("Iterable[ModelInput]", models))
+    if isinstance(models, str | Path | ModelSpec) or hasattr(models, "encode") or not isinstance(models, Iterable):
+        models = [cast("ModelInput", models)]
+    return [str(model) if isinstance(model, Path) else model for model in cast("Iterable[ModelInput]", models)]
 
 
 def _tasks(tasks: TaskInput | Sequence[TaskInput] | None) -> list[TaskInput]:
@@ -713,12 +713,12 @@ def _is_frame(task: object) -> TypeGuard[pd.DataFrame]:
     return hasattr(task, "iterrows")
 
 
-def _made(model: str | Encoder | type[Encoder]) -> str | Encoder:
+def _made(model: str | Path | Encoder | type[Encoder]) -> str | Encoder:
     """Return an encoder object, made if a class is given, with the identity of its code; names as they are."""
     from uwbench.encoders.own_code import adopt
 
-    if isinstance(model, str):
-        return model
+    if isinstance(model, str | Path):
+        return str(model)
     return adopt(model() if isinstance(model, type) else model)
 
 
@@ -727,8 +727,8 @@ def _open_model(model: ModelInput) -> Model:
     from uwbench.encoders.resolve import open_encoder
     from uwbench.pipeline import Model
 
-    if isinstance(model, str):
-        model = ModelSpec(model)
+    if isinstance(model, str | Path):
+        model = ModelSpec(str(model))
     if isinstance(model, ModelSpec):
         return Model(open_encoder(model), model)
     return Model(cast("Encoder", _made(model)), None)

@@ -185,11 +185,11 @@ def _unnested(column: pa.ChunkedArray, path: Path, ids: Sequence[str]) -> np.nda
     array = array.storage if isinstance(array, pa.ExtensionArray) else array
     while True:
         if array.null_count:
-            at = int(np.argmax(np.asarray(pc.is_null(array)))) * len(ids) // len(array)
+            at = int(np.argmax(np.asarray(pc.call_function("is_null", [array])))) * len(ids) // len(array)
             raise InputError(f"{_row(at, ids)} has no vector, or a gap in it", where=path)
         if not _is_list(array.type):
             break
-        lengths = np.asarray(pc.list_value_length(array))
+        lengths = np.asarray(pc.call_function("list_value_length", [array]))
         odd = np.flatnonzero(lengths != lengths[0])
         if len(odd):
             at = int(odd[0]) * len(ids) // len(array)

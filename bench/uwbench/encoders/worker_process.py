@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import shutil
 import signal
@@ -36,6 +37,7 @@ _LAST_LINES = 3
 _ROOM = 2 << 30  # bytes free in /dev/shm to use it
 # Variables that point another interpreter at our packages.
 _NOT_PASSED_ON = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
+_SECRET = re.compile("TOKEN|SECRET|PASSWORD|CREDENTIAL|_KEY", re.IGNORECASE)  # in names of variables
 
 
 class WorkerProcess:
@@ -55,8 +57,7 @@ class WorkerProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                env={key: value for key, value in os.environ.items() if key not in _NOT_PASSED_ON}
-                | {"PYTHONDONTWRITEBYTECODE": "1"},
+                env=_environment(),
                 start_new_session=True,
                 bufsize=0,
             )
@@ -85,12 +86,18 @@ class WorkerProcess:
             self._process.stdin.write(struct.pack(">I", len(data)) + data)
         except OSError:
             raise self._ended(step) from None
-        reply = self._receive(step)
+        try:
+            reply = self._receive(step)
+        except EncoderError:
+            raise
+        except BaseException:  # an interrupt: the reply that still comes must not answer the next request
+            self.end()
+            raise
         error = reply.get("error")
         if not isinstance(error, dict):
             return reply
         text = printable(str(error.get("text")))[:500]
-        if error.get("memory") is True:
+        if error.get("memory") is True and step == "encode":  # batches shrink for it
             raise MemoryError(text)
         if error.get("refused") is True:
             raise EncoderError(text, where=self.name, remedy="see docs/adding-an-encoder.md")
@@ -102,7 +109,7 @@ class WorkerProcess:
         file, place = self._files["in"], 0
         os.ftruncate(file, 0)
         for array in (np.ascontiguousarray(waveforms, np.float32), np.ascontiguousarray(lengths, np.int64)):
-            data = memoryview(array).cast("B")
+            data = array.data.cast("B")
             while data:
                 count = os.pwrite(file, data, place)
                 data, place = data[count:], place + count
@@ -112,7 +119,7 @@ class WorkerProcess:
         frames = np.empty(shape, np.float32)
         if os.fstat(self._files["out"]).st_size != frames.nbytes:
             raise self.broken(f"wrote {os.fstat(self._files['out']).st_size:,} bytes for frames of shape {shape}")
-        data, place = memoryview(frames).cast("B"), 0
+        data, place = frames.data.cast("B"), 0
         while data:
             count = os.preadv(self._files["out"], [data], place)
             if count == 0:
@@ -189,6 +196,14 @@ def describe_isolation(name: str, isolation: Mapping[str, Any]) -> tuple[str, ..
         for key, sentence in lacks.items()
         if (reason := isolation.get(key, "not said")) is not None
     )
+
+
+def _environment() -> dict[str, str]:
+    """Return the variables of this process that another interpreter may have."""
+    passed_on = {
+        key: value for key, value in os.environ.items() if key not in _NOT_PASSED_ON and not _SECRET.search(key)
+    }
+    return passed_on | {"PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def _memory_folder() -> str | None:
