@@ -280,8 +280,11 @@ def open_file(place: str, name: str, spec: ModelSpec) -> Any:
 
 def _stand_in() -> None:
     """Let the model's file import the contract from uwbench, which need not be installed here."""
-    if importlib.util.find_spec("uwbench") is not None:
-        return
+    try:
+        if importlib.util.find_spec("uwbench.api") is not None:
+            return
+    except ImportError:  # there is no uwbench, or a folder of that name
+        pass
     names: dict[str, Any] = {"ModelSpec": ModelSpec, "EncoderInfo": EncoderInfo, "Encoded": Encoded, "Encoder": object}
     names["EncoderError"] = names["UsageError"] = names["UwbenchError"] = RefusedError
     for path in ("uwbench", "uwbench.api", "uwbench.errors", "uwbench.encoders", "uwbench.encoders.base"):
