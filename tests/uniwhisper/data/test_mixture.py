@@ -39,16 +39,18 @@ def test_the_candidate_has_the_hours_of_the_recipe() -> None:
     hours = by_domain(found, {entry.name: entry.hours for entry in found.datasets})
     assert [hours[domain] for domain in DOMAINS] == [20_310, 4_726, 8_308, 4_774]
     strict = load_mixture("candidate-38k-strict")
-    assert [one.name for one in strict.datasets] == [one.name for one in found.datasets if not one.overlaps]
+    assert [dataset.name for dataset in strict.datasets] == [
+        dataset.name for dataset in found.datasets if not dataset.overlaps
+    ]
     assert {"librispeech", "fma_large", "nsynth", "fsd50k", "clotho", "vocalsound"}.isdisjoint(
-        one.name for one in strict.datasets
+        dataset.name for dataset in strict.datasets
     )
 
 
 @pytest.mark.parametrize(("alpha", "expected"), [(0.5, (0.46, 0.19, 0.21, 0.14)), (1.0, (0.53, 0.12, 0.22, 0.13))])
 def test_the_root_of_hours_is_near_the_default_domains(alpha: float, expected: tuple[float, ...]) -> None:
     # The recipe's arithmetic before domains are fixed; its table joins several sets into one line, so only about.
-    weights = {one.name: one.hours**alpha for one in load_mixture("candidate-38k").datasets}
+    weights = {dataset.name: dataset.hours**alpha for dataset in load_mixture("candidate-38k").datasets}
     total = sum(weights.values())
     found = by_domain(load_mixture("candidate-38k"), weights)
     assert [value / total for value in found.values()] == pytest.approx(expected, abs=0.02)
@@ -56,7 +58,7 @@ def test_the_root_of_hours_is_near_the_default_domains(alpha: float, expected: t
 
 def test_the_candidates_shares_are_the_default_domains() -> None:
     found = load_mixture("candidate-38k")
-    hours = {one.name: one.hours for one in found.datasets}
+    hours = {dataset.name: dataset.hours for dataset in found.datasets}
     shares = target_shares(found, hours, found.hours)
     assert sum(shares.values()) == pytest.approx(1)
     assert list(by_domain(found, shares).values()) == pytest.approx([0.45, 0.15, 0.22, 0.18])
@@ -98,7 +100,7 @@ def test_speech_is_replayed() -> None:
 def shares_of_domains(**values: Any) -> list[float]:
     data = Data(hours=1, clip_s=1, prompt_tokens=1, answer_tokens=1, pad30_prob=0, **values)
     candidate = load_mixture("candidate-38k")
-    hours = {one.name: one.hours for one in candidate.datasets}
+    hours = {dataset.name: dataset.hours for dataset in candidate.datasets}
     found = changed(candidate, data, hours)
     return list(by_domain(found, target_shares(found, hours, 10_000)).values())
 

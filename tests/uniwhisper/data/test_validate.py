@@ -99,7 +99,7 @@ def test_clean_data_pass_every_check(folder: Path) -> None:
 def test_a_planted_fault_is_found_by_its_check_and_named(folder: Path, plant: Plant, check: str, message: str) -> None:
     rewritten(folder, plant)
     assert faults(folder) == {check: 1}
-    (found,) = [one for one in validate([folder]) if one.faults]
+    (found,) = [check for check in validate([folder]) if check.faults]
     assert found.examples[0].startswith("tunes/c0:")
     assert message in found.examples[0]
 
