@@ -84,7 +84,6 @@ def test_unknown_arms_and_malformed_files_are_named(tmp_path: Path) -> None:
         find_arm(str(tmp_path / "none.yaml"))
 
 
-@pytest.mark.slow
 def test_an_arm_trains_with_its_one_change_or_with_several_if_allowed(
     shared_data: Path, small_whisper: Path, tmp_path: Path
 ) -> None:

@@ -315,7 +315,6 @@ convert(Request(sys.argv[1]), Path(sys.argv[2]), shard_bytes=2_000_000, progress
 """
 
 
-@pytest.mark.slow
 def test_converting_twice_or_after_a_kill_gives_the_same_bytes(shared_data: Path, tmp_path: Path) -> None:
     source = str(shared_data / "philharmonia")
     for name in ("one", "two"):
