@@ -32,6 +32,7 @@ def missing(name: str) -> None:
     pytest.skip(f"{name} is missing")
 
 
+@pytest.hookimpl(tryfirst=True)  # before slow tests are deselected
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start with the files that have the most slow tests, so that no worker is left alone with one at the end."""
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))

@@ -77,7 +77,6 @@ def workplace(tmp_path: Path, small_whisper: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.slow
 def test_every_command_of_the_readme_runs(workplace: Path, uwbench: Command) -> None:
     commands = readme_commands()
     assert len(commands) > 15

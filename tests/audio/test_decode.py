@@ -39,44 +39,44 @@ def encoded(samples: np.ndarray, rate: int = 16_000, form: str = "WAV", subtype:
     ],
 )
 def test_formats(form: str, subtype: str, tolerance: float) -> None:
-    found = decode(encoded(TONE, form=form, subtype=subtype), 16_000)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found[: len(TONE)], TONE, atol=tolerance)
+    decoded = decode(encoded(TONE, form=form, subtype=subtype), 16_000)
+    assert decoded.dtype == np.float32
+    np.testing.assert_allclose(decoded[: len(TONE)], TONE, atol=tolerance)
 
 
 def test_adpcm_settles_on_the_tone() -> None:
-    found = decode(encoded(TONE, subtype="IMA_ADPCM"), 16_000)
-    np.testing.assert_allclose(found[100:16_000], TONE[100:], atol=2e-2)
+    decoded = decode(encoded(TONE, subtype="IMA_ADPCM"), 16_000)
+    np.testing.assert_allclose(decoded[100:16_000], TONE[100:], atol=2e-2)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 8])
 def test_channels_are_averaged(channels: int) -> None:
     rows = np.random.default_rng(0).uniform(-0.5, 0.5, (4000, channels))
-    found = decode(encoded(rows, subtype="FLOAT"), 16_000)
-    np.testing.assert_allclose(found, rows.astype(np.float32).mean(1), atol=1e-6)
+    decoded = decode(encoded(rows, subtype="FLOAT"), 16_000)
+    np.testing.assert_allclose(decoded, rows.astype(np.float32).mean(1), atol=1e-6)
 
 
 @pytest.mark.parametrize("rate", [4_000, 8_000, 11_025, 22_050, 44_100, 48_000, 96_000, 192_000])
 def test_any_rate_becomes_the_rate_asked_for(rate: int) -> None:
     seconds = np.arange(rate) / rate
-    found = decode(encoded(0.5 * np.sin(2 * np.pi * 440 * seconds), rate, subtype="FLOAT"), 16_000)
-    assert abs(len(found) - 16_000) <= 1
+    decoded = decode(encoded(0.5 * np.sin(2 * np.pi * 440 * seconds), rate, subtype="FLOAT"), 16_000)
+    assert abs(len(decoded) - 16_000) <= 1
     middle = slice(2000, 14_000)
-    np.testing.assert_allclose(found[middle], TONE[middle], atol=2e-3)
+    np.testing.assert_allclose(decoded[middle], TONE[middle], atol=2e-3)
 
 
 def test_streaming_equals_one_call() -> None:
     import soxr
 
     samples = np.random.default_rng(0).standard_normal(300_000).astype(np.float32) * 0.1
-    found = decode(encoded(samples, 44_100, subtype="FLOAT"), 16_000)
-    np.testing.assert_allclose(found, soxr.resample(samples, 44_100, 16_000, "VHQ"), atol=1e-6)
+    decoded = decode(encoded(samples, 44_100, subtype="FLOAT"), 16_000)
+    np.testing.assert_allclose(decoded, soxr.resample(samples, 44_100, 16_000, "VHQ"), atol=1e-6)
 
 
 def test_a_stretch_is_cut_to_the_sample() -> None:
     samples = np.arange(16_000) / 32_768
-    found = decode(encoded(samples), 16_000, start_s=0.25, end_s=0.5)
-    np.testing.assert_allclose(found, samples[4000:8000], atol=1e-4)
+    decoded = decode(encoded(samples), 16_000, start_s=0.25, end_s=0.5)
+    np.testing.assert_allclose(decoded, samples[4000:8000], atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -100,8 +100,8 @@ def test_a_file_without_audio_is_an_error_that_names_the_clip(data: bytes, reaso
 
 
 def test_a_truncated_file_gives_the_samples_it_holds() -> None:
-    found = decode(AudioBytes(encoded(TONE).data[:16_044], "cut.wav"), 16_000)
-    np.testing.assert_allclose(found, TONE[:8000], atol=1e-4)
+    decoded = decode(AudioBytes(encoded(TONE).data[:16_044], "cut.wav"), 16_000)
+    np.testing.assert_allclose(decoded, TONE[:8000], atol=1e-4)
 
 
 def test_one_sample_silence_and_clipping_are_audio() -> None:

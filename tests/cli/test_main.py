@@ -41,7 +41,6 @@ def dataset(tmp_path: Path) -> Path:
     return folder / "manifest.csv"
 
 
-@pytest.mark.slow
 def test_the_main_job_on_the_mini_suite(uwbench: Command, tmp_path: Path) -> None:
     done = uwbench("run", "-m", "logmel", "-m", "mfcc", "-s", "mini")
     assert done.code == 0, done.err
@@ -224,7 +223,6 @@ def test_an_encoder_of_the_users_own_file(uwbench: Command, dataset: Path, tmp_p
     assert json.loads(done.out)[0]["scores"]["knn"]["main_score"] > 0.9
 
 
-@pytest.mark.slow
 def test_a_terminated_run_keeps_finished_work_and_resumes(uwbench: Command, tmp_path: Path, shared_data: Path) -> None:
     env = {**os.environ, "PYTHONPATH": str(ROOT / "bench")}
     words = ["extract", "-m", "logmel", "-t", str(shared_data / "fsdd" / "manifest.csv"), "--batch-seconds", "2"]

@@ -48,7 +48,6 @@ def model(small_whisper: Path, tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.slow
 def test_the_curve_is_what_a_probe_of_each_layer_alone_gives(
     uwbench: Command, model: Path, manifest: Path, tmp_path: Path
 ) -> None:

@@ -27,7 +27,6 @@ class TenNotTwenty(torch.nn.Module):
 """
 
 
-@pytest.mark.slow
 def test_the_check_takes_a_tasks_audio_and_says_which(uwbench: Command, whisper_tiny: Path, shared_data: Path) -> None:
     manifest = str(shared_data / "esc10" / "manifest.csv")
     done = uwbench("models", "check", str(whisper_tiny), "--context", "trimmed", "-t", manifest)

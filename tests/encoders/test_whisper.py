@@ -49,7 +49,6 @@ def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float((found - expected).norm() / expected.norm())
 
 
-@pytest.mark.slow
 @torch.inference_mode()
 def test_full_context_equals_transformers_in_every_layer(whisper_tiny: Path, clips: list[np.ndarray]) -> None:
     from transformers import WhisperFeatureExtractor, WhisperModel

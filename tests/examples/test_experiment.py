@@ -70,7 +70,6 @@ def done(data: Path, small_whisper: Path, tmp_path_factory: pytest.TempPathFacto
     return output
 
 
-@pytest.mark.slow
 def test_a_turn_scores_held_out_and_trained_tasks(data: Path, small_whisper: Path, done: Path) -> None:
     said: list[str] = []
     found = run_experiment(data, small_whisper, done, SETTINGS, log=said.append)
@@ -117,7 +116,6 @@ def test_no_scored_test_clip_is_trained_on(data: Path, done: Path) -> None:
         assert not tests & {Path(row.clip).stem for row in open_rows([done / "rows" / folders[name]])}
 
 
-@pytest.mark.slow
 def test_a_killed_experiment_resumes_from_its_checkpoint_to_the_same_scores(
     data: Path, small_whisper: Path, done: Path, tmp_path: Path
 ) -> None:

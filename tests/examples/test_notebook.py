@@ -20,6 +20,7 @@ def outputs(notebook: Any) -> list[list[tuple[str, ...]]]:
     return [[tuple(sorted(output.get("data", [output.output_type]))) for output in cell.outputs] for cell in cells]
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_and_shows_what_was_committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "bench"))
     committed = nbformat.read(NOTEBOOK, as_version=4)

@@ -230,16 +230,16 @@ def test_a_schedule_shows_as_many_clips_as_the_card_says(clips: int, shown: int,
 def test_threads_change_neither_choice_nor_prediction(make: Callable[..., TaskData]) -> None:
     """One thread trains the grid as one stack, several as stacks side by side."""
     few = with_mlp(UWBENCH, epochs=6, seeds=(0, 1, 2))
-    before, found = torch.get_num_threads(), []
+    before, outcomes = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 4):
             torch.set_num_threads(threads)
-            found.append(run_probes(make(), few, methods=["mlp"]))
+            outcomes.append(run_probes(make(), few, methods=["mlp"]))
     finally:
         torch.set_num_threads(before)
-    for other in found[1:]:
-        assert chosen(other) == chosen(found[0])
-        assert other.predictions.equals(found[0].predictions)
+    for repeated in outcomes[1:]:
+        assert chosen(repeated) == chosen(outcomes[0])
+        assert repeated.predictions.equals(outcomes[0].predictions)
 
 
 def test_ctrl_c_ends_the_stacks_that_train_side_by_side() -> None:

@@ -286,6 +286,7 @@ def test_a_page_without_results_says_so(browser: Browser, tmp_path: Path) -> Non
     page.close()
 
 
+@pytest.mark.slow
 def test_a_clip_whose_file_exists_can_be_played(board: Board, tmp_path: Path) -> None:
     (tmp_path / "clips").mkdir()
     for index in range(120):

@@ -134,6 +134,7 @@ def records(folder: Path) -> dict[str, list[tuple[set[str], Any]]]:
     return records_of
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("card", CARDS)
 def test_generated_shards_are_what_x_ares_looks_for(card: str, miniatures: Path) -> None:
     patterns, field = SHARDS[card]

@@ -40,8 +40,8 @@ def test_the_package_has_the_recipes_arms() -> None:
 
 @pytest.mark.parametrize("arm", arms(), ids=lambda arm: arm.name)
 def test_a_shipped_arm_changes_one_key_of_the_full_recipe(arm: Arm) -> None:
-    found = changes(arm, "full")
-    ((key, (before, after)),) = found.items()
+    changed = changes(arm, "full")
+    ((key, (before, after)),) = changed.items()
     assert before != after
     assert key.split(".")[0] in arm.change
 
@@ -84,7 +84,6 @@ def test_unknown_arms_and_malformed_files_are_named(tmp_path: Path) -> None:
         find_arm(str(tmp_path / "none.yaml"))
 
 
-@pytest.mark.slow
 def test_an_arm_trains_with_its_one_change_or_with_several_if_allowed(
     shared_data: Path, small_whisper: Path, tmp_path: Path
 ) -> None:
@@ -143,11 +142,11 @@ def test_questions_follow_the_wording(rows: Path) -> None:
 
 
 def test_possible_answers_are_listed_if_asked_and_few(rows: Path) -> None:
-    found = asked_in(rows, find_arm("list-answers").change)
+    texts = asked_in(rows, find_arm("list-answers").change)
     digits = " Options: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9."
-    assert all(text.endswith(digits) for task, text in found if task == "keyword")
-    assert not any("Options:" in text for task, text in found if task == "speaker_id")  # an open set
-    assert not any("Options:" in text for task, text in found if task == "pitch")  # of more than fifty notes
+    assert all(text.endswith(digits) for task, text in texts if task == "keyword")
+    assert not any("Options:" in text for task, text in texts if task == "speaker_id")  # an open set
+    assert not any("Options:" in text for task, text in texts if task == "pitch")  # of more than fifty notes
     some = asked_in(rows, {"data": {"wording": {"options_prob": 0.5}}})
     listed = [text.endswith(digits) for task, text in some.elements() if task == "keyword"]
     assert 0.3 < sum(listed) / len(listed) < 0.7

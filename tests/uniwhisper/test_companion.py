@@ -102,9 +102,9 @@ def test_interpolation_meets_both_ends(whisper_tiny: Path, tmp_path: Path) -> No
     base = WhisperModel.from_pretrained(whisper_tiny).encoder.state_dict()
     from safetensors.torch import load_file
 
-    found = load_file(half / "model.safetensors")
+    tensors = load_file(half / "model.safetensors")
     for name, value in base.items():
-        torch.testing.assert_close(found[name], value + 0.25)
+        torch.testing.assert_close(tensors[name], value + 0.25)
 
 
 def test_bad_requests(

@@ -32,7 +32,6 @@ def call(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
     return int(end.value.code or 0)
 
 
-@pytest.mark.slow
 def test_an_encoder_that_hears_nothing_scores_below_the_original(
     whisper_tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

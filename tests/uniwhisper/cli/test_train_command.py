@@ -216,7 +216,6 @@ def test_a_run_does_not_resume_on_other_rows(
     assert "is of other rows or another mixture" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_monitoring_changes_nothing(
     data: Path, small_whisper: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

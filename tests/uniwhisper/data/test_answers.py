@@ -41,7 +41,7 @@ def test_clean_text_stays_as_it_is(text: str) -> None:
     assert unicodedata.is_normalized("NFC", once)
     assert once == once.strip()
     assert "  " not in once
-    assert not any(unicodedata.category(one) == "Cc" for one in once)
+    assert not any(unicodedata.category(character) == "Cc" for character in once)
 
 
 @given(WORDS)
@@ -213,5 +213,5 @@ def test_several_captions_are_several_answers_and_corrupt_ones_none() -> None:
 
 def test_one_answer_of_several_is_drawn_by_hash() -> None:
     drawn = [draw_answer(("a", "b", "c"), "caption", 0, epoch, "row") for epoch in range(3000)]
-    assert all(800 < drawn.count(one) < 1200 for one in "abc")
+    assert all(800 < drawn.count(letter) < 1200 for letter in "abc")
     assert drawn == [draw_answer(("a", "b", "c"), "caption", 0, epoch, "row") for epoch in range(3000)]

@@ -87,7 +87,11 @@ def test_four_questions_about_an_instrument(shared_data: Path) -> None:
     planned = plan_conversion(Request(str(shared_data / "philharmonia")))
     train = {row["path"]: row for row in listed(shared_data, "philharmonia") if row["split"] == "train"}
     assert {item.clip for item in planned.items} == set(train)
-    found = {(item.clip, one.task, one.slots.get("form")): one.answers for item in planned.items for one in item.asked}
+    found = {
+        (item.clip, question.task, question.slots.get("form")): question.answers
+        for item in planned.items
+        for question in item.asked
+    }
     assert len(found) == 4 * len(train)
     for path, row in train.items():
         assert found[path, "instrument", None] == (row["instrument"].replace("french-horn", "French horn"),)
@@ -175,7 +179,11 @@ def test_a_manifest_of_training_clips_alone_with_gaps_slots_and_captions(tmp_pat
     with pytest.raises(UsageError, match="no licence"):
         plan_conversion(Request(str(path), ask=ask, slots=slots))
     planned = plan_conversion(Request(str(path), ask=ask[:3], slots=slots[:1], licence="CC0"))
-    found = {(item.clip, one.task): (one.answers, one.slots) for item in planned.items for one in item.asked}
+    found = {
+        (item.clip, question.task): (question.answers, question.slots)
+        for item in planned.items
+        for question in item.asked
+    }
     assert found == {
         ("audio/0.wav", "asr"): (("bonjour, toi",), {"language": "French"}),
         ("audio/0.wav", "lid"): (("French",), {}),
@@ -208,7 +216,7 @@ def test_captions_tags_and_events_come_from_lists(tmp_path: Path) -> None:
     )
     ask = ("captions:caption", "tags:tagging", "events:sed")
     (item,) = plan_conversion(Request(str(path), ask=ask, licence="CC0")).items
-    assert [one.answers for one in item.asked] == [
+    assert [question.answers for question in item.asked] == [
         ("A dog barks.", "Rain."),
         ("dog; rain on surface",),
         ("0.5-1.0 dog",),
@@ -289,7 +297,7 @@ def test_public_datasets_have_their_known_questions_on_training_parts(
     assert [item.clip for item in planned.items] == [clip.id for clip in trained]
     task, answers = OF_CARDS[card]
     assert {name for name, _, _ in count_tasks(planned.items)} == {task}
-    assert answers <= {text for item in planned.items for one in item.asked for text in one.answers}
+    assert answers <= {text for item in planned.items for question in item.asked for text in question.answers}
     if task in planned.classes and task != "tagging":
         assert len(planned.classes[task]) == len({clip.labels for clip in clips})
 
@@ -307,7 +315,6 @@ convert(Request(sys.argv[1]), Path(sys.argv[2]), shard_bytes=2_000_000, progress
 """
 
 
-@pytest.mark.slow
 def test_converting_twice_or_after_a_kill_gives_the_same_bytes(shared_data: Path, tmp_path: Path) -> None:
     source = str(shared_data / "philharmonia")
     for name in ("one", "two"):
@@ -323,7 +330,7 @@ def test_converting_twice_or_after_a_kill_gives_the_same_bytes(shared_data: Path
         for name in ("one", "two", "killed")
     )
     assert sum(name.endswith(".tar") for name in first) > 2
-    assert all(other == first for other in others)
+    assert all(rows == first for rows in others)
 
 
 def test_two_datasets_share_a_folder_and_their_closed_sets(shared_data: Path, tmp_path: Path, uniwhisper: Run) -> None:

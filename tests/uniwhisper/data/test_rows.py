@@ -55,18 +55,18 @@ def test_rows_are_read_as_they_were_written(rows: list[Row], tmp_path_factory: p
     write_rows(folder, rows)
     table = open_rows([folder])
     for read in ([table[index] for index in range(len(table))], list(table)):
-        assert [one.audio.shard for one in read] == [str(folder / one.audio.shard) for one in rows]
-        bare = [AudioRef("", a.member, a.offset, a.size, a.content) for a in (one.audio for one in read)]
-        for one, audio, wanted in zip(read, bare, rows, strict=True):
-            w = wanted.audio
+        assert [row.audio.shard for row in read] == [str(folder / row.audio.shard) for row in rows]
+        bare = [AudioRef("", a.member, a.offset, a.size, a.content) for a in (row.audio for row in read)]
+        for stored, audio, expected in zip(read, bare, rows, strict=True):
+            w = expected.audio
             assert audio == AudioRef("", w.member, w.offset, w.size, w.content)
             for name in Row.__slots__:
-                assert name == "audio" or getattr(one, name) == getattr(wanted, name)
-    assert table.durations.tolist() == [one.duration_s for one in rows]
+                assert name == "audio" or getattr(stored, name) == getattr(expected, name)
+    assert table.durations.tolist() == [row.duration_s for row in rows]
     codes, names = table.codes("dataset")
-    assert [names[code] for code in codes] == [one.dataset for one in rows]
+    assert [names[code] for code in codes] == [row.dataset for row in rows]
     assert list(names) == sorted(set(names))
-    places = [(one.audio.shard, one.audio.offset) for one in rows]
+    places = [(row.audio.shard, row.audio.offset) for row in rows]
     same = np.equal.outer(table.clip_index, table.clip_index)
     assert (same == [[first == second for first in places] for second in places]).all()
 
@@ -75,12 +75,12 @@ def test_folders_are_numbered_together_and_their_clips_apart(tmp_path: Path) -> 
     write_rows(tmp_path / "one", [row("a"), row("a", task="lid"), row("b", offset=2048)])
     write_rows(tmp_path / "two", [row("a", dataset="esc10")])
     table = open_rows([tmp_path / "one", tmp_path / "two"])
-    assert [one.dataset for one in table] == ["fsdd", "fsdd", "fsdd", "esc10"]
+    assert [row.dataset for row in table] == ["fsdd", "fsdd", "fsdd", "esc10"]
     assert table.codes("dataset")[0].tolist() == [1, 1, 1, 0]
     assert table.codes("task")[1] == ("asr", "lid")
     assert table.clip_index.tolist() == [0, 0, 1, 2]
     assert table[3].audio.shard == str(tmp_path / "two" / "a.tar")
-    assert table.column("id").to_pylist() == [one.id for one in table]
+    assert table.column("id").to_pylist() == [row.id for row in table]
 
 
 def test_many_rows_lie_in_files_of_their_own_and_keep_their_order(
@@ -93,7 +93,7 @@ def test_many_rows_lie_in_files_of_their_own_and_keep_their_order(
     assert (
         [path.name for path in written] == [f"data-0000{n}{SUFFIX}" for n in range(3)] == [p.name for p in table.files]
     )
-    assert [table[index].clip for index in range(10)] == [one.clip for one in rows]
+    assert [table[index].clip for index in range(10)] == [row.clip for row in rows]
 
 
 def test_equal_rows_are_equal_bytes_and_a_table_is_pickled_by_its_files(tmp_path: Path) -> None:

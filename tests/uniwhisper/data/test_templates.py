@@ -88,7 +88,7 @@ def test_a_draw_is_the_hash_of_seed_epoch_and_row() -> None:
 def test_phrases_whose_blanks_a_row_does_not_fill_are_not_drawn() -> None:
     seen = {draw("asr", {}, 0, epoch, "row") for epoch in range(500)}
     assert len(seen) == 9
-    assert not any("language" in one.lower() or "recording" in one for one in seen)
+    assert not any("language" in text.lower() or "recording" in text for text in seen)
     with pytest.raises(InputError, match="row: the task st needs target"):
         draw("st", {"language": "French"}, 0, 0, "row")
 
@@ -102,8 +102,8 @@ def test_fewer_phrases_bare_lines_only_and_options_by_request() -> None:
     assert {draw("genre", {}, 0, n, "row", wording=canonical) for n in range(50)} == {"What genre is this music?"}
     bare = Wording(bare_share=1.0)
     assert {draw("genre", {}, 0, n, "row", wording=bare) for n in range(50)} == set(find_form("genre").bare)
-    one = Wording(instructions="canonical")
-    assert {draw("genre", {}, 0, n, "row", wording=one) for n in range(50)} == {"What genre is this music?"}
+    no_phrases = Wording(instructions="canonical")
+    assert {draw("genre", {}, 0, n, "row", wording=no_phrases) for n in range(50)} == {"What genre is this music?"}
     tag = Wording(instructions="tag", phrases=3)
     assert {draw("genre", {}, 0, n, "row", wording=tag) for n in range(50)} == {find_form("genre").bare[0]}
     # A task without bare lines is asked in its canonical phrase; a blank that nothing fills takes the next line.
@@ -112,7 +112,7 @@ def test_fewer_phrases_bare_lines_only_and_options_by_request() -> None:
     kinds = ("jazz", "rock")
     assert not any("jazz" in draw("genre", {}, 0, n, "row", options=kinds) for n in range(100))
     half = [draw("genre", {}, 0, n, "row", wording=Wording(options_prob=0.5), options=kinds) for n in range(1000)]
-    assert 0.44 < sum(one.endswith(" Options: jazz, rock.") for one in half) / 1000 < 0.56
+    assert 0.44 < sum(text.endswith(" Options: jazz, rock.") for text in half) / 1000 < 0.56
 
 
 def test_an_unknown_task_or_form_is_refused_with_a_hint() -> None:

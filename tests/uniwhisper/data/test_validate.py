@@ -55,9 +55,9 @@ def faults(folder: Path, **options: Any) -> dict[str, int]:
 
 def test_clean_data_pass_every_check(folder: Path) -> None:
     for decode in (False, True):
-        found = validate([folder], decode=decode)
-        assert not [check.name for check in found if check.faults]
-        assert {check.name: check.seen for check in found} == {
+        checks = validate([folder], decode=decode)
+        assert not [check.name for check in checks if check.faults]
+        assert {check.name: check.seen for check in checks} == {
             "unique ids": 12,
             "questions": 12,
             "answers": 12,
@@ -99,9 +99,9 @@ def test_clean_data_pass_every_check(folder: Path) -> None:
 def test_a_planted_fault_is_found_by_its_check_and_named(folder: Path, plant: Plant, check: str, message: str) -> None:
     rewritten(folder, plant)
     assert faults(folder) == {check: 1}
-    (found,) = [one for one in validate([folder]) if one.faults]
-    assert found.examples[0].startswith("tunes/c0:")
-    assert message in found.examples[0]
+    (failed,) = [check for check in validate([folder]) if check.faults]
+    assert failed.examples[0].startswith("tunes/c0:")
+    assert message in failed.examples[0]
 
 
 def test_a_damaged_clip_is_found_by_decoding_alone(folder: Path) -> None:
@@ -116,9 +116,9 @@ def test_a_damaged_clip_is_found_by_decoding_alone(folder: Path) -> None:
 
 def test_the_same_audio_in_two_splits_is_found_across_folders(folder: Path, tmp_path: Path) -> None:
     write_shards(tmp_path / "more", [item(9, "valid"), item(2, "valid"), item(3, "train")])
-    found = {check.name: check for check in validate([folder, tmp_path / "more"])}["one split an audio"]
-    assert (found.seen, found.faults) == (9, 1)
-    assert "tunes/c2:genre of the split train" in found.examples[0]
+    groups = {check.name: check for check in validate([folder, tmp_path / "more"])}["one split an audio"]
+    assert (groups.seen, groups.faults) == (9, 1)
+    assert "tunes/c2:genre of the split train" in groups.examples[0]
 
 
 def test_tokens_are_counted_by_a_tokenizer_and_licences_allowed_by_name(folder: Path) -> None:

@@ -133,10 +133,10 @@ def test_rows_do_not_affect_each_other(whisper_tiny: Path, examples: list[Exampl
     after = collate([examples[0], other])
     if after.ids.shape == before.ids.shape:
         pytest.fail("the changed instruction should change the width, and with it the padding")
-    found = list(zip(losses(model, before), losses(model, after), strict=True))
+    pairs = list(zip(losses(model, before), losses(model, after), strict=True))
     for row in (0, 1, 3):
-        torch.testing.assert_close(*found[row], rtol=1e-5, atol=1e-5)
-    assert not torch.allclose(*found[2], atol=1e-4)
+        torch.testing.assert_close(*pairs[row], rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(*pairs[2], atol=1e-4)
     padded = before.ids.clone()
     last = before.is_answer[1].nonzero().max()
     padded[1, last + 1 :] = 65

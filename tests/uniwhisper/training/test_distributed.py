@@ -14,6 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+pytestmark = pytest.mark.slow
+
 
 def run_world(whisper: Path, data: Path, output: Path, parallel: str, world: int) -> Path:
     """Run `one_rank.py` in `world` processes that know each other as torchrun would tell them; return `output`."""
@@ -53,7 +55,6 @@ def by_two(
     return run_world(small_whisper, shared_data, tmp_path_factory.mktemp("two"), request.param, 2)
 
 
-@pytest.mark.slow
 def test_the_gradient_of_two_processes_is_that_of_one(by_one: Path, by_two: Path) -> None:
     one, two = (load_file(output / "gradients.safetensors") for output in (by_one, by_two))
     assert set(two) == set(one)
@@ -64,7 +65,6 @@ def test_the_gradient_of_two_processes_is_that_of_one(by_one: Path, by_two: Path
         assert float((two[name] - value).norm()) <= largest * float(value.norm()), name
 
 
-@pytest.mark.slow
 def test_two_processes_train_as_one(by_one: Path, by_two: Path) -> None:
     one, two = (load_file(output / "step-0000006" / "model.safetensors") for output in (by_one, by_two))
     start = load_file(by_one / "run" / "step-0000003" / "model.safetensors")
@@ -79,7 +79,6 @@ def test_two_processes_train_as_one(by_one: Path, by_two: Path) -> None:
     torch.testing.assert_close(torch.tensor(norms[1]), torch.tensor(norms[0]), rtol=1e-3, atol=0)
 
 
-@pytest.mark.slow
 def test_a_run_of_two_processes_resumes_from_its_own_state(by_two: Path) -> None:
     first, again = (load_file(run / "step-0000006" / "model.safetensors") for run in (by_two, by_two / "run"))
     for name, value in first.items():
