@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import re
+import sys
 import venv
 from pathlib import Path
 
@@ -10,10 +13,11 @@ import numpy as np
 import pytest
 
 import uwbench
-from conftest import Command
+from conftest import ROOT, Command
 from tones import CARD, tones
 from uwbench.api import EncoderError, ModelSpec, UsageError
 from uwbench.encoders import base, worker, worker_process
+from uwbench.encoders.model_card import read_card
 from uwbench.encoders.resolve import open_encoder
 from uwbench.encoders.worker_process import WorkerProcess
 from uwbench.sources.dataset import Dataset
@@ -296,6 +300,13 @@ def test_what_is_no_reply_is_never_used(
         WorkerProcess("hostile", python, (), timeout_s=5)
 
 
+def test_the_worker_is_written_for_python_3_8_and_needs_numpy_alone() -> None:
+    tree = ast.parse(worker_process.SCRIPT.read_text(encoding="utf-8"), feature_version=(3, 8))
+    at_its_level = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = {getattr(node, "module", None) or node.names[0].name for node in at_its_level}
+    assert {name.partition(".")[0] for name in names} <= sys.stdlib_module_names
+
+
 def test_the_stand_in_has_the_fields_of_the_contract() -> None:
     for name in ("ModelSpec", "EncoderInfo", "Encoded"):
         theirs, ours = (dataclasses.fields(getattr(module, name)) for module in (worker, base))
@@ -322,3 +333,33 @@ def test_a_card_names_a_model_its_environment_and_its_training_data(
         done = uwbench("models", "check", card)
         assert done.code != 0
         assert message in done.err
+
+
+@pytest.mark.slow
+def test_a_checkpoint_runs_as_it_does_here(tmp_path: Path) -> None:
+    import torch
+    from transformers import SEWConfig, SEWModel
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    SEWModel(SEWConfig(**sizes, conv_dim=(16,) * 13)).save_pretrained(tmp_path / "sew")
+    frames = []
+    for python in (None, sys.executable):
+        encoder = open_encoder(ModelSpec(str(tmp_path / "sew"), python=python))
+        encoder.load("cpu", "fp32")
+        samples = torch.randn(1, 16_000, generator=torch.Generator().manual_seed(0))
+        with torch.inference_mode():
+            encoded = encoder.encode(samples, torch.tensor([16_000]), [0])
+        frames.append(encoded.frames)
+        assert (encoder.info.family, encoder.info.hop_s, encoded.valid.tolist()) == ("sew", 0.02, [49])
+    assert torch.equal(*frames)
+
+
+def test_the_documented_card_and_wrapper_are_valid(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "adding-an-encoder.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```yaml\n(.*?)^```", page, re.M | re.S)
+    (tmp_path / "mine.yaml").write_text(block)
+    assert read_card(tmp_path / "mine.yaml").training_data == ({"dataset": "fsd50k", "split": "train"},)
+    # Its package is not installed here: only the facts of the wrapper are read.
+    encoder = open_encoder(ModelSpec(f"{ROOT / 'examples' / 'own_environment.py'}:Resemblyzer"))
+    assert (encoder.info.dim, encoder.info.hop_s, encoder.info.batching) == (256, 0.25, "single")

@@ -46,7 +46,9 @@ def list_models(ctx: typer.Context, as_json: opt.Json = False) -> None:
             entry.training_data,
         )
     print_view(table)
-    print("Also: any Hugging Face id or folder of a known architecture, hear:MODULE and FILE.py:Class.")
+    print(
+        "Also: Hugging Face ids and folders of known architectures, hear:MODULE, FILE.py:Class, ready vectors, model cards."
+    )
 
 
 def show_model(
