@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import os
 import re
+import subprocess
 import sys
+import tempfile
+import time
 import venv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -341,7 +346,12 @@ def test_a_checkpoint_runs_as_it_does_here(tmp_path: Path) -> None:
     from transformers import SEWConfig, SEWModel
 
     torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    sizes: dict[str, Any] = {
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+    }
     SEWModel(SEWConfig(**sizes, conv_dim=(16,) * 13)).save_pretrained(tmp_path / "sew")
     frames = []
     for python in (None, sys.executable):
@@ -363,3 +373,25 @@ def test_the_documented_card_and_wrapper_are_valid(tmp_path: Path) -> None:
     # Its package is not installed here: only the facts of the wrapper are read.
     encoder = open_encoder(ModelSpec(f"{ROOT / 'examples' / 'own_environment.py'}:Resemblyzer"))
     assert (encoder.info.dim, encoder.info.hop_s, encoder.info.batching) == (256, 0.25, "single")
+
+
+def test_no_process_and_no_file_is_left(python: str, file: Path) -> None:
+    def left() -> set[Path]:
+        folders = [Path(tempfile.gettempdir()), Path("/dev/shm")]
+        return {path for folder in folders for path in folder.glob("uwbench-worker-*")}
+
+    before = left()
+    program = (
+        "import os, signal; from uwbench.encoders.resolve import open_encoder; from uwbench.api import ModelSpec\n"
+        f"encoder = open_encoder(ModelSpec({f'{file}:Bands'!r}, python={python!r}))\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=False, env={**os.environ, "PYTHONPATH": str(ROOT / "bench")})
+    encoder = open_encoder(ModelSpec(f"{file}:Bands", python=python))
+    assert left() - before
+    del encoder
+    for _ in range(100):  # the killed program's worker ends by itself
+        if not left() - before:
+            break
+        time.sleep(0.05)
+    assert not left() - before

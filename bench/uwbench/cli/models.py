@@ -47,7 +47,7 @@ def list_models(ctx: typer.Context, as_json: opt.Json = False) -> None:
         )
     print_view(table)
     print(
-        "Also: Hugging Face ids, folders of known architectures, hear:MODULE, FILE.py:Class, ready vectors, model cards."
+        "Also: Hugging Face ids and folders of known families, hear:MODULE, FILE.py:Class, ready vectors, model cards."
     )
 
 

@@ -146,8 +146,10 @@ def training_data_in(stated: Any, where: str) -> tuple[dict[str, Any], ...] | No
         return None
     items = [{"dataset": item} if isinstance(item, str) else item for item in _listed(stated)]
     for item in items:
-        texts = isinstance(item, dict) and all(isinstance(item.get(key, ""), str) for key in ("dataset", "split"))
-        if not texts or not item.get("dataset"):
+        known = (
+            isinstance(item, dict) and bool(item.get("dataset")) and isinstance(item.get("sources", []), list | tuple)
+        )
+        if not known or not all(isinstance(item.get(key, ""), str) for key in ("dataset", "split")):
             what = f"training_data holds {str(item)[:80]!r}"
             remedy = 'list names or {"dataset": NAME, "split": SPLIT}'
             raise EncoderError(what, where=where, remedy=remedy)

@@ -139,7 +139,8 @@ def _from_arrays(path: Path, arrays: dict[str, np.ndarray]) -> VectorFile:
 
 def _column(table: pa.Table, path: Path, what: str, names: Sequence[str], fits: Any) -> str:
     """Return the name of the column that holds `what`: one of `names`, else the only one of its type."""
-    fitting = [field.name for field in table.schema if fits(field.type) and field.name != "task"]
+    fitting = [field.name for field in table.schema if fits(field.type) and not _is_integer(field.type)]
+    fitting = [name for name in fitting if name != "task"]
     named = [name for name in names if name in table.column_names]
     if not named and len(fitting) == 1:
         return fitting[0]
@@ -157,6 +158,12 @@ def _is_text(kind: pa.DataType) -> bool:
 
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)
+
+
+def _is_integer(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return pa.types.is_integer(kind)
 
 
 def _is_list(kind: pa.DataType) -> bool:

@@ -20,6 +20,7 @@ import inspect
 import json
 import os
 import queue
+import shutil
 import struct
 import sys
 import threading
@@ -91,7 +92,7 @@ def main() -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     _send(out, {"isolation": isolate(sys.argv[3:])})
     waiting: queue.Queue[dict[str, Any]] = queue.Queue()
-    threading.Thread(target=_receive, args=(requests, waiting), daemon=True).start()
+    threading.Thread(target=_receive, args=(requests, waiting, exchange), daemon=True).start()
     host = Host(exchange)
     while True:
         request = waiting.get()
@@ -102,12 +103,13 @@ def main() -> None:
         _send(out, reply)
 
 
-def _receive(source: int, waiting: queue.Queue[dict[str, Any]]) -> None:
-    """Queue the parent's requests; end this process when the parent is gone, whatever the model does."""
+def _receive(source: int, waiting: queue.Queue[dict[str, Any]], exchange: str) -> None:
+    """Queue the parent's requests; clean up and end this process when the parent is gone, whatever the model does."""
     with os.fdopen(source, "rb") as file:
         while True:
             head = file.read(4)
             if len(head) < 4:
+                shutil.rmtree(exchange, ignore_errors=True)
                 os._exit(0)
             waiting.put(json.loads(file.read(struct.unpack(">I", head)[0])))
 

@@ -48,9 +48,10 @@ class WorkerProcess:
         self.name, self.timeout_s = name, timeout_s
         self.hung = False
         self.isolation: dict[str, Any] = {}
+        program = interpreter(python)
         self._folder = Path(tempfile.mkdtemp(prefix="uwbench-worker-", dir=_memory_folder()))
         self._files = {name: os.open(self._folder / name, os.O_RDWR | os.O_CREAT, 0o600) for name in ("in", "out")}
-        command = [interpreter(python), "-c", _START, SCRIPT, self._folder, *(path.resolve() for path in read_only)]
+        command = [program, "-c", _START, SCRIPT, self._folder, *(path.resolve() for path in read_only)]
         try:
             self._process = subprocess.Popen(
                 command,

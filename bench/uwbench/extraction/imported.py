@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -85,6 +85,8 @@ def match_rows(task: Task, file: VectorFile) -> Match:
         rows = np.array([row_of.get(key, -1) for key in clip_keys])
         if (rows >= 0).any() and (best is None or (rows >= 0).sum() > (best.rows >= 0).sum()):
             best = Match(rows, by, len(candidates))
+        if (rows >= 0).all():
+            break
     if best is not None:
         return best
     if conflict is not None:
@@ -97,19 +99,18 @@ def match_rows(task: Task, file: VectorFile) -> Match:
 
 def _levels(
     clips: Sequence[Clip], file: VectorFile, candidates: Sequence[int]
-) -> list[tuple[str, list[str], list[str]]]:
-    """Return each way to match: its name, the key of each clip and that of each candidate row."""
+) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Yield each way to match: its name, the key of each clip and that of each candidate row."""
     ids = [clip.id for clip in clips]
     row_ids = [file.ids[row] for row in candidates]
     paths = [str(clip.audio.path) if isinstance(clip.audio, AudioFile) else clip.id for clip in clips]
-    levels = [("id", ids, row_ids)]
+    yield "id", ids, row_ids
+    absolute = [str(Path(path).resolve()) for path in paths]
     for by, folder in (("path", Path.cwd()), ("path from the file's folder", file.path.parent)):
-        absolute = [str(Path(path).resolve()) for path in paths]
-        levels.append((by, absolute, [str((folder / row_id).resolve()) for row_id in row_ids]))
-    levels.append(("id without its ending", [_stem(clip_id) for clip_id in ids], [_stem(row) for row in row_ids]))
+        yield by, absolute, [str((folder / row_id).resolve()) for row_id in row_ids]
+    yield "id without its ending", [_stem(clip_id) for clip_id in ids], [_stem(row_id) for row_id in row_ids]
     for count, by in ((3, "last three parts of the path"), (2, "last two parts of the path"), (1, "file name")):
-        levels.append((by, [_end(path, count) for path in paths], [_end(row_id, count) for row_id in row_ids]))
-    return levels
+        yield by, [_end(path, count) for path in paths], [_end(row_id, count) for row_id in row_ids]
 
 
 def _stem(name: str) -> str:
