@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 import time
 import venv
 from pathlib import Path
@@ -375,23 +374,24 @@ def test_the_documented_card_and_wrapper_are_valid(tmp_path: Path) -> None:
     assert (encoder.info.dim, encoder.info.hop_s, encoder.info.batching) == (256, 0.25, "single")
 
 
-def test_no_process_and_no_file_is_left(python: str, file: Path) -> None:
-    def left() -> set[Path]:
-        folders = [Path(tempfile.gettempdir()), Path("/dev/shm")]
-        return {path for folder in folders for path in folder.glob("uwbench-worker-*")}
-
-    before = left()
+def test_no_file_is_left_whichever_process_ends_first(python: str) -> None:
     program = (
-        "import os, signal; from uwbench.encoders.resolve import open_encoder; from uwbench.api import ModelSpec\n"
-        f"encoder = open_encoder(ModelSpec({f'{file}:Bands'!r}, python={python!r}))\n"
+        "import os, signal; from uwbench.encoders.worker_process import WorkerProcess\n"
+        f"print(WorkerProcess('own', {python!r}, (), 5).folder, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
-    subprocess.run([sys.executable, "-c", program], check=False, env={**os.environ, "PYTHONPATH": str(ROOT / "bench")})
-    encoder = open_encoder(ModelSpec(f"{file}:Bands", python=python))
-    assert left() - before
-    del encoder
-    for _ in range(100):  # the killed program's worker ends by itself
-        if not left() - before:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "bench")}
+    killed = subprocess.run(
+        [sys.executable, "-c", program], check=False, env=environment, capture_output=True, text=True
+    )
+    worker = WorkerProcess("own", python, (), timeout_s=5)
+    folder = worker.folder
+    assert folder.is_dir()
+    del worker
+    assert not folder.exists()
+    for _ in range(100):  # the worker of the killed program ends by itself
+        if not Path(killed.stdout.strip()).exists():
             break
         time.sleep(0.05)
-    assert not left() - before
+    assert killed.stdout
+    assert not Path(killed.stdout.strip()).exists()

@@ -49,9 +49,9 @@ class WorkerProcess:
         self.hung = False
         self.isolation: dict[str, Any] = {}
         program = interpreter(python)
-        self._folder = Path(tempfile.mkdtemp(prefix="uwbench-worker-", dir=_memory_folder()))
-        self._files = {name: os.open(self._folder / name, os.O_RDWR | os.O_CREAT, 0o600) for name in ("in", "out")}
-        command = [program, "-c", _START, SCRIPT, self._folder, *(path.resolve() for path in read_only)]
+        self.folder = Path(tempfile.mkdtemp(prefix="uwbench-worker-", dir=_memory_folder()))
+        self._files = {name: os.open(self.folder / name, os.O_RDWR | os.O_CREAT, 0o600) for name in ("in", "out")}
+        command = [program, "-c", _START, SCRIPT, self.folder, *(path.resolve() for path in read_only)]
         try:
             self._process = subprocess.Popen(
                 command,
@@ -63,9 +63,9 @@ class WorkerProcess:
                 bufsize=0,
             )
         except OSError as error:
-            _clean(None, self._folder, self._files.values())
+            _clean(None, self.folder, self._files.values())
             raise UsageError(f"cannot be run ({error.strerror})", where=f"--python {python}") from error
-        self.end = weakref.finalize(self, _clean, self._process, self._folder, self._files.values())
+        self.end = weakref.finalize(self, _clean, self._process, self.folder, self._files.values())
         self._printed = bytearray()
         self._reader = threading.Thread(target=_keep_end, args=(self._process.stderr, self._printed), daemon=True)
         self._reader.start()
