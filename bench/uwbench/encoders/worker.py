@@ -5,7 +5,8 @@ numpy, and it runs on Python 3.8 or later. `uwbench.encoders.worker_process` sta
 
 Requests and replies are JSON after four bytes of length, on what were stdin and stdout; whatever the model prints goes
 to stderr. Samples come in the file `in`, float32, followed by each clip's length as int64; frames go to the file
-`out`, float32. Before it runs the model's code, it gives up the network and the right to write to the model's files.
+`out`, float32. Before it runs the model's code, it gives up the network and the right to write to the model's files
+and packages.
 """
 
 from __future__ import annotations
@@ -90,7 +91,8 @@ def main() -> None:
     out, requests = os.dup(1), os.dup(0)
     os.dup2(2, 1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    _send(out, {"isolation": isolate(sys.argv[3:])})
+    # Packages carry weights, too.
+    _send(out, {"isolation": isolate([sys.prefix, *sys.argv[3:]])})
     waiting: queue.Queue[dict[str, Any]] = queue.Queue()
     threading.Thread(target=_receive, args=(requests, waiting, exchange), daemon=True).start()
     host = Host(exchange)
