@@ -21,6 +21,7 @@ from uwbench.encoders.vector_files import VectorFile, read_vectors, write_parque
 from uwbench.errors import EncoderError, InputError
 from uwbench.extraction.imported import match_rows
 from uwbench.extraction.task import Task, scan_task
+from uwbench.sources.dataset import Dataset
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +155,50 @@ def test_files_that_hold_no_vectors_are_refused(tmp_path: Path) -> None:
     assert "its columns: a, b, c" in refusal("names.parquet")
     pq.write_table(pa.table({"id": ["x", None], "v": [[1.0], [2.0]]}), tmp_path / "gap.parquet")
     assert "row 2 has no id" in refusal("gap.parquet")
+
+
+FILES = ("table.parquet", "arrays.npz", "folder/x.npy")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with vectors of three clips in each form of file."""
+    folder = tmp_path_factory.mktemp("whole")
+    vectors = np.random.default_rng(0).normal(size=(3, 2, 5)).astype(np.float32)
+    write_parquet(folder / "table.parquet", ["a", "b", "c"], vectors, ("0", "1"))
+    np.savez(folder / "arrays.npz", ids=np.array(["a", "b", "c"]), vectors=vectors)
+    (folder / "folder").mkdir()
+    np.save(folder / "folder" / "x.npy", vectors[0])
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore:Reading")
+@given(st.sampled_from(FILES), st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 255)), min_size=1, max_size=4))
+def test_a_damaged_file_is_read_or_refused(whole: Path, name: str, changes: list[tuple[int, int]]) -> None:
+    data = bytearray((whole / name).read_bytes())
+    for at, byte in changes:
+        data[at % len(data)] = byte
+    damaged = whole / f"damaged-{name}"
+    damaged.parent.mkdir(exist_ok=True)
+    damaged.write_bytes(data)
+    try:
+        file = read_vectors(damaged.parent if name.endswith(".npy") else damaged)
+    except InputError:
+        return
+    assert file.vectors.dtype == np.float32
+    assert np.isfinite(file.vectors).all()
+
+
+def test_tasks_on_frames_are_refused_and_layers_keep_their_names(tmp_path: Path) -> None:
+    clips = tuple(tones(12))
+    write_parquet(tmp_path / "v.npz.parquet", [clip.id for clip in clips], np.ones((12, 2, 3)), ("low", "high"))
+    model, every = tmp_path / "v.npz.parquet", ExtractOptions(layers="all")
+    assert uwbench.extract(model, Dataset(CARD, clips, "made"), extract=every).failures == []
+    read = uwbench.load_embeddings("v.npz.parquet", Dataset(CARD, clips, "made"))
+    assert (read.layers, read.vectors.shape) == (("low", "high"), (12, 2, 3))
+    card = CARD.model_copy(update={"name": "words", "kind": "transcription", "metric": "one-minus-wer"})
+    (failure,) = uwbench.extract(model, Dataset(card, clips, "made"), extract=every).failures
+    assert "one vector per clip, and words is scored on frames" in failure
 
 
 def table(ids: list[str], tasks: list[str] | None = None) -> VectorFile:

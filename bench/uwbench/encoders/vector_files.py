@@ -23,6 +23,7 @@ SUFFIXES = (".parquet", ".npz")
 ID_COLUMNS = ("id", "path", "file", "filename")
 VECTOR_COLUMNS = ("vector", "vectors", "embedding", "embeddings")
 _LAYERS = b"uwbench.layers"  # key of the schema metadata that `write_parquet` keeps the layers' names under
+_AS_NUMBERS = "save them as float32"
 _FORM = "give one vector per clip, (dim), or one per layer, (layers, dim)"
 
 
@@ -118,7 +119,9 @@ def _read_folder(path: Path) -> VectorFile:
     for file in sorted(path.rglob("*.npy")):
         try:
             arrays[file.relative_to(path).with_suffix("").as_posix()] = np.load(file, allow_pickle=False)
-        except (ValueError, EOFError) as error:
+        except OSError:
+            raise
+        except Exception as error:  # a damaged header is Python source to numpy, which raises as its parser does
             raise InputError(f"is no .npy of a plain array ({_line(error)})", where=file) from error
     return _from_arrays(path, arrays)
 
@@ -207,7 +210,8 @@ def _unnested(column: pa.ChunkedArray, path: Path, ids: Sequence[str]) -> np.nda
     shape = shape if tensor is None else list(tensor)
     if not len(array):
         raise InputError("holds no vector, or empty ones", where=path)
-    _require_numbers(np.dtype(array.type.to_pandas_dtype()), path, "its vectors")
+    if not (pa.types.is_floating(array.type) or pa.types.is_integer(array.type)):
+        raise InputError(f"its vectors are of type {array.type}, not numbers", where=path, remedy=_AS_NUMBERS)
     return array.to_numpy(zero_copy_only=False).reshape(len(ids), *shape)
 
 
@@ -247,7 +251,7 @@ def _layer_names(metadata: dict[bytes, bytes] | None, vectors: np.ndarray, path:
 
 def _require_numbers(dtype: np.dtype, path: Path, what: str) -> None:
     if dtype.kind not in "fiu":
-        raise InputError(f"{what} are of type {dtype}, not numbers", where=path, remedy="save them as float32")
+        raise InputError(f"{what} are of type {dtype}, not numbers", where=path, remedy=_AS_NUMBERS)
 
 
 def _row(index: int, ids: Sequence[str]) -> str:
