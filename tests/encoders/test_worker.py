@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import json
 import os
 import re
 import subprocess
@@ -329,6 +330,8 @@ def test_a_card_names_a_model_its_environment_and_its_training_data(
     info = open_encoder(ModelSpec(str(card))).info
     assert (info.name, info.training_data) == ("mine", ({"dataset": "nsynth", "split": "train"},))
     assert info.identity["packages"]
+    shown = json.loads(uwbench("models", card, "--json").out)
+    assert "nsynth" in shown["contamination"]["trained on train"]
     for text, message in (
         ("model: bands.py:Bands\npyhton: x", "pyhton"),
         ("python: x", "model"),

@@ -52,7 +52,9 @@ def list_models(ctx: typer.Context, as_json: opt.Json = False) -> None:
 
 
 def show_model(
-    name: Annotated[str, typer.Argument(help="A model's name, its Hugging Face id, or a folder with weights.")],
+    name: Annotated[
+        str, typer.Argument(help="A model's name, its Hugging Face id, a folder with weights, or a model card.")
+    ],
     as_json: opt.Json = False,
 ) -> None:
     """Show one model in full: facts, training data, and its contamination flag for every task."""

@@ -137,10 +137,10 @@ def task_specs(
     own_data = TaskSpec("", label, group, name, kind, domain, allow_outside, taken_from)
     specs = []
     for place, options in _sources(values):
-        given: dict[str, Any] = {**options}
-        if "source" in given:
-            given["taken_from"] = (given.pop("source"),)
-        specs.append(replace(own_data if api.is_own_data(place) else TaskSpec(""), source=place, **given))
+        fields: dict[str, Any] = {**options}
+        if "source" in fields:
+            fields["taken_from"] = (fields.pop("source"),)
+        specs.append(replace(own_data if api.is_own_data(place) else TaskSpec(""), source=place, **fields))
     return list(dict.fromkeys(specs))
 
 

@@ -10,7 +10,7 @@ Results call the model after the file.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -50,13 +50,16 @@ def spec_of(card: ModelCard, path: Path, spec: ModelSpec) -> ModelSpec:
     """Return the model that a card names; options that the caller gave come first."""
     if card.model.endswith(SUFFIXES):
         raise InputError("model: names another model card", where=path)
-    chosen = {
-        "weights": spec.weights or _place(card.weights, path),
-        "python": spec.python or _place(card.python, path),
-        "revision": spec.revision or card.revision,
-        "context": card.context or spec.context,
-        "timeout_s": card.timeout_s or spec.timeout_s,
+    stated = {
+        "weights": _place(card.weights, path),
+        "python": _place(card.python, path),
+        "revision": card.revision,
+        "context": card.context,
+        "timeout_s": card.timeout_s,
     }
+    defaults = {field.name: field.default for field in fields(ModelSpec)}
+    unset = {name: value for name, value in stated.items() if getattr(spec, name) == defaults[name]}
+    chosen: dict[str, Any] = {name: value for name, value in unset.items() if value is not None}
     return replace(spec, name=_place(card.model, path), **chosen)
 
 

@@ -242,8 +242,8 @@ def torch_here() -> Any:
 
 def packages() -> dict[str, str]:
     """Return the installed packages with their versions."""
-    found = ((item.metadata["Name"], item.version) for item in importlib.metadata.distributions())
-    return {str(name): str(version) for name, version in found if name}
+    pairs = ((item.metadata["Name"], item.version) for item in importlib.metadata.distributions())
+    return {str(name): str(version) for name, version in pairs if name}
 
 
 def _array(value: Any) -> Any:
