@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
-from uwbench.encoders.base import Encoded, Encoder, EncoderInfo, ModelSpec
+from uwbench.encoders.base import IMPORTED, Encoded, Encoder, EncoderInfo, ModelSpec
 from uwbench.errors import (
     AudioError,
     DataError,
@@ -87,7 +87,7 @@ if TYPE_CHECKING:
     from uwbench.sources.dataset import Dataset
     from uwbench.sources.resolve import is_own_data
 
-    ModelInput = str | ModelSpec | Encoder | type[Encoder]
+    ModelInput = str | Path | ModelSpec | Encoder | type[Encoder]
     TaskInput = str | Path | TaskSpec | Dataset | pd.DataFrame
     ResultFolders = str | Path | Sequence[str | Path] | None
 
@@ -130,11 +130,11 @@ def evaluate(
 ) -> Results:
     """Extract the embeddings of every task under every model, score them, and write the results.
 
-    A model is a name, a Hugging Face id, a folder, `hear:MODULE`, `FILE.py:Class`, a `ModelSpec`, or an encoder object
-    or class, which is known by its source and state. A task is the name of a card, a card file, a
-    manifest, a folder with one sub-folder per class, a `TaskSpec`, a `Dataset`, or a DataFrame (see
-    `load_task`). Without `tasks`, every task of `suite` (a name or a file; by default uniwhisper-20) whose data is at
-    hand is taken. `device` is auto, cpu, cuda, cuda:1 or mps.
+    A model is a name, a Hugging Face id, a folder, `hear:MODULE`, `FILE.py:Class`, ready vectors (a .parquet or .npz
+    file, a folder of .npy), a `ModelSpec`, or an encoder object or class, known by its source and state. A task is
+    the name of a card, a card file, a manifest, a folder with one sub-folder per class, a `TaskSpec`, a `Dataset`, or
+    a DataFrame (see `load_task`). Without `tasks`, every task of `suite` (a name or a file; by default uniwhisper-20)
+    whose data is at hand is taken. `device` is auto, cpu, cuda, cuda:1 or mps.
 
     Embeddings that the cache holds are not computed again. Raises UsageError or InputError for a request that cannot be
     carried out at all; what fails for one task under one model is in `failures` of the results, and the rest goes on.
@@ -207,6 +207,7 @@ def load_task(
     domain: str | None = None,
     allow_outside: bool = False,
     rate: int | None = None,
+    taken_from: Sequence[str] = (),
 ) -> Dataset:
     """Return the clips of a task and its card.
 
@@ -223,6 +224,8 @@ def load_task(
     changes: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
     if allow_outside:
         changes["allow_outside"] = True
+    if taken_from:
+        changes["taken_from"] = tuple(taken_from)
     if changes and not isinstance(spec, TaskSpec):
         raise UsageError(f"{', '.join(changes)}: a dataset that was opened already takes no options", where="load_task")
     if _is_frame(task):
@@ -241,17 +244,19 @@ def load_encoder(
     context: str = Context.FULL,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    python: str | Path | None = None,
 ) -> Encoder:
     """Return an encoder, its weights hashed and not loaded; call its `load` before `encode`.
 
     `name` is what `evaluate` takes; `weights` is a folder or hub id for families that ship none; `context` is `full`
-    or `trimmed`. Raises UsageError for an unknown name, InputError for a folder that is no checkpoint, EncoderError if
-    weights are missing or cannot be downloaded.
+    or `trimmed`; `python` is another interpreter to run it in. Raises UsageError for an unknown name, InputError for
+    a folder that is no checkpoint, EncoderError if weights are missing or cannot be downloaded.
     """
     from uwbench.encoders.resolve import open_encoder
 
     positions = choice(Context, context, "--context").value
-    return open_encoder(ModelSpec(name, weights and str(weights), positions, revision, trust_remote_code))
+    other = None if python is None else str(python)
+    return open_encoder(ModelSpec(name, weights and str(weights), positions, revision, trust_remote_code, other))
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +274,12 @@ class Embeddings:
     splits: tuple[str | None, ...]
     folds: tuple[str | None, ...]
     groups: tuple[str | None, ...]
+
+    def to_parquet(self, path: str | Path) -> None:
+        """Write a table with the columns `id` and `vector` `(layers, dim)`, which `evaluate` takes as a model."""
+        from uwbench.encoders.vector_files import write_parquet
+
+        write_parquet(Path(path), self.ids, self.vectors, self.layers)
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per clip: id, label, split, fold, group."""
@@ -420,6 +431,8 @@ def check_encoder(
     from uwbench.encoders.conformance import check_encoder
 
     model = _open_model(encoder).encoder
+    if model.info.family == IMPORTED:
+        raise UsageError("holds ready vectors, which cannot be checked on audio", where=model.info.name)
     dataset = load_task(task or "mini_sound", data=data)
     count = min(4, len(dataset.clips))
     clips = [dataset.clips[len(dataset.clips) * index // 4] for index in range(count)]
@@ -675,9 +688,9 @@ def _models(models: ModelInput | Sequence[ModelInput] | None) -> list[ModelInput
     """Return one or many models as a list; a module that is an encoder may itself be a sequence of layers."""
     if models is None:
         return []
-    if isinstance(models, str | ModelSpec) or hasattr(models, "encode") or not isinstance(models, Iterable):
-        return [cast("ModelInput", models)]
-    return list(cast("Iterable[ModelInput]", models))
+    if isinstance(models, str | Path | ModelSpec) or hasattr(models, "encode") or not isinstance(models, Iterable):
+        models = [cast("ModelInput", models)]
+    return [str(model) if isinstance(model, Path) else model for model in cast("Iterable[ModelInput]", models)]
 
 
 def _tasks(tasks: TaskInput | Sequence[TaskInput] | None) -> list[TaskInput]:
@@ -700,12 +713,12 @@ def _is_frame(task: object) -> TypeGuard[pd.DataFrame]:
     return hasattr(task, "iterrows")
 
 
-def _made(model: str | Encoder | type[Encoder]) -> str | Encoder:
+def _made(model: str | Path | Encoder | type[Encoder]) -> str | Encoder:
     """Return an encoder object, made if a class is given, with the identity of its code; names as they are."""
     from uwbench.encoders.own_code import adopt
 
-    if isinstance(model, str):
-        return model
+    if isinstance(model, str | Path):
+        return str(model)
     return adopt(model() if isinstance(model, type) else model)
 
 
@@ -714,8 +727,8 @@ def _open_model(model: ModelInput) -> Model:
     from uwbench.encoders.resolve import open_encoder
     from uwbench.pipeline import Model
 
-    if isinstance(model, str):
-        model = ModelSpec(model)
+    if isinstance(model, str | Path):
+        model = ModelSpec(str(model))
     if isinstance(model, ModelSpec):
         return Model(open_encoder(model), model)
     return Model(cast("Encoder", _made(model)), None)

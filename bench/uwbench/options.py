@@ -113,6 +113,7 @@ class TaskSpec:
     kind: Kind | str | None = None  # None: single-label
     domain: Domain | str = Domain.SOUND
     allow_outside: bool = False  # a manifest's paths may leave its folder
+    taken_from: tuple[str, ...] = ()  # published datasets or collections that the recordings are from, or "own"
 
     def __post_init__(self) -> None:
         if self.kind is not None:

@@ -6,6 +6,7 @@ kept in a result file and reported at the end.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -276,14 +277,41 @@ def probe_cached(
     scan = _cached_tasks(chosen, tasks, suite, folders)
     device = pick_device(device)
     runs = []
-    for store in chosen:
+    for settings in _by_model(chosen):
         for task in scan.names:
-            if store.manifest(task) is not None:
+            holding = [store for store in settings if store.manifest(task) is not None]
+            if holding:
+                store = _most_complete(holding, task, folders.cache)
                 runs.append(_probe_cached_one(store, task, folders.cache, scoring, device, reporter))
             elif models:  # a model that was named; others in the cache need not hold every task
-                failure = f"{store.record.name}, {task}: not extracted"
-                runs.append(TaskRun(store.record.name, task, failures=(failure,)))
+                name = settings[0].record.name
+                runs.append(TaskRun(name, task, failures=(f"{name}, {task}: not extracted",)))
     return Results(tuple(runs), scan.missing, (*problems, *scan.failures), suite)
+
+
+def _by_model(stores: Sequence[EncoderStore]) -> list[list[EncoderStore]]:
+    """Return the stores of each model together: they differ in the layers that are stored, and give one result."""
+    models: dict[str, list[EncoderStore]] = {}
+    for store in stores:
+        models.setdefault(store.record.model_fingerprint, []).append(store)
+    return list(models.values())
+
+
+def _most_complete(stores: Sequence[EncoderStore], task: str, cache: Path) -> EncoderStore:
+    """Return the store with the most layers of those that lack the fewest clips of a task."""
+    from uwbench.cache.clip_table import read_table
+
+    def lacks(store: EncoderStore) -> tuple[int, int]:
+        try:
+            manifest = store.manifest(task)
+            assert manifest is not None
+            table = read_table(cache, manifest.table)
+            vectors = store.open_task(task, table.keys, needs_frames=table.needs_frames)
+        except StoreError:  # damaged; probing reports it if no other store is there
+            return sys.maxsize, 0
+        return len(vectors.missing), -len(store.record.layers)
+
+    return stores[0] if len(stores) == 1 else min(stores, key=lacks)
 
 
 def find_cached(model: str | Encoder, task: TaskSpec | Dataset, cache: Path) -> tuple[EncoderStore, ClipTable]:
@@ -344,6 +372,7 @@ def _scan(tasks: Sequence[TaskSpec | Dataset], suite: str | None, folders: Folde
     """Open and hash the tasks; one that was named must be at hand, one of a suite may be missing."""
     from uwbench.cards.find import find_suite
     from uwbench.extraction.task import scan_task
+    from uwbench.results.contamination import require_known
 
     chosen = tasks or [TaskSpec(name) for name in find_suite(suite or DEFAULT_SUITE).tasks]
     scanned: list[Task] = []
@@ -356,6 +385,7 @@ def _scan(tasks: Sequence[TaskSpec | Dataset], suite: str | None, folders: Folde
             missing.append(line)
             failures += [line] if tasks else []
             continue
+        require_known(dataset.card.taken_from)
         try:
             scanned.append(
                 scan_task(dataset.card, dataset.clips, dataset.source, dataset.problems, folders.cache, limit)
@@ -472,7 +502,13 @@ def _extract_one(
 ) -> Extraction | None:
     """Encode what the plan lists, and note in the cache which clip table the vectors are for; None: all was cached."""
     extraction = None
-    if plan.parts:
+    from uwbench.encoders.vectors import ReadyVectors
+
+    if plan.parts and isinstance(model.encoder, ReadyVectors):
+        from uwbench.extraction.imported import import_vectors
+
+        extraction = import_vectors(plan, model.encoder, reporter.note)
+    elif plan.parts:
         if options.engine == Engine.LOCAL or options.dtype != "fp32":
             model.load(plan, options, device, reporter)
         extraction = _encode(model, plan, options, device, reporter)
@@ -504,7 +540,7 @@ def _encode(model: Model, plan: Plan, options: ExtractOptions, device: str, repo
 
 
 def _speed(extraction: Extraction | None) -> dict[str, float] | None:
-    if extraction is None or extraction.encoded == 0:
+    if extraction is None or extraction.audio_s == 0:
         return None
     return {
         "clips_per_s": extraction.encoded / extraction.seconds,

@@ -12,7 +12,7 @@ from conftest import Command
 from uwbench.api import Domain, Kind, TaskSpec, UsageError
 from uwbench.cli.options import model_names, split_commas, split_task_options, task_specs
 
-KEYS = ("label", "group", "name", "kind", "domain")
+KEYS = ("label", "group", "name", "kind", "domain", "source")
 # Characters that mean something to the parser, and some that do not.
 TEXT = st.text(st.sampled_from("abz09=[],*?/. -_é"), min_size=1, max_size=12)
 # Values end at a comma or bracket; a name with one of these needs --label and so on.

@@ -222,3 +222,45 @@ def test_every_dataset_in_a_training_mixture_has_a_lineage() -> None:
     names = [row["name"] for path in mixtures for row in yaml.safe_load(path.read_text()).get("datasets", [])]
     assert len(names) > 30
     assert [name for name in names if lineage.find(name) is None] == []
+
+
+@pytest.mark.parametrize(
+    ("taken_from", "trained_on", "expected"),
+    [
+        (("freesound",), "fsd50k", "same source"),
+        (("FSD50K",), "fsd50k", "same source"),
+        (("own",), "fsd50k", "clean"),
+        (("librivox",), "fsd50k", "clean"),
+        (("own", "Freesound"), "esc50", "same source"),
+        ((), "fsd50k", "unknown"),
+        (("youtube",), "audioset", "unknown"),
+    ],
+)
+def test_the_origin_of_own_data_leads_to_flags(taken_from: tuple[str, ...], trained_on: str, expected: Flag) -> None:
+    data = [{"dataset": trained_on, "split": "train"}]
+    assert judge("my_sounds", "own", data, folds=False, taken_from=taken_from).flag == expected
+
+
+def test_own_data_and_an_own_encoder_are_flagged_by_what_they_state(uwbench: Command, tmp_path: Path) -> None:
+    rows = ["path,label,split"]
+    for index in range(8):
+        path = tmp_path / f"{index}.wav"
+        soundfile.write(path, np.sin(np.arange(4000) * (0.05 + 0.1 * (index % 2))), 16_000)
+        rows.append(f"{path.name},{'ab'[index % 2]},{'train' if index < 4 else 'test'}")
+    (tmp_path / "sounds.csv").write_text("\n".join(rows))
+    (tmp_path / "tone.py").write_text(
+        "class Tone:\n    sampling_rate, output_dim, hop_size_in_ms = 16_000, 4, 20\n    training_data = ['fsd50k']\n"
+        "    def __call__(self, x):\n        return x[:, : x.shape[1] // 320 * 320].reshape(len(x), -1, 320)[..., :4]\n"
+    )
+    command = ("run", "-m", "tone.py:Tone", "--method", "knn", "--json", "-t")
+    for task, words in (("sounds.csv", ("--source", "freesound")), ("sounds.csv[source=freesound]", ())):
+        (result,) = json.loads(uwbench(*command, task, *words).out)
+        assert result["contamination"]["flag"] == "same source"
+        assert result["task"]["taken_from"] == ["freesound"]
+    assert [cell.contamination.flag for cell in build_board(tmp_path / "results").cells] == ["same source"]
+    (result,) = json.loads(uwbench(*command, "other=sounds.csv").out)
+    assert result["contamination"]["flag"] == "unknown"
+    done = uwbench(*command, "sounds.csv", "--source", "freesond")
+    assert done.code == 2
+    assert "did you mean freesound?" in done.err
+    assert "--source can be used with own data only" in uwbench(*command, "mini_music[source=freesound]").err

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from uwbench.base.hashing import digest
+from uwbench.base.hashing import SHORT, digest
 from uwbench.base.registry import suggestion
 from uwbench.cache.records import EncoderRecord
 from uwbench.cache.store import EncoderStore
@@ -50,6 +50,10 @@ def _latest(stores: Sequence[EncoderStore]) -> list[EncoderStore]:
 
 
 def model_matches(record: EncoderRecord, model: str) -> bool:
-    """Return True if `model` is the encoder's name, slug, folder in the cache, fingerprint, or a path to it."""
-    names = {record.name, record.slug, record.folder, record.fingerprint, record.fingerprint[:8]}
+    """Return True if `model` is the encoder's name, slug, folder in the cache, fingerprint, or a path to it.
+
+    The fingerprint may be that of its results, whatever layers are stored.
+    """
+    fingerprints = (record.fingerprint, record.model_fingerprint)
+    names = {record.name, record.slug, record.folder, *fingerprints, *(fp[:SHORT] for fp in fingerprints)}
     return model in names or Path(model).name == record.name

@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
-from uwbench.base.hashing import SHORT
+from uwbench.base.hashing import SHORT, digest
 from uwbench.base.json_text import parse_json
 from uwbench.cache.parts import Expected
 from uwbench.errors import StoreError
@@ -44,7 +44,7 @@ class EncoderRecord:
     layers: Annotated[tuple[str, ...], Field(min_length=1)]
     poolings: Annotated[tuple[_Pooling, ...], Field(min_length=1)]
     dim: _Positive
-    sample_rate: _Positive
+    sample_rate: _Count  # 0 for ready vectors
     hop_s: _Seconds
     dtype: str
     context: str | None
@@ -61,6 +61,25 @@ class EncoderRecord:
     def width(self) -> int:
         """The length of one clip's vectors under one pooling, all layers together."""
         return len(self.layers) * self.dim
+
+    @property
+    def model_fingerprint(self) -> str:
+        """The fingerprint in results: that of the scored layer, the last one, however many layers are stored."""
+        return self.fingerprint if len(self.layers) == 1 else digest({**self.identity, "layers": self.layers[-1:]})
+
+    def covers(self, narrower: EncoderRecord) -> bool:
+        """Return True if this is the same encoder with all layers and poolings of `narrower`, stored apart from it."""
+        return (
+            self.fingerprint != narrower.fingerprint
+            and self.slug == narrower.slug
+            and set(narrower.layers) <= set(self.layers)
+            and set(narrower.poolings) <= set(self.poolings)
+            and self._computation() == narrower._computation()
+        )
+
+    def _computation(self) -> str:
+        """Return the hash of the identity without what is stored of the computed vectors."""
+        return digest({name: part for name, part in self.identity.items() if name not in ("layers", "poolings")})
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,16 +157,23 @@ class EncoderStore:
         """Return the keys of a part's rows."""
         return self._index(self.folder / task / part.name).column("key").to_pylist()
 
-    def open_task(self, task: str, keys: Sequence[bytes], *, needs_frames: bool = False) -> TaskVectors:
+    def wider(self) -> list[EncoderStore]:
+        """Return the stores that hold this encoder's vectors with more layers or poolings."""
+        others = (store.record for store in open_encoders(self.root)[0])
+        return [EncoderStore(self.root, record, self.verified) for record in others if record.covers(self.record)]
+
+    def open_task(
+        self, task: str, keys: Sequence[bytes], *, needs_frames: bool = False, wider: bool = True
+    ) -> TaskVectors:
         """Find the clips with these keys: in the parts of `task` first, then in the encoder's other tasks.
 
-        With `needs_frames`, only parts that hold frames count.
+        Clips that are in neither are taken from the stores of the same encoder with more layers, unless `wider` is off.
+        With `needs_frames`, only parts that hold frames of the same layer count.
         """
         wanted = key_array(keys)
         parts: list[IndexedPart] = []
         rows = np.full(len(keys), -1)  # in all parts end to end
-        for name in self._tasks_from(task):
-            more = self._indexed(name, needs_frames=needs_frames)
+        for more in self._candidates(task, needs_frames=needs_frames, wider=wider):
             missing = np.flatnonzero(rows < 0)
             places = find_keys(wanted.take(missing), more)
             rows[missing] = np.where(places < 0, -1, places + sum(part.index.num_rows for part in parts))
@@ -174,6 +181,19 @@ class EncoderStore:
             if (rows >= 0).all():
                 break
         return TaskVectors(self.folder, self.record, task, self.verified, tuple(parts), rows)
+
+    def _candidates(self, task: str, *, needs_frames: bool, wider: bool) -> Iterator[list[IndexedPart]]:
+        """Yield the parts that may hold a task's clips, task by task and store by store, the nearest first."""
+        for name in self._tasks_from(task):
+            yield self._indexed(name, needs_frames=needs_frames)
+        for store in self.wider() if wider else ():
+            if needs_frames and store.record.layers[-1] != self.record.layers[-1]:
+                continue
+            for name in store._tasks_from(task):
+                try:
+                    yield store._indexed(name, needs_frames=needs_frames)
+                except StoreError:  # damaged: the clips count as missing here, and its own encoder reports it
+                    continue
 
     def _tasks_from(self, first: str) -> Iterator[str]:
         yield first
@@ -186,7 +206,7 @@ class EncoderStore:
         parts = [part for part in parts if part.frames is not None or not needs_frames]
         with ThreadPoolExecutor(READERS) as pool:
             indexes = pool.map(lambda part: self._index(folder / part.name), parts)
-            return [IndexedPart(folder, part, index) for part, index in zip(parts, indexes, strict=True)]
+            return [IndexedPart(folder, part, index, self.record) for part, index in zip(parts, indexes, strict=True)]
 
     def _index(self, path: Path) -> Any:
         return read_index(path, self.record.poolings, self.record.width)

@@ -30,6 +30,7 @@ class IndexedPart:
     folder: Path
     part: Part
     index: pa.Table
+    record: EncoderRecord  # of the store it is in, which may hold more layers and poolings
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +71,9 @@ class TaskVectors:
         def read(share: Sequence[tuple[IndexedPart, np.ndarray, np.ndarray]]) -> None:
             reader = PartReader()
             for part, clips, rows in share:
-                vectors = self._vectors(reader, part, pooling).reshape(-1, *out.shape[1:])
-                out[_span(clips)] = vectors[_span(rows)]
+                vectors = self._vectors(reader, part, pooling).reshape(-1, len(part.record.layers), self.record.dim)
+                layers = [part.record.layers.index(layer) for layer in self.record.layers]
+                out[_span(clips)] = vectors[_span(rows)][:, _span(np.array(layers))]
 
         with ThreadPoolExecutor(READERS) as pool:
             list(pool.map(read, [used[first::READERS] for first in range(READERS)]))
@@ -128,7 +130,7 @@ class TaskVectors:
         path = part.folder / part.part.name
         state, verify = file_state(path), path not in self.verified
         expected = part.part.files()[part.part.name]
-        table = reader.table(path, expected, self.record.poolings, self.record.width, verify=verify)
+        table = reader.table(path, expected, part.record.poolings, part.record.width, verify=verify)
         if not table.select(INDEX).equals(part.index):
             raise damaged_part(path, "changed while it was read")
         self.verified.add(path, state)

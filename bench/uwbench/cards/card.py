@@ -118,6 +118,7 @@ class Card(Closed):
     chance: float = Field(ge=0, lt=1)
     segment_s: float | None = Field(default=None, gt=0)  # window of segment-based F1
     sources: Sources = Sources()
+    taken_from: tuple[Text, ...] = ()  # own data: datasets or collections that the recordings are from, or "own"
     licence: Text = "unknown"
     size: Size | None = None
     cite: Text = "unknown"
@@ -178,4 +179,5 @@ class Card(Closed):
 
     def sha256(self) -> str:
         """Return the hash of the card's content."""
-        return digest(self.model_dump(mode="json"))
+        unset = set() if self.taken_from else {"taken_from"}  # cards from before the field keep their hash
+        return digest(self.model_dump(mode="json", exclude=unset))

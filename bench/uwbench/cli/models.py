@@ -46,11 +46,15 @@ def list_models(ctx: typer.Context, as_json: opt.Json = False) -> None:
             entry.training_data,
         )
     print_view(table)
-    print("Also: any Hugging Face id or folder of a known architecture, hear:MODULE and FILE.py:Class.")
+    print(
+        "Also: Hugging Face ids and folders of known families, hear:MODULE, FILE.py:Class, ready vectors, model cards."
+    )
 
 
 def show_model(
-    name: Annotated[str, typer.Argument(help="A model's name, its Hugging Face id, or a folder with weights.")],
+    name: Annotated[
+        str, typer.Argument(help="A model's name, its Hugging Face id, a folder with weights, or a model card.")
+    ],
     as_json: opt.Json = False,
 ) -> None:
     """Show one model in full: facts, training data, and its contamination flag for every task."""
@@ -68,13 +72,14 @@ def check_model(
     revision: opt.Revision = None,
     device: opt.Device = "auto",
     trust_remote_code: opt.RemoteCode = False,
+    python: opt.Python = None,
     as_json: opt.Json = False,
 ) -> None:
     """Measure what an encoder promises: frame hop, independence of batch mates, determinism, speed.
 
     Uses clips of a task's audio; without --task, generated sounds.
     """
-    spec = api.ModelSpec(model, weights, context.value, revision, trust_remote_code)
+    spec = api.ModelSpec(model, weights, context.value, revision, trust_remote_code, python)
     conformance = api.check_encoder(spec, task=task, data=data, device=device)
     if as_json:
         opt.print_json(conformance.to_json())

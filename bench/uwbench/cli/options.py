@@ -19,7 +19,8 @@ Models = Annotated[
     typer.Option(
         "-m",
         "--model",
-        help="A name, a Hugging Face id, a folder, hear:MODULE or FILE.py:Class. Repeat, or separate by commas.",
+        help="A name, a Hugging Face id, a folder, hear:MODULE, FILE.py:Class, or ready vectors (.parquet, .npz, a "
+        "folder of .npy). Repeat, or separate by commas.",
     ),
 ]
 Tasks = Annotated[
@@ -83,10 +84,25 @@ Domain = Annotated[api.Domain, typer.Option("--domain", help="Own data: the task
 AllowOutside = Annotated[
     bool, typer.Option("--allow-outside", help="Own data: allow paths that leave the manifest's folder.")
 ]
+Source = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--source",
+        help="Own data: the published dataset or collection its recordings are from, as freesound; or own. Repeat.",
+    ),
+]
 RemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run the Python code that comes with a checkpoint.")
 ]
 Revision = Annotated[str | None, typer.Option("--revision", help="Revision of a Hugging Face id.")]
+Python = Annotated[
+    str | None,
+    typer.Option(
+        "--python",
+        metavar="PATH",
+        help="Run FILE.py:Class, hear:MODULE or a folder in this interpreter, which needs no uwbench.",
+    ),
+]
 Engine = Annotated[
     api.Engine, typer.Option("--engine", help="Extract in this process, or on a Ray cluster (RAY_ADDRESS).")
 ]
@@ -96,7 +112,7 @@ Merge = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print no plan and no progress.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-_TASK_OPTIONS = ("label", "group", "name", "kind", "domain")
+_TASK_OPTIONS = ("label", "group", "name", "kind", "domain", "source")
 _BRACKETS = re.compile(r"(?P<source>.+)\[(?P<options>[^\[\]]*)\]", re.DOTALL)
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")  # in NAME=PATH
 # A part of a comma-separated list: brackets and what they hold, or single characters other than commas.
@@ -111,16 +127,20 @@ def task_specs(
     kind: api.Kind | None = None,
     domain: api.Domain = api.Domain.SOUND,
     allow_outside: bool = False,
+    origins: Sequence[str] | None = None,
 ) -> list[TaskSpec]:
     """Return the tasks that -t names, with commas split, globs expanded and options in brackets read.
 
     The other arguments apply to all of the user's own data among them; options in brackets come first.
     """
-    own_data = TaskSpec("", label, group, name, kind, domain, allow_outside)
-    specs = [
-        replace(own_data if api.is_own_data(source) else TaskSpec(""), source=source, **options)
-        for source, options in _sources(values)
-    ]
+    taken_from = tuple(name for value in origins or () for name in value.split(","))
+    own_data = TaskSpec("", label, group, name, kind, domain, allow_outside, taken_from)
+    specs = []
+    for place, options in _sources(values):
+        fields: dict[str, Any] = {**options}
+        if "source" in fields:
+            fields["taken_from"] = (fields.pop("source"),)
+        specs.append(replace(own_data if api.is_own_data(place) else TaskSpec(""), source=place, **fields))
     return list(dict.fromkeys(specs))
 
 
@@ -167,13 +187,18 @@ def model_names(values: Sequence[str] | None) -> list[str]:
 
 
 def model_specs(
-    values: Sequence[str] | None, weights: str | None, context: api.Context, revision: str | None, trust: bool
+    values: Sequence[str] | None,
+    weights: str | None,
+    context: api.Context,
+    revision: str | None,
+    trust: bool,
+    python: str | None,
 ) -> list[ModelSpec]:
     """Return the models that -m names, each with these options."""
     names = model_names(values)
     if not names:
         raise UsageError("no model was named", remedy="give -m NAME; uwbench models lists the names")
-    return [ModelSpec(name, weights, context.value, revision, trust) for name in names]
+    return [ModelSpec(name, weights, context.value, revision, trust, python) for name in names]
 
 
 def _expand(item: str, names: Callable[[], list[str]], option: str) -> list[str]:

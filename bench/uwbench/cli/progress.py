@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from uwbench.api import printable
+from uwbench.api import IMPORTED, printable
 from uwbench.cli.tables import open_console
 
 if TYPE_CHECKING:
@@ -108,7 +108,8 @@ def plan_lines(plans: Sequence[Plan], missing: Sequence[str], folders: Folders) 
         record, task = plan.store.record, plan.task
         state = f"{plan.cached:,} of {len(task.table.ids):,} clips cached"
         if plan.to_encode:
-            state += f", {plan.to_encode:,} to encode ({plan.audio_s / 3600:.2f} h): {plan.reason}"
+            step = "import" if record.family == IMPORTED else "encode"
+            state += f", {plan.to_encode:,} to {step} ({plan.audio_s / 3600:.2f} h): {plan.reason}"
         if task.table.unreadable:
             state += f", {len(task.table.unreadable):,} missing, first: {task.table.unreadable[0]}"
         lines.append(f"  {task.card.name:<{width}}  {record.name} [{record.fingerprint[:8]}]  {state}")

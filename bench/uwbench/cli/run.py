@@ -61,7 +61,9 @@ def run(
     kind: opt.Kind = None,
     domain: opt.Domain = api.Domain.SOUND,
     allow_outside: opt.AllowOutside = False,
+    source: opt.Source = None,
     trust_remote_code: opt.RemoteCode = False,
+    python: opt.Python = None,
     revision: opt.Revision = None,
     cache: opt.Cache = None,
     data: opt.Data = None,
@@ -72,8 +74,8 @@ def run(
     """Extract, probe and print the scores. Cached clips are not re-encoded."""
     with sigterm_interrupts():
         report = api.evaluate(
-            opt.model_specs(model, weights, context, revision, trust_remote_code),
-            opt.task_specs(task, label, group, name, kind, domain, allow_outside),
+            opt.model_specs(model, weights, context, revision, trust_remote_code, python),
+            opt.task_specs(task, label, group, name, kind, domain, allow_outside, source),
             suite=suite,
             protocol=protocol,
             methods=opt.split_commas(method),
@@ -122,7 +124,9 @@ def extract(
     kind: opt.Kind = None,
     domain: opt.Domain = api.Domain.SOUND,
     allow_outside: opt.AllowOutside = False,
+    source: opt.Source = None,
     trust_remote_code: opt.RemoteCode = False,
+    python: opt.Python = None,
     revision: opt.Revision = None,
     cache: opt.Cache = None,
     data: opt.Data = None,
@@ -132,8 +136,8 @@ def extract(
     """Put embeddings into the cache. Without -t: every task of the suite whose data is on this machine."""
     with sigterm_interrupts():
         report = api.extract(
-            opt.model_specs(model, weights, context, revision, trust_remote_code),
-            opt.task_specs(task, label, group, name, kind, domain, allow_outside),
+            opt.model_specs(model, weights, context, revision, trust_remote_code, python),
+            opt.task_specs(task, label, group, name, kind, domain, allow_outside, source),
             suite=suite,
             data=data,
             cache=cache,
@@ -176,6 +180,7 @@ def probe(
     kind: opt.Kind = None,
     domain: opt.Domain = api.Domain.SOUND,
     allow_outside: opt.AllowOutside = False,
+    source: opt.Source = None,
     cache: opt.Cache = None,
     data: opt.Data = None,
     results: opt.Results = None,
@@ -186,7 +191,7 @@ def probe(
     with sigterm_interrupts():
         report = api.probe(
             opt.model_names(model),
-            opt.task_specs(task, label, group, name, kind, domain, allow_outside),
+            opt.task_specs(task, label, group, name, kind, domain, allow_outside, source),
             suite=suite,
             protocol=protocol,
             methods=opt.split_commas(method),

@@ -18,16 +18,20 @@ if TYPE_CHECKING:
 # How clips may share a batch: padded to the longest, only with clips of the same length, or not at all.
 Batching = Literal["padded", "equal-length", "single"]
 
+IMPORTED = "imported"  # family of ready vectors, which were computed elsewhere
+
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """A model by name, hub id, folder, `hear:MODULE` or `FILE.py:Class`, with the options that shape it."""
+    """A model by name, hub id, folder, `hear:MODULE`, `FILE.py:Class` or file of vectors, and its options."""
 
     name: str
     weights: str | None = None  # folder or hub id, for families that ship no weights
     context: Literal["full", "trimmed"] = "full"
     revision: str | None = None
     trust_remote_code: bool = False
+    python: str | None = None  # another interpreter to run it in; None: this one
+    timeout_s: float = 600.0  # a worker of `python` that answers nothing for longer is ended
 
 
 @dataclass(frozen=True, slots=True)

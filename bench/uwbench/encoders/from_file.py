@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any
 from uwbench.base.hashing import sha256_file
 from uwbench.encoders.base import Encoded, Encoder, EncoderInfo, ModelSpec
 from uwbench.encoders.checkpoint import torch_dtype
-from uwbench.encoders.own_code import checked, code_identity, fails_as_one_line, importing_from, local_sources
+from uwbench.encoders.own_code import (
+    checked,
+    code_identity,
+    fails_as_one_line,
+    importing_from,
+    local_sources,
+    training_data_in,
+)
 from uwbench.errors import EncoderError, UsageError, UwbenchError
 
 if TYPE_CHECKING:
@@ -43,7 +50,10 @@ def open_file(spec: ModelSpec) -> Encoder:
         encoder: Any = encoder_class(spec) if takes_spec else encoder_class()
     code = {"code": code_identity(sources, name, encoder, spec)}
     if isinstance(getattr(encoder, "info", None), EncoderInfo):
-        info = replace(encoder.info, identity={**encoder.info.identity, **code}, runs_own_code=True)
+        stated = encoder.info.training_data
+        trained_on = training_data_in(getattr(encoder, "training_data", None) if stated is None else stated, name)
+        identity = {**encoder.info.identity, **code}
+        info = replace(encoder.info, identity=identity, training_data=trained_on, runs_own_code=True)
         return _FromFile(encoder, info, path, sources, modules)
     if all(hasattr(encoder, field) for field in _XARES_FIELDS) and callable(encoder):
         xares = XaresEncoder(encoder, name, code)
@@ -94,6 +104,7 @@ class XaresEncoder:
             hop_s=float(model.hop_size_in_ms) / 1000,
             context_s=None,
             batching="single",
+            training_data=training_data_in(getattr(model, "training_data", None), name),
             identity={"family": "x-ares", "version": 1, **code},
             runs_own_code=True,
         )

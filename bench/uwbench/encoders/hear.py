@@ -16,7 +16,7 @@ from uwbench.base.hashing import sha256_file
 from uwbench.encoders.base import Encoded, Encoder, EncoderInfo, ModelSpec
 from uwbench.encoders.checkpoint import torch_dtype
 from uwbench.encoders.from_file import names_the_line
-from uwbench.encoders.own_code import package_sources, state_sha256, weights_identity
+from uwbench.encoders.own_code import package_sources, state_sha256, training_data_in, weights_identity
 from uwbench.errors import EncoderError, UsageError
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ class HearEncoder:
             min_s=0.1,
             # The interface takes clips of one length only.
             batching="equal-length",
+            training_data=training_data_in(getattr(module, "training_data", None), spec.name),
             identity={
                 "family": "hear",
                 "version": 1,

@@ -137,6 +137,29 @@ def weights_identity(weights: str | None) -> Any:
     return weights
 
 
+def training_data_in(stated: Any, where: str) -> tuple[dict[str, Any], ...] | None:
+    """Return the training data that own code or a model card states, names or `{dataset, split}`; None if it does not.
+
+    Raises EncoderError for another form, from which no contamination flag could follow.
+    """
+    if stated is None:
+        return None
+    items = [{"dataset": item} if isinstance(item, str) else item for item in _listed(stated)]
+    for item in items:
+        known = (
+            isinstance(item, dict) and bool(item.get("dataset")) and isinstance(item.get("sources", []), list | tuple)
+        )
+        if not known or not all(isinstance(item.get(key, ""), str) for key in ("dataset", "split")):
+            what = f"training_data holds {str(item)[:80]!r}"
+            remedy = 'list names or {"dataset": NAME, "split": SPLIT}'
+            raise EncoderError(what, where=where, remedy=remedy)
+    return tuple(items)
+
+
+def _listed(stated: Any) -> list[Any]:
+    return list(stated) if isinstance(stated, list | tuple) else [stated]
+
+
 class AdoptedEncoder:
     """A copy of an encoder made in a program or notebook, under an identity that holds its source and state.
 

@@ -1,7 +1,7 @@
 """Resolve a model name to an encoder whose weights are not loaded yet.
 
-A name is looked up in this order: plug-ins and built-in encoders, `hear:MODULE`, `FILE.py:Class`, a folder, the
-catalogue, a hub id. `model_type` in config.json decides the family of a checkpoint.
+A name is looked up in this order: a model card, ready vectors, plug-ins and built-in encoders, `hear:MODULE`,
+`FILE.py:Class`, a folder, the catalogue, a hub id. `model_type` in config.json decides the family of a checkpoint.
 """
 
 from __future__ import annotations
@@ -9,11 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from uwbench.base.registry import Registry, suggestion
 from uwbench.encoders.base import Encoder, ModelFolder, ModelSpec
 from uwbench.encoders.checkpoint import download, one_line, open_folder
+from uwbench.encoders.model_card import SUFFIXES as CARD_SUFFIXES
+from uwbench.encoders.model_card import read_card, spec_of, with_facts
+from uwbench.encoders.vector_files import is_vector_file
 from uwbench.errors import InputError, UsageError
 
 # Each target takes a ModelSpec and returns an Encoder; so does a plug-in's class.
@@ -63,6 +66,9 @@ def open_encoder(spec: ModelSpec) -> Encoder:
     Raises UsageError for an unknown name, InputError for a folder that is no checkpoint, EncoderError if weights are
     missing or cannot be downloaded.
     """
+    described = _described(spec)
+    if described is not None:
+        return described
     if spec.name in ENCODERS.entries():
         return cast("Callable[[ModelSpec], Encoder]", ENCODERS.load(spec.name))(spec)
     if spec.name.startswith("hear:"):
@@ -91,6 +97,25 @@ def open_encoder(spec: ModelSpec) -> Encoder:
     from uwbench.encoders.automodel import open_automodel
 
     return open_automodel(folder, spec)
+
+
+def _described(spec: ModelSpec) -> Encoder | None:
+    """Return the encoder of a model card, of another interpreter or of ready vectors; None if it is none."""
+    path = Path(spec.name).expanduser()
+    if spec.name.endswith(CARD_SUFFIXES):
+        card = read_card(path)
+        encoder = open_encoder(spec_of(card, path, spec))
+        cast("Any", encoder).info = with_facts(encoder.info, card, path)
+        return encoder
+    if spec.python is not None:
+        from uwbench.encoders.isolated import open_isolated
+
+        return open_isolated(spec)
+    if is_vector_file(path):
+        from uwbench.encoders.vectors import open_vectors
+
+        return open_vectors(spec)
+    return None
 
 
 def find_checkpoint(place: str, spec: ModelSpec, *, name: str | None = None) -> ModelFolder:

@@ -9,7 +9,7 @@ from uwbench.base.hashing import digest
 from uwbench.base.registry import suggestion
 from uwbench.cache.records import POOLINGS, EncoderRecord
 from uwbench.cache.store import slug_of
-from uwbench.encoders.base import EncoderInfo
+from uwbench.encoders.base import IMPORTED, EncoderInfo
 from uwbench.errors import UsageError
 
 DEFAULT_POOLINGS = ("mean", "mean-all")
@@ -32,6 +32,9 @@ def describe_encoder(
         raise UsageError(f"unknown pooling {unknown[0]!r}", where="--pooling", remedy=suggestion(unknown[0], POOLINGS))
     if "first" in poolings and not info.first_token:
         raise UsageError(f"{info.name} has no first token", where="--pooling first", remedy="use mean")
+    if info.family == IMPORTED and (dtype != "fp32" or not set(poolings) <= set(DEFAULT_POOLINGS)):
+        option = f"--pooling {','.join(poolings)}" if dtype == "fp32" else f"--dtype {dtype}"
+        raise UsageError(f"{info.name} has one ready vector per clip", where=option, remedy="leave the option out")
     layer_names = tuple(info.layers[i] for i in layer_indices(info, layers))
     ordered = tuple(name for name in POOLINGS if name in poolings)
     identity = {

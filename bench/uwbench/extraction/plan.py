@@ -56,7 +56,7 @@ class Plan:
         """Return the size of the parts on disk, exact to a percent for pooled vectors."""
         record = self.store.record
         pooled = self.to_encode * (40 + 4 * len(record.layers) * record.dim * len(record.poolings))
-        frames = self.audio_s / record.hop_s * record.dim * 2 if self.needs_frames else 0
+        frames = self.audio_s / record.hop_s * record.dim * 2 if self.needs_frames and record.hop_s else 0
         return int(pooled + frames)
 
 
@@ -81,6 +81,10 @@ def make_plan(task: Task, record: EncoderRecord, cache: Path, *, force: bool = F
         needed = set(range(len(table.keys)))
         reason = "--force"
     else:
+        if len(store.open_task(name, table.keys, needs_frames=needs_frames, wider=False).missing):
+            for wider in store.wider():
+                for part, _ in list(wider.damaged(name)):
+                    wider.drop_part(name, part)
         needed = set(store.open_task(name, table.keys, needs_frames=needs_frames).missing.tolist())
     cached = len(table.keys) - len(needed)
     parts = _cut(table, needed, store, set() if force else taken)

@@ -61,7 +61,8 @@ def reproduce(path: Path, cache: Path, *, device: str = "cpu", text_encoder: str
 
 def _find_store(result: Result, cache: Path) -> EncoderStore:
     for store in open_encoders(cache)[0]:
-        if store.record.fingerprint == result.model.fingerprint:
+        fingerprints = (store.record.model_fingerprint, store.record.fingerprint)  # the second in older results
+        if result.model.fingerprint in fingerprints and store.record.layers == result.model.layers:
             return store
     what = f"holds no embeddings of {result.model.name} with fingerprint {result.model.fingerprint[:8]}"
     command = " ".join(result.run.argv) or f"uwbench extract --model {result.model.name} --task {result.task.name}"

@@ -90,9 +90,11 @@ def probe_task(
         notes=(*_missing_note(missing, table, first), *notes.sentences),
     )
     path = free_path(results, result)
-    flag = judge(table.card.name, store.record.name, store.record.training_data, folds=table.card.folds is not None)
+    card, record = table.card, store.record
+    folds = card.folds is not None
+    flag = judge(card.name, record.name, record.training_data, folds=folds, taken_from=card.taken_from)
     result = result.model_copy(update={"contamination": flag})
-    result, predictions = _keep_other_methods(path, result, outcome.predictions)
+    result, predictions = _keep_earlier(path, result, outcome.predictions)
     content = _predictions_bytes(predictions)
     result = result.model_copy(update={"predictions_sha256": hashlib.sha256(content).hexdigest()})
     # If the run is cut off between the two, readers see that the result's checksum does not fit the predictions.
@@ -239,6 +241,7 @@ def _task_info(table: ClipTable) -> TaskInfo:
         card_sha256=card.sha256(),
         data_sha256=table.sha256(),
         n=scored,
+        taken_from=card.taken_from,
     )
 
 
@@ -253,7 +256,7 @@ def _model_info(record: EncoderRecord, protocol: Protocol) -> ModelInfo:
         slug=record.slug,
         family=record.family,
         revision=record.revision,
-        fingerprint=record.fingerprint,
+        fingerprint=record.model_fingerprint,
         context=record.context,
         layers=record.layers,
         pooling=protocol.pooling,
@@ -266,8 +269,8 @@ def _model_info(record: EncoderRecord, protocol: Protocol) -> ModelInfo:
     )
 
 
-def _keep_other_methods(path: Path, result: Result, predictions: pa.Table) -> tuple[Result, pa.Table]:
-    """Add the scores of methods that only an earlier run used, if all else about those numbers is the same."""
+def _keep_earlier(path: Path, result: Result, predictions: pa.Table) -> tuple[Result, pa.Table]:
+    """Add what only an earlier run computed, if all else about those numbers is the same: methods, and layer curves."""
     import pyarrow as pa
 
     if not (path.is_file() and predictions_path(path).is_file()):
@@ -277,15 +280,31 @@ def _keep_other_methods(path: Path, result: Result, predictions: pa.Table) -> tu
         rows = read_predictions(path)
     except InputError:
         return result, predictions
-    others = [method for method in before.scores if method not in result.scores]
-    same = all(
-        getattr(before, part) == getattr(result, part) for part in ("status", "task", "model", "protocol", "counts")
-    )
-    if not (others and same and before.run.seed == result.run.seed and rows.schema.equals(predictions.schema)):
+    same = all(getattr(before, part) == getattr(result, part) for part in ("status", "task", "protocol", "counts"))
+    same &= before.model.model_copy(update={"layers": result.model.layers}) == result.model
+    if not (same and before.run.seed == result.run.seed and rows.schema.equals(predictions.schema)):
         return result, predictions
-    their_rows = rows.filter(pa.array([method in others for method in rows["method"].to_pylist()]))
-    scores = {**{method: score for method, score in before.scores.items() if method in others}, **result.scores}
-    return result.model_copy(update={"scores": scores}), pa.concat_tables([predictions, their_rows])
+    others = [method for method in before.scores if method not in result.scores]
+    curves = {
+        method: score
+        for method, score in before.scores.items()
+        if method in result.scores and score.layers and _same_but_curve(score, result.scores[method])
+    }
+    layers = before.model.layers if curves else result.model.layers
+    their_rows = rows.filter(pa.array([method in others for method in rows["method"].to_pylist()], pa.bool_()))
+    scores = {
+        **{method: score for method, score in before.scores.items() if method in others},
+        **result.scores,
+        **curves,
+    }
+    model = result.model.model_copy(update={"layers": layers})
+    return result.model_copy(update={"scores": scores, "model": model}), pa.concat_tables([predictions, their_rows])
+
+
+def _same_but_curve(before: Score, after: Score) -> bool:
+    """Return True if a score with a curve over layers is otherwise the one that has none."""
+    fields = ("metric", "main_score", "per_seed", "per_fold", "ci95")
+    return after.layers is None and all(getattr(before, field) == getattr(after, field) for field in fields)
 
 
 def _run(

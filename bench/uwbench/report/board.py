@@ -17,6 +17,7 @@ from uwbench.base.hashing import SHORT
 from uwbench.cards.find import find_protocol, find_suite, names_of
 from uwbench.cards.protocol import Bootstrap, Protocol
 from uwbench.cards.suite import Suite
+from uwbench.encoders.base import IMPORTED
 from uwbench.errors import UsageError, printable
 from uwbench.report.references import Published, load_references
 from uwbench.report.ties import Standing, TaskDraws, draw_tasks, stand
@@ -342,19 +343,21 @@ def _labels(results: Sequence[Result]) -> dict[str, str]:
     labels = {}
     for key, info in infos.items():
         contexts = Counter(namesake.context for namesake in infos.values() if namesake.name == info.name)
+        mark = f" ({IMPORTED})" if info.family == IMPORTED else ""
         if names[info.name] == 1:
-            labels[key] = info.name
+            labels[key] = f"{info.name}{mark}"
         elif info.context is not None and contexts[info.context] == 1:
             labels[key] = f"{info.name} ({info.context})"
         else:
-            labels[key] = f"{info.name} [{info.fingerprint[:SHORT]}]"
+            labels[key] = f"{info.name}{mark} [{info.fingerprint[:SHORT]}]"
     return labels
 
 
 def _contamination(result: Result) -> Contamination:
     """Return the flag by the facts known today, which may be more than when the task was scored."""
     folds = any(score.per_fold for score in result.scores.values())
-    return judge(result.task.name, result.model.name, result.model.training_data, folds=folds)
+    task, model = result.task, result.model
+    return judge(task.name, model.name, model.training_data, folds=folds, taken_from=task.taken_from)
 
 
 def _cells(

@@ -55,7 +55,8 @@ def _task_row(card: Card, folders: Folders) -> TaskRow:
 def describe_model(name: str) -> dict[str, Any]:
     """Return the facts of a model, what it was trained on, and its contamination flag for every task.
 
-    `name` is one of the catalogue, its hub id, or a folder with weights. Raises UsageError for any other.
+    `name` is one of the catalogue, its hub id, a folder with weights, a model card or ready vectors. Raises UsageError
+    for any other.
     """
     from uwbench.encoders.catalogue import CATALOGUE
     from uwbench.results.contamination import FLAGS, judge, read_lineage, stated, training_of
@@ -64,8 +65,8 @@ def describe_model(name: str) -> dict[str, Any]:
     training_data = None
     if name in entries:
         facts, name = asdict(entries[name]), entries[name].name
-    elif Path(name).expanduser().is_dir():
-        facts, training_data = _folder_facts(name)
+    elif Path(name).expanduser().exists():
+        facts, training_data = _own_facts(name)
         name = facts["name"]
     else:
         raise UsageError(f"unknown model {name!r}", remedy=suggestion(name, {entry.name for entry in CATALOGUE}))
@@ -73,7 +74,7 @@ def describe_model(name: str) -> dict[str, Any]:
     if training is not None:
         facts["trained_on"] = training.model_dump(mode="json", exclude={"names"}, exclude_none=True)
     flags = {
-        card.name: judge(card.name, name, training_data, folds=card.folds is not None).flag
+        card.name: judge(card.name, name, training_data, folds=card.folds is not None, taken_from=card.taken_from).flag
         for card in find_cards()[0].values()
     }
     by_flag = {flag: [task for task, flagged in flags.items() if flagged == flag] for flag in reversed(FLAGS)}
@@ -81,8 +82,8 @@ def describe_model(name: str) -> dict[str, Any]:
     return facts
 
 
-def _folder_facts(name: str) -> tuple[dict[str, Any], tuple[dict[str, Any], ...] | None]:
-    """Return what a folder of weights says of itself, and its own list of training data."""
+def _own_facts(name: str) -> tuple[dict[str, Any], tuple[dict[str, Any], ...] | None]:
+    """Return what a folder of weights or a model card says of itself, and its own list of training data."""
     from uwbench.encoders.base import ModelSpec
     from uwbench.encoders.resolve import open_encoder
 

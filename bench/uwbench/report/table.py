@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from uwbench.encoders.base import IMPORTED
 from uwbench.errors import printable
 from uwbench.report.export import LEAK_MARK, LEAK_MEANING, METHOD_NAMES, legend, marks
 from uwbench.results.averages import AVERAGES, METHODS, Average, Method, averages
@@ -101,9 +102,10 @@ def layers_table(results: Sequence[Result]) -> Table | None:
 
 
 def _model_text(result: Result) -> str:
-    """Return a model's name, and that its context is trimmed if it is."""
+    """Return a model's name, and that its context is trimmed or its vectors were imported if they were."""
     model = result.model
-    return printable(f"{model.name} (trimmed)" if model.context == "trimmed" else model.name)
+    mark = "trimmed" if model.context == "trimmed" else IMPORTED if model.family == IMPORTED else None
+    return printable(f"{model.name} ({mark})" if mark else model.name)
 
 
 def _further(score: Score, name: str) -> str:

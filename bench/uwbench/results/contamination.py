@@ -15,13 +15,16 @@ from typing import Any
 
 from pydantic import Field
 
+from uwbench.base.registry import suggestion
 from uwbench.base.schema import Closed
 from uwbench.cards.find import read_yaml, tasks_folder
+from uwbench.errors import UsageError
 from uwbench.results.record import Contamination, Flag
 
 # From least to most contaminated. `--contaminated drop` drops the last three from the board.
 FLAGS: tuple[Flag, ...] = ("clean", "unknown", "same source", "trained on train", "trained on test")
 SEEN: tuple[Flag, ...] = FLAGS[2:]
+OWN = "own"  # the origin of recordings that were never published
 _WEB = "web"  # a source that may hold whatever was published
 MEANINGS: dict[Flag, str] = {
     "clean": "what the encoder was trained on is known, and shares no recordings' source with the task",
@@ -83,6 +86,10 @@ class Lineage:
         """Return a dataset and everything that its recordings were taken from."""
         return self._reachable(key, lambda dataset: dataset.sources)
 
+    def origins_of(self, names: Sequence[str]) -> set[str]:
+        """Return the datasets and collections of these names, and everything that they were taken from."""
+        return set().union(*(self.origins(self.find(name) or name) for name in names))
+
     def parts(self, key: str) -> set[str]:
         """Return a dataset and the datasets that it contains."""
         return self._reachable(key, lambda dataset: dataset.holds)
@@ -131,18 +138,32 @@ def stated(listed: Sequence[Mapping[str, Any]]) -> Training:
     return Training(data=tuple(sets), complete=True, source="the encoder's own list")
 
 
+def require_known(taken_from: Sequence[str]) -> None:
+    """Raise UsageError for an origin of own data that no fact is known about, as it could only be called clean."""
+    known = read_lineage()
+    for name in taken_from:
+        if name != OWN and known.find(name) is None:
+            names = {*known.datasets, *known.spellings.values(), OWN}
+            remedy = f"{suggestion(name, names)}; {OWN!r} is for recordings that were never published"
+            raise UsageError(
+                f"{name!r} is no dataset or collection that uwbench knows", where="--source", remedy=remedy
+            )
+
+
 def judge(
     task: str,
     model: str,
     listed: Sequence[Mapping[str, Any]] | None,
     *,
     folds: bool,
+    taken_from: Sequence[str] = (),
     lineage: Lineage | None = None,
 ) -> Contamination:
     """Return the flag of `task` for `model`, and the reasons.
 
     `listed` is the encoder's own list of training data; without one, the facts about the public model of that name
-    count. `folds` says that the task is cross-validated, so that every clip is scored.
+    count. `folds` says that the task is cross-validated, so that every clip is scored. `taken_from` names the datasets
+    or collections that own data is from.
     """
     known = lineage or read_lineage()
     key = known.find(task)
@@ -151,7 +172,8 @@ def judge(
     training = stated(listed) if listed is not None else training_of(model, known)
     if training is None:
         return Contamination(flag="unknown", because=("what it was trained on is not known",))
-    findings = [_relation(training_set, task, key, folds, known) for training_set in training.data]
+    origins = known.origins_of([*taken_from, *([] if key is None else [key])])
+    findings = [_relation(training_set, task, key, origins, folds, known) for training_set in training.data]
     if not training.complete:
         findings.append(("unknown", "not all that it was trained on is public"))
     worst: Flag = FLAGS[max((FLAGS.index(flag) for flag, _ in findings), default=0)]
@@ -160,7 +182,7 @@ def judge(
 
 
 def _relation(
-    trained_on: TrainingSet, task: str, task_key: str | None, folds: bool, known: Lineage
+    trained_on: TrainingSet, task: str, task_key: str | None, task_origins: set[str], folds: bool, known: Lineage
 ) -> tuple[Flag, str]:
     """Return the flag and reason that one training set gives a task made of the dataset `task_key`."""
     name = trained_on.dataset
@@ -172,21 +194,19 @@ def _relation(
             return _trained(trained_on, task_key, folds, known, ", which holds it")
         if key in known.parts(task_key):
             return _trained(trained_on, task_key, folds, known, ", a part of it")
-    return _origin(trained_on, key, task_key, known)
+    return _origin(trained_on, key, task_origins, known)
 
 
-def _origin(trained_on: TrainingSet, key: str | None, task_key: str | None, known: Lineage) -> tuple[Flag, str]:
+def _origin(trained_on: TrainingSet, key: str | None, task_origins: set[str], known: Lineage) -> tuple[Flag, str]:
     """Return the flag and reason that follow from the origins of both sets of recordings."""
     if trained_on.sources == ():
         return "clean", ""
     if key is None and trained_on.sources is None:
         return "unknown", f"where {trained_on.dataset} comes from is not known"
-    if task_key is None:
+    if not task_origins:
         return "unknown", "where the task's recordings come from is not known"
-    origins = known.origins(key) if key is not None else set()
-    for source in trained_on.sources or ():
-        origins |= known.origins(known.find(source) or source)
-    shared = origins & known.origins(task_key)
+    origins = known.origins_of([*([] if key is None else [key]), *(trained_on.sources or ())])
+    shared = origins & task_origins
     if shared - known.broad:
         return "same source", f"{trained_on.dataset} shares {', '.join(sorted(shared - known.broad))}"
     if shared or _WEB in origins:

@@ -49,6 +49,7 @@ class TaskInfo(Closed):
     card_sha256: str
     data_sha256: str | None  # of the clip table: ids, keys, labels, splits, groups; None if it could not be read
     n: int  # number of scored clips
+    taken_from: tuple[str, ...] = ()  # own data: published datasets or collections that the recordings are from
 
 
 class ModelInfo(Closed):

@@ -87,7 +87,7 @@ def open_folder(folder: Path, spec: TaskSpec) -> Dataset:
             remedy=f"add one sub-folder per class, or a {MANIFEST_NAMES[0]}",
         )
     name, domain = task_name(spec.name, folder), cast(Domain, str(spec.domain))
-    card = make_card(clips, name=name, kind="single-label", domain=domain, where=folder)
+    card = make_card(clips, name=name, kind="single-label", domain=domain, where=folder, taken_from=spec.taken_from)
     return Dataset(card, tuple(clips), f"folder {folder} ({how})", (*notes, *spelling_notes(clips, "single-label")))
 
 

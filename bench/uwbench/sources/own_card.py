@@ -25,6 +25,7 @@ def make_card(
     where: str | Path,
     label: str = "label",
     group: str | None = None,
+    taken_from: tuple[str, ...] = (),
 ) -> Card:
     """Return a card for `clips`; raise InputError, naming `where`, if they cannot be a task.
 
@@ -48,6 +49,7 @@ def make_card(
         fields["splits"] = Splits(train="train", valid="valid" if counts["valid"] else None, test="test")
         tested = [clip for clip in clips if clip.split == "test"]
     fields |= {"name": name, "version": 1, "title": name, "domain": domain, "labels": label, "group": group}
+    fields |= {"taken_from": taken_from}
     fields |= {"kind": kind, "metric": METRICS_OF_KIND[kind][0]}
     fields |= {"chance": _chance([clip.labels for clip in tested], kind, where)}
     fields |= {"segment_s": SEGMENT_S if kind == "frame-multi-label" else None}

@@ -215,6 +215,6 @@ def _remedy(card: Card, data: Path | None) -> str:
 
 
 def _refuse_options(source: str, names: Iterable[str], reason: str) -> None:
-    options = ", ".join(f"--{name.replace('_', '-')}" for name in names)
+    options = ", ".join("--source" if name == "taken_from" else f"--{name.replace('_', '-')}" for name in names)
     if options:
         raise UsageError(f"{options} {reason}", where=source)

@@ -95,6 +95,7 @@ def make_dataset(reading: Reading, spec: TaskSpec, *, name: str, where: str | Pa
         name=name,
         kind=columns.kind,
         domain=cast(Domain, str(spec.domain)),
+        taken_from=spec.taken_from,
         where=where,
         label=columns.label,
         group=(spec.group or "group") if grouped else None,

@@ -61,7 +61,7 @@ function modelView([key]) {
   const model = modelOf(key);
   if (!model) return [card("Unknown model", "This board has no model of that name.")];
   const facts = [["Family", model.family], ["Parameters", millions(model.parameters)], ["Vector", `${model.dim} numbers`], ["Layers", model.layers.length], ["Pooling", model.pooling], ["Context", model.context],
-    ["Sample rate", `${model.sample_rate.toLocaleString("en")} Hz`], ["Hop", model.hop_s && `${(1000 * model.hop_s).toFixed(1)} ms`], ["Precision", model.dtype], ["Speed", model.speed && `${number(model.speed.clips_per_s)} clips/s on ${model.device}`],
+    ["Sample rate", model.sample_rate && `${model.sample_rate.toLocaleString("en")} Hz`], ["Hop", model.hop_s && `${(1000 * model.hop_s).toFixed(1)} ms`], ["Precision", model.dtype], ["Speed", model.speed && `${number(model.speed.clips_per_s)} clips/s on ${model.device}`],
     ["Revision", model.revision], ["Training data", trainingData(model)], ["Fingerprint", h("code", {}, model.fingerprint.slice(0, 16))]];
   const averages = DATA.averages.map((a) => { const row = rowOf(key, state.method, a.id, "suite"); return h("div", {}, h("dt", {}, a.name), h("dd", {}, h("div", { class: "headline" }, fixed(row?.score)), h("span", { class: "sub" }, row ? `${range(row.low, row.high)} · ${row.held} of ${row.of} tasks${row.rank ? ` · rank ${row.rank}` : ""}` : ""))); });
   const compare = h("p", {}, h("a", { class: "link", href: `#compare=${encodeURIComponent(key)}` }, "Compare with another model"));
