@@ -178,19 +178,21 @@ def _direct_clap(folder: Path, samples: Any) -> tuple[list[torch.Tensor], torch.
     return [frames], frames
 
 
+_FAST_CONFORMER = {
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "subsampling_conv_channels": 16,
+    "num_mel_bins": 80,
+}
+
+
 def _make_parakeet(folder: Path) -> None:
     from transformers import ParakeetCTCConfig, ParakeetFeatureExtractor, ParakeetForCTC
 
     torch.manual_seed(0)
-    encoder = {
-        "hidden_size": 32,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "intermediate_size": 48,
-        "subsampling_conv_channels": 16,
-        "num_mel_bins": 80,
-    }
-    ParakeetForCTC(ParakeetCTCConfig(vocab_size=20, encoder_config=encoder)).save_pretrained(folder)
+    ParakeetForCTC(ParakeetCTCConfig(vocab_size=20, encoder_config=_FAST_CONFORMER)).save_pretrained(folder)
     ParakeetFeatureExtractor().save_pretrained(folder)
 
 
@@ -218,6 +220,71 @@ def _direct_encodec(folder: Path, samples: Any) -> tuple[list[torch.Tensor], tor
     return [frames], frames
 
 
+def _make_canary(folder: Path) -> None:
+    from transformers import CanaryConfig, CanaryForConditionalGeneration, ParakeetFeatureExtractor
+
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 20, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    decoder = sizes | {"intermediate_size": 32}
+    encoder = _FAST_CONFORMER | {"scale_input": False}
+    config = CanaryConfig(vocab_size=20, encoder_config=encoder, decoder_config=decoder)
+    CanaryForConditionalGeneration(config).save_pretrained(folder)
+    ParakeetFeatureExtractor().save_pretrained(folder)
+
+
+def _direct_canary(folder: Path, samples: Any) -> tuple[list[torch.Tensor], torch.Tensor]:
+    from transformers import CanaryForConditionalGeneration, ParakeetFeatureExtractor
+
+    inputs = ParakeetFeatureExtractor.from_pretrained(folder)(samples, sampling_rate=16_000, return_tensors="pt")
+    model = CanaryForConditionalGeneration.from_pretrained(folder).eval()
+    output = model.model.encoder(**inputs, output_hidden_states=True)
+    count = int(output.attention_mask.sum())
+    return [state[:, :count] for state in output.hidden_states], output.last_hidden_state[:, :count]
+
+
+def _make_cohere(folder: Path) -> None:
+    from transformers import CohereAsrConfig, CohereAsrFeatureExtractor, CohereAsrForConditionalGeneration
+
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 20, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = CohereAsrConfig(encoder_config=_FAST_CONFORMER, intermediate_size=32, **sizes)
+    CohereAsrForConditionalGeneration(config).save_pretrained(folder)
+    CohereAsrFeatureExtractor(feature_size=80).save_pretrained(folder)
+
+
+def _direct_cohere(folder: Path, samples: Any) -> tuple[list[torch.Tensor], torch.Tensor]:
+    from transformers import CohereAsrFeatureExtractor, CohereAsrForConditionalGeneration
+
+    inputs = CohereAsrFeatureExtractor.from_pretrained(folder)(samples, sampling_rate=16_000, return_tensors="pt")
+    model = CohereAsrForConditionalGeneration.from_pretrained(folder).eval()
+    output = model.model.encoder(**inputs, output_hidden_states=True)
+    count = int(output.attention_mask.sum())
+    return [state[:, :count] for state in output.hidden_states], output.last_hidden_state[:, :count]
+
+
+def _make_voxtral(folder: Path) -> None:
+    from transformers import VoxtralConfig, VoxtralForConditionalGeneration, WhisperFeatureExtractor
+
+    torch.manual_seed(0)
+    text = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    tower = {"num_mel_bins": 80, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
+    config = VoxtralConfig(
+        audio_config=tower | {"intermediate_size": 128, "max_source_positions": 1500},
+        text_config=text | {"vocab_size": 40, "num_key_value_heads": 2, "head_dim": 16},
+    )
+    VoxtralForConditionalGeneration(config).save_pretrained(folder)
+    WhisperFeatureExtractor(feature_size=80).save_pretrained(folder)
+
+
+def _direct_voxtral(folder: Path, samples: Any) -> tuple[list[torch.Tensor], torch.Tensor]:
+    from transformers import VoxtralForConditionalGeneration, WhisperFeatureExtractor
+
+    model = VoxtralForConditionalGeneration.from_pretrained(folder).eval()
+    inputs = WhisperFeatureExtractor.from_pretrained(folder)(samples, sampling_rate=16_000, return_tensors="pt")
+    output = model.model.audio_tower(inputs.input_features, output_hidden_states=True)
+    return list(output.hidden_states), output.last_hidden_state
+
+
 def _tower_case(kind: str, prefix: str) -> Case:
     def make(folder: Path) -> None:
         import transformers
@@ -233,9 +300,9 @@ def _tower_case(kind: str, prefix: str) -> Case:
             "vocab_size": 40,
         }
         tower = _TOWER | {"model_type": f"{kind}_encoder"}
-        if kind == "audioflamingo3":
+        if kind in ("audioflamingo3", "musicflamingo"):
             tower = {
-                "model_type": f"{kind}_encoder",
+                "model_type": "audioflamingo3_encoder",
                 "num_mel_bins": 80,
                 "hidden_size": 32,
                 "num_hidden_layers": 3,
@@ -291,4 +358,8 @@ CASES = (
     Case("encodec", _make_encodec, _direct_encodec, 320 / 24_000, "equal-length", rate=24_000),
     _tower_case("qwen2_audio", "Qwen2Audio"),
     _tower_case("audioflamingo3", "AudioFlamingo3"),
+    _tower_case("musicflamingo", "MusicFlamingo"),
+    Case("voxtral", _make_voxtral, _direct_voxtral, 0.02),
+    Case("canary", _make_canary, _direct_canary, 0.08),
+    Case("cohere-asr", _make_cohere, _direct_cohere, 0.08),
 )

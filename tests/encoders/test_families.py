@@ -15,7 +15,7 @@ from uwbench.encoders.resolve import open_encoder
 from uwbench.extraction.forward import Forward, Settings
 
 # Their mel is computed on the CPU; EnCodec's own code reads how much it pads.
-READ_BACK = ("wav2vec2-bert", "ast", "clap", "parakeet", "encodec")
+READ_BACK = ("wav2vec2-bert", "ast", "clap", "parakeet", "canary", "cohere-asr", "encodec")
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: case.name)

@@ -11,6 +11,9 @@ from uwbench.encoders.base import CatalogueEntry
 _UNKNOWN = "unknown"
 _LIBRISPEECH = "LibriSpeech 960 h"
 _LIBRI_LIGHT = "Libri-Light 60k h"
+_XLSR_53 = "56k h of speech in 53 languages"
+_XLS_R = "436k h of speech in 128 languages"
+_MMS = "491k h of speech in 1,406 languages, in part not public"
 _WAVLM = "Libri-Light 60k h, GigaSpeech 10k h, VoxPopuli 24k h"
 _UNISPEECH = "of microsoft/UniSpeech"
 # Whisper's model card: 680,000 h; large-v3: 1M h weakly labelled and 4M h pseudo-labelled.
@@ -48,6 +51,13 @@ def _waveform(
     return CatalogueEntry(name, family, f"{owner}/{name}", size, 16_000, None, hop_s, layers + 1, licence, data)
 
 
+def _dasheng(size: str, count: int) -> CatalogueEntry:
+    name, data = f"dasheng-{size}", "272k h: AudioSet, VGGSound, ACAV100M, MTG-Jamendo"
+    return CatalogueEntry(
+        name.lower(), "remote code", f"mispeech/{name}", count, 16_000, None, 0.04, 1, "Apache-2.0", data
+    )
+
+
 CATALOGUE: tuple[CatalogueEntry, ...] = (
     CatalogueEntry("logmel", "logmel", None, 0, 16_000, None, 0.01, 1, "Apache-2.0", "none"),
     CatalogueEntry("mfcc", "mfcc", None, 0, 16_000, None, 0.01, 1, "Apache-2.0", "none"),
@@ -70,17 +80,15 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
     _distil("large-v3", 32, 128, _WEB_V3),
     _waveform("wav2vec2-base", "wav2vec2", "facebook", 12, "Apache-2.0", _LIBRISPEECH, 94_370_944),
     _waveform("wav2vec2-large-lv60", "wav2vec2", "facebook", 24, "Apache-2.0", _LIBRI_LIGHT, 315_437_696),
-    _waveform(
-        "wav2vec2-xls-r-300m",
-        "wav2vec2",
-        "facebook",
-        24,
-        "Apache-2.0",
-        "436k h of speech in 128 languages",
-        315_437_696,
-    ),
+    _waveform("wav2vec2-large-xlsr-53", "wav2vec2", "facebook", 24, "Apache-2.0", _XLSR_53, 315_437_696),
+    _waveform("wav2vec2-xls-r-300m", "wav2vec2", "facebook", 24, "Apache-2.0", _XLS_R, 315_437_696),
+    _waveform("wav2vec2-xls-r-1b", "wav2vec2", "facebook", 48, "Apache-2.0", _XLS_R, 962_496_128),
+    _waveform("wav2vec2-xls-r-2b", "wav2vec2", "facebook", 48, "Apache-2.0", _XLS_R, 2_159_257_728),
+    _waveform("mms-300m", "wav2vec2", "facebook", 24, "CC BY-NC 4.0", _MMS, 315_437_696),
+    _waveform("mms-1b", "wav2vec2", "facebook", 48, "CC BY-NC 4.0", _MMS, 962_496_128),
     _waveform("hubert-base-ls960", "hubert", "facebook", 12, "Apache-2.0", _LIBRISPEECH, 94_370_944),
     _waveform("hubert-large-ll60k", "hubert", "facebook", 24, "Apache-2.0", _LIBRI_LIGHT, 315_437_696),
+    _waveform("hubert-xlarge-ll60k", "hubert", "facebook", 48, "Apache-2.0", _LIBRI_LIGHT, 962_496_128),
     _waveform("wavlm-base", "wavlm", "microsoft", 12, _UNISPEECH, _LIBRISPEECH, 94_381_168),
     _waveform("wavlm-base-plus", "wavlm", "microsoft", 12, _UNISPEECH, _WAVLM, 94_381_168),
     _waveform("wavlm-large", "wavlm", "microsoft", 24, _UNISPEECH, _WAVLM, 315_452_096),
@@ -152,6 +160,30 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
         "Whisper large-v3's, AudioSkills-XL, LongAudio-XL, AF-Chat",
     ),
     CatalogueEntry(
+        "music-flamingo",
+        "musicflamingo",
+        "nvidia/music-flamingo-2601-hf",
+        _whisper_parameters(32, 128),
+        16_000,
+        30.0,
+        0.04,
+        33,
+        _UNKNOWN,
+        "Audio Flamingo 3's, and undisclosed music",
+    ),
+    CatalogueEntry(
+        "voxtral-mini-3b",
+        "voxtral",
+        "mistralai/Voxtral-Mini-3B-2507",
+        _whisper_parameters(32, 128),
+        16_000,
+        30.0,
+        0.02,
+        33,
+        "Apache-2.0",
+        "Whisper large-v3's, and undisclosed audio",
+    ),
+    CatalogueEntry(
         "encodec-24khz",
         "encodec",
         "facebook/encodec_24khz",
@@ -163,7 +195,7 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
         _UNKNOWN,
         "DNS challenge, Common Voice, AudioSet, FSD50K, Jamendo, and music that is not public",
     ),
-    # The last two need --trust-remote-code. Their sizes are those stated in their papers.
+    # The last five need --trust-remote-code. Their sizes are those stated in their papers.
     CatalogueEntry(
         "mert-95m",
         "remote code",
@@ -176,16 +208,19 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
         "CC BY-NC 4.0",
         "20k h of music (not public)",
     ),
+    _dasheng("base", 86_000_000),
     CatalogueEntry(
-        "dasheng-base",
+        "mert-330m",
         "remote code",
-        "mispeech/dasheng-base",
-        86_000_000,
-        16_000,
+        "m-a-p/MERT-v1-330M",
+        330_000_000,
+        24_000,
         None,
-        0.04,
-        1,
-        "Apache-2.0",
-        "272k h: AudioSet, VGGSound, ACAV100M, MTG-Jamendo",
+        320 / 24_000,
+        25,
+        "CC BY-NC 4.0",
+        "160k h of music (not public)",
     ),
+    _dasheng("0.6B", 600_000_000),
+    _dasheng("1.2B", 1_200_000_000),
 )

@@ -110,21 +110,45 @@ def open_wav2vec2_bert(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
     return PretrainedEncoder(info, build, forward)
 
 
+_CANARY_KEYS = {r"^model\.encoder\.": ""}
+# Cohere ASR is saved under NeMo's names (transformers' conversion_mapping.py).
+_COHERE_KEYS = {
+    r"^(model\.)?encoder\.": "",
+    r"pre_encode\.conv\.": "subsampling.layers.",
+    r"pre_encode\.out\.": "subsampling.linear.",
+    r"self_attn\.linear_([qkv])\.": r"self_attn.\1_proj.",
+    r"self_attn\.linear_out\.": "self_attn.o_proj.",
+    r"self_attn\.linear_pos\.": "self_attn.relative_k_proj.",
+    r"self_attn\.pos_bias_([uv])$": r"self_attn.bias_\1",
+    r"conv\.batch_norm\.": "conv.norm.",
+}
+
+
 def open_parakeet(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
-    """Return the FastConformer encoder of a Parakeet checkpoint, one frame per 80 ms."""
+    """Return the FastConformer encoder of a Parakeet, Canary or Cohere ASR checkpoint, one frame per 80 ms."""
     config = folder.config.get("encoder_config", folder.config)
+    family = str(folder.config["model_type"])
+    with_decoder = family in ("canary", "cohere_asr")
+    # The defaults of models with a decoder are not those of ParakeetEncoderConfig: what they save must say these.
+    unsaid = [name for name in ("num_hidden_layers", "scale_input") if with_decoder and name not in config]
+    if unsaid:
+        raise KeyError(f"encoder_config.{unsaid[0]}")
     settings = required_settings(folder)
     rate = int(settings.get("sampling_rate", _RATE))
     hop = int(settings.get("hop_length", _HOP)) * int(config.get("subsampling_factor", 8))
+    # Cohere's extractor splits longer clips at quiet places, into rows of their own.
+    longest_s = None
+    if family == "cohere_asr":
+        longest_s = float(settings.get("max_audio_clip_s", 35.0)) - float(settings.get("overlap_chunk_second", 5.0))
     info = describe(
         folder,
-        "parakeet",
+        family if with_decoder else "parakeet",
         sample_rate=rate,
         # A nested configuration is saved without its default values.
         dim=int(config.get("hidden_size", 1024)),
         layers=layer_names(int(config.get("num_hidden_layers", 24))),
         hop_s=hop / rate,
-        context_s=None,
+        context_s=longest_s,
         min_s=2 * hop / rate,
     )
     extractor = _Extractor(folder)
@@ -140,7 +164,8 @@ def open_parakeet(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
     def build() -> Any:
         from transformers import ParakeetEncoder, ParakeetEncoderConfig
 
-        return load_pretrained(ParakeetEncoder, folder, config=ParakeetEncoderConfig(**config))
+        names = {"canary": _CANARY_KEYS, "cohere_asr": _COHERE_KEYS}.get(family)
+        return load_pretrained(ParakeetEncoder, folder, config=ParakeetEncoderConfig(**config), keys=names)
 
     return PretrainedEncoder(info, build, forward)
 

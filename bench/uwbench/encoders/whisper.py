@@ -42,12 +42,18 @@ class WhisperEncoder:
     """Whisper's encoder; layers "0" (convolutions and positions) to "n" (after the final norm) as in transformers."""
 
     def __init__(
-        self, folder: ModelFolder, spec: ModelSpec, *, family: str = "whisper", tower: Mapping[str, Any] | None = None
+        self,
+        folder: ModelFolder,
+        spec: ModelSpec,
+        *,
+        family: str = "whisper",
+        tower: Mapping[str, Any] | None = None,
+        pairs: bool = False,
     ) -> None:
         """Describe the encoder of `folder`, or the audio tower of a language model whose configuration is `tower`.
 
-        A tower masks attention beyond the clip as in its training, and averages pairs of positions before the last
-        norm. Here every layer is averaged, so that all layers have the same rate.
+        A tower with `pairs` masks attention beyond the clip as in its training, and averages pairs of positions before
+        the last norm. Here every layer is averaged, so that all layers have the same rate.
         """
         config = tower or folder.config
         self._folder = folder
@@ -58,9 +64,9 @@ class WhisperEncoder:
         self._rate, self._fft, self._hop, chunk = (int(settings.get(name) or _DEFAULTS[name]) for name in _DEFAULTS)
         self._stride = 2 * self._hop  # samples per position: the second convolution halves the mel frames
         if settings:
-            _require_fit(folder, settings, config, None if tower else chunk * self._rate // self._stride)
-        self._trimmed = tower is not None or spec.context == "trimmed"
-        self._pairs = tower is not None
+            _require_fit(folder, settings, config, None if pairs else chunk * self._rate // self._stride)
+        self._trimmed = pairs or spec.context == "trimmed"
+        self._pairs = pairs
         self._model: Any = None
         context_s = self._positions * self._stride / self._rate
         self.info = EncoderInfo(
@@ -69,19 +75,19 @@ class WhisperEncoder:
             sample_rate=self._rate,
             dim=int(config["d_model"]),
             layers=tuple(str(index) for index in range(int(config["encoder_layers"]) + 1)),
-            hop_s=self._stride / self._rate * (2 if tower else 1),
+            hop_s=self._stride / self._rate * (2 if pairs else 1),
             context_s=context_s,
-            min_s=2 * self._stride / self._rate if tower else 0.0,
+            min_s=2 * self._stride / self._rate if pairs else 0.0,
             forward_s=0.0 if self._trimmed else context_s,
-            context=None if tower else spec.context,
+            context=None if pairs else spec.context,
             parameters=count_parameters(folder, self._prefixes),
             revision=folder.revision,
             training_data=training_data_of(folder),
             notes=default_notes(folder, "Whisper's own 16,000 Hz and log-mel settings"),
             identity={
-                "family": "whisper tower" if tower else "whisper",
+                "family": "whisper tower" if pairs else "whisper",
                 "version": 1,
-                **({} if tower else {"context": spec.context}),
+                **({} if pairs else {"context": spec.context}),
                 **identity_of(folder, files=files_under(folder, self._prefixes)),
             },
         )

@@ -1,6 +1,7 @@
-"""The audio towers of Qwen2-Audio and Audio Flamingo 3: Whisper's encoder, masked, with pairs of positions averaged.
+"""The audio towers of language models that have the shape of Whisper's encoder.
 
-These models mask attention beyond the clip, so computing the clip's positions alone gives the same frames as 30 s.
+Qwen2-Audio, Audio Flamingo 3 and Music Flamingo mask attention beyond the clip and average pairs of positions, so
+computing the clip's positions alone gives the same frames as 30 s. Voxtral's tower is Whisper's encoder unchanged.
 """
 
 from __future__ import annotations
@@ -24,7 +25,18 @@ _SETTINGS: dict[str, tuple[str, Any]] = {
 
 def open_tower(folder: ModelFolder, spec: ModelSpec) -> Encoder:
     """Return the audio tower of a complete model, reading nothing else of it, or of a folder with the tower alone."""
+    return WhisperEncoder(folder, spec, family=_family(folder), tower=_settings(folder), pairs=True)
+
+
+def open_voxtral(folder: ModelFolder, spec: ModelSpec) -> Encoder:
+    """Return the audio tower of Voxtral, which sees the silence after a clip as Whisper does unless it is trimmed."""
+    return WhisperEncoder(folder, spec, family=_family(folder), tower=_settings(folder))
+
+
+def _settings(folder: ModelFolder) -> dict[str, Any]:
     config = folder.config.get("audio_config", folder.config)
-    tower = {name: config.get(name, config.get(alias, default)) for name, (alias, default) in _SETTINGS.items()}
-    family = str(folder.config["model_type"]).removesuffix("_encoder")
-    return WhisperEncoder(folder, spec, family=family, tower=tower)
+    return {name: config.get(name, config.get(alias, default)) for name, (alias, default) in _SETTINGS.items()}
+
+
+def _family(folder: ModelFolder) -> str:
+    return str(folder.config["model_type"]).removesuffix("_encoder")
