@@ -107,7 +107,7 @@ def test_a_model_with_fewer_tasks_is_drawn_last_and_marked(tmp_path: Path) -> No
     make_board_results(results, {"one task": 0.99}, TASKS[:1])
     board = build_board(results)
     rows = chart_rows(board, "averages", "mlp", "weighted")
-    assert [row["label"] for row in rows] == ["good", "weak", f"one task (1 of {len(TASKS)} tasks, not ranked)"]
+    assert [row["label"] for row in rows] == ["good", "weak", f"one task (1 of {len(TASKS)})"]
     assert rows[2]["score"] > rows[0]["score"]
     write_figures(board, tmp_path, formats=("svg",))
     texts = re.findall(r">([^<>]*(?:good|weak|one task)[^<>]*)</text>", (tmp_path / "averages-mlp.svg").read_text())

@@ -56,7 +56,7 @@ def _average_rows(board: Board, method: Method, average: str) -> list[dict[str, 
         rows.append(
             {
                 "model": model.label,
-                "label": model.label if row.rank is not None else f"{model.label} ({tasks} tasks, not ranked)",
+                "label": model.label if row.rank is not None else f"{model.label} ({tasks})",
                 "ranked": row.rank is not None,
                 "score": row.average.score,
                 "low": row.average.low,
