@@ -143,6 +143,7 @@ def make_result(
     error: str = "the audio cannot be read",
     one_neighbour: float = 0.5,
     training_data: tuple[dict[str, Any], ...] | None = None,
+    notes: tuple[str, ...] = (),
 ) -> Path:
     """Write one made-up result with its predictions and return its path."""
     from uwbench.results.bootstrap import seed_scores
@@ -209,6 +210,7 @@ def make_result(
             argv=("uwbench", "run"),
             speed={"clips_per_s": 12.0 + parameters / 1e6, "audio_s_per_s": 60.0},
         ),
+        notes=notes,
     )
     path = write_result(results, result)
     pq.write_table(table, predictions_path(path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import yaml
 from report.made_results import TASKS, make_board_results, make_result
 from uwbench.errors import UsageError
 from uwbench.report.board import Board, build_board
-from uwbench.report.charts import FIGURES
+from uwbench.report.charts import FIGURES, chart_rows, scatter_chart
 from uwbench.report.figures import render_latex, write_figures
 from uwbench.report.model_card import mteb_results, render_eval_results, render_model_index
 
@@ -98,3 +99,25 @@ def test_a_failed_model_has_no_card(tmp_path: Path) -> None:
     make_result(tmp_path, "broken", TASKS[0], 0.5, status="failed")
     with pytest.raises(UsageError, match="no results"):
         render_model_index(build_board(tmp_path), "broken")
+
+
+def test_a_model_with_fewer_tasks_is_drawn_last_and_marked(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    make_board_results(results, {"weak": 0.4, "good": 0.7})
+    make_board_results(results, {"one task": 0.99}, TASKS[:1])
+    board = build_board(results)
+    rows = chart_rows(board, "averages", "mlp", "weighted")
+    assert [row["label"] for row in rows] == ["good", "weak", f"one task (1 of {len(TASKS)})"]
+    assert rows[2]["score"] > rows[0]["score"]
+    write_figures(board, tmp_path, formats=("svg",))
+    texts = re.findall(r">([^<>]*(?:good|weak|one task)[^<>]*)</text>", (tmp_path / "averages-mlp.svg").read_text())
+    assert texts == [row["label"] for row in rows]
+
+
+def test_few_points_have_axes_that_show_no_false_difference() -> None:
+    points = [{"parameters": 10.0}, {"parameters": 11.0}]
+    pair = scatter_chart(["a", "b"], "parameters", "Parameters", "score", points)
+    assert pair["encoding"]["x"]["scale"]["domain"] == [5.0, 22.0]
+    assert pair["layer"][1]["encoding"]["y"]["scale"] == {"domain": [0, 1]}
+    three = scatter_chart(["a", "b", "c"], "parameters", "Parameters", "score", [*points, {"parameters": 30.0}])
+    assert three["layer"][1]["encoding"]["y"]["scale"]["zero"] is False

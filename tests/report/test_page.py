@@ -286,6 +286,19 @@ def test_a_page_without_results_says_so(browser: Browser, tmp_path: Path) -> Non
     page.close()
 
 
+def test_the_notes_of_results_are_listed_once_for_all_models(browser: Browser, tmp_path: Path) -> None:
+    for model in ("good", HOSTILE):
+        make_result(tmp_path / "r", model, TASKS[0], 0.5, notes=(f"12 clips are silent, first: {HOSTILE}",))
+    path = tmp_path / "noted.html"
+    path.write_text(render_html(build_board(tmp_path / "r")), encoding="utf-8")
+    page = browser.new_page()
+    page.goto(path.as_uri())
+    page.wait_for_selector("body[data-drawn]")
+    page.get_by_text("Notes on the data (1)").click()
+    assert page.locator("#view li").all_inner_texts() == [f"{TASKS[0].name}: 12 clips are silent, first: {HOSTILE}"]
+    page.close()
+
+
 @pytest.mark.slow
 def test_a_clip_whose_file_exists_can_be_played(board: Board, tmp_path: Path) -> None:
     (tmp_path / "clips").mkdir()

@@ -52,18 +52,21 @@ def _average_rows(board: Board, method: Method, average: str) -> list[dict[str, 
         if row is None:
             continue
         speed = model.speed or {}
+        tasks = f"{len(row.average.tasks)} of {row.average.of}"
         rows.append(
             {
                 "model": model.label,
+                "label": model.label if row.rank is not None else f"{model.label} ({tasks})",
+                "ranked": row.rank is not None,
                 "score": row.average.score,
                 "low": row.average.low,
                 "high": row.average.high,
-                "tasks": f"{len(row.average.tasks)} of {row.average.of}",
+                "tasks": tasks,
                 "clips_per_s": speed.get("clips_per_s"),
                 "parameters": None if model.info.parameters is None else model.info.parameters / 1e6,
             }
         )
-    return rows
+    return sorted(rows, key=lambda row: (not row["ranked"], -row["score"]))
 
 
 def chart(board: Board, figure: str, method: Method, average: str) -> Spec:
@@ -71,20 +74,21 @@ def chart(board: Board, figure: str, method: Method, average: str) -> Spec:
     labels = [model.label for model in board.models]
     score = f"{AVERAGES[average].name} average, {METHOD_NAMES[method]}"
     tasks = [task.info.name for task in board.tasks]
+    rows = _average_rows(board, method, average)
     body = {
         "averages": lambda: averages_chart(score),
         "heatmap": lambda: heatmap_chart(labels, tasks),
         "profile": lambda: profile_chart(labels, tasks),
-        "throughput": lambda: scatter_chart(labels, "clips_per_s", "Clips encoded per second", score),
-        "size": lambda: scatter_chart(labels, "parameters", "Parameters (millions)", score),
+        "throughput": lambda: scatter_chart(labels, "clips_per_s", "Clips encoded per second", score, rows),
+        "size": lambda: scatter_chart(labels, "parameters", "Parameters (millions)", score, rows),
         "layers": lambda: layers_chart(labels),
     }[figure]()
     return {"$schema": SCHEMA, "data": {"name": "rows"}, **body}
 
 
 def averages_chart(score: str) -> Spec:
-    """Return a dot with an interval per model, the best on top."""
-    y = {"field": "model", "type": "nominal", "sort": {"field": "score", "order": "descending"}, "title": None}
+    """Return a dot with an interval per model: ranked ones by score, then, hollow, those with other tasks or data."""
+    y = {"field": "label", "type": "nominal", "sort": None, "title": None, "axis": {"labelLimit": 260}}
     tooltip = _tooltip("model", "score", "low", "high", "tasks")
     return {
         "width": "container",
@@ -96,12 +100,21 @@ def averages_chart(score: str) -> Spec:
                 "mark": {"type": "rule", "strokeWidth": 3, "opacity": 0.45},
                 "encoding": {"x": _unit("low", score), "x2": {"field": "high"}},
             },
-            {
-                "mark": {"type": "point", "filled": True, "size": 90, "opacity": 1},
-                "encoding": {"x": _unit("score", score), "tooltip": tooltip},
-            },
+            *_points({"x": _unit("score", score), "tooltip": tooltip}, size=90),
         ],
     }
+
+
+def _points(encoding: Spec, *, size: int) -> list[Spec]:
+    """Return the layers of points by `encoding`: filled for ranked models, hollow for the others."""
+    return [
+        {
+            "transform": [{"filter": "datum.ranked" if ranked else "!datum.ranked"}],
+            "mark": {"type": "point", "filled": ranked, "size": size, "opacity": 1, "strokeWidth": 2},
+            "encoding": encoding,
+        }
+        for ranked in (True, False)
+    ]
 
 
 def heatmap_chart(labels: Sequence[str], tasks: Sequence[str]) -> Spec:
@@ -165,9 +178,23 @@ def profile_chart(labels: Sequence[str], tasks: Sequence[str]) -> Spec:
     }
 
 
-def scatter_chart(labels: Sequence[str], field: str, title: str, score: str) -> Spec:
-    """Return quality against a cost on a logarithmic axis, with intervals."""
-    x = {"field": field, "type": "quantitative", "scale": {"type": "log", "nice": False, "padding": 30}, "title": title}
+def scatter_chart(labels: Sequence[str], field: str, title: str, score: str, rows: Sequence[Spec]) -> Spec:
+    """Return quality against a cost on a logarithmic axis, with intervals; `rows` are the points.
+
+    The cost's axis spans a factor of two beyond the points, and with fewer than three points the score's is 0 to 1:
+    an axis fitted to one or two of them would show differences that are none.
+    """
+    costs = [row[field] for row in rows if row[field]]
+    scale: Spec = {"type": "log", "nice": False}
+    if costs:
+        scale["domain"] = [min(costs) / 2, max(costs) * 2]
+    x = {"field": field, "type": "quantitative", "scale": scale, "title": title}
+    zero = len(costs) < 3
+    points = {
+        "y": _unit("score", score, zero=zero),
+        "shape": {"field": "model", "type": "nominal", "scale": {"domain": list(labels)}},
+        "tooltip": [*_tooltip("model", "score", "low", "high", "tasks"), {"field": field, "title": title}],
+    }
     return {
         "width": "container",
         "autosize": FIT,
@@ -177,16 +204,9 @@ def scatter_chart(labels: Sequence[str], field: str, title: str, score: str) -> 
         "layer": [
             {
                 "mark": {"type": "rule", "strokeWidth": 2, "opacity": 0.45},
-                "encoding": {"y": _unit("low", score, zero=False), "y2": {"field": "high"}},
+                "encoding": {"y": _unit("low", score, zero=zero), "y2": {"field": "high"}},
             },
-            {
-                "mark": {"type": "point", "filled": True, "size": 110, "opacity": 1},
-                "encoding": {
-                    "y": _unit("score", score, zero=False),
-                    "shape": {"field": "model", "type": "nominal", "scale": {"domain": list(labels)}},
-                    "tooltip": [*_tooltip("model", "score", "low", "high", "tasks"), {"field": field, "title": title}],
-                },
-            },
+            *_points(points, size=110),
         ],
     }
 
@@ -202,8 +222,9 @@ def layers_chart(labels: Sequence[str]) -> Spec:
             "mark": {"type": "line", "point": True},
             "encoding": {
                 "x": {
-                    "field": "layer",
+                    "field": "name",
                     "type": "ordinal",
+                    "sort": {"field": "layer"},
                     "title": "Layer",
                     "axis": {"labelAngle": 0, "labelOverlap": True},
                 },

@@ -93,6 +93,7 @@ def page_data(board: Board, audio: Mapping[str, Path]) -> dict[str, Any]:
         "sensitivity": _sensitivity(board),
         "off": [asdict(off) for off in board.off],
         "problems": list(board.problems),
+        "notes": board.notes,
         "published": [_published(row) for row in board.references],
         "charts": _charts(board),
         "audio": _audio(audio, details),

@@ -83,6 +83,7 @@ function boardView() {
     "Models in one tie group cannot be told apart: the group is 1 + the number of models that are significantly better (paired bootstrap over test items, Holm's correction, 5 %). ",
     "An average over different tasks, or on different data, is not ranked."));
   if (DATA.cells.some((cell) => SEEN.includes(cell.flag))) parts.push(flagLegend());
+  if (DATA.notes.length) parts.push(h("details", { class: "card" }, h("summary", {}, `Notes on the data (${DATA.notes.length})`), h("ul", {}, DATA.notes.map((text) => h("li", {}, text)))));
   if (DATA.off.length || DATA.problems.length) {
     const rows = DATA.off.map((item) => h("tr", {}, h("th", { scope: "row" }, item.model), h("td", {}, item.task), h("td", {}, h("span", { class: "chip" }, item.status)), h("td", {}, item.reason)));
     const heads = ["Model", "Task", "Status", "Reason"].map((text) => ({ text }));

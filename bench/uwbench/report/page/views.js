@@ -48,7 +48,7 @@ function chartsView() {
   if (!DATA.models.length) return [card("No charts yet", "There are no results.")];
   const panel = (name, title, caption, wide) => { const f = figure(name); return draw(title, caption, f.spec, usable(name, f.rows), { class: wide ? "wide" : "" }); };
   return [h("div", { class: "grid" },
-    panel("averages", "Averages", "Dot and 95 % interval; best on top.", true),
+    panel("averages", "Averages", "Dot and 95 % interval; best on top. Hollow dots, below: averages over the number of tasks in brackets, or over other data, which have no rank.", true),
     panel("profile", "Profile", "One line per model over all tasks; bars are 95 % intervals.", true),
     panel("throughput", "Quality against speed", "Up and to the right is better. Speeds are comparable on the same device only."),
     panel("size", "Quality against size", "Up and to the left is better."),
