@@ -3,6 +3,7 @@
     clips/<task>-<data8>.parquet                  labels, splits, groups, keys: independent of encoders
     <slug>-<fp8>/encoder.json                     the encoder that made the vectors
     <slug>-<fp8>/<task>/pooled-00000.arrow        key, frames, chunks and one vector per pooling; one row per clip
+    <slug>-<fp8>/<task>/pooled-00000-noise_10dB.arrow  the same of corrupted clips, which have other keys
     <slug>-<fp8>/<task>/frames-00000.arrow        key and valid frames in float16, for tasks that need them
     <slug>-<fp8>/<task>/manifest.json             the parts that count, with sizes and checksums
 
@@ -23,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from uwbench.audio.corruption import Corruption, corruption_of_file
 from uwbench.base.atomic import sync_folder, write_atomically
 from uwbench.cache.frames import Spill
 from uwbench.cache.parts import PooledRows, damage, read_index, write_frames, write_pooled
@@ -38,6 +40,8 @@ from uwbench.cache.records import (
 from uwbench.cache.task_vectors import READERS, IndexedPart, TaskVectors, find_keys, key_array
 from uwbench.cache.verified import State, VerifiedFiles, file_state
 from uwbench.errors import StoreError
+
+_CORRUPTED = re.compile(r"pooled-\d+-(?P<corruption>[a-z]+_.+?)(-[0-9a-f]{8})?\.arrow")
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,16 +161,19 @@ class EncoderStore:
         """Return the keys of a part's rows."""
         return self._index(self.folder / task / part.name).column("key").to_pylist()
 
-    def open_task(self, task: str, keys: Sequence[bytes], *, needs_frames: bool = False) -> TaskVectors:
+    def open_task(
+        self, task: str, keys: Sequence[bytes], *, needs_frames: bool = False, corruption: Corruption | None = None
+    ) -> TaskVectors:
         """Find the clips with these keys: in the parts of `task` first, then in the encoder's other tasks.
 
-        With `needs_frames`, only parts that hold frames count.
+        With `needs_frames`, only parts that hold frames count; with `corruption`, only parts of clips corrupted so,
+        else of clean clips.
         """
         wanted = key_array(keys)
         parts: list[IndexedPart] = []
         rows = np.full(len(keys), -1)  # in all parts end to end
         for name in self._tasks_from(task):
-            more = self._indexed(name, needs_frames=needs_frames)
+            more = self._indexed(name, needs_frames=needs_frames, corruption=corruption)
             missing = np.flatnonzero(rows < 0)
             places = find_keys(wanted.take(missing), more)
             rows[missing] = np.where(places < 0, -1, places + sum(part.index.num_rows for part in parts))
@@ -179,11 +186,12 @@ class EncoderStore:
         yield first
         yield from (name for name in self.tasks() if name != first)
 
-    def _indexed(self, task: str, *, needs_frames: bool) -> list[IndexedPart]:
+    def _indexed(self, task: str, *, needs_frames: bool, corruption: Corruption | None) -> list[IndexedPart]:
         """Read the index of each part of a task whose file is there."""
         manifest, folder = self.manifest(task), self.folder / task
         parts = [part for part in manifest.parts if (folder / part.name).is_file()] if manifest else []
         parts = [part for part in parts if part.frames is not None or not needs_frames]
+        parts = [part for part in parts if corruption_of_part(part.name) == corruption]
         with ThreadPoolExecutor(READERS) as pool:
             indexes = pool.map(lambda part: self._index(folder / part.name), parts)
             return [IndexedPart(folder, part, index) for part, index in zip(parts, indexes, strict=True)]
@@ -231,6 +239,12 @@ class EncoderStore:
 
     def _write_manifest(self, manifest: Manifest) -> None:
         write_atomically(self._manifest_path(manifest.task), manifest_text(manifest).encode(), locked=True)
+
+
+def corruption_of_part(name: str) -> Corruption | None:
+    """Return the corruption of the clips in a part, from the name of its file; None if they are clean."""
+    match = _CORRUPTED.fullmatch(name)
+    return corruption_of_file(match["corruption"]) if match else None
 
 
 def open_encoders(root: Path) -> tuple[list[EncoderStore], list[str]]:
