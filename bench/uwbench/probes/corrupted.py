@@ -9,7 +9,7 @@ import numpy as np
 
 from uwbench.audio.corruption import VERSION, Corruption, parse_corruptions
 from uwbench.errors import StoreError
-from uwbench.probes.data import TaskData, TestedVectors
+from uwbench.probes.data import TaskData, CorruptedVectors
 from uwbench.results.record import Corrupted, Method, NoiseLimit, Result, Robustness
 from uwbench.results.robustness import mean_cosine, noise_limit, score_corrupted
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def read_corrupted(
     store: EncoderStore, table: ClipTable, corruptions: Sequence[Corruption], pooling: str
-) -> dict[str, TestedVectors]:
+) -> dict[str, CorruptedVectors]:
     """Return the last layer's vectors of the tested clips under each corruption, by its name.
 
     Raises StoreError, with the command to run, if the cache lacks one.
@@ -34,7 +34,7 @@ def read_corrupted(
             what = f"{len(vectors.missing):,} of {len(tested):,} tested clips of {task} have no embedding under"
             command = f"uwbench extract --model {store.record.name} --task {task} --corrupt {corruption.name}"
             raise StoreError(f"{what} {corruption.name}", where=store.folder, remedy=f"run: {command}")
-        vectors_of[corruption.name] = TestedVectors(tested, vectors.pooled(pooling)[:, -1].copy())
+        vectors_of[corruption.name] = CorruptedVectors(tested, vectors.pooled(pooling)[:, -1].copy())
     return vectors_of
 
 

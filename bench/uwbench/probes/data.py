@@ -59,7 +59,7 @@ def spread_rows(offsets: np.ndarray, clips: np.ndarray, limit: int) -> np.ndarra
 
 
 @dataclass(frozen=True, slots=True)
-class TestedVectors:
+class CorruptedVectors:
     """Vectors of tested clips, found by the clips' rows in the clip table."""
 
     tested: np.ndarray  # rows, ascending
@@ -90,7 +90,7 @@ class TaskData:
     pooled: np.ndarray
     frames: Frames | None = None
     text: TextVectors | None = None
-    corrupted: Mapping[str, TestedVectors] = field(default_factory=dict)
+    corrupted: Mapping[str, CorruptedVectors] = field(default_factory=dict)
 
 
 def statistics(inputs: Inputs, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
