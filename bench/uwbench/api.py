@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
+from uwbench.audio.corruption import HELP as CORRUPTIONS
 from uwbench.encoders.base import IMPORTED, Encoded, Encoder, EncoderInfo, ModelSpec
 from uwbench.errors import (
     AudioError,
@@ -736,6 +737,7 @@ def _open_model(model: ModelInput) -> Model:
 
 __all__ = [
     "BATCH_TOLERANCE",
+    "CORRUPTIONS",
     "Audio",
     "AudioArray",
     "AudioBytes",

@@ -142,6 +142,7 @@ class ExtractOptions:
     force: bool = False  # re-encode even if cached
     engine: Engine | str = Engine.LOCAL
     part: tuple[int, int] | None = None  # this machine's share of the work: (index from 1, number of machines)
+    corruptions: tuple[str, ...] = ()  # of the tested clips, which are encoded corrupted too: "noise:10dB", "standard"
 
     def __post_init__(self) -> None:
         choice(Dtype, self.dtype, "--dtype")
@@ -158,6 +159,7 @@ class ProbeOptions:
     allow_missing: int = 0  # score even if up to this many clips cannot be read
     text_encoder: str | None = None  # retrieval: the sentence encoder that embeds captions
     argv: tuple[str, ...] = ()  # the command line, for the record
+    corruptions: tuple[str, ...] = ()  # as in ExtractOptions: probes of clean clips are tested on corrupted ones
 
 
 def methods_of(methods: str | Iterable[str]) -> tuple[Method, ...]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import RenderableType
 
+    from uwbench.audio.corruption import Corruption
     from uwbench.cache.clip_table import ClipTable
     from uwbench.cache.records import EncoderRecord
     from uwbench.cache.store import EncoderStore
@@ -242,16 +243,27 @@ def run(
     Without `tasks`, every task of `suite` whose data is at hand is taken. Raises UsageError or InputError for a
     request that cannot be carried out at all; what fails later is in the results.
     """
+    from uwbench.audio.corruption import parse_corruptions
     from uwbench.base.device import pick_device
 
+    options, scoring = _with_same_corruptions(options, scoring)
+    corruptions = parse_corruptions(options.corruptions)
     scan = _scan(tasks, suite, folders, options.limit)
-    planned, refused = _plan(models, scan.tasks, folders.cache, options, device, reporter)
+    planned, refused = _plan(models, scan.tasks, folders.cache, options, corruptions, device, reporter)
     reporter.planned([plan for _, plan in planned], scan.missing, folders)
     _require_space([plan for _, plan in planned], folders.cache)
-    if scoring is not None or any(plan.parts for _, plan in planned):
+    if scoring is not None or any(part.parts for _, plan in planned for part in (plan, *plan.corrupted)):
         device = pick_device(device)
     runs = tuple(_run_one(model, plan, options, device, scoring, reporter) for model, plan in planned)
     return Results(runs, scan.missing, (*scan.failures, *refused), suite)
+
+
+def _with_same_corruptions(options: ExtractOptions, scoring: Scoring | None) -> tuple[ExtractOptions, Scoring | None]:
+    """Return both halves of a run with the corruptions that either of them names."""
+    if scoring is None:
+        return options, None
+    names = tuple(dict.fromkeys((*options.corruptions, *scoring.options.corruptions)))
+    return replace(options, corruptions=names), replace(scoring, options=replace(scoring.options, corruptions=names))
 
 
 def probe_cached(
@@ -265,6 +277,7 @@ def probe_cached(
     reporter: Reporter,
 ) -> Results:
     """Score tasks from the cache alone, for the models named (name, slug or folder in the cache) or for all."""
+    from uwbench.audio.corruption import parse_corruptions
     from uwbench.base.device import pick_device
     from uwbench.cache.choose import choose_stores
     from uwbench.cache.store import open_encoders
@@ -274,6 +287,7 @@ def probe_cached(
         return Results(refused=tuple(problems), suite=suite)
     names = [name for model in models for name in _cached_names(model, stores, folders.cache)]
     chosen = choose_stores(stores, names, folders.cache)
+    parse_corruptions(scoring.options.corruptions)  # a wrong name is refused before any task is scored
     scan = _cached_tasks(chosen, tasks, suite, folders)
     device = pick_device(device)
     runs = []
@@ -408,6 +422,7 @@ def _plan(
     tasks: Sequence[Task],
     cache: Path,
     options: ExtractOptions,
+    corruptions: Sequence[Corruption],
     device: str,
     reporter: Reporter,
 ) -> tuple[list[tuple[Model, Plan]], list[str]]:
@@ -415,6 +430,9 @@ def _plan(
     from uwbench.extraction.plan import make_plan, share_of
 
     planned, failures = [], []
+    for task in tasks if corruptions else ():
+        if task.table.needs_frames:
+            reporter.note(f"note: {task.card.name} is scored by frames; its clips are not corrupted")
     for model in models:
         try:
             record = _record(model, tasks, cache, options, device, reporter)
@@ -423,7 +441,8 @@ def _plan(
             continue
         for task in tasks:
             try:
-                plan = make_plan(task, record, cache, force=options.force)
+                under = () if task.table.needs_frames else corruptions
+                plan = make_plan(task, record, cache, corruptions=under, force=options.force)
             except StoreError as error:
                 failures.append(f"{record.name}, {task.card.name}: {error}")
                 continue
@@ -481,11 +500,15 @@ def _run_one(
         failures = () if scoring else tuple(f"{task}: {line}" for line in [*plan.task.table.unreadable, *unread])
         run = replace(run, extracted=True, extraction=extraction, failures=failures)
         if scoring is None or options.part is not None:
-            return run
-        reporter.started(name, f"{task} (probe)", 0)
+            problems = _extract_corrupted(model, plan, options, device, reporter)[-1]
+            return replace(run, failures=(*failures, *problems))
         seconds = {"load": model.load_s or 0.0, "encode": extraction.seconds if extraction else 0.0}
         table = plan.task.table
-        result = _probe_one(plan.store, table, scoring, device, seconds, _speed(extraction), unread)
+        corruptions, encode_s, problems = _extract_corrupted(model, plan, options, device, reporter)
+        seconds |= {"encode corrupted": encode_s} if encode_s else {}
+        run = replace(run, failures=problems)
+        reporter.started(name, f"{task} (probe)", 0)
+        result = _probe_one(plan.store, table, scoring, device, corruptions, seconds, _speed(extraction), unread)
         return replace(run, result=result)
     except OSError as error:
         # No failed result: the disk may not take it, and a score that is there is still true.
@@ -501,16 +524,14 @@ def _extract_one(
     model: Model, plan: Plan, options: ExtractOptions, device: str, reporter: Reporter
 ) -> Extraction | None:
     """Encode what the plan lists, and note in the cache which clip table the vectors are for; None: all was cached."""
-    extraction = None
     from uwbench.encoders.vectors import ReadyVectors
 
+    extraction = None
     if plan.parts and isinstance(model.encoder, ReadyVectors):
         from uwbench.extraction.imported import import_vectors
 
         extraction = import_vectors(plan, model.encoder, reporter.note)
     elif plan.parts:
-        if options.engine == Engine.LOCAL or options.dtype != "fp32":
-            model.load(plan, options, device, reporter)
         extraction = _encode(model, plan, options, device, reporter)
     task = plan.task.card.name
     if not plan.task.table.limited or plan.store.manifest(task) is None:
@@ -519,11 +540,44 @@ def _extract_one(
     return extraction
 
 
+def _extract_corrupted(
+    model: Model, plan: Plan, options: ExtractOptions, device: str, reporter: Reporter
+) -> tuple[list[Corruption], float, tuple[str, ...]]:
+    """Encode the tested clips under each corruption; return those that are complete, the seconds, and what failed.
+
+    A failure costs no score but those of its corruption.
+    """
+    complete: list[Corruption] = []
+    failures: list[str] = []
+    encode_s = 0.0
+    for corrupted in plan.corrupted:
+        corruption = corrupted.task.corruption
+        assert corruption is not None
+        where = f"{model.encoder.info.name}, {plan.task.card.name}, {corruption.name}"
+        try:
+            extraction = _encode(model, corrupted, options, device, reporter) if corrupted.parts else None
+        except OSError as error:
+            failures.append(f"{where}: {disk_error(error)}")
+            continue
+        except UwbenchError as error:
+            failures.append(f"{where}: {error}")
+            continue
+        if extraction is not None and extraction.unreadable:
+            failures.append(f"{where}: {len(extraction.unreadable)} clips failed, first: {extraction.unreadable[0]}")
+            continue
+        encode_s += extraction.seconds if extraction else 0.0
+        complete.append(corruption)
+    return complete, encode_s, tuple(failures)
+
+
 def _encode(model: Model, plan: Plan, options: ExtractOptions, device: str, reporter: Reporter) -> Extraction:
     from uwbench.extraction.extract import extract, settings_for
 
+    if options.engine == Engine.LOCAL or options.dtype != "fp32":
+        model.load(plan, options, device, reporter)
     settings = settings_for(device, options.batch_seconds, options.workers)
-    reporter.started(model.encoder.info.name, plan.task.card.name, plan.to_encode)
+    under = f" {plan.task.corruption.name}" if plan.task.corruption else ""
+    reporter.started(model.encoder.info.name, f"{plan.task.card.name}{under}", plan.to_encode)
     try:
         if options.engine == Engine.LOCAL:
             return extract(plan, model.encoder, settings, reporter.advanced)
@@ -553,6 +607,7 @@ def _probe_one(
     table: ClipTable,
     scoring: Scoring,
     device: str,
+    corruptions: Sequence[Corruption],
     seconds: Mapping[str, float] | None = None,
     speed: dict[str, float] | None = None,
     unread: Sequence[str] = (),
@@ -567,6 +622,7 @@ def _probe_one(
         methods=[method.value for method in scoring.methods],
         device=device,
         options=scoring.options,
+        corruptions=corruptions,
         seconds=seconds,
         speed=speed,
         unread=unread,
@@ -584,13 +640,16 @@ def _probe_cached_one(
     store: EncoderStore, task: str, cache: Path, scoring: Scoring, device: str, reporter: Reporter
 ) -> TaskRun:
     """Score one task from the cache; a failure is part of the record."""
+    from uwbench.audio.corruption import parse_corruptions
+
     name = store.record.name
     manifest = store.manifest(task)
     assert manifest is not None
     reporter.started(name, f"{task} (probe)", 0)
     try:
         table = _cached_table(cache, manifest.table, task)
-        return TaskRun(name, task, result=_probe_one(store, table, scoring, device))
+        corruptions = parse_corruptions(() if table.needs_frames else scoring.options.corruptions)
+        return TaskRun(name, task, result=_probe_one(store, table, scoring, device, corruptions))
     except UwbenchError as error:
         return TaskRun(name, task, failures=(f"{name}, {task}: {error}",))
     except OSError as error:

@@ -12,9 +12,9 @@ from uwbench.errors import UsageError
 from uwbench.report.board import build_board
 from uwbench.report.compare import compare_models, draw_tasks_too, find_model
 from uwbench.report.sensitivity import kendall_tau, sensitivity
-from uwbench.report.ties import TaskDraws, difference_interval, difference_terms, p_value
+from uwbench.report.ties import TaskDraws, difference_terms, p_value
 from uwbench.results.averages import Entry
-from uwbench.results.bootstrap import paired_replicates
+from uwbench.results.bootstrap import difference_interval, paired_replicates
 from uwbench.results.items import Items
 
 

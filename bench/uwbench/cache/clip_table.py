@@ -11,13 +11,14 @@ import errno
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from uwbench.audio.clip import Event, Labels
+from uwbench.audio.corruption import Corruption
 from uwbench.base.atomic import write_atomically
 from uwbench.base.hashing import SHORT, digest
 from uwbench.base.json_text import parse_json
@@ -63,6 +64,20 @@ class ClipTable:
             strict=True,
         )
         return digest([list(row) for row in rows])
+
+    @property
+    def tested(self) -> list[int]:
+        """The rows of the clips that are tested: the test split, or all clips of a task with folds."""
+        return [
+            row
+            for row, (split, fold) in enumerate(zip(self.splits, self.folds, strict=True))
+            if fold or split == "test"
+        ]
+
+    def corrupted(self, corruption: Corruption) -> ClipTable:
+        """Return the table of the tested clips as they are when corrupted, under keys of their own."""
+        table = self.keep(self.tested)
+        return replace(table, keys=tuple(map(corruption.key, table.keys)))
 
     def keep(self, rows: Sequence[int]) -> ClipTable:
         """Return the table of some rows."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from uwbench.audio.corruption import Corruption
 from uwbench.cache.clip_table import read_table
-from uwbench.cache.store import Damage, EncoderStore, open_encoders
+from uwbench.cache.store import Damage, EncoderStore, corruption_of_part, open_encoders
 from uwbench.errors import StoreError
 
 
@@ -17,8 +18,8 @@ class Holding:
     encoder: str
     fingerprint: str
     task: str
-    clips: int
-    bytes: int
+    clips: int  # clean ones
+    bytes: int  # with those of corrupted clips
     layers: int
     poolings: tuple[str, ...]
 
@@ -40,7 +41,7 @@ def holdings(root: Path) -> tuple[list[Holding], list[str]]:
                     encoder=store.record.name,
                     fingerprint=store.record.fingerprint,
                     task=task,
-                    clips=sum(part.rows for part in parts),
+                    clips=sum(part.rows for part in parts if corruption_of_part(part.name) is None),
                     bytes=sum(part.bytes + part.frames_bytes for part in parts),
                     layers=len(store.record.layers),
                     poolings=store.record.poolings,
@@ -86,12 +87,16 @@ def prune(root: Path, *, dry_run: bool) -> list[Pruned]:
         pruned.append(Pruned(path, path.stat().st_size, "no manifest names it"))
         if not dry_run:
             path.unlink()
-    in_use = _keys_in_use(root, stores)
+    clean = _keys_in_use(root, stores)
+    in_use: dict[Corruption | None, set[bytes]] = {None: clean}
     for store in stores:
         for task in store.tasks():
             manifest = store.manifest(task)
             for part in manifest.parts if manifest else ():
-                if in_use.isdisjoint(store.part_keys(task, part)):
+                corruption = corruption_of_part(part.name)
+                if corruption is not None and corruption not in in_use:
+                    in_use[corruption] = set(map(corruption.key, clean))
+                if in_use[corruption].isdisjoint(store.part_keys(task, part)):
                     size = part.bytes + part.frames_bytes
                     pruned.append(Pruned(store.folder / task / part.name, size, "its clips are in no task any longer"))
                     if not dry_run:

@@ -3,6 +3,7 @@
     clips/<task>-<data8>.parquet                  labels, splits, groups, keys: independent of encoders
     <slug>-<fp8>/encoder.json                     the encoder that made the vectors
     <slug>-<fp8>/<task>/pooled-00000.arrow        key, frames, chunks and one vector per pooling; one row per clip
+    <slug>-<fp8>/<task>/pooled-00000-noise_10dB.arrow  the same of corrupted clips, which have other keys
     <slug>-<fp8>/<task>/frames-00000.arrow        key and valid frames in float16, for tasks that need them
     <slug>-<fp8>/<task>/manifest.json             the parts that count, with sizes and checksums
 
@@ -23,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from uwbench.audio.corruption import Corruption, corruption_of_file
 from uwbench.base.atomic import sync_folder, write_atomically
 from uwbench.cache.frames import Spill
 from uwbench.cache.parts import PooledRows, damage, read_index, write_frames, write_pooled
@@ -38,6 +40,8 @@ from uwbench.cache.records import (
 from uwbench.cache.task_vectors import READERS, IndexedPart, TaskVectors, find_keys, key_array
 from uwbench.cache.verified import State, VerifiedFiles, file_state
 from uwbench.errors import StoreError
+
+_CORRUPTED = re.compile(r"pooled-\d+-(?P<corruption>[a-z]+_.+?)(-[0-9a-f]{8})?\.arrow")
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,17 +167,24 @@ class EncoderStore:
         return [EncoderStore(self.root, record, self.verified) for record in others if record.covers(self.record)]
 
     def open_task(
-        self, task: str, keys: Sequence[bytes], *, needs_frames: bool = False, wider: bool = True
+        self,
+        task: str,
+        keys: Sequence[bytes],
+        *,
+        needs_frames: bool = False,
+        wider: bool = True,
+        corruption: Corruption | None = None,
     ) -> TaskVectors:
         """Find the clips with these keys: in the parts of `task` first, then in the encoder's other tasks.
 
         Clips that are in neither are taken from the stores of the same encoder with more layers, unless `wider` is off.
-        With `needs_frames`, only parts that hold frames of the same layer count.
+        With `needs_frames`, only parts that hold frames of the same layer count; with `corruption`, only parts of clips
+        corrupted so, else of clean clips.
         """
         wanted = key_array(keys)
         parts: list[IndexedPart] = []
         rows = np.full(len(keys), -1)  # in all parts end to end
-        for more in self._candidates(task, needs_frames=needs_frames, wider=wider):
+        for more in self._candidates(task, needs_frames=needs_frames, wider=wider, corruption=corruption):
             missing = np.flatnonzero(rows < 0)
             places = find_keys(wanted.take(missing), more)
             rows[missing] = np.where(places < 0, -1, places + sum(part.index.num_rows for part in parts))
@@ -182,16 +193,18 @@ class EncoderStore:
                 break
         return TaskVectors(self.folder, self.record, task, self.verified, tuple(parts), rows)
 
-    def _candidates(self, task: str, *, needs_frames: bool, wider: bool) -> Iterator[list[IndexedPart]]:
+    def _candidates(
+        self, task: str, *, needs_frames: bool, wider: bool, corruption: Corruption | None
+    ) -> Iterator[list[IndexedPart]]:
         """Yield the parts that may hold a task's clips, task by task and store by store, the nearest first."""
         for name in self._tasks_from(task):
-            yield self._indexed(name, needs_frames=needs_frames)
+            yield self._indexed(name, needs_frames=needs_frames, corruption=corruption)
         for store in self.wider() if wider else ():
             if needs_frames and store.record.layers[-1] != self.record.layers[-1]:
                 continue
             for name in store._tasks_from(task):
                 try:
-                    yield store._indexed(name, needs_frames=needs_frames)
+                    yield store._indexed(name, needs_frames=needs_frames, corruption=corruption)
                 except StoreError:  # damaged: the clips count as missing here, and its own encoder reports it
                     continue
 
@@ -199,11 +212,12 @@ class EncoderStore:
         yield first
         yield from (name for name in self.tasks() if name != first)
 
-    def _indexed(self, task: str, *, needs_frames: bool) -> list[IndexedPart]:
+    def _indexed(self, task: str, *, needs_frames: bool, corruption: Corruption | None) -> list[IndexedPart]:
         """Read the index of each part of a task whose file is there."""
         manifest, folder = self.manifest(task), self.folder / task
         parts = [part for part in manifest.parts if (folder / part.name).is_file()] if manifest else []
         parts = [part for part in parts if part.frames is not None or not needs_frames]
+        parts = [part for part in parts if corruption_of_part(part.name) == corruption]
         with ThreadPoolExecutor(READERS) as pool:
             indexes = pool.map(lambda part: self._index(folder / part.name), parts)
             return [IndexedPart(folder, part, index, self.record) for part, index in zip(parts, indexes, strict=True)]
@@ -251,6 +265,12 @@ class EncoderStore:
 
     def _write_manifest(self, manifest: Manifest) -> None:
         write_atomically(self._manifest_path(manifest.task), manifest_text(manifest).encode(), locked=True)
+
+
+def corruption_of_part(name: str) -> Corruption | None:
+    """Return the corruption of the clips in a part, from the name of its file; None if they are clean."""
+    match = _CORRUPTED.fullmatch(name)
+    return corruption_of_file(match["corruption"]) if match else None
 
 
 def open_encoders(root: Path) -> tuple[list[EncoderStore], list[str]]:

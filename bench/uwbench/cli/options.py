@@ -58,6 +58,13 @@ BatchSeconds = Annotated[
     typer.Option("--batch-seconds", min=0.1, help="Seconds of audio per forward pass, including padding."),
 ]
 Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Decoding threads.")]
+Corrupt = Annotated[
+    str | None,
+    typer.Option(
+        "--corrupt",
+        help="Test on corrupted clips too, of probes trained on clean ones. A list of " + api.CORRUPTIONS + ".",
+    ),
+]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the probes.")]
 Limit = Annotated[
     int | None, typer.Option("--limit", min=1, help="Clips per split or fold; results are marked as limited.")

@@ -110,6 +110,11 @@ def plan_lines(plans: Sequence[Plan], missing: Sequence[str], folders: Folders) 
         if plan.to_encode:
             step = "import" if record.family == IMPORTED else "encode"
             state += f", {plan.to_encode:,} to {step} ({plan.audio_s / 3600:.2f} h): {plan.reason}"
+        if plan.corrupted:
+            corrupted = sum(part.to_encode for part in plan.corrupted)
+            hours = sum(part.audio_s for part in plan.corrupted) / 3600
+            state += f", {len(plan.corrupted)} corruptions"
+            state += f" with {corrupted:,} clips to encode ({hours:.2f} h)" if corrupted else " cached"
         if task.table.unreadable:
             state += f", {len(task.table.unreadable):,} missing, first: {task.table.unreadable[0]}"
         lines.append(f"  {task.card.name:<{width}}  {record.name} [{record.fingerprint[:8]}]  {state}")

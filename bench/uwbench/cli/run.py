@@ -50,6 +50,7 @@ def run(
     batch_seconds: opt.BatchSeconds = None,
     workers: opt.Workers = None,
     seed: opt.Seed = 0,
+    corrupt: opt.Corrupt = None,
     limit: opt.Limit = None,
     force: opt.Force = False,
     engine: opt.Engine = api.Engine.LOCAL,
@@ -93,7 +94,7 @@ def run(
                 force=force,
                 engine=engine,
             ),
-            probe=ProbeOptions(seed, allow_missing, text_encoder, argv=_argv()),
+            probe=ProbeOptions(seed, allow_missing, text_encoder, _argv(), _names(corrupt)),
             reporter=_reporter(quiet),
         )
     _print_scores(report, as_json=as_json)
@@ -112,6 +113,7 @@ def extract(
     device: opt.Device = "auto",
     batch_seconds: opt.BatchSeconds = None,
     workers: opt.Workers = None,
+    corrupt: opt.Corrupt = None,
     limit: opt.Limit = None,
     force: opt.Force = False,
     engine: opt.Engine = api.Engine.LOCAL,
@@ -153,6 +155,7 @@ def extract(
                 force=force,
                 engine=engine,
                 part=_part(part),
+                corruptions=_names(corrupt),
             ),
             reporter=_reporter(quiet),
         )
@@ -172,6 +175,7 @@ def probe(
     method: opt.Methods = "mlp,knn",
     device: opt.Device = "auto",
     seed: opt.Seed = 0,
+    corrupt: opt.Corrupt = None,
     allow_missing: opt.AllowMissing = 0,
     text_encoder: opt.TextEncoder = None,
     label: opt.Label = None,
@@ -199,7 +203,7 @@ def probe(
             cache=cache,
             results=results,
             device=device,
-            probe=ProbeOptions(seed, allow_missing, text_encoder, argv=_argv()),
+            probe=ProbeOptions(seed, allow_missing, text_encoder, _argv(), _names(corrupt)),
             reporter=_reporter(quiet),
         )
     _print_scores(report, as_json=as_json)
@@ -224,6 +228,10 @@ def reproduce(
     verdict = "equal" if reproduction.equal else "differs"
     print(printable(f"{reproduction.model}, {reproduction.task}: {verdict}"))
     raise typer.Exit(0 if reproduction.equal else 1)
+
+
+def _names(values: str | None) -> tuple[str, ...]:
+    return () if values is None else tuple(opt.split_commas(values))
 
 
 def _part(text: str | None) -> tuple[int, int] | None:

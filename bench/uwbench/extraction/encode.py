@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from uwbench.audio.clip import AudioFile, Clip, read_bytes
-from uwbench.audio.decode import chunks, decode, decode_windows, samples_in
+from uwbench.audio.clip import AudioArray, AudioFile, Clip, read_bytes
+from uwbench.audio.corrupt import corrupt
+from uwbench.audio.corruption import Corruption
+from uwbench.audio.decode import chunks, decode, decode_windows, read_header, samples_in
 from uwbench.audio.scan import WHOLE_FILE, sha256_of
-from uwbench.base.hashing import sha256_bytes
+from uwbench.base.hashing import clip_key, sha256_bytes
 from uwbench.cache.frames import Spill
 from uwbench.cache.parts import PooledRows
 from uwbench.errors import AudioError
@@ -106,7 +108,8 @@ class ShortBatch:
 
     def _decode(self, row: int) -> np.ndarray:
         task = self.work.plan.task
-        return decode_clip(task.clips[row], task.hashes[row], self.work.forward.info.sample_rate)
+        rate = self.work.forward.info.sample_rate
+        return decode_clip(task.clips[row], task.hashes[row], rate, corruption=task.corruption)
 
     def launch(self) -> None:
         """Start the encoder on the clips; on the CPU, this encodes them."""
@@ -153,6 +156,7 @@ class LongClip:
             work.plan.task.hashes[row],
             work.forward.info.sample_rate,
             samples_in(context_s, work.forward.info.sample_rate),
+            corruption=work.plan.task.corruption,
         )
         self._next: Future[list[np.ndarray]] = work.pool.submit(self._take)
         self.audio_s = 0.0
@@ -190,20 +194,34 @@ class LongClip:
         self.audio_s = samples / forward.info.sample_rate
 
 
-def decode_clip(clip: Clip, sha256: str, rate: int) -> np.ndarray:
-    """Return a clip's samples at `rate` Hz; raise AudioError if its bytes are not those that were hashed."""
+def decode_clip(clip: Clip, sha256: str, rate: int, *, corruption: Corruption | None = None) -> np.ndarray:
+    """Return a clip's samples at `rate` Hz, corrupted at the rate that the clip has, if at all.
+
+    Raise AudioError if its bytes are not those that were hashed.
+    """
     audio, data = clip.audio, None
     if not isinstance(audio, AudioFile) or _size(audio) <= WHOLE_FILE:
         data = read_bytes(audio)
     _require_same(sha256_of(audio) if data is None else sha256_bytes(data), sha256, clip)
-    return decode(audio, rate, start_s=clip.start_s, end_s=clip.end_s, data=data)
+    if corruption is None:
+        return decode(audio, rate, start_s=clip.start_s, end_s=clip.end_s, data=data)
+    own_rate = read_header(audio, data).rate
+    samples = decode(audio, own_rate, start_s=clip.start_s, end_s=clip.end_s, data=data)
+    samples = corrupt(samples, own_rate, corruption, clip_key(sha256, clip.start_s, clip.end_s))
+    return decode(AudioArray(samples, own_rate, str(audio)), rate)
 
 
-def windows_of_clip(clip: Clip, sha256: str, rate: int, window: int) -> Iterator[np.ndarray]:
+def windows_of_clip(
+    clip: Clip, sha256: str, rate: int, window: int, *, corruption: Corruption | None = None
+) -> Iterator[np.ndarray]:
     """Yield a clip's samples at `rate` Hz in windows of `window` samples, the last one shorter, without holding all.
 
+    A corruption takes the clip whole: a room's reverberation and a clip's level reach from one window into the next.
     Raise AudioError, before the first window, if its bytes are not those that were hashed.
     """
+    if corruption is not None:
+        yield from chunks(decode_clip(clip, sha256, rate, corruption=corruption), window)
+        return
     _require_same(sha256_of(clip.audio), sha256, clip)
     yield from decode_windows(clip.audio, rate, window, start_s=clip.start_s, end_s=clip.end_s)
 

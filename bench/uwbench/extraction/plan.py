@@ -7,11 +7,13 @@ whatever is cached already. So an interrupted run, another process or another ma
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from uwbench.audio.corruption import Corruption
 from uwbench.base.hashing import digest
-from uwbench.cache.clip_table import ClipTable, write_table
+from uwbench.cache.clip_table import write_table
 from uwbench.cache.records import EncoderRecord
 from uwbench.cache.store import EncoderStore, open_encoders
 from uwbench.extraction.task import Task
@@ -42,6 +44,7 @@ class Plan:
     needs_frames: bool
     cached: int  # clips that have an embedding
     reason: str  # why the others are encoded
+    corrupted: tuple[Plan, ...] = ()  # of the same task's tested clips, one plan per corruption
 
     @property
     def to_encode(self) -> int:
@@ -53,18 +56,32 @@ class Plan:
         return sum(durations[row] for part in self.parts for row in part.rows)
 
     def forecast_bytes(self) -> int:
-        """Return the size of the parts on disk, exact to a percent for pooled vectors."""
+        """Return the size of the parts on disk, those of corrupted clips too, exact to a percent for pooled vectors."""
         record = self.store.record
         pooled = self.to_encode * (40 + 4 * len(record.layers) * record.dim * len(record.poolings))
         frames = self.audio_s / record.hop_s * record.dim * 2 if self.needs_frames and record.hop_s else 0
-        return int(pooled + frames)
+        return int(pooled + frames) + sum(plan.forecast_bytes() for plan in self.corrupted)
 
 
-def make_plan(task: Task, record: EncoderRecord, cache: Path, *, force: bool = False) -> Plan:
+def make_plan(
+    task: Task,
+    record: EncoderRecord,
+    cache: Path,
+    *,
+    corruptions: Sequence[Corruption] = (),
+    force: bool = False,
+) -> Plan:
     """Return the parts of `task` that the cache lacks under the encoder, after dropping damaged ones.
 
-    With `force`, re-encode everything.
+    `corruptions` add a plan each for the tested clips. With `force`, re-encode everything.
     """
+    plan = _plan_clips(task, record, cache, write_table(cache, task.table), force=force)
+    corrupted = (task.corrupted(corruption) for corruption in corruptions)
+    plans = tuple(_plan_clips(other, record, cache, plan.table_name, force=force) for other in corrupted)
+    return replace(plan, corrupted=plans)
+
+
+def _plan_clips(task: Task, record: EncoderRecord, cache: Path, table_name: str, *, force: bool) -> Plan:
     store = EncoderStore(cache, record)
     name = task.card.name
     needs_frames = task.table.needs_frames
@@ -81,24 +98,26 @@ def make_plan(task: Task, record: EncoderRecord, cache: Path, *, force: bool = F
         needed = set(range(len(table.keys)))
         reason = "--force"
     else:
-        if len(store.open_task(name, table.keys, needs_frames=needs_frames, wider=False).missing):
+        which = {"needs_frames": needs_frames, "corruption": task.corruption}
+        if len(store.open_task(name, table.keys, wider=False, **which).missing):
             for wider in store.wider():
                 for part, _ in list(wider.damaged(name)):
                     wider.drop_part(name, part)
-        needed = set(store.open_task(name, table.keys, needs_frames=needs_frames).missing.tolist())
+        needed = set(store.open_task(name, table.keys, **which).missing.tolist())
     cached = len(table.keys) - len(needed)
-    parts = _cut(table, needed, store, set() if force else taken)
-    return Plan(task, write_table(cache, table), store, parts, needs_frames, cached, reason if parts else "")
+    parts = _cut(task, needed, store, set() if force else taken)
+    return Plan(task, table_name, store, parts, needs_frames, cached, reason if parts else "")
 
 
 def share_of(plan: Plan, index: int, count: int) -> Plan:
     """Return the share of machine `index` of `count` (`--part index/count`, from 1): every count-th part."""
     parts = tuple(part for part in plan.parts if int(part.name.split("-")[0]) % count == index - 1)
-    return replace(plan, parts=parts)
+    return replace(plan, parts=parts, corrupted=tuple(share_of(part, index, count) for part in plan.corrupted))
 
 
-def _cut(table: ClipTable, needed: set[int], store: EncoderStore, taken: set[str]) -> tuple[PlannedPart, ...]:
+def _cut(task: Task, needed: set[int], store: EncoderStore, taken: set[str]) -> tuple[PlannedPart, ...]:
     """Cut all clips, ordered by length, into numbered parts; keep the needed rows of each, one per key."""
+    table = task.table
     order = sorted(range(len(table.keys)), key=lambda row: (table.durations_s[row], table.keys[row]))
     record = store.record
     row_bytes = 4 * len(record.layers) * record.dim * len(record.poolings)
@@ -112,7 +131,7 @@ def _cut(table: ClipTable, needed: set[int], store: EncoderStore, taken: set[str
                 rows.append(row)
         if not rows:
             continue
-        name = f"{number:05d}"
+        name = f"{number:05d}" if task.corruption is None else f"{number:05d}-{task.corruption.file_name}"
         if f"pooled-{name}.arrow" in taken:
             # The part that is there stays valid for the clips that did not change.
             name += "-" + digest([table.keys[row].hex() for row in rows])[:8]

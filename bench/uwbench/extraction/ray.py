@@ -190,6 +190,7 @@ def part_of(plan: Plan, part: PlannedPart) -> Plan:
         tuple(_absolute(plan.task.clips[row]) for row in rows),
         tuple(plan.task.hashes[row] for row in rows),
         (),
+        plan.task.corruption,
     )
     alone = (PlannedPart(part.name, tuple(range(len(rows)))),)
     store = EncoderStore(plan.store.root.absolute(), plan.store.record)

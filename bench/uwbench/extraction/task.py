@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from uwbench.audio.clip import Clip
+from uwbench.audio.corruption import Corruption
 from uwbench.audio.scan import END_TOLERANCE_S, Scanned, scan_clips
 from uwbench.cache.clip_notes import notes_on
 from uwbench.cache.clip_table import ClipTable
@@ -18,16 +19,32 @@ from uwbench.errors import AudioError, DataError, printable
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A task whose audio has been scanned: `clips[i]` is row i of `table`, `hashes[i]` the sha256 of its audio."""
+    """A task whose audio has been scanned: `clips[i]` is row i of `table`, `hashes[i]` the sha256 of its audio.
+
+    With `corruption`, the clips are the tested ones, corrupted once they are decoded, and have other keys.
+    """
 
     table: ClipTable
     clips: tuple[Clip, ...]
     hashes: tuple[str, ...]
     problems: tuple[str, ...]
+    corruption: Corruption | None = None
 
     @property
     def card(self) -> Card:
         return self.table.card
+
+    def corrupted(self, corruption: Corruption) -> Task:
+        """Return the task of the tested clips under a corruption."""
+        rows = self.table.tested
+        return replace(
+            self,
+            table=self.table.corrupted(corruption),
+            clips=tuple(self.clips[row] for row in rows),
+            hashes=tuple(self.hashes[row] for row in rows),
+            problems=(),
+            corruption=corruption,
+        )
 
 
 def scan_task(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -59,11 +59,24 @@ def spread_rows(offsets: np.ndarray, clips: np.ndarray, limit: int) -> np.ndarra
 
 
 @dataclass(frozen=True, slots=True)
+class CorruptedVectors:
+    """Vectors of tested clips, found by the clips' rows in the clip table."""
+
+    tested: np.ndarray  # rows, ascending
+    values: np.ndarray  # float32 (tested, dim)
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        """Return float32 `(len(rows), dim)`."""
+        return self.values[np.searchsorted(self.tested, rows)]
+
+
+@dataclass(frozen=True, slots=True)
 class TaskData:
     """One task under one encoder, `n` clips in the clip table's order.
 
     Exactly one of `splits` (`train`, `valid`, `test`) and `folds` is set. `pooled` is float32 `(n, layers, dim)`;
-    `frames` is set for tasks that need them, `text` for retrieval once a text encoder is named.
+    `frames` is set for tasks that need them, `text` for retrieval once a text encoder is named. `corrupted` has the
+    last layer's vectors of the tested clips under each corruption, by its name.
     """
 
     card: Card
@@ -77,6 +90,7 @@ class TaskData:
     pooled: np.ndarray
     frames: Frames | None = None
     text: TextVectors | None = None
+    corrupted: Mapping[str, CorruptedVectors] = field(default_factory=dict)
 
 
 def statistics(inputs: Inputs, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Event
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from uwbench.probes.data import Inputs
 from uwbench.probes.grid import Point
 from uwbench.probes.kinds.base import Kind, padded
 from uwbench.probes.splits import random_numbers
@@ -39,7 +40,7 @@ class Problem:
     """
 
     kind: Kind
-    inputs: Callable[[np.ndarray], np.ndarray]
+    inputs: Inputs
     dim: int
     norm: Literal["input", "hidden"]  # LayerNorm on the input (with trained scale and shift), or in the hidden layer
     dropout: float
@@ -116,18 +117,22 @@ class Stack:
             for name, value in side.items():
                 side[name] = value.detach()[list(streams)].requires_grad_(value.requires_grad)
 
-    def outputs(self, stream: int, items: np.ndarray, weights: Weights) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+    def outputs(
+        self, stream: int, items: np.ndarray, weights: Weights, inputs: Inputs | None = None
+    ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
         """Yield items with the outputs `(1, G, rows, outputs)` of probes for them, one block at a time, in order.
 
-        The inputs are standardised as those of `stream`; the items of a block have at most 8,192 rows unless it is one.
+        The inputs are standardised as those of `stream`; `inputs` replaces those of the problem. The items of a block
+        have at most 8,192 rows unless it is one.
         """
+        problem = self.problem if inputs is None else replace(self.problem, inputs=inputs)
         ends = np.cumsum(self.problem.kind.rows_per_item(items))
         start = 0
         while start < len(items):
             before = int(ends[start - 1]) if start else 0
             stop = max(start + 1, int(np.searchsorted(ends, before + _ROWS_AT_ONCE, side="right")))
-            x = _inputs(self.problem, [self.streams[stream]], [items[start:stop]])
-            yield items[start:stop], _forward(self.problem, weights, x, None)
+            x = _inputs(problem, [self.streams[stream]], [items[start:stop]])
+            yield items[start:stop], _forward(problem, weights, x, None)
             start = stop
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from uwbench.audio.corruption import parse_corruptions
 from uwbench.cache.clip_table import ClipTable, read_table
 from uwbench.cache.store import EncoderStore, open_encoders
 from uwbench.cards.find import find_protocol
@@ -48,7 +49,14 @@ def reproduce(path: Path, cache: Path, *, device: str = "cpu", text_encoder: str
     options = ProbeOptions(before.run.seed, before.counts.missing, text_encoder)
     with tempfile.TemporaryDirectory() as folder:
         _, after = probe_task(
-            store, table, protocol, Path(folder), methods=tuple(before.scores), device=device, options=options
+            store,
+            table,
+            protocol,
+            Path(folder),
+            methods=tuple(before.scores),
+            device=device,
+            options=options,
+            corruptions=parse_corruptions(before.robustness.corruptions if before.robustness else ()),
         )
     old, new = _scores(before), _scores(after)
     differences = tuple(
@@ -84,6 +92,8 @@ def _scores(result: Result) -> dict[str, Any]:
     for method, score in result.scores.items():
         fields: Mapping[str, Any] = score.model_dump(mode="json")
         values |= {f"{method} {name}": value for name, value in fields.items()}
+    for name, corrupted in (result.robustness.corruptions if result.robustness else {}).items():
+        values |= {f"{method} under {name}": score.score for method, score in corrupted.scores.items()}
     return values
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,10 +28,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ProbeOutcome:
-    """Scores by method, without intervals, and the predictions from which they can be recomputed."""
+    """Scores by method, without intervals, and the predictions from which they can be recomputed.
+
+    `corrupted` has the predictions of the same test clips by the same probes under each corruption.
+    """
 
     scores: dict[Method, Score]
     predictions: pa.Table
+    corrupted: dict[str, pa.Table]
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One method's score, and its rows of predictions: of the test clips, and of the same under each corruption."""
+
+    score: Score
+    rows: list[pa.Table]
+    corrupted: dict[str, list[pa.Table]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,34 +87,46 @@ def run_probes(
     if protocol.mlp.selection == "xares" and data.card.name == "maestro" and isinstance(kind, FrameLabels):
         kind.positive_weight = 10.0  # X-ARES weighs the positives of MAESTRO, its only task trained clip by clip
     task = ProbeRun(data, kind, protocol, plan_folds(data, protocol.mlp, kind.strata(), seed), seed, device)
-    scores: dict[Method, Score] = {}
-    tables: list[pa.Table] = []
+    scored: dict[Method, Scored] = {}
     if not kind.has_classes:
         _require_own_rules(protocol, data)
     if "mlp" in methods:
-        scores["mlp"], rows = mlp_score(task)
-        tables.extend(rows)
+        scored["mlp"] = mlp_score(task)
     if "knn" in methods and kind.has_classes and (protocol.knn.similarity != "xares" or data.card.xares.knn):
-        scores["knn"], rows = knn_score(task)
-        tables.extend(rows)
-    if not scores:
+        scored["knn"] = knn_score(task)
+    if not scored:
         raise ProbeError(f"{protocol.name} runs none of {', '.join(methods)} on it", where=data.card.name)
     from uwbench.probes.predictions import join_rows
 
-    return ProbeOutcome(scores, join_rows(tables, kind.classes))
+    of_methods = scored.values()
+    corrupted = {
+        name: join_rows([table for method in of_methods for table in method.corrupted[name]], kind.classes)
+        for name in data.corrupted
+    }
+    return ProbeOutcome(
+        {name: method.score for name, method in scored.items()},
+        join_rows([table for method in of_methods for table in method.rows], kind.classes),
+        corrupted,
+    )
 
 
-def mlp_score(task: ProbeRun) -> tuple[Score, list[pa.Table]]:
+def mlp_score(task: ProbeRun) -> Scored:
     """Return the MLP probe's score on the last layer, and its predictions; with several layers, their curve too."""
     last = len(task.data.layers) - 1
-    outcomes, chosen, validation = _mlp(task, task.inputs(last), task.protocol.mlp.seeds)
+    corrupted: dict[str, Outcomes] = {name: {} for name in task.data.corrupted}
+    outcomes, chosen, validation = _mlp(task, task.inputs(last), task.protocol.mlp.seeds, corrupted)
     chosen = {"layer": task.data.layers[last], **chosen}
     if task.data.text is not None:
         chosen["text_encoder"] = task.data.text.encoder
     score = _score(task, outcomes, task.protocol.mlp.metric_of_folds, chosen)
     if last > 0 and task.data.frames is None and task.kind.has_classes:
         score = _sweep(task, score, validation)
-    return score, _rows(task, "mlp", outcomes)
+    return _scored(task, "mlp", score, outcomes, corrupted)
+
+
+def _scored(task: ProbeRun, method: Method, score: Score, outcomes: Outcomes, corrupted: dict[str, Outcomes]) -> Scored:
+    under = {name: _rows(task, method, of_corruption) for name, of_corruption in corrupted.items()}
+    return Scored(score, _rows(task, method, outcomes), under)
 
 
 def _require_own_rules(protocol: Protocol, data: TaskData) -> None:
@@ -135,14 +161,21 @@ def _sweep(task: ProbeRun, score: Score, validation: float) -> Score:
     return score.model_copy(update=changed)
 
 
-def _mlp(task: ProbeRun, inputs: Inputs, seeds: Sequence[int]) -> tuple[Outcomes, dict[str, Any], float]:
-    """Return test predictions, what was chosen, and the mean validation metric of the choices."""
-    search = make_search(task, inputs)
+def _mlp(
+    task: ProbeRun, inputs: Inputs, seeds: Sequence[int], corrupted: Mapping[str, Outcomes] = MappingProxyType({})
+) -> tuple[Outcomes, dict[str, Any], float]:
+    """Return test predictions, what was chosen, and the mean validation metric of the choices.
+
+    The predictions of the same probes under the corruptions of the task that `corrupted` names are added to it.
+    """
+    search = make_search(task, inputs, {name: task.data.corrupted[name] for name in corrupted})
     choices = search.choose(task.folds)
     outcomes: Outcomes = {}
     epochs: dict[int, list[int]] = {index: [] for index in range(len(task.folds))}
     for trained in search.train(task.folds, choices, seeds):
         outcomes[trained.seed, trained.fold] = trained.predicted
+        for name, predicted in trained.corrupted.items():
+            corrupted[name][trained.seed, trained.fold] = predicted
         epochs[trained.fold].append(trained.epochs)
     chosen = [
         {
@@ -161,8 +194,8 @@ def _mlp(task: ProbeRun, inputs: Inputs, seeds: Sequence[int]) -> tuple[Outcomes
     return outcomes, {"folds": chosen}, metrics.mean([choice.metric for choice in choices])
 
 
-def make_search(task: ProbeRun, inputs: Inputs) -> Search:
-    """Return the grid search of a task over `inputs`."""
+def make_search(task: ProbeRun, inputs: Inputs, corrupted: Mapping[str, Inputs] | None = None) -> Search:
+    """Return the grid search of a task over `inputs`; test clips are predicted from `corrupted` inputs too."""
     from uwbench.probes.search import Search
 
     data, settings = task.data, task.protocol.mlp
@@ -175,60 +208,87 @@ def make_search(task: ProbeRun, inputs: Inputs) -> Search:
         seed=task.seed,
         device=task.device,
         frames_per_clip=frames_per_clip,
+        corrupted=corrupted,
     )
 
 
-def knn_score(task: ProbeRun) -> tuple[Score, list[pa.Table]]:
+def knn_score(task: ProbeRun) -> Scored:
     """Return the kNN score on the last layer, and its predictions."""
     settings = task.protocol.knn
     inputs = task.inputs(len(task.data.layers) - 1)
     ks = sorted({*settings.ks, settings.k})
-    by_k = _knn(task, inputs, ks, standardised=False)
+    corrupted: dict[str, Outcomes] = {name: {} for name in task.data.corrupted}
+    by_k = _knn(task, inputs, ks, standardised=False, corrupted=corrupted)
     score = _score(task, by_k[settings.k], settings.metric_of_folds, {"layer": task.data.layers[-1], "k": settings.k})
     raw = {f"k={k}": _main(task, by_k[k], settings.metric_of_folds) for k in ks}
     if settings.standardised_too:
         by_k_too = _knn(task, inputs, ks, standardised=True)
         raw |= {f"standardised k={k}": _main(task, by_k_too[k], settings.metric_of_folds) for k in ks}
         raw["standardised"] = raw[f"standardised k={settings.k}"]
-    return score.model_copy(update={"raw": {**score.raw, **raw}}), _rows(task, "knn", by_k[settings.k])
+    score = score.model_copy(update={"raw": {**score.raw, **raw}})
+    return _scored(task, "knn", score, by_k[settings.k], corrupted)
 
 
-def _knn(task: ProbeRun, inputs: Inputs, ks: Sequence[int], *, standardised: bool) -> dict[int, Outcomes]:
+def _knn(
+    task: ProbeRun,
+    inputs: Inputs,
+    ks: Sequence[int],
+    *,
+    standardised: bool,
+    corrupted: Mapping[str, Outcomes] = MappingProxyType({}),
+) -> dict[int, Outcomes]:
+    """Return each k's test predictions; those of the protocol's k under corruptions are added to `corrupted`."""
     by_k: dict[int, Outcomes] = {k: {} for k in ks}
+    k_alone = [task.protocol.knn.k]
     for index, fold in enumerate(task.folds):
-        for k, predicted in _knn_fold(task, inputs, fold, ks, standardised=standardised).items():
+        vote = _bank(task, inputs, fold, standardised=standardised)
+        for k, predicted in vote(inputs, ks).items():
             by_k[k][0, index] = predicted
+        for name, outcomes in corrupted.items():
+            outcomes[0, index] = vote(task.data.corrupted[name], k_alone)[k_alone[0]]
     return by_k
 
 
-def _knn_fold(
-    task: ProbeRun, inputs: Inputs, fold: Fold, ks: Sequence[int], *, standardised: bool
-) -> dict[int, Predicted]:
-    """Return each k's predictions of a fold's test clips; validation clips that were carved out are in the bank."""
+def _bank(
+    task: ProbeRun, inputs: Inputs, fold: Fold, *, standardised: bool
+) -> Callable[[Inputs, Sequence[int]], dict[int, Predicted]]:
+    """Return the function that predicts a fold's test clips, given their inputs, by several k.
+
+    Validation clips that were carved out are in the bank.
+    """
     from uwbench.probes import knn
 
     settings: KnnSettings = task.protocol.knn
     kind = task.kind
     bank_limit, query_limit = kind.knn_limits(settings)
     items, tested = kind.thin(fold.all_train, bank_limit), kind.sample(fold.test, query_limit)
-    bank, queries = inputs(items), inputs(tested)
-    if standardised:
-        centre, scale = statistics(inputs, items)
-        for part in (bank, queries):  # in place: the bank of NSynth takes 1.5 GB
-            np.subtract(part, centre, out=part)
-            np.multiply(part, scale, out=part)
+    bank, moments = inputs(items), statistics(inputs, items) if standardised else None
+    _standardise(bank, moments)
     bank = knn.xares_bank(bank) if settings.similarity == "xares" else knn.unit_rows(bank, out=bank)
     decimals = 9 if settings.similarity == "xares" else 6  # X-ARES's similarities shrink with the bank
-    nearest = knn.neighbours(bank, knn.unit_rows(queries, out=queries), max(ks), decimals=decimals)
     targets = kind.targets(items)
-    out = {}
-    for k in ks:
-        if isinstance(kind, SingleLabel):
-            out[k] = kind.from_codes(knn.elect(nearest, targets, k, settings.temperature))
-        else:
-            votes = knn.class_scores(nearest, targets, k, settings.temperature)
-            out[k] = kind.predict(votes, tested, fold.test)
-    return out
+
+    def vote(query_inputs: Inputs, ks: Sequence[int]) -> dict[int, Predicted]:
+        queries = query_inputs(tested)
+        _standardise(queries, moments)
+        nearest = knn.neighbours(bank, knn.unit_rows(queries, out=queries), max(ks), decimals=decimals)
+        out = {}
+        for k in ks:
+            if isinstance(kind, SingleLabel):
+                out[k] = kind.from_codes(knn.elect(nearest, targets, k, settings.temperature))
+            else:
+                votes = knn.class_scores(nearest, targets, k, settings.temperature)
+                out[k] = kind.predict(votes, tested, fold.test)
+        return out
+
+    return vote
+
+
+def _standardise(vectors: np.ndarray, moments: tuple[np.ndarray, np.ndarray] | None) -> None:
+    """Centre and scale vectors in place (the bank of NSynth takes 1.5 GB), if there are moments."""
+    if moments is not None:
+        np.subtract(vectors, moments[0], out=vectors)
+        np.multiply(vectors, moments[1], out=vectors)
 
 
 def _score(task: ProbeRun, outcomes: Outcomes, of_folds: str, chosen: dict[str, Any]) -> Score:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from uwbench.audio.corruption import Corruption
 from uwbench.base.atomic import write_atomically
 from uwbench.cache.clip_notes import notes_on
 from uwbench.cache.clip_table import ClipTable
@@ -18,6 +20,7 @@ from uwbench.cache.store import EncoderStore
 from uwbench.cache.task_vectors import TaskVectors
 from uwbench.cards.protocol import Protocol
 from uwbench.errors import InputError, ProbeError, UwbenchError
+from uwbench.probes.corrupted import read_corrupted, robustness_of, with_earlier
 from uwbench.results.contamination import judge
 from uwbench.results.provenance import git_state, peak_memory_mb, versions
 from uwbench.results.record import (
@@ -54,6 +57,7 @@ def probe_task(
     methods: Sequence[Method],
     device: str,
     options: ProbeOptions,
+    corruptions: Sequence[Corruption] = (),
     seconds: Mapping[str, float] | None = None,
     speed: dict[str, float] | None = None,
     unread: Sequence[str] = (),
@@ -62,7 +66,8 @@ def probe_task(
 
     `device` is one that `pick_device` returned. `seconds` and `speed` are the extraction's, for the record. Every clip
     of the source without an embedding is missing; `unread` says why some of them are. More than `options.allow_missing`
-    is a ProbeError: a score without them would be a silently different number.
+    is a ProbeError: a score without them would be a silently different number. The tested clips must be in the cache
+    under each of the `corruptions`.
     """
     from uwbench.probes.run import run_probes
 
@@ -75,6 +80,7 @@ def probe_task(
         remedy = f"repair them and extract again, or score without them with --allow-missing {missing}"
         raise ProbeError(what, where=table.card.name, remedy=remedy)
     data, chunked = _read(store, present, vectors, protocol, text_encoder=options.text_encoder, device=device)
+    data = replace(data, corrupted=read_corrupted(store, present, corruptions, protocol.pooling))
     outcome = run_probes(data, protocol, methods=methods, seed=options.seed, device=device)
     scores = _with_intervals(outcome.scores, outcome.predictions, protocol)
     result = Result(
@@ -87,7 +93,8 @@ def probe_task(
         error=None,
         run=_run(started, {**(seconds or {}), "probe": time.perf_counter() - clock}, table, device, options, speed),
         leaked=notes.leaked,
-        notes=(*_missing_note(missing, table, first), *notes.sentences),
+        notes=(*_missing_note(missing, table, first), *notes.sentences, *_frames_note(table, options)),
+        robustness=robustness_of(outcome, data, protocol),
     )
     path = free_path(results, result)
     card, record = table.card, store.record
@@ -250,6 +257,10 @@ def _missing_note(missing: int, table: ClipTable, first: str | None = None) -> l
     return [text if first is None else f"{text}, first: {first}"] if missing else []
 
 
+def _frames_note(table: ClipTable, options: ProbeOptions) -> list[str]:
+    return ["scored by frames: not tested on corrupted clips"] if options.corruptions and table.needs_frames else []
+
+
 def _model_info(record: EncoderRecord, protocol: Protocol) -> ModelInfo:
     return ModelInfo(
         name=record.name,
@@ -270,7 +281,7 @@ def _model_info(record: EncoderRecord, protocol: Protocol) -> ModelInfo:
 
 
 def _keep_earlier(path: Path, result: Result, predictions: pa.Table) -> tuple[Result, pa.Table]:
-    """Add what only an earlier run computed, if all else about those numbers is the same: methods, and layer curves."""
+    """Add what only an earlier run had, if all else about those numbers is the same: methods, curves, corruptions."""
     import pyarrow as pa
 
     if not (path.is_file() and predictions_path(path).is_file()):
@@ -284,6 +295,7 @@ def _keep_earlier(path: Path, result: Result, predictions: pa.Table) -> tuple[Re
     same &= before.model.model_copy(update={"layers": result.model.layers}) == result.model
     if not (same and before.run.seed == result.run.seed and rows.schema.equals(predictions.schema)):
         return result, predictions
+    result = result.model_copy(update={"robustness": with_earlier(result, before)})
     others = [method for method in before.scores if method not in result.scores]
     curves = {
         method: score

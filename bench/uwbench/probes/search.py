@@ -8,7 +8,7 @@ a published validation part never trains, and an epoch chosen on a subsample nee
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from threading import Event
@@ -47,12 +47,16 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """The outcome of a fold under one seed: test predictions, and the epochs that were trained or kept."""
+    """The outcome of a fold under one seed: test predictions, and the epochs that were trained or kept.
+
+    `corrupted` has the predictions of the same test clips under each corruption.
+    """
 
     fold: int
     seed: int
     predicted: Predicted
     epochs: int
+    corrupted: dict[str, Predicted]
 
 
 class Search:
@@ -68,9 +72,11 @@ class Search:
         seed: int,
         device: str,
         frames_per_clip: float = 1.0,
+        corrupted: Mapping[str, Inputs] | None = None,
     ) -> None:
         import torch
 
+        self.corrupted = dict(corrupted or {})
         self.kind, self.settings, self.xares, self.seed = kind, settings, xares, seed
         self.limits, self.frames_per_clip = kind.limits(settings), frames_per_clip
         self.stacks = min(_SIDE_BY_SIDE, torch.get_num_threads()) if device == "cpu" else 1
@@ -239,9 +245,14 @@ class Search:
                         epochs = round(choice.share * stream.epochs)
                     ended.setdefault(job.fold, []).append((at, job.seed, epochs, weights))
             for index, ends in ended.items():  # the seeds of a fold read its test items once
-                predictions = self._predict(stack, ends[0][0], folds[index].test, [end[-1] for end in ends])
-                for (_, seed, epochs, _), predicted in zip(ends, predictions, strict=True):
-                    trained.append(Trained(index, seed, predicted, epochs))
+                at, clips, probes = ends[0][0], folds[index].test, [end[-1] for end in ends]
+                predictions = self._predict(stack, at, clips, probes)
+                corrupted = {
+                    name: self._predict(stack, at, clips, probes, inputs) for name, inputs in self.corrupted.items()
+                }
+                for place, (_, seed, epochs, _) in enumerate(ends):
+                    under = {name: of_seeds[place] for name, of_seeds in corrupted.items()}
+                    trained.append(Trained(index, seed, predictions[place], epochs, under))
 
         train(Stack(self.problem, [job.stream for job in jobs]), follow, self.given_up)
         return trained
@@ -263,10 +274,12 @@ class Search:
             (metric, loss if math.isfinite(loss) else math.inf) for metric, loss in zip(metrics, means, strict=True)
         ]
 
-    def _predict(self, stack: Stack, at: int, clips: np.ndarray, probes: Sequence[Weights]) -> list[Predicted]:
+    def _predict(
+        self, stack: Stack, at: int, clips: np.ndarray, probes: Sequence[Weights], inputs: Inputs | None = None
+    ) -> list[Predicted]:
         """Return the predictions of several probes whose inputs are standardised as those of stream `at`.
 
-        The scores of some clips are in memory at a time.
+        `inputs` replaces those that the probes are trained on. The scores of some clips are in memory at a time.
         """
         import torch
 
@@ -282,7 +295,7 @@ class Search:
         for start in range(0, len(clips), at_once):
             part = clips[start : start + at_once]
             taken = items[ends[start] : ends[start + len(part)]]
-            blocks = [kind.scores(outputs, weights, part) for _, outputs in stack.outputs(at, taken, weights)]
+            blocks = [kind.scores(outputs, weights, part) for _, outputs in stack.outputs(at, taken, weights, inputs)]
             for predictions, scores in zip(parts, np.concatenate(blocks, axis=1), strict=True):
                 predictions.append(kind.predict(scores, taken, part))
         return [joined(predictions) for predictions in parts]

@@ -23,7 +23,7 @@ from uwbench.report.references import Published, load_references
 from uwbench.report.ties import Standing, TaskDraws, draw_tasks, stand
 from uwbench.results.averages import AVERAGES, METHODS, Average, Entry, Method, average_entries, entry_of
 from uwbench.results.contamination import SEEN, judge
-from uwbench.results.record import Contamination, ModelInfo, Result, Run, Score, TaskInfo, find_results
+from uwbench.results.record import Contamination, ModelInfo, Result, Robustness, Run, Score, TaskInfo, find_results
 
 AT_HAND = "at-hand"  # name of the suite made of the tasks that have results
 _BOOTSTRAP = Bootstrap(resamples=1000, level=0.95, seed=0)  # for protocols without a card
@@ -65,6 +65,7 @@ class Cell:
     contamination: Contamination
     leaked: int  # tested clips that are among the training clips
     notes: tuple[str, ...]
+    robustness: Robustness | None = None  # of all methods of the result; None: no clip was corrupted
 
     @property
     def state(self) -> str:
@@ -372,7 +373,7 @@ def _cells(
         for method in METHODS:
             if method in result.scores:
                 score, flag = result.scores[method], flags[(model, task)]
-                about = (result.run, path, flag, result.leaked, result.notes)
+                about = (result.run, path, flag, result.leaked, result.notes, result.robustness)
                 cells.append(Cell(model, task, method, score, result.task.n, result.status, same, *about))
     return tuple(cells)
 

@@ -12,9 +12,9 @@ from uwbench.base.registry import suggestion
 from uwbench.errors import UsageError
 from uwbench.report.board import Board, Cell
 from uwbench.report.table import html_of, text_table
-from uwbench.report.ties import TaskDraws, difference_interval, difference_terms, p_value
+from uwbench.report.ties import TaskDraws, difference_terms, p_value
 from uwbench.results.averages import AVERAGES, Entry, Method, combine
-from uwbench.results.bootstrap import generator, holm
+from uwbench.results.bootstrap import difference_interval, generator, holm
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,9 +7,11 @@ import io
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from uwbench.errors import escaped, printable
 from uwbench.report.board import Board, Cell, Row
+from uwbench.report.robustness import corrupted_rows, noise_limits, robustness_tables
 from uwbench.results.averages import AVERAGES, Method
 from uwbench.results.contamination import MEANINGS, SEEN
 from uwbench.results.record import Flag
@@ -19,6 +21,10 @@ NOTE = (
     "Scores are in [0, 1], higher is better, with 95 % bootstrap intervals. Place is 1 + the number of models that are "
     "significantly better (paired bootstrap, Holm): models of one place are tied. An average over other tasks or other "
     "data than the rest carries no rank."
+)
+ROBUSTNESS_NOTE = (
+    "Change of the score when the test clips are corrupted and the probes are those of clean clips, with the 95 % "
+    "interval of a bootstrap over the same clips."
 )
 LEAK_MARK = "¶"  # after a score with test clips among its training clips
 LEAK_MEANING = f"{LEAK_MARK} test clips are among the training clips: the score is too high."
@@ -46,11 +52,20 @@ CSV_FIELDS: tuple[str, ...] = (
     "source",
     "contamination",
     "because",
+    "corruption",
+    "drop",
+    "drop_low",
+    "drop_high",
+    "cosine",
 )
 
 
 def render_json(board: Board) -> str:
-    """Return `{"scores": [...], "averages": [...]}` as strict JSON; `tasks` is the number of tasks in an average."""
+    """Return `{"scores": [...], "averages": [...]}` as strict JSON; `tasks` is the number of tasks in an average.
+
+    If test clips were corrupted, `robustness` has a row for each score on them and `noise_limits` the ratio of signal
+    to noise at which 5 points are lost.
+    """
     scores = [
         {
             "model": board.label(cell.model),
@@ -81,19 +96,26 @@ def render_json(board: Board) -> str:
         for row in board.rows
         if row.scope == "suite"
     ]
-    text = json.dumps({"scores": scores, "averages": averages}, indent=2, ensure_ascii=False, allow_nan=False)
+    lists: dict[str, list[dict[str, object]]] = {"scores": scores, "averages": averages}
+    if rows := corrupted_rows(board):
+        lists["robustness"] = [asdict(row) for row in rows]
+        lists["noise_limits"] = [
+            {"model": board.label(cell.model), "task": cell.task, "method": cell.method, **limit.model_dump()}
+            for cell, limit in noise_limits(board)
+        ]
+    text = json.dumps(lists, indent=2, ensure_ascii=False, allow_nan=False)
     return f"{escaped(text)}\n"
 
 
 def render_csv(board: Board) -> str:
-    """Return one line per score, average and published number, told apart by `kind`.
+    """Return one line per score, score on corrupted clips, average and published number, told apart by `kind`.
 
     A text that a spreadsheet would read as a formula gets an apostrophe in front.
     """
     out = io.StringIO(newline="")
     writer = csv.DictWriter(out, CSV_FIELDS, lineterminator="\n", restval="")
     writer.writeheader()
-    for row in [*_score_rows(board), *_average_rows(board), *_published_rows(board)]:
+    for row in [*_score_rows(board), *_corrupted_rows(board), *_average_rows(board), *_published_rows(board)]:
         writer.writerow({field: _plain(value) for field, value in row.items()})
     return out.getvalue()
 
@@ -114,6 +136,25 @@ def _score_rows(board: Board) -> list[dict[str, object]]:
             "because": "; ".join([*cell.contamination.because, *cell.notes]),
         }
         for cell in board.cells
+    ]
+
+
+def _corrupted_rows(board: Board) -> list[dict[str, object]]:
+    keys = {board.label(model.key): model.key for model in board.models}
+    return [
+        {
+            **_model_fields(board, keys[row.model], row.method),
+            "kind": "corrupted",
+            "name": row.task,
+            "score": row.score,
+            "n": row.clips,
+            "corruption": row.corruption,
+            "drop": row.drop,
+            "drop_low": row.low,
+            "drop_high": row.high,
+            "cosine": row.cosine,
+        }
+        for row in corrupted_rows(board)
     ]
 
 
@@ -188,6 +229,9 @@ def render_markdown(board: Board) -> str:
     for method in board.methods:
         lines += ["", f"## {METHOD_NAMES[method]}: averages", "", *_averages_table(board, method)]
         lines += ["", f"## {METHOD_NAMES[method]}: tasks", "", *_tasks_table(board, method)]
+        for title, head, rows in robustness_tables(board, method):
+            lines += ["", f"### {METHOD_NAMES[method]}: {_text(title)}, corrupted", "", ROBUSTNESS_NOTE, ""]
+            lines += _table([_text(name) for name in head], [[_text(cell) for cell in row] for row in rows])
     if not board.models:
         lines += ["", "No result of this protocol is here yet."]
     if board.notes:

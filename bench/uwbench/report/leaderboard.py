@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from uwbench.report.compare import Comparison, compare_models
 from uwbench.report.export import render_csv, render_json, render_markdown
 from uwbench.report.figures import write_figures
 from uwbench.report.html import render_html
+from uwbench.report.robustness import CorruptedRow, corrupted_rows
 from uwbench.report.sensitivity import Sensitivity, sensitivity
 from uwbench.report.table import board_view, html_of
 
@@ -79,6 +80,17 @@ class Leaderboard:
         ]
         columns = ["model", "method", "scope", "average", "score", "low", "high", "tasks", "of", "rank", "place"]
         return pd.DataFrame(rows, columns=columns).astype({"rank": "Int64", "place": "Int64"})
+
+    def robustness_frame(self) -> pd.DataFrame:
+        """Return one row per score on corrupted test clips: the score, its drop with interval, the mean cosine.
+
+        `drop` is the score on the same clips when clean minus this one, `low` and `high` bound its 95 % interval, and
+        `cosine` is the mean over the clips of the cosine between their clean and corrupted vectors.
+        """
+        import pandas as pd
+
+        rows = [asdict(row) for row in corrupted_rows(self.board)]
+        return pd.DataFrame(rows, columns=[field.name for field in fields(CorruptedRow)])
 
     def to_csv(self, path: str | Path | None = None) -> str | None:
         """Return one line per score, average and published number, or write them to `path`."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from uwbench.encoders.base import IMPORTED
 from uwbench.errors import printable
 from uwbench.report.export import LEAK_MARK, LEAK_MEANING, METHOD_NAMES, legend, marks
+from uwbench.report.robustness import run_lines
 from uwbench.results.averages import AVERAGES, METHODS, Average, Method, averages
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def run_view(results: Sequence[Result], suite: Suite, *, paths: Sequence[object]
         parts.append(run_table(of_model))
         layers = layers_table(of_model)
         parts += [] if layers is None else [layers]
+    parts += [Text(line) for line in run_lines(results)]
     notes = dict.fromkeys(f"{result.task.name}: {note}" for result in results for note in result.notes)
     parts += [Text(printable(f"note: {note}"), style="yellow") for note in notes]
     if any(result.leaked for result in results):

@@ -12,12 +12,11 @@ import numpy as np
 from uwbench.cards.protocol import Bootstrap
 from uwbench.errors import InputError
 from uwbench.results.averages import Entry, Method, average_shares, combine
-from uwbench.results.bootstrap import generator, holm, paired_replicates, resamples_for, t_quantile
+from uwbench.results.bootstrap import combined_error, generator, holm, paired_replicates, resamples_for
 from uwbench.results.items import read_items, shared_items
 from uwbench.results.record import TaskInfo, read_predictions
 
 SIGNIFICANCE = 0.05
-_ROUNDING = 1e-24  # a variance below this is rounding alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,20 +78,6 @@ def _draw_task(
     return TaskDraws(dict(zip(read, drawn, strict=True)), items[0].n_clusters)
 
 
-def combined_error(variances: Sequence[float], clusters: Sequence[int]) -> tuple[float, float]:
-    """Return the standard error of a sum over tasks and its degrees of freedom.
-
-    `variances` are the bootstrap variances of the tasks' terms and `clusters` their numbers of clusters. Each variance
-    is corrected by G / (G - 1); the degrees of freedom are Satterthwaite's (1946).
-    """
-    freedoms = np.maximum(np.asarray(clusters, dtype=float) - 1, 1)
-    terms = np.asarray(variances) * (freedoms + 1) / freedoms
-    total = float(terms.sum())
-    if total <= _ROUNDING:
-        return 0.0, float(freedoms.max())
-    return float(np.sqrt(total)), total**2 / float((terms**2 / freedoms).sum())
-
-
 def p_value(difference: float, variances: Sequence[float], clusters: Sequence[int]) -> float:
     """Return the two-sided p-value of a difference that is a sum over tasks (see `combined_error`).
 
@@ -104,20 +89,6 @@ def p_value(difference: float, variances: Sequence[float], clusters: Sequence[in
     if error == 0:
         return 1.0 if abs(difference) < 1e-12 else float(0.5 ** (max(clusters) - 1))
     return float(2 * stats.t.sf(abs(difference) / error, freedom))
-
-
-def difference_interval(
-    difference: float, variances: Sequence[float], clusters: Sequence[int], level: float
-) -> tuple[float, float]:
-    """Return the interval of a difference, in [-1, 1], which excludes 0 exactly if `p_value` is below `1 - level`.
-
-    A single cluster gives (-1, 1). If all resamples are equal, the binomial bound for "all clusters agree" is used.
-    """
-    if max(clusters) < 2:
-        return -1.0, 1.0
-    error, freedom = combined_error(variances, clusters)
-    reach = t_quantile(level, freedom) * error if error else 1 - ((1 - level) / 2) ** (1 / max(clusters))
-    return max(-1.0, difference - reach), min(1.0, difference + reach)
 
 
 def difference_terms(

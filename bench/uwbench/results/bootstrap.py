@@ -16,6 +16,7 @@ from uwbench.results.metrics import mean_f1, of_counts, weighted_map
 
 _WEIGHTS_AT_ONCE = 4_000_000  # 16 MB of float32
 _ZERO_ERROR = 1e-6  # standard errors below this are rounding alone
+_ROUNDING = 1e-24  # a variance below this is rounding alone
 _LARGE_TASK, _FEW_RESAMPLES = 400_000, 200  # clips times classes from which mAP is drawn fewer times
 _MAP_RESAMPLES_AT_ONCE = 256  # so that the item weights stay in the processor's cache
 
@@ -114,6 +115,34 @@ def score_interval(score: float, values: np.ndarray, level: float, n_clusters: i
     centre = float(np.log(middle / (1 - middle)))
     low, high = 1 / (1 + np.exp(-np.clip([centre - reach, centre + reach], -700, 700)))
     return float(low), float(high)
+
+
+def combined_error(variances: Sequence[float], clusters: Sequence[int]) -> tuple[float, float]:
+    """Return the standard error of a sum over tasks and its degrees of freedom.
+
+    `variances` are the bootstrap variances of the tasks' terms and `clusters` their numbers of clusters. Each variance
+    is corrected by G / (G - 1); the degrees of freedom are Satterthwaite's (1946).
+    """
+    freedoms = np.maximum(np.asarray(clusters, dtype=float) - 1, 1)
+    terms = np.asarray(variances) * (freedoms + 1) / freedoms
+    total = float(terms.sum())
+    if total <= _ROUNDING:
+        return 0.0, float(freedoms.max())
+    return float(np.sqrt(total)), total**2 / float((terms**2 / freedoms).sum())
+
+
+def difference_interval(
+    difference: float, variances: Sequence[float], clusters: Sequence[int], level: float
+) -> tuple[float, float]:
+    """Return the interval of a difference, in [-1, 1], which excludes 0 exactly if `ties.p_value` is below `1 - level`.
+
+    A single cluster gives (-1, 1). If all resamples are equal, the binomial bound for "all clusters agree" is used.
+    """
+    if max(clusters) < 2:
+        return -1.0, 1.0
+    error, freedom = combined_error(variances, clusters)
+    reach = t_quantile(level, freedom) * error if error else 1 - ((1 - level) / 2) ** (1 / max(clusters))
+    return max(-1.0, difference - reach), min(1.0, difference + reach)
 
 
 def t_quantile(level: float, freedom: float) -> float:

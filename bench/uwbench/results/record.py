@@ -92,6 +92,38 @@ class Score(Closed):
     layers: dict[str, float] | None = None  # layer -> score, if all layers were probed
 
 
+class CorruptedScore(Closed):
+    """One method's score on corrupted test clips, of probes that were trained on clean clips."""
+
+    score: float = Field(ge=0, le=1)
+    drop: float  # the score on the same clips when clean, minus this one
+    ci95: tuple[float, float]  # of the drop; paired: the same clips and probe seeds are drawn for both
+
+
+class Corrupted(Closed):
+    """The tested clips under one corruption."""
+
+    cosine: float  # mean over the clips of the cosine between the clean and the corrupted vector
+    scores: dict[Method, CorruptedScore]
+
+
+class NoiseLimit(Closed):
+    """The signal-to-noise ratio at which 5 points of the score are lost, or a bound on it."""
+
+    colour: str
+    snr_db: float
+    bound: Literal["at", "above", "below"]  # above, below: lost at the least noise tried, not at the most
+
+
+class Robustness(Closed):
+    """The score's robustness to corruptions of the tested clips."""
+
+    version: int  # of the corruptions
+    clips: int  # that were tested corrupted and clean
+    corruptions: dict[str, Corrupted]  # by name: noise:10dB, reverb:small, ...
+    five_points: dict[Method, NoiseLimit]  # empty without two levels of noise of one colour
+
+
 class Counts(Closed):
     """Numbers of clips."""
 
@@ -147,6 +179,7 @@ class Result(Closed):
     contamination: Contamination | None = None  # as judged when the task was scored; None in older files and failures
     leaked: int = 0  # tested clips with the audio of a training clip; 0 in files of schema 1, which did not look
     notes: tuple[str, ...] = ()  # sentences on the data, for the reader of the score
+    robustness: Robustness | None = None  # None: no clip was corrupted
 
 
 def result_path(results: Path, result: Result) -> Path:
