@@ -246,8 +246,14 @@ def _make_cohere(folder: Path) -> None:
     from transformers import CohereAsrConfig, CohereAsrFeatureExtractor, CohereAsrForConditionalGeneration
 
     torch.manual_seed(0)
-    sizes = {"vocab_size": 20, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = CohereAsrConfig(encoder_config=_FAST_CONFORMER, intermediate_size=32, **sizes)
+    config = CohereAsrConfig(
+        encoder_config=_FAST_CONFORMER,
+        intermediate_size=32,
+        vocab_size=20,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+    )
     CohereAsrForConditionalGeneration(config).save_pretrained(folder)
     CohereAsrFeatureExtractor(feature_size=80).save_pretrained(folder)
 

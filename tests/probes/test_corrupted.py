@@ -28,7 +28,7 @@ def exchanged(data: TaskData) -> tuple[TaskData, dict[str, str]]:
         rows = np.flatnonzero([parts[row] == part for row in tested])
         following[rows] = tested[np.roll(rows, 1)]
     vectors = CorruptedVectors(tested, data.pooled[following, -1])
-    next_of = {data.ids[row]: data.ids[other] for row, other in zip(tested, following, strict=True)}
+    next_of = {str(data.ids[row]): str(data.ids[next_row]) for row, next_row in zip(tested, following, strict=True)}
     return replace(data, corrupted={"exchanged": vectors}), next_of
 
 

@@ -70,6 +70,14 @@ def test_results_of_schema_1_have_no_notes() -> None:
     assert (older.schema_, older.leaked, older.notes, newer.schema_) == (1, 0, (), 2)
 
 
+def test_results_of_schema_2_have_no_corruptions() -> None:
+    older, newer = (read_result(GOLDEN[0].parents[1] / version / "mini_sound.json") for version in ("2", "3"))
+    assert older.robustness is None
+    assert newer.robustness is not None
+    assert set(newer.robustness.corruptions) == {"noise:10dB", "noise:0dB", "gain:-20dB"}
+    assert older.scores == newer.scores
+
+
 def test_a_written_result_reads_back_the_same_and_is_strict(tmp_path: Path) -> None:
     path = make_result(tmp_path, "m", TASKS[2], 0.7)
     result = read_result(path)
@@ -86,5 +94,5 @@ def test_a_written_result_reads_back_the_same_and_is_strict(tmp_path: Path) -> N
     with pytest.raises(InputError, match=r"counts\.clips"):
         read_result(path)
     path.write_text(json.dumps({**data, "schema": 99}))
-    with pytest.raises(InputError, match="schema 1 or 2"):
+    with pytest.raises(InputError, match="schema 1 to 3"):
         read_result(path)

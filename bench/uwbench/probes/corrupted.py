@@ -10,7 +10,7 @@ import numpy as np
 from uwbench.audio.corruption import VERSION, Corruption, parse_corruptions
 from uwbench.errors import StoreError
 from uwbench.probes.data import CorruptedVectors, TaskData
-from uwbench.results.record import Corrupted, Method, NoiseLimit, Result, Robustness
+from uwbench.results.record import Corrupted, CorruptedScore, Method, NoiseLimit, Result, Robustness
 from uwbench.results.robustness import mean_cosine, noise_limit, score_corrupted
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def robustness_of(outcome: ProbeOutcome, data: TaskData, protocol: Protocol) -> 
         return None
     folds, corruptions = protocol.metric_of_folds(), {}
     for name, vectors in data.corrupted.items():
-        scores = {
+        scores: dict[Method, CorruptedScore] = {
             method: score_corrupted(
                 outcome.predictions,
                 outcome.corrupted[name],
@@ -93,5 +93,8 @@ def _limits(corruptions: Mapping[str, Corrupted]) -> dict[Method, NoiseLimit]:
             for method, score in corruptions[corruption.name].scores.items():
                 of_colour = drops.setdefault(method, {}).setdefault(corruption.variant or "white", {})
                 of_colour[corruption.amount] = score.drop
-    limits = {method: noise_limit(of_method) for method, of_method in drops.items()}
-    return {method: limit for method, limit in limits.items() if limit is not None}
+    limits: dict[Method, NoiseLimit] = {}
+    for method, of_method in drops.items():
+        if (limit := noise_limit(of_method)) is not None:
+            limits[method] = limit
+    return limits

@@ -25,7 +25,7 @@ from uwbench.errors import InputError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SCHEMA = 2  # 1: without `leaked` and `notes`; identical errors counted as one missing clip
+SCHEMA = 3  # 2: without `taken_from` and `robustness`; 1: without `leaked` and `notes`, identical errors counted once
 
 Method = Literal["mlp", "knn"]
 Status = Literal["ok", "failed", "partial", "limited"]
@@ -266,8 +266,8 @@ def read_result(path: Path) -> Result:
     except ValueError as error:
         raise InputError(f"is not strict JSON: {error}", where=path) from error
     version = data.get("schema") if isinstance(data, dict) else None
-    if version not in (1, SCHEMA):
-        raise InputError(f"is not a result of schema 1 or {SCHEMA} (its schema is {version!r})", where=path)
+    if version not in range(1, SCHEMA + 1):
+        raise InputError(f"is not a result of schema 1 to {SCHEMA} (its schema is {version!r})", where=path)
     try:
         return Result.model_validate(data)
     except ValidationError as error:
