@@ -69,7 +69,7 @@ def run_lines(results: Iterable[Result]) -> list[str]:
     for result in results:
         if result.robustness is None:
             continue
-        method = next(method for method in METHODS if method in result.scores)
+        method: Method = next(method for method in METHODS if method in result.scores)
         scores = {
             name: corrupted.scores[method]
             for name, corrupted in result.robustness.corruptions.items()
