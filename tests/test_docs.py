@@ -46,8 +46,8 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
     assert (tmp_path / "board.html").stat().st_size > 100_000
 
 
-def readme_commands() -> list[list[str]]:
-    blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+def commands_of(page: str) -> list[list[str]]:
+    blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.M | re.S)
     lines = [line for block in blocks for line in block.splitlines() if line.strip()]
     return [shlex.split(line, comments=True) for line in lines]
 
@@ -78,13 +78,23 @@ def workplace(tmp_path: Path, small_whisper: Path) -> Path:
 
 
 def test_every_command_of_the_readme_runs(workplace: Path, uwbench: Command) -> None:
-    commands = readme_commands()
+    commands = commands_of("README.md")
     assert len(commands) > 15
     for words in commands:
         assert words[0] == "uwbench"
         done = uwbench(*words[1:])
         assert done.code == 0, f"{shlex.join(words)}\n{done.out}\n{done.err}"
     assert (workplace / "board.html").is_file()
+
+
+def test_every_command_on_robustness_runs(workplace: Path, uwbench: Command) -> None:
+    printed = ""
+    for words in commands_of("docs/robustness.md"):
+        done = uwbench(*words[1:])
+        assert done.code == 0, f"{shlex.join(words)}\n{done.out}\n{done.err}"
+        printed += done.out
+    assert "my_data, corrupted (kNN)" in printed
+    assert "| 5 points lost at |" in printed
 
 
 def test_links_of_the_documentation_lead_somewhere() -> None:
