@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from enum import StrEnum
@@ -86,7 +87,9 @@ def choice(choices: type[Choice], value: str, option: str) -> Choice:
     try:
         return choices(value)
     except ValueError:
-        raise UsageError(f"{value!r} is not one of {', '.join(choices)}", where=option) from None
+        close = difflib.get_close_matches(value, list(choices), n=1)
+        hint = f"did you mean {close[0]}?" if close else None
+        raise UsageError(f"{value!r} is not one of {', '.join(choices)}", where=option, remedy=hint) from None
 
 
 @dataclass(frozen=True, slots=True)

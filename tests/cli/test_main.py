@@ -183,6 +183,14 @@ def test_a_bad_request_names_its_fault_and_exits_with_its_code(
     assert "Traceback" not in done.err
 
 
+def test_without_arguments_it_says_how_to_start(uwbench: Command) -> None:
+    done = uwbench()
+    assert done.code == 0
+    for command in ("uwbench run -m logmel -s mini", "uwbench leaderboard", "uwbench doctor", "uwbench --help"):
+        assert command in done.out
+    assert all(len(line) <= 80 for line in done.out.splitlines())
+
+
 def test_listings(uwbench: Command) -> None:
     assert "mini_speech" in uwbench("tasks").out
     assert "whisper-large-v3" in uwbench("models").out

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import Command
+from uwbench import options
 from uwbench.api import Domain, Kind, TaskSpec, UsageError
 from uwbench.cli.options import model_names, split_commas, split_task_options, task_specs
 
@@ -156,3 +157,11 @@ def test_help_lists_the_choices(uwbench: Command, words: list[str], choices: lis
     text = uwbench(*words, "--help").out
     for choice in choices:
         assert choice in text
+
+
+def test_a_mistyped_choice_is_told_the_nearest_one() -> None:
+    with pytest.raises(UsageError, match=r"'spech' is not one of speech, .*; did you mean speech"):
+        options.choice(Domain, "spech", "--domain")
+    with pytest.raises(UsageError) as error:
+        options.choice(Domain, "xyzzy", "--domain")
+    assert error.value.remedy is None

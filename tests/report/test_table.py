@@ -30,9 +30,10 @@ def test_a_run_ends_with_scores_failures_and_averages(tmp_path: Path) -> None:
     score = results[0].scores["mlp"]
     assert score.ci95 is not None
     assert f"{score.main_score:.3f} {score.ci95[0]:.3f}–{score.ci95[1]:.3f}" in text
-    assert "width 512" in text
+    assert "width 512" not in text
     task_lines = text[: text.index("Averages")].strip().splitlines()
-    assert "failed" in next(line for line in task_lines if "[red] no memory" in line)
+    assert any(line.split() == [TASKS[3].name, "failed"] for line in task_lines)
+    assert f"failed: {TASKS[3].name}: [red] no memory" in task_lines
     assert f"Results: {paths[0]}" in text.replace("\n", "")
 
 

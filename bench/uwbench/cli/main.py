@@ -29,6 +29,14 @@ _HELP = """Measure how good a frozen audio encoder is.
     uwbench leaderboard --format html --output board.html
 """
 
+_START = """uwbench measures how good a frozen audio encoder is.
+
+  uwbench run -m logmel -s mini      score a model, no download
+  uwbench leaderboard                rank the models that have results
+  uwbench doctor                     check what this machine can run
+
+uwbench --help lists every command, uwbench COMMAND --help its options."""
+
 
 class Group(TyperGroup):
     """A group of commands that prints this package's errors as one line and exits with their code."""
@@ -74,7 +82,6 @@ def _interrupted() -> str:
 
 app = typer.Typer(
     cls=Group,
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -92,11 +99,14 @@ def _add_group(name: str, help_text: str, *, listing: bool) -> typer.Typer:
 
 @app.callback(invoke_without_command=True)
 def _root(
+    ctx: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     if version:
         print(f"uwbench {__version__}")
         raise typer.Exit
+    if ctx.invoked_subcommand is None:
+        print(_START)
 
 
 run.register(app)

@@ -34,6 +34,9 @@ def run_view(results: Sequence[Result], suite: Suite, *, paths: Sequence[object]
         by_model.setdefault(result.model.fingerprint, []).append(result)
     for of_model in by_model.values():
         parts.append(run_table(of_model))
+        for failed in (result for result in of_model if result.status == "failed"):
+            reason = failed.error.message if failed.error else "no reason recorded"
+            parts.append(Text(printable(f"failed: {failed.task.name}: {reason}"), style="red"))
         layers = layers_table(of_model)
         parts += [] if layers is None else [layers]
     parts += [Text(line) for line in run_lines(results)]
@@ -49,7 +52,7 @@ def run_view(results: Sequence[Result], suite: Suite, *, paths: Sequence[object]
 
 
 def run_table(results: Sequence[Result]) -> Table:
-    """Return one model's table: clips, scores, chosen settings and seconds of each task; failed tasks come last."""
+    """Return one model's table: clips, scores and seconds of each task; failed tasks come last."""
     from rich.text import Text
 
     table = new_table(Text(_model_text(results[0])))
@@ -57,21 +60,16 @@ def run_table(results: Sequence[Result]) -> Table:
     table.add_column("n", justify="right")
     for method in METHODS:
         table.add_column(METHOD_NAMES[method], justify="right", no_wrap=True)
-    table.add_column("Chosen", overflow="fold")
     table.add_column("s", justify="right")
     for result in sorted(results, key=lambda result: result.status == "failed"):
         if result.status == "failed":
-            reason = result.error.message if result.error else "failed"
-            table.add_row(Text(result.task.name), "", Text("failed", style="red"), "", Text(reason), "")
+            table.add_row(Text(result.task.name), "", Text("failed", style="red"))
             continue
         mark = (LEAK_MARK if result.leaked else "") + ("" if result.status == "ok" else f" ({result.status})")
         table.add_row(
             Text(result.task.name + mark),
             f"{result.task.n:,}",
             *(_score_text(result.scores.get(method)) for method in METHODS),
-            Text(chosen_text(result.scores["mlp"].chosen, several_layers=len(result.model.layers) > 1))
-            if "mlp" in result.scores
-            else "",
             f"{sum(result.run.seconds.values()):.1f}",
         )
     return table
