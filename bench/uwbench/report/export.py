@@ -20,6 +20,7 @@ NOTE = (
     "significantly better (paired bootstrap, Holm): models of one place are tied. An average over other tasks or other "
     "data than the rest carries no rank."
 )
+TIE_MEANING = "= after a rank: no significant difference from at least one other model (paired bootstrap, Holm)."
 LEAK_MARK = "¶"  # after a score with test clips among its training clips
 LEAK_MEANING = f"{LEAK_MARK} test clips are among the training clips: the score is too high."
 # Put after the score of a contaminated task.
