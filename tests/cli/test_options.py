@@ -165,3 +165,13 @@ def test_a_mistyped_choice_is_told_the_nearest_one() -> None:
     with pytest.raises(UsageError) as error:
         options.choice(Domain, "xyzzy", "--domain")
     assert error.value.remedy is None
+
+
+def test_open_shows_the_page_in_the_browser(uwbench: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page, opened = tmp_path / "board.html", tmp_path / "opened"
+    (tmp_path / "none").mkdir()
+    monkeypatch.setattr("webbrowser.open", opened.write_text)
+    done = uwbench("leaderboard", "--results", tmp_path / "none", "--output", page, "--open")
+    assert done.code == 0, done.err
+    assert opened.read_text() == page.as_uri()
+    assert uwbench("leaderboard", "--results", tmp_path / "none", "--open").code == 2

@@ -45,6 +45,7 @@ def test_the_board_marks_ties_and_models_without_a_rank(tmp_path: Path) -> None:
     assert ranks["poor"] == "3"
     assert {ranks["one"], ranks["other"]} == {"1=", "2="}
     assert ranks["half"] == "–"
+    assert any(line.startswith("= after a rank: no significant difference") for line in lines)
 
 
 def test_a_choice_over_folds_is_shown_by_the_commonest() -> None:
@@ -57,3 +58,12 @@ def test_a_choice_over_folds_is_shown_by_the_commonest() -> None:
         "folds": [{"fold": "1", "width": 0, "learning_rate": 0.01, "epochs": [7, 9], "validation_clips": 8}],
     }
     assert chosen_text(probed) == "layer 4, width 0, rate 0.01, epochs 7–9"
+
+
+def test_the_board_keeps_long_names_whole_at_80_columns(tmp_path: Path) -> None:
+    make_board_results(tmp_path, {"whisper-tiny.en": 0.7, "wav2vec2-base-960h": 0.6, "hubert-base-ls960": 0.5})
+    out = io.StringIO()
+    Console(file=out, width=80, no_color=True).print(board_view(build_board(tmp_path)))
+    tasks = out.getvalue().split("Tasks: ", 1)[1]
+    for name in ("whisper-tiny.en", "wav2vec2-base-960h", "hubert-base-ls960", *(task.name for task in TASKS)):
+        assert name in tasks.split()

@@ -55,10 +55,13 @@ def leaderboard(
         api.Contaminated,
         typer.Option("--contaminated", help="Mark scores of tasks that a model was trained on, or leave them out."),
     ] = api.Contaminated.KEEP,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the HTML page of --output in the browser.")] = False,
     as_json: opt.Json = False,
 ) -> None:
     """Rank the models that have results: averages, intervals, ties, tasks."""
     chosen = BoardFormat.JSON if as_json else form or _format_of(output)
+    if open_page and (output is None or chosen is not BoardFormat.HTML):
+        raise UsageError("needs a page to open; add --output board.html", where="--open")
     folders = _audio_folders(audio)
     ranking = api.leaderboard(
         _result_folders(results, merge),
@@ -75,6 +78,10 @@ def leaderboard(
         print(text, end="")
     else:
         print(printable(f"{output}: {len(ranking.board.models)} models, {len(ranking.board.tasks)} tasks"))
+    if open_page and output is not None:
+        import webbrowser
+
+        webbrowser.open(output.resolve().as_uri())
 
 
 def compare(

@@ -26,6 +26,7 @@ ROBUSTNESS_NOTE = (
     "Change of the score when the test clips are corrupted and the probes are those of clean clips, with the 95 % "
     "interval of a bootstrap over the same clips."
 )
+TIE_MEANING = "= after a rank: no significant difference from at least one other model (paired bootstrap, Holm)."
 LEAK_MARK = "¶"  # after a score with test clips among its training clips
 LEAK_MEANING = f"{LEAK_MARK} test clips are among the training clips: the score is too high."
 # Put after the score of a contaminated task.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from uwbench.encoders.base import IMPORTED
 from uwbench.errors import printable
-from uwbench.report.export import LEAK_MARK, LEAK_MEANING, METHOD_NAMES, legend, marks
+from uwbench.report.export import LEAK_MARK, LEAK_MEANING, METHOD_NAMES, TIE_MEANING, legend, marks
 from uwbench.report.robustness import run_lines
 from uwbench.results.averages import AVERAGES, METHODS, Average, Method, averages
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from uwbench.report.board import Board, Row
     from uwbench.results.record import Result, Score
 
+_WIDTH = 80  # columns of a terminal
 _SHORT_METHODS: dict[Method, str] = {"mlp": "MLP", "knn": "kNN"}  # leave room for the numbers in 80 columns
 
 
@@ -144,8 +146,10 @@ def board_view(board: Board) -> RenderableType:
     for method in board.methods:
         parts.append(_board_averages(board, method))
     if board.models:
-        parts.append(_board_tasks(board))
+        parts += _board_tasks(board)
         lines = [line for method in board.methods for line in legend(board, method)]
+        if any(row.standing is not None and row.standing.tied for row in board.rows):
+            lines.insert(0, TIE_MEANING)
         parts += [Text(line, style="dim") for line in dict.fromkeys(lines)]
     parts += [Text(printable(f"note: {note}"), style="yellow") for note in board.notes]
     for off in board.off:
@@ -167,23 +171,33 @@ def _board_averages(board: Board, method: Method) -> Table:
     return table
 
 
-def _board_tasks(board: Board) -> Table:
+def _board_tasks(board: Board) -> Iterator[Table]:
+    """Yield tables of task scores, models as rows, with as many tasks side by side as 80 columns hold."""
     from rich.text import Text
 
-    table = new_table(Text("Tasks: " + " / ".join(METHOD_NAMES[method] for method in board.methods)))
-    table.add_column("Task", overflow="fold")
-    table.add_column("n", justify="right")
-    for model in board.models:
-        table.add_column(Text(model.label, overflow="fold"), justify="right")
+    title = "Tasks: " + " / ".join(METHOD_NAMES[method] for method in board.methods)
+    columns: list[tuple[str, list[str]]] = []
     for task in board.tasks:
-        cells = []
+        cells = [f"{task.info.n:,}"]
         for model in board.models:
             by_method = [board.cell(model.key, task.info.name, method) for method in board.methods]
             mark = next((marks(cell) for cell in by_method if cell is not None), "")
             scores = ["–" if cell is None else f"{cell.score.main_score:.3f}" for cell in by_method]
             cells.append(" / ".join(scores) + mark)
-        table.add_row(Text(task.info.name), f"{task.info.n:,}", *cells)
-    return table
+        columns.append((task.info.name, cells))
+    names = ["n", *(model.label for model in board.models)]
+    room = _WIDTH - max(map(len, names)) - 3
+    while columns:
+        widths = accumulate(max(len(name), *map(len, cells)) + 3 for name, cells in columns)
+        count = max(1, sum(width <= room for width in widths))
+        table = new_table(Text(title))
+        table.add_column("Model", overflow="fold")
+        for name, _ in columns[:count]:
+            table.add_column(Text(name), justify="right", no_wrap=True)
+        for index, name in enumerate(names):
+            table.add_row(Text(name), *(Text(cells[index]) for _, cells in columns[:count]))
+        yield table
+        columns = columns[count:]
 
 
 def chosen_text(chosen: Mapping[str, Any], *, several_layers: bool = True) -> str:
