@@ -287,7 +287,7 @@ def probe_cached(
         return Results(refused=tuple(problems), suite=suite)
     names = [name for model in models for name in _cached_names(model, stores, folders.cache)]
     chosen = choose_stores(stores, names, folders.cache)
-    parse_corruptions(scoring.options.corruptions)  # a wrong name is refused before any task is scored
+    corruptions = parse_corruptions(scoring.options.corruptions)  # refuses a wrong name before any task is scored
     scan = _cached_tasks(chosen, tasks, suite, folders)
     device = pick_device(device)
     runs = []
@@ -296,7 +296,7 @@ def probe_cached(
             holding = [store for store in settings if store.manifest(task) is not None]
             if holding:
                 store = _most_complete(holding, task, folders.cache)
-                runs.append(_probe_cached_one(store, task, folders.cache, scoring, device, reporter))
+                runs.append(_probe_cached_one(store, task, folders.cache, scoring, corruptions, device, reporter))
             elif models:  # a model that was named; others in the cache need not hold every task
                 name = settings[0].record.name
                 runs.append(TaskRun(name, task, failures=(f"{name}, {task}: not extracted",)))
@@ -499,12 +499,11 @@ def _run_one(
         unread = [str(error) for error in extraction.unreadable] if extraction else []
         failures = () if scoring else tuple(f"{task}: {line}" for line in [*plan.task.table.unreadable, *unread])
         run = replace(run, extracted=True, extraction=extraction, failures=failures)
-        if scoring is None or options.part is not None:
-            problems = _extract_corrupted(model, plan, options, device, reporter)[-1]
-            return replace(run, failures=(*failures, *problems))
         seconds = {"load": model.load_s or 0.0, "encode": extraction.seconds if extraction else 0.0}
-        table = plan.task.table
         corruptions, encode_s, problems = _extract_corrupted(model, plan, options, device, reporter)
+        if scoring is None or options.part is not None:
+            return replace(run, failures=(*failures, *problems))
+        table = plan.task.table
         seconds |= {"encode corrupted": encode_s} if encode_s else {}
         run = replace(run, failures=problems)
         reporter.started(name, f"{task} (probe)", 0)
@@ -637,19 +636,23 @@ def _failed(plan: Plan, scoring: Scoring, device: str, error: UwbenchError) -> t
 
 
 def _probe_cached_one(
-    store: EncoderStore, task: str, cache: Path, scoring: Scoring, device: str, reporter: Reporter
+    store: EncoderStore,
+    task: str,
+    cache: Path,
+    scoring: Scoring,
+    corruptions: Sequence[Corruption],
+    device: str,
+    reporter: Reporter,
 ) -> TaskRun:
     """Score one task from the cache; a failure is part of the record."""
-    from uwbench.audio.corruption import parse_corruptions
-
     name = store.record.name
     manifest = store.manifest(task)
     assert manifest is not None
     reporter.started(name, f"{task} (probe)", 0)
     try:
         table = _cached_table(cache, manifest.table, task)
-        corruptions = parse_corruptions(() if table.needs_frames else scoring.options.corruptions)
-        return TaskRun(name, task, result=_probe_one(store, table, scoring, device, corruptions))
+        under = () if table.needs_frames else corruptions
+        return TaskRun(name, task, result=_probe_one(store, table, scoring, device, under))
     except UwbenchError as error:
         return TaskRun(name, task, failures=(f"{name}, {task}: {error}",))
     except OSError as error:

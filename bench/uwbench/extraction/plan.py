@@ -98,12 +98,13 @@ def _plan_clips(task: Task, record: EncoderRecord, cache: Path, table_name: str,
         needed = set(range(len(table.keys)))
         reason = "--force"
     else:
-        which = {"needs_frames": needs_frames, "corruption": task.corruption}
-        if len(store.open_task(name, table.keys, wider=False, **which).missing):
+        vectors = store.open_task(name, table.keys, needs_frames=needs_frames, wider=False, corruption=task.corruption)
+        if len(vectors.missing):
             for wider in store.wider():
                 for part, _ in list(wider.damaged(name)):
                     wider.drop_part(name, part)
-        needed = set(store.open_task(name, table.keys, **which).missing.tolist())
+            vectors = store.open_task(name, table.keys, needs_frames=needs_frames, corruption=task.corruption)
+        needed = set(vectors.missing.tolist())
     cached = len(table.keys) - len(needed)
     parts = _cut(task, needed, store, set() if force else taken)
     return Plan(task, table_name, store, parts, needs_frames, cached, reason if parts else "")

@@ -235,7 +235,6 @@ def _with_intervals(scores: Mapping[Method, Score], predictions: pa.Table, proto
 
 def _task_info(table: ClipTable) -> TaskInfo:
     card = table.card
-    scored = len(table.ids) if card.folds is not None else sum(split == "test" for split in table.splits)
     return TaskInfo(
         name=card.name,
         version=card.version,
@@ -247,7 +246,7 @@ def _task_info(table: ClipTable) -> TaskInfo:
         chance=card.chance,
         card_sha256=card.sha256(),
         data_sha256=table.sha256(),
-        n=scored,
+        n=len(table.tested),
         taken_from=card.taken_from,
     )
 
@@ -303,14 +302,16 @@ def _keep_earlier(path: Path, result: Result, predictions: pa.Table) -> tuple[Re
         if method in result.scores and score.layers and _same_but_curve(score, result.scores[method])
     }
     layers = before.model.layers if curves else result.model.layers
-    their_rows = rows.filter(pa.array([method in others for method in rows["method"].to_pylist()], pa.bool_()))
+    if others:
+        their_rows = rows.filter(pa.array([method in others for method in rows["method"].to_pylist()], pa.bool_()))
+        predictions = pa.concat_tables([predictions, their_rows])
     scores = {
         **{method: score for method, score in before.scores.items() if method in others},
         **result.scores,
         **curves,
     }
     model = result.model.model_copy(update={"layers": layers})
-    return result.model_copy(update={"scores": scores, "model": model}), pa.concat_tables([predictions, their_rows])
+    return result.model_copy(update={"scores": scores, "model": model}), predictions
 
 
 def _same_but_curve(before: Score, after: Score) -> bool:

@@ -69,12 +69,11 @@ def _average_rows(board: Board, method: Method, average: str) -> list[dict[str, 
     return sorted(rows, key=lambda row: (not row["ranked"], -row["score"]))
 
 
-def chart(board: Board, figure: str, method: Method, average: str) -> Spec:
-    """Return the specification, without rows, of a figure in FIGURES."""
+def chart(board: Board, figure: str, method: Method, average: str, rows: Sequence[Spec]) -> Spec:
+    """Return the specification, without rows, of a figure in FIGURES; its axes fit `rows`, those of `chart_rows`."""
     labels = [model.label for model in board.models]
     score = f"{AVERAGES[average].name} average, {METHOD_NAMES[method]}"
     tasks = [task.info.name for task in board.tasks]
-    rows = _average_rows(board, method, average)
     body = {
         "averages": lambda: averages_chart(score),
         "heatmap": lambda: heatmap_chart(labels, tasks),

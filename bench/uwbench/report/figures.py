@@ -74,7 +74,7 @@ def figure_spec(board: Board, figure: str, method: Method, average: str) -> dict
     rows = [row for row in rows if row[needed] is not None and (needed == "score" or row[needed] > 0)]
     if not rows:
         return None
-    spec = {**chart(board, figure, method, average), "data": {"values": rows}, "config": _CONFIG}
+    spec = {**chart(board, figure, method, average, rows), "data": {"values": rows}, "config": _CONFIG}
     if spec.get("width") == "container":
         spec["width"] = _WIDTH
     return spec

@@ -22,7 +22,7 @@ from uwbench.report.export import METHOD_NAMES
 from uwbench.report.references import Published
 from uwbench.report.sensitivity import sensitivity
 from uwbench.report.table import chosen_text
-from uwbench.results.averages import AVERAGES
+from uwbench.results.averages import AVERAGES, Method
 from uwbench.results.contamination import MEANINGS
 
 _PAIRS = 190  # comparisons on the page, a few kilobytes each: all pairs of the first 20 models
@@ -224,10 +224,14 @@ def _published(row: Published) -> dict[str, Any]:
 
 
 def _charts(board: Board) -> dict[str, Any]:
+    def figure(name: str, method: Method, average: str) -> dict[str, Any]:
+        rows = chart_rows(board, name, method, average)
+        return {"spec": chart(board, name, method, average, rows), "rows": rows}
+
     drawn = {
         method: {
             average: {
-                name: {"spec": chart(board, name, method, average), "rows": chart_rows(board, name, method, average)}
+                name: figure(name, method, average)
                 for name in FIGURES
                 if average == "weighted" or name in ("averages", "throughput", "size")
             }

@@ -140,8 +140,8 @@ def stated(listed: Sequence[Mapping[str, Any]]) -> Training:
 
 def require_known(taken_from: Sequence[str]) -> None:
     """Raise UsageError for an origin of own data that no fact is known about, as it could only be called clean."""
-    known = read_lineage()
     for name in taken_from:
+        known = read_lineage()
         if name != OWN and known.find(name) is None:
             names = {*known.datasets, *known.spellings.values(), OWN}
             remedy = f"{suggestion(name, names)}; {OWN!r} is for recordings that were never published"
