@@ -690,8 +690,8 @@ def _models(models: ModelInput | Sequence[ModelInput] | None) -> list[ModelInput
     if models is None:
         return []
     if isinstance(models, str | Path | ModelSpec) or hasattr(models, "encode") or not isinstance(models, Iterable):
-        models = [cast("ModelInput", models)]
-    return [str(model) if isinstance(model, Path) else model for model in cast("Iterable[ModelInput]", models)]
+        return [cast("ModelInput", models)]
+    return list(cast("Iterable[ModelInput]", models))
 
 
 def _tasks(tasks: TaskInput | Sequence[TaskInput] | None) -> list[TaskInput]:
@@ -728,11 +728,10 @@ def _open_model(model: ModelInput) -> Model:
     from uwbench.encoders.resolve import open_encoder
     from uwbench.pipeline import Model
 
-    if isinstance(model, str | Path):
-        model = ModelSpec(str(model))
-    if isinstance(model, ModelSpec):
-        return Model(open_encoder(model), model)
-    return Model(cast("Encoder", _made(model)), None)
+    opened = model if isinstance(model, ModelSpec) else _made(model)
+    if isinstance(opened, str):
+        opened = ModelSpec(opened)
+    return Model(open_encoder(opened), opened) if isinstance(opened, ModelSpec) else Model(opened, None)
 
 
 __all__ = [

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
 
+from uwbench.base.registry import close_names
 from uwbench.errors import UsageError
 
 Choice = TypeVar("Choice", bound=StrEnum)
@@ -87,7 +87,7 @@ def choice(choices: type[Choice], value: str, option: str) -> Choice:
     try:
         return choices(value)
     except ValueError:
-        close = difflib.get_close_matches(value, list(choices), n=1)
+        close = close_names(value, choices)
         hint = f"did you mean {close[0]}?" if close else None
         raise UsageError(f"{value!r} is not one of {', '.join(choices)}", where=option, remedy=hint) from None
 

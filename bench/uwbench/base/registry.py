@@ -48,10 +48,15 @@ class Registry:
             raise UsageError(f"the {self.what} {name!r} ({entries[name]}) cannot be imported: {error}") from error
 
 
+def close_names(name: str, known: Iterable[str]) -> list[str]:
+    """Return up to three known names that are close to `name`, the closest first."""
+    return difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+
+
 def suggestion(name: str, known: Iterable[str]) -> str:
     """Return "did you mean X?" if a known name is close to `name`, else the list of known names."""
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    close = close_names(name, names)
     if close:
         return f"did you mean {' or '.join(close)}?"
     return f"known: {', '.join(names)}" if names else "none are known"

@@ -6,7 +6,7 @@ The interpreter needs numpy and the model's packages, and not uwbench. What its 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -176,9 +176,8 @@ class IsolatedEncoder:
         weights = None if spec.weights is None else str(Path(spec.weights).expanduser().resolve())
         if weights is not None and not Path(weights).exists():
             weights = spec.weights
-        fields = replace(spec, weights=weights)
-        values = {field: getattr(fields, field) for field in spec.__dataclass_fields__}
-        reply = worker.ask("open", kind=place.kind, place=place.place, name=place.name, spec=values)
+        fields = asdict(replace(spec, weights=weights))
+        reply = worker.ask("open", kind=place.kind, place=place.place, name=place.name, spec=fields)
         try:
             return worker, _Opened.model_validate(reply)
         except ValidationError as error:

@@ -103,7 +103,7 @@ def _read_npz(path: Path) -> VectorFile:
     key = next((name for name in VECTOR_COLUMNS if name in arrays), None)
     if key is None:
         return _from_arrays(path, arrays)
-    id_key = next((name for plural in ("ids", "paths", *ID_COLUMNS) if (name := plural) in arrays), None)
+    id_key = next((name for name in ("ids", "paths", *ID_COLUMNS) if name in arrays), None)
     if id_key is None:
         raise InputError(f"has {key!r} but no array 'ids'", where=path, remedy="save it with np.savez(..., ids=...)")
     ids, vectors = tuple(map(str, arrays[id_key].reshape(-1).tolist())), arrays[key]

@@ -205,10 +205,10 @@ def decode_clip(clip: Clip, sha256: str, rate: int, *, corruption: Corruption | 
     _require_same(sha256_of(audio) if data is None else sha256_bytes(data), sha256, clip)
     if corruption is None:
         return decode(audio, rate, start_s=clip.start_s, end_s=clip.end_s, data=data)
-    own_rate = read_header(audio, data).rate
-    samples = decode(audio, own_rate, start_s=clip.start_s, end_s=clip.end_s, data=data)
-    samples = corrupt(samples, own_rate, corruption, clip_key(sha256, clip.start_s, clip.end_s))
-    return decode(AudioArray(samples, own_rate, str(audio)), rate)
+    clip_rate = read_header(audio, data).rate
+    samples = decode(audio, clip_rate, start_s=clip.start_s, end_s=clip.end_s, data=data)
+    samples = corrupt(samples, clip_rate, corruption, clip_key(sha256, clip.start_s, clip.end_s))
+    return decode(AudioArray(samples, clip_rate, str(audio)), rate)
 
 
 def windows_of_clip(

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 
 from uwbench.errors import printable
 from uwbench.report.board import Board, Cell
-from uwbench.results.averages import METHODS, Method
+from uwbench.results.averages import METHODS, SHORT_METHODS, Method
 from uwbench.results.record import CorruptedScore, NoiseLimit, Result
 from uwbench.results.robustness import limit_text
-
-_SHORT_METHODS: dict[Method, str] = {"mlp": "MLP", "knn": "kNN"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +51,11 @@ def corrupted_rows(board: Board) -> list[CorruptedRow]:
 
 def noise_limits(board: Board) -> list[tuple[Cell, NoiseLimit]]:
     """Return the scores whose loss to noise is known, with the noise at which they lose 5 points."""
-    cells = [cell for cell in board.cells if cell.robustness is not None]
-    limits = [(cell, cell.robustness.five_points.get(cell.method)) for cell in cells if cell.robustness is not None]
-    return [(cell, limit) for cell, limit in limits if limit is not None]
+    return [
+        (cell, limit)
+        for cell in board.cells
+        if cell.robustness is not None and (limit := cell.robustness.five_points.get(cell.method)) is not None
+    ]
 
 
 def drop_text(drop: float, low: float, high: float) -> str:
@@ -78,7 +78,7 @@ def run_lines(results: Iterable[Result]) -> list[str]:
         if scores:
             limit = result.robustness.five_points.get(method)
             parts = [_worst_text(scores), *([limit_text(limit)] if limit else [])]
-            lines.append(printable(f"{result.task.name}, corrupted ({_SHORT_METHODS[method]}): {'; '.join(parts)}"))
+            lines.append(printable(f"{result.task.name}, corrupted ({SHORT_METHODS[method]}): {'; '.join(parts)}"))
     return lines
 
 

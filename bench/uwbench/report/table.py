@@ -11,7 +11,7 @@ from uwbench.encoders.base import IMPORTED
 from uwbench.errors import printable
 from uwbench.report.export import LEAK_MARK, LEAK_MEANING, METHOD_NAMES, TIE_MEANING, legend, marks
 from uwbench.report.robustness import run_lines
-from uwbench.results.averages import AVERAGES, METHODS, Average, Method, averages
+from uwbench.results.averages import AVERAGES, METHODS, SHORT_METHODS, Average, Method, averages
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from uwbench.results.record import Result, Score
 
 _WIDTH = 80  # columns of a terminal
-_SHORT_METHODS: dict[Method, str] = {"mlp": "MLP", "knn": "kNN"}  # leave room for the numbers in 80 columns
 
 
 def run_view(results: Sequence[Result], suite: Suite, *, paths: Sequence[object] = ()) -> RenderableType:
@@ -129,7 +128,7 @@ def run_averages(by_model: Sequence[Sequence[Result]], suite: Suite) -> Table:
             if values:
                 cells = [_average_text(values[name]) for name in AVERAGES]
                 count = _count_text(values["weighted"])
-                table.add_row(Text(_model_text(of_model[0])), _SHORT_METHODS[method], *cells, count)
+                table.add_row(Text(_model_text(of_model[0])), SHORT_METHODS[method], *cells, count)
     return table
 
 

@@ -42,6 +42,7 @@ AVERAGES: dict[str, AverageText] = {  # the first is the headline
     "chance": AverageText("Above chance", "Chance", "mean of (score − chance) / (1 − chance), each within 0 and 1"),
 }
 METHODS: tuple[Method, ...] = ("mlp", "knn")
+SHORT_METHODS: dict[Method, str] = {"mlp": "MLP", "knn": "kNN"}  # leave room for the numbers in 80 columns
 
 
 @dataclass(frozen=True, slots=True)
