@@ -1,6 +1,6 @@
 """uwbench against mteb and X-ARES, each run as its users run it, alternating, on the same clips and the same Whisper.
 
-    python benchmarks/peers/run.py --data DATA --model FOLDER [--clips 100] [--rounds 1] [--scratch DIR]
+    python benchmarks/peers.py --data DATA --model FOLDER [--clips 100] [--rounds 1] [--scratch DIR]
 
 DATA holds `esc10/manifest.csv` (path, label, fold) and `fsdd/manifest.csv` (path, digit, speaker, split); FOLDER is a
 Whisper checkpoint. The first run makes one environment per peer in `--scratch` with pip, which takes minutes.
@@ -28,9 +28,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from machine import print_machine
+
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
-from machine import print_machine  # noqa: E402
+SCRIPTS = HERE / "peers"  # they run in the peers' environments
 
 PEERS = {"mteb": "mteb[audio]==2.26.24", "xares": "xares==0.1.3"}
 PATCHES = """Patches without which the peers do not run here:
@@ -94,7 +95,7 @@ def environment(folder: Path, requirement: str) -> Path:
     python, complete = folder / "bin/python", folder / ".complete"
     if not complete.exists():
         venv.create(folder, with_pip=True, clear=True)
-        constraints = HERE.parents[1] / "constraints.txt"
+        constraints = HERE.parent / "constraints.txt"
         install = [python, "-m", "pip", "install", "--quiet", "--constraint", constraints, requirement, "soundfile"]
         subprocess.run(install, check=True)
         for library in folder.glob("lib/python*/site-packages/torchaudio/lib/*.so"):
@@ -154,13 +155,13 @@ def jobs(tables: dict[str, Path], model: Path, work: Path, pythons: dict[str, Pa
     def mteb(step: str) -> list[str | Path]:
         name, label = ("esc10", "label") if step in ("esc10", "probe") else ("fsdd", step)
         task, probe = ("esc10", "knn") if step == "probe" else (step, "logistic")
-        script = HERE / "run_mteb.py"
+        script = SCRIPTS / "run_mteb.py"
         return [pythons["mteb"], script, model, tables[name], label, task, probe, work / "mteb" / "cache"]
 
     def xares(step: str) -> list[str | Path] | None:
         if step == "probe":
             return None
-        return [pythons["xares"], HERE / "run_xares.py", "whisper_encoder.py", f"{step}_task.py", "--max-jobs", "0"]
+        return [pythons["xares"], SCRIPTS / "run_xares.py", "whisper_encoder.py", f"{step}_task.py", "--max-jobs", "0"]
 
     return {
         "uwbench": ours("full", work / "uwbench"),
@@ -172,7 +173,7 @@ def jobs(tables: dict[str, Path], model: Path, work: Path, pythons: dict[str, Pa
 
 def pack_xares(tables: dict[str, Path], folder: Path) -> None:
     """Write X-ARES's tars of audio and labels, its task files and the encoder file, as its README asks for them."""
-    shutil.copy(HERE / "xares_encoder.py", folder / "whisper_encoder.py")
+    shutil.copy(SCRIPTS / "xares_encoder.py", folder / "whisper_encoder.py")
     for task, (table, label) in {
         "esc10": ("esc10", "label"),
         "digit": ("fsdd", "digit"),
