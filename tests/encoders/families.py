@@ -31,13 +31,17 @@ _TOWER = {
 }
 
 
+# Calls transformers itself: (folder, samples) -> states, output.
+Direct = Callable[[Path, Any], tuple[list[torch.Tensor], torch.Tensor]]
+
+
 @dataclass(frozen=True)
 class Case:
     """A family: how to make a folder of it, what it must declare, and how transformers itself is called."""
 
     name: str
     make: Callable[[Path], None]
-    direct: Callable[[Path, Any], tuple[list[torch.Tensor], torch.Tensor]]  # (folder, samples) -> states, output
+    direct: Direct
     hop_s: float
     batching: str = "padded"
     rate: int = 16_000
@@ -196,13 +200,21 @@ def _make_parakeet(folder: Path) -> None:
     ParakeetFeatureExtractor().save_pretrained(folder)
 
 
-def _direct_parakeet(folder: Path, samples: Any) -> tuple[list[torch.Tensor], torch.Tensor]:
-    from transformers import ParakeetFeatureExtractor, ParakeetForCTC
+def _direct_conformer(model: str, extractor: str = "ParakeetFeatureExtractor") -> Direct:
+    """Return the direct call of the FastConformer in a class of transformers."""
 
-    inputs = ParakeetFeatureExtractor.from_pretrained(folder)(samples, sampling_rate=16_000, return_tensors="pt")
-    output = ParakeetForCTC.from_pretrained(folder).eval().encoder(**inputs, output_hidden_states=True)
-    count = int(output.attention_mask.sum())
-    return [state[:, :count] for state in output.hidden_states], output.last_hidden_state[:, :count]
+    def direct(folder: Path, samples: Any) -> tuple[list[torch.Tensor], torch.Tensor]:
+        import transformers
+
+        extract = getattr(transformers, extractor).from_pretrained(folder)
+        inputs = extract(samples, sampling_rate=16_000, return_tensors="pt")
+        whole = getattr(transformers, model).from_pretrained(folder).eval()
+        encoder = getattr(whole, "encoder", None) or whole.model.encoder
+        output = encoder(**inputs, output_hidden_states=True)
+        count = int(output.attention_mask.sum())
+        return [state[:, :count] for state in output.hidden_states], output.last_hidden_state[:, :count]
+
+    return direct
 
 
 def _make_encodec(folder: Path) -> None:
@@ -232,16 +244,6 @@ def _make_canary(folder: Path) -> None:
     ParakeetFeatureExtractor().save_pretrained(folder)
 
 
-def _direct_canary(folder: Path, samples: Any) -> tuple[list[torch.Tensor], torch.Tensor]:
-    from transformers import CanaryForConditionalGeneration, ParakeetFeatureExtractor
-
-    inputs = ParakeetFeatureExtractor.from_pretrained(folder)(samples, sampling_rate=16_000, return_tensors="pt")
-    model = CanaryForConditionalGeneration.from_pretrained(folder).eval()
-    output = model.model.encoder(**inputs, output_hidden_states=True)
-    count = int(output.attention_mask.sum())
-    return [state[:, :count] for state in output.hidden_states], output.last_hidden_state[:, :count]
-
-
 def _make_cohere(folder: Path) -> None:
     from transformers import CohereAsrConfig, CohereAsrFeatureExtractor, CohereAsrForConditionalGeneration
 
@@ -256,16 +258,6 @@ def _make_cohere(folder: Path) -> None:
     )
     CohereAsrForConditionalGeneration(config).save_pretrained(folder)
     CohereAsrFeatureExtractor(feature_size=80).save_pretrained(folder)
-
-
-def _direct_cohere(folder: Path, samples: Any) -> tuple[list[torch.Tensor], torch.Tensor]:
-    from transformers import CohereAsrFeatureExtractor, CohereAsrForConditionalGeneration
-
-    inputs = CohereAsrFeatureExtractor.from_pretrained(folder)(samples, sampling_rate=16_000, return_tensors="pt")
-    model = CohereAsrForConditionalGeneration.from_pretrained(folder).eval()
-    output = model.model.encoder(**inputs, output_hidden_states=True)
-    count = int(output.attention_mask.sum())
-    return [state[:, :count] for state in output.hidden_states], output.last_hidden_state[:, :count]
 
 
 def _make_voxtral(folder: Path) -> None:
@@ -360,12 +352,17 @@ CASES = (
     Case("wav2vec2-bert", _make_w2v_bert, _direct_w2v_bert, 0.02),
     Case("ast", _make_ast, _direct_ast, 0.1),
     Case("clap", _make_clap, _direct_clap, 0.3125, rate=48_000),
-    Case("parakeet", _make_parakeet, _direct_parakeet, 0.08),
+    Case("parakeet", _make_parakeet, _direct_conformer("ParakeetForCTC"), 0.08),
     Case("encodec", _make_encodec, _direct_encodec, 320 / 24_000, "equal-length", rate=24_000),
     _tower_case("qwen2_audio", "Qwen2Audio"),
     _tower_case("audioflamingo3", "AudioFlamingo3"),
     _tower_case("musicflamingo", "MusicFlamingo"),
     Case("voxtral", _make_voxtral, _direct_voxtral, 0.02),
-    Case("canary", _make_canary, _direct_canary, 0.08),
-    Case("cohere-asr", _make_cohere, _direct_cohere, 0.08),
+    Case("canary", _make_canary, _direct_conformer("CanaryForConditionalGeneration"), 0.08),
+    Case(
+        "cohere-asr",
+        _make_cohere,
+        _direct_conformer("CohereAsrForConditionalGeneration", "CohereAsrFeatureExtractor"),
+        0.08,
+    ),
 )

@@ -142,12 +142,12 @@ def test_a_corrupted_vector_depends_on_no_other_clip(manifest: Path, tmp_path: P
         stored = store.manifest("pitches")
         assert stored is not None
         table = read_table(tmp_path / cache, stored.table)
-        found = {}
+        vector_of = {}
         for corruption in parse_corruptions(options.corruptions):
             corrupted = table.corrupted(corruption)
             pooled = store.open_task("pitches", corrupted.keys, corruption=corruption).pooled()
-            found |= {f"{clip} {corruption.name}": row for clip, row in zip(corrupted.ids, pooled, strict=True)}
-        return found
+            vector_of |= {f"{clip} {corruption.name}": row for clip, row in zip(corrupted.ids, pooled, strict=True)}
+        return vector_of
 
     few, every = vectors("few", 4), vectors("all", None)
     assert len(few) == 8

@@ -87,17 +87,17 @@ def test_four_questions_about_an_instrument(shared_data: Path) -> None:
     planned = plan_conversion(Request(str(shared_data / "philharmonia")))
     train = {row["path"]: row for row in listed(shared_data, "philharmonia") if row["split"] == "train"}
     assert {item.clip for item in planned.items} == set(train)
-    found = {
+    answer_of = {
         (item.clip, question.task, question.slots.get("form")): question.answers
         for item in planned.items
         for question in item.asked
     }
-    assert len(found) == 4 * len(train)
+    assert len(answer_of) == 4 * len(train)
     for path, row in train.items():
-        assert found[path, "instrument", None] == (row["instrument"].replace("french-horn", "French horn"),)
-        assert found[path, "pitch", None] == (row["note"].replace("s", "#"),)
-        assert found[path, "quality", "dynamic"] == (row["dynamic"],)
-        assert found[path, "quality", "articulation"] == (
+        assert answer_of[path, "instrument", None] == (row["instrument"].replace("french-horn", "French horn"),)
+        assert answer_of[path, "pitch", None] == (row["note"].replace("s", "#"),)
+        assert answer_of[path, "quality", "dynamic"] == (row["dynamic"],)
+        assert answer_of[path, "quality", "articulation"] == (
             row["articulation"].replace("arco-normal", "arco").replace("-", " "),
         )
 
@@ -179,12 +179,12 @@ def test_a_manifest_of_training_clips_alone_with_gaps_slots_and_captions(tmp_pat
     with pytest.raises(UsageError, match="no licence"):
         plan_conversion(Request(str(path), ask=ask, slots=slots))
     planned = plan_conversion(Request(str(path), ask=ask[:3], slots=slots[:1], licence="CC0"))
-    found = {
+    asked = {
         (item.clip, question.task): (question.answers, question.slots)
         for item in planned.items
         for question in item.asked
     }
-    assert found == {
+    assert asked == {
         ("audio/0.wav", "asr"): (("bonjour, toi",), {"language": "French"}),
         ("audio/0.wav", "lid"): (("French",), {}),
         ("audio/0.wav", "gender"): (("female",), {}),
@@ -236,8 +236,8 @@ def test_labels_that_others_imply_are_left_out_by_an_ontology(tmp_path: Path) ->
     labels = ["Bark;Dog;Domestic_animals_and_pets;Animal;Rain", "Animal;Dog", "Animal", "Unheard_of;Rain"]
     path = manifest(tmp_path / "mine", [{"label": text} for text in labels])
     request = Request(str(path), ask=("label:tagging",), licence="CC0", ontology=ontology)
-    found = [item.asked[0].answers for item in plan_conversion(request).items]
-    assert found == [("bark; rain",), ("dog",), ("animal",), ("unheard of; rain",)]
+    answers = [item.asked[0].answers for item in plan_conversion(request).items]
+    assert answers == [("bark; rain",), ("dog",), ("animal",), ("unheard of; rain",)]
     ontology.write_text('[{"id": "/a"}]')
     with pytest.raises(InputError, match="is no ontology"):
         plan_conversion(request)
