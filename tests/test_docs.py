@@ -97,6 +97,12 @@ def test_every_command_on_robustness_runs(workplace: Path, uwbench: Command) -> 
     assert "| 5 points lost at |" in printed
 
 
+def test_every_command_on_methods_runs(workplace: Path, uwbench: Command) -> None:
+    for words in commands_of("docs/methods.md"):
+        done = uwbench(*words[1:])
+        assert done.code == 0, f"{shlex.join(words)}\n{done.out}\n{done.err}"
+
+
 def test_links_of_the_documentation_lead_somewhere() -> None:
     for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]:
         for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
