@@ -300,8 +300,10 @@ def _within(name: str, folder: Path, root: Path) -> str | None:
     if folder == root and not Path(name).is_absolute():
         return name
     path = Path(os.path.normpath(folder.absolute() / name))
-    places = (Path(os.path.normpath(root.absolute())), root.resolve())
-    return next((path.relative_to(place).as_posix() for place in places if path.is_relative_to(place)), None)
+    for file, place in ((path, Path(os.path.normpath(root.absolute()))), (path.resolve(), root.resolve())):
+        if file.is_relative_to(place):
+            return file.relative_to(place).as_posix()
+    return None
 
 
 def parse_labels(value: Any, kind: Kind, separator: str = ";") -> Labels:
