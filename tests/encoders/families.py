@@ -267,7 +267,9 @@ def _make_whisper(folder: Path) -> None:
 
     torch.manual_seed(0)
     decoder = {"decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 16, "vocab_size": 60}
-    WhisperForConditionalGeneration(WhisperConfig(**_TOWER, **decoder, pad_token_id=0)).save_pretrained(folder)
+    tokens = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
+    config = WhisperConfig.from_dict(_TOWER | decoder | tokens)
+    WhisperForConditionalGeneration(config).save_pretrained(folder)
     WhisperFeatureExtractor(feature_size=80).save_pretrained(folder)
 
 
