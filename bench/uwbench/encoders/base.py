@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 Batching = Literal["padded", "equal-length", "single"]
 Input = Literal["waveforms", "lengths"]
 
+# What was run in this repository's tests: the published weights, its class with random weights, or nothing.
+Verified = Literal["weights", "random", "not run"]
+
 IMPORTED = "imported"  # family of ready vectors, which were computed elsewhere
 
 
@@ -109,6 +112,7 @@ class CatalogueEntry:
     layers: int
     licence: str
     training_data: str
+    verified: Verified = "random"
 
 
 @dataclass(frozen=True, slots=True)
