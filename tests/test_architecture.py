@@ -31,6 +31,7 @@ UWBENCH = {
     "probes": 4,
     "report": 4,
     "pipeline": 5,
+    "bundles": 5,
     "api": 6,
     "cli": 7,
     "__main__": 8,
