@@ -20,6 +20,7 @@ from uwbench.cards.suite import Suite
 from uwbench.encoders.base import IMPORTED
 from uwbench.errors import UsageError, printable
 from uwbench.methods import HEADLINE, METHODS, in_order
+from uwbench.report.origins import bundles_of, disagreements
 from uwbench.report.references import Published, load_references
 from uwbench.report.ties import Standing, TaskDraws, draw_tasks, stand
 from uwbench.results.averages import AVERAGES, Average, Entry, Method, average_entries, entry_of
@@ -67,12 +68,16 @@ class Cell:
     leaked: int  # tested clips that are among the training clips
     notes: tuple[str, ...]
     robustness: Robustness | None = None  # of all methods of the result; None: no clip was corrupted
+    bundle: str | None = None  # name and short hash of the verified bundle that the result is from
+    disagreements: tuple[str, ...] = ()  # sentences on other results of the same revision; also in `notes`
 
     @property
     def state(self) -> str:
-        """The status, and what else keeps the score from being compared."""
+        """The status, what else keeps the score from being compared, and the bundle that it is from."""
         leak = f", {self.leaked} test clips in training" if self.leaked else ""
-        return self.status + leak + ("" if self.same_data else ", other data")
+        other = "" if self.same_data else ", other data"
+        disagrees = ", results of this revision disagree" if self.disagreements else ""
+        return self.status + leak + other + disagrees + (f", from bundle {self.bundle}" if self.bundle else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +208,7 @@ def build_board(
     card = _protocol(protocol)
     name = card.name if card is not None else protocol
     selected, off, version = _select(every, name, card)
+    bundles = bundles_of(folders)
     suite = suite or suite_of([result.task.name for _, result in selected.values()])
     flags = {key: _contamination(result) for key, (_, result) in selected.items()}
     if contaminated == "drop":
@@ -211,7 +217,9 @@ def build_board(
     tasks = _tasks([result for _, result in selected.values()], suite)
     infos = {task.info.name: task.info for task in tasks}
     labels = _labels([result for _, result in every])
-    cells, other_methods = _cells(selected, infos, flags, _settings(selected, card))
+    disagreeing = disagreements(selected, every, labels, bundles)
+    settings = _settings(selected, card)
+    cells, other_methods = _cells(selected, infos, flags, bundles, disagreeing, settings)
     off += other_methods
     cells = tuple(cell for cell in cells if methods is None or cell.method in methods)
     bootstrap = card.bootstrap if card is not None else _BOOTSTRAP
@@ -296,6 +304,8 @@ def _select(
         key = (model_key(result), result.task.name)
         if key in selected:
             older = selected[key][1]
+            if older == result:  # one result in two folders
+                continue
             other = "" if _data_of(older) == _data_of(result) else ", on other data; -t NAME=PATH keeps two tasks apart"
             off.append((older, f"a newer result is on the board ({result.run.started}){other}"))
         selected[key] = (path, result)
@@ -377,6 +387,8 @@ def _cells(
     selected: Mapping[tuple[str, str], tuple[Path, Result]],
     infos: Mapping[str, TaskInfo],
     flags: Mapping[tuple[str, str], Contamination],
+    bundles: Mapping[Path, str],
+    disagreeing: Mapping[tuple[str, str], tuple[str, ...]],
     settings: Mapping[Method, dict[str, Any] | None],
 ) -> tuple[tuple[Cell, ...], list[tuple[Result, str]]]:
     """Return the scores on the board, and the results of methods that it cannot show, with the reason."""
@@ -391,7 +403,9 @@ def _cells(
             if score.settings != settings[method]:
                 off.append((result, f"its score by {method} was made with other settings"))
                 continue
-            about = (result.run, path, flag, result.leaked, result.notes, result.robustness)
+            lines = disagreeing.get((model, task), ())
+            about = (result.run, path, flag, result.leaked, (*result.notes, *lines), result.robustness)
+            about = (*about, bundles.get(path.parents[3]), lines)
             cells.append(Cell(model, task, method, score, result.task.n, result.status, same, *about))
     return tuple(cells), off
 
