@@ -6,6 +6,7 @@ Decoding starts when a batch is made, the encoder when it is launched; collectin
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -163,7 +164,7 @@ class LongClip:
         return list(itertools.islice(self._windows, self._at_once))
 
     def launch(self) -> None:
-        """Do nothing: the windows are encoded one forward pass after the other, by `collect`."""
+        """Do nothing: `collect` launches the windows, one forward pass after the other."""
 
     def collect(self) -> None:
         """Encode the clip and add it to its part."""
@@ -171,15 +172,24 @@ class LongClip:
         name, samples, peak = work.plan.task.clips[self._row].id, 0, 0.0
         pooled: list[Pooled] = []
         buffer = np.empty((self._expected, STATISTICS, len(forward.layers), forward.info.dim))
+        running: deque[Callable[[], list[Window]]] = deque()
+
+        def add(windows: list[Window]) -> None:
+            for window in windows:
+                at = len(pooled)  # a header may promise too few windows
+                pooled.append(copied(window.pooled, buffer[at]) if at < len(buffer) else window.pooled)
+                self.part.add_frames(window)
+
         try:
             while group := self._next.result():
                 self._next = work.pool.submit(self._take)
-                for window in forward(group, [name] * len(group)):
-                    at = len(pooled)  # a header may promise too few windows
-                    pooled.append(copied(window.pooled, buffer[at]) if at < len(buffer) else window.pooled)
-                    self.part.add_frames(window)
+                running.append(forward.start(group, [name] * len(group)))
                 samples += sum(map(len, group))
                 peak = max(peak, *(float(np.abs(piece).max(initial=0.0)) for piece in group))
+                if len(running) > forward.behind:
+                    add(running.popleft()())
+            for finish in running:
+                add(finish())
         except AudioError as error:
             work.unreadable.append(error)
             if self.part.spill is not None:

@@ -130,7 +130,7 @@ class _Extractor:
                     batch = waiting.popleft()
                     batch.launch()
                     running.append(batch)
-                    behind = 1 if self.work.forward.cuda and isinstance(batch, ShortBatch) else 0
+                    behind = self.work.forward.behind if isinstance(batch, ShortBatch) else 0
                 while running and (len(running) > behind or not waiting):
                     self._collect(running.popleft(), open_parts)
                 if not (waiting or running):
