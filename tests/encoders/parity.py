@@ -10,11 +10,12 @@ import torch
 
 from encoders.families import CASES as FAMILIES
 from encoders.families import Case
+from encoders.tower_families import CASES as TOWERS
 from uwbench.encoders.base import Encoder, ModelSpec
 from uwbench.encoders.conformance import check_encoder
 from uwbench.encoders.resolve import open_encoder
 
-CASES: tuple[Case, ...] = FAMILIES
+CASES: tuple[Case, ...] = (*FAMILIES, *TOWERS)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from encoders.families import Case
 from encoders.parity import CASES, deviations, loaded, noise, silence_is_finite
 from uwbench.encoders.base import Encoder, ModelSpec
 from uwbench.encoders.catalogue import CATALOGUE
-from uwbench.encoders.conformance import check_encoder
+from uwbench.encoders.conformance import HOP_TOLERANCE, check_encoder
 from uwbench.encoders.resolve import open_encoder
 from uwbench.extraction.forward import Forward, Settings
 
@@ -45,7 +45,7 @@ def test_keeps_the_contract(case: Case, encoder: Encoder) -> None:
     clips = [noise(case, seconds) for seconds in (1.0, 1.7, 2.3)]
     found = check_encoder(encoder, clips=clips)
     assert found.problems == ()
-    assert found.hop_seconds == pytest.approx(case.hop_s, rel=0.02)
+    assert found.hop_seconds == pytest.approx(case.hop_s, rel=HOP_TOLERANCE)
     assert encoder.info.hop_s == pytest.approx(case.hop_s)
     assert encoder.info.batching == case.batching
     assert encoder.info.sample_rate == case.rate

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from uwbench.encoders.base import Encoded, Encoder, ModelFolder, ModelSpec
 from uwbench.encoders.pretrained import (
+    ClipExtractor,
     PretrainedEncoder,
     describe,
     layer_names,
-    load_extractor,
     load_pretrained,
     pick,
     required_settings,
@@ -57,7 +57,7 @@ def open_ast(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
         min_s=window / rate,
         forward_s=context,
     )
-    extractor = _Extractor(folder)
+    extractor = ClipExtractor(folder)
 
     def forward(model: Any, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
         inputs = extractor(waveforms, lengths.clamp(min=window))["input_values"].to(waveforms.device, model.dtype)
@@ -90,7 +90,7 @@ def open_wav2vec2_bert(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
         # Each mel band is normalised over time, which needs two frames.
         min_s=min_samples / rate,
     )
-    extractor = _Extractor(folder)
+    extractor = ClipExtractor(folder)
 
     def forward(model: Any, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
         features = extractor(waveforms, lengths.clamp(min=min_samples), padding=True)
@@ -151,7 +151,7 @@ def open_parakeet(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
         context_s=longest_s,
         min_s=2 * hop / rate,
     )
-    extractor = _Extractor(folder)
+    extractor = ClipExtractor(folder)
 
     def forward(model: Any, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
         features = extractor(waveforms, lengths.clamp(min=2 * hop), padding="longest")
@@ -192,7 +192,7 @@ def open_clap(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
         context_s=seconds,
         forward_s=seconds,
     )
-    extractor = _Extractor(folder)
+    extractor = ClipExtractor(folder)
 
     def forward(model: Any, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
         import torch
@@ -211,17 +211,3 @@ def open_clap(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
         return load_pretrained(ClapAudioModel, folder, config=ClapAudioConfig(**config), keys=names)
 
     return PretrainedEncoder(info, build, forward)
-
-
-class _Extractor:
-    """A checkpoint's feature extractor, loaded at first use."""
-
-    def __init__(self, folder: ModelFolder) -> None:
-        self._folder = folder
-        self._extract: Any = None
-
-    def __call__(self, waveforms: torch.Tensor, lengths: torch.Tensor, **options: Any) -> Any:
-        if self._extract is None:
-            self._extract = load_extractor(self._folder)
-        clips = [row[:length].cpu().numpy() for row, length in zip(waveforms, lengths.tolist(), strict=True)]
-        return self._extract(clips, sampling_rate=self._extract.sampling_rate, return_tensors="pt", **options)
