@@ -64,6 +64,24 @@ def deviations(case: Case, folder: Path, encoder: Encoder) -> tuple[float, ...]:
 
 
 @torch.inference_mode()
+def short_clip_deviation(case: Case, encoder: Encoder) -> float:
+    """Return how far a longer batch mate moves the vectors of a clip of 0.3 s, relatively."""
+    short, long = noise(case, 0.3), noise(case, 1.7)
+    layers = range(len(encoder.info.layers))
+    width = max(len(short), round(encoder.info.min_s * case.rate))
+    alone = torch.zeros(1, width)
+    batch = torch.zeros(2, len(long))
+    alone[0, : len(short)] = batch[0, : len(short)] = torch.from_numpy(short)
+    batch[1] = torch.from_numpy(long)
+    first = encoder.encode(alone, torch.tensor([len(short)]), layers)
+    second = encoder.encode(batch, torch.tensor([len(short), len(long)]), layers)
+    count = int(first.valid[0])
+    assert int(second.valid[0]) == count
+    means = [encoded.frames[0, :, :count].mean(1) for encoded in (first, second)]
+    return float(((means[1] - means[0]).norm(dim=-1) / means[0].norm(dim=-1)).max())
+
+
+@torch.inference_mode()
 def silence_is_finite(case: Case, encoder: Encoder) -> bool:
     """Return whether a second of digital silence gives finite frames in every layer."""
     waveform = torch.zeros(1, case.rate)

@@ -6,7 +6,7 @@ averages is averaged here in a loop over frames.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ def _direct(whole: str, extractor: str, run: Callable[[Any, Any], States], **opt
     return direct
 
 
-def recorded(blocks: Sequence[torch.nn.Module], call: Callable[[], Any]) -> tuple[list[torch.Tensor], Any]:
+def recorded(blocks: Iterable[torch.nn.Module], call: Callable[[], Any]) -> tuple[list[torch.Tensor], Any]:
     """Return the input of the first block, every block's output, and what the call returned."""
     states: list[torch.Tensor] = []
 
@@ -135,7 +135,7 @@ def _make_gemma3n(folder: Path) -> None:
         "conf_num_hidden_layers": 3,
         "sscp_conv_channel_size": (8, 4),
     }
-    config = Gemma3nConfig(audio_config=audio)
+    config: Any = Gemma3nConfig(audio_config=audio)
     Gemma3nAudioEncoder(config.audio_config).save_pretrained(folder)
     config.save_pretrained(folder)
     tensors = {f"model.audio_tower.{name}": value for name, value in load_file(folder / "model.safetensors").items()}
@@ -147,7 +147,8 @@ def _direct_gemma3n(folder: Path, samples: Any) -> States:
     from safetensors.torch import load_file
     from transformers import Gemma3nAudioEncoder, Gemma3nAudioFeatureExtractor, Gemma3nConfig
 
-    tower = Gemma3nAudioEncoder(Gemma3nConfig.from_pretrained(folder).audio_config).eval()
+    config: Any = Gemma3nConfig.from_pretrained(folder)
+    tower = Gemma3nAudioEncoder(config.audio_config).eval()
     stored = load_file(folder / "model.safetensors").items()
     tower.load_state_dict({name[18:]: value for name, value in stored if name.startswith("model.audio_tower.")})
     inputs = Gemma3nAudioFeatureExtractor.from_pretrained(folder)([samples], return_tensors="pt")
@@ -193,7 +194,7 @@ def _seamless_case(version: str, **extra: Any) -> Case:
     )
     direct = _direct(f"SeamlessM4T{version}Model", "SeamlessM4TFeatureExtractor", _seamless)
     name = f"seamless_m4t{'_' if version else ''}{version}"
-    return Case(name, make, direct, 0.02, reads_back=True)
+    return Case(name, make, direct, 0.02)
 
 
 def _tower_case(
@@ -209,10 +210,11 @@ def _tower_case(
     config: str | None = None,
     batching: str = "padded",
     options: dict[str, Any] | None = None,
+    reads_back: bool = False,
 ) -> Case:
     whole = prefix + head
     make = _maker(whole, config or f"{prefix}Config", extractor, settings or {}, **parts)
-    return Case(name, make, _direct(whole, extractor, run, **(options or {})), hop_s, batching, reads_back=True)
+    return Case(name, make, _direct(whole, extractor, run, **(options or {})), hop_s, batching, reads_back=reads_back)
 
 
 _MEL_80 = {"feature_size": 80}
@@ -248,6 +250,7 @@ CASES = (
         {"audio_config": _WHISPER, "vision_config": _VISION, "text_config": _TEXT | _ROTARY},
         settings=_MEL_80,
         options={"return_attention_mask": True},
+        reads_back=True,
     ),
     _tower_case(
         "qwen3_omni_moe",
@@ -262,6 +265,7 @@ CASES = (
         },
         settings=_MEL_80,
         options={"return_attention_mask": True},
+        reads_back=True,
     ),
     _tower_case(
         "qwen3_asr",
@@ -276,6 +280,7 @@ CASES = (
         },
         settings=_MEL_80,
         options=_PADDED,
+        reads_back=True,
     ),
     _tower_case(
         "glmasr",
@@ -340,7 +345,7 @@ CASES = (
             "vision_config": _IMAGES | {"num_key_value_heads": 2, "head_dim": 8},
         },
     ),
-    Case("gemma3n", _make_gemma3n, _direct_gemma3n, 0.16, "equal-length", reads_back=True),
+    Case("gemma3n", _make_gemma3n, _direct_gemma3n, 0.16, "equal-length"),
     _tower_case(
         "phi4_multimodal",
         "Phi4Multimodal",

@@ -11,16 +11,26 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from uwbench.encoders.base import Batching, Encoded, Encoder, ModelFolder, ModelSpec
-from uwbench.encoders.pretrained import ClipExtractor, PretrainedEncoder, layer_names, pick, required_settings
+from uwbench.base.device import send
+from uwbench.encoders.base import Batching, Encoded, Encoder, Input, ModelFolder, ModelSpec
+from uwbench.encoders.pretrained import (
+    ClipExtractor,
+    PretrainedEncoder,
+    layer_names,
+    mask_unasked,
+    pick,
+    required_settings,
+)
 from uwbench.encoders.tower import at_rate, describe_tower, find_tower, inputs_of, load_tower
 
 if TYPE_CHECKING:
     import torch
 
 _RATE, _HOP = 16_000, 160
-# (model, its extractor's output) -> the states of all layers, the output, and the number of valid frames `(batch,)`.
-Run = Callable[[Any, Mapping[str, "torch.Tensor"]], tuple[Sequence["torch.Tensor"], "torch.Tensor", "torch.Tensor"]]
+_HOST: tuple[Input, ...] = ("waveforms", "lengths")  # their spectrum is made on the CPU
+Features = Mapping[str, "torch.Tensor"]
+# (model, its extractor's output on the device, and on the CPU) -> all layers, the output, valid frames `(batch,)`.
+Run = Callable[[Any, Features, Features], tuple[Sequence["torch.Tensor"], "torch.Tensor", "torch.Tensor"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +65,18 @@ def open_mel_tower(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
         context_s=family.context_s,
         min_s=family.shortest * hop / rate,
         batching=family.batching,
+        host_inputs=_HOST,
     )
     extractor = ClipExtractor(folder)
 
     def forward(model: Any, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
         features = extractor(waveforms, lengths.clamp(min=family.shortest * hop), **family.options)
-        inputs = {
-            key: value.to(waveforms.device, model.dtype if value.is_floating_point() else None)
-            for key, value in features.items()
-        }
-        states, output, valid = family.run(model, inputs)
+        inputs = {key: send(value, model.device) for key, value in features.items()}
+        inputs |= {key: value.to(model.dtype) for key, value in inputs.items() if value.is_floating_point()}
+        states, output, valid = family.run(model, inputs, features)
         return Encoded(pick(states, output, layers), valid.clamp(1, output.shape[1]))
 
-    return PretrainedEncoder(info, lambda: load_tower(tower), forward)
+    return PretrainedEncoder(info, lambda: mask_unasked(load_tower(tower)), forward)
 
 
 def open_glm_asr(folder: ModelFolder, spec: ModelSpec) -> Encoder:
@@ -90,12 +99,13 @@ def open_glm_asr(folder: ModelFolder, spec: ModelSpec) -> Encoder:
         forward_s=0.0 if trimmed else context_s,
         batching="equal-length" if trimmed else "padded",
         context=spec.context,
+        host_inputs=_HOST,
     )
     info = replace(info, identity={**info.identity, "context": spec.context})
     extractor = ClipExtractor(folder)
 
     def forward(model: Any, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
-        mels = extractor(waveforms, lengths)["input_features"].to(waveforms.device, model.dtype)
+        mels = send(extractor(waveforms, lengths)["input_features"], model.device).to(model.dtype)
         if trimmed:
             mels = mels[..., : 2 * -(-waveforms.shape[1] // stride)]
         output = model(mels, output_hidden_states=True)
@@ -105,7 +115,7 @@ def open_glm_asr(folder: ModelFolder, spec: ModelSpec) -> Encoder:
     return PretrainedEncoder(info, lambda: load_tower(tower), forward)
 
 
-def _masked(model: Any, inputs: Mapping[str, torch.Tensor]) -> Any:
+def _masked(model: Any, inputs: Features, _host: Features) -> Any:
     """Run LASR or Nemotron's streaming FastConformer, which return their own mask."""
     options = {"output_attention_mask": True, "output_hidden_states": True}
     if hasattr(model.config, "default_num_lookahead_tokens"):
@@ -114,13 +124,13 @@ def _masked(model: Any, inputs: Mapping[str, torch.Tensor]) -> Any:
     return output.hidden_states, output.last_hidden_state, output.attention_mask.sum(1).long()
 
 
-def _causal(model: Any, inputs: Mapping[str, torch.Tensor]) -> Any:
+def _causal(model: Any, inputs: Features, host: Features) -> Any:
     """Run Voxtral Realtime: no frame sees what comes after it, so silence after a clip changes none of its frames."""
     output = model(inputs["input_features"], output_hidden_states=True)
-    return output.hidden_states, output.last_hidden_state, (inputs["attention_mask"].sum(1) + 1) // 2
+    return output.hidden_states, output.last_hidden_state, (host["attention_mask"].sum(1) + 1) // 2
 
 
-def _gemma3n(model: Any, inputs: Mapping[str, torch.Tensor]) -> Any:
+def _gemma3n(model: Any, inputs: Features, _host: Features) -> Any:
     """Run Gemma 3n's encoder, whose output is every fourth of its frames of 40 ms; its mask is 1 beyond a clip."""
     outside = ~inputs["input_features_mask"].bool()
     with inputs_of(model.conformer) as states:
@@ -131,14 +141,14 @@ def _gemma3n(model: Any, inputs: Mapping[str, torch.Tensor]) -> Any:
     return [*slower, frames], frames, (~output.audio_mel_mask).sum(1)
 
 
-def _gemma4(model: Any, inputs: Mapping[str, torch.Tensor]) -> Any:
+def _gemma4(model: Any, inputs: Features, _host: Features) -> Any:
     """Run Gemma 4's encoder without its last projection, which leads to the width of the language model."""
     with inputs_of([*model.layers, model.output_proj]) as states:
         output = model(inputs["input_features"], inputs["input_features_mask"])
     return states, states[-1], output.attention_mask.sum(1).long()
 
 
-def _phi4(model: Any, inputs: Mapping[str, torch.Tensor]) -> Any:
+def _phi4(model: Any, inputs: Features, _host: Features) -> Any:
     """Run Phi-4-multimodal's encoder on clips of one length: it adds its mask to the scores as 0 and 1."""
     features = inputs["audio_input_features"]
     with inputs_of(model.encoders) as states:
@@ -146,11 +156,11 @@ def _phi4(model: Any, inputs: Mapping[str, torch.Tensor]) -> Any:
     return [*states, output], output, features.new_full((len(features),), output.shape[1]).long()
 
 
-def _seamless(model: Any, inputs: Mapping[str, torch.Tensor]) -> Any:
+def _seamless(model: Any, inputs: Features, host: Features) -> Any:
     """Run SeamlessM4T's conformer; what comes after it makes one frame of eight for the translation model."""
-    features, mask = model.feature_projection(inputs["input_features"]), inputs["attention_mask"]
+    features, mask = model.feature_projection(inputs["input_features"]), host["attention_mask"]
     with inputs_of(model.encoder.layers) as states:
-        output = model.encoder(features, attention_mask=None if bool(mask.all()) else mask)
+        output = model.encoder(features, attention_mask=None if bool(mask.all()) else inputs["attention_mask"])
     return [*states, output], output, mask.sum(1)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from uwbench.base.device import send
 from uwbench.encoders.base import Encoded, Encoder, ModelFolder, ModelSpec
 from uwbench.encoders.pretrained import ClipExtractor, PretrainedEncoder, layer_names, required_settings
 from uwbench.encoders.tower import describe_tower, find_tower, inputs_of, load_tower
@@ -49,6 +50,7 @@ def open_packed(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
         hop_s=hop_s,
         context_s=None,
         min_s=minimum / rate,
+        host_inputs=("waveforms", "lengths"),
     )
     extractor = ClipExtractor(folder)
     # The processors of the Omni models pad a clip with silence before its spectrum is made, Qwen3-ASR's does not.
@@ -58,29 +60,46 @@ def open_packed(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
         import torch
         from torch.nn.utils.rnn import pad_sequence
 
-        mels, counts = [], []
+        mels = []
         for waveform, length in zip(waveforms, lengths.clamp(min=minimum).tolist(), strict=True):
             samples = torch.nn.functional.pad(waveform[:length], (0, silence))[None]
             features = extractor(samples, torch.tensor([samples.shape[1]]), **_OPTIONS)
-            counts.append(-(-length // hop) if silence else int(features["attention_mask"].sum()))
-            mels.append(features["input_features"][0].T.to(waveform.device, model.dtype))
-        with inputs_of([*model.layers, model.ln_post]) as states:
-            sizes = torch.tensor(counts, device=waveforms.device)
-            if name == "qwen3_asr":
-                batch = pad_sequence(mels, batch_first=True).transpose(1, 2)
-                model(batch, torch.arange(batch.shape[2], device=sizes.device) < sizes[:, None])
-            else:
-                packed = torch.cat([mel[:count] for mel, count in zip(mels, counts, strict=True)])
-                model(packed.T, feature_lens=sizes)
-        frames = [(count - 1) // 2 + 1 if pairs else _packed(count, window) for count in counts]
-        if pairs:  # the input of the last norm is averaged already
-            states[:-1] = [_pairs(state, frames) for state in states[:-1]]
-            frames = [count // 2 for count in frames]
-        states[-1] = model.ln_post(states[-1])
-        clips = [pad_sequence(states[layer].split(frames), batch_first=True) for layer in layers]
-        return Encoded(torch.stack(clips, dim=1), torch.tensor(frames, device=waveforms.device))
+            count = -(-length // hop) if silence else int(features["attention_mask"].sum())
+            mels.append(features["input_features"][0, :, :count].T)
+        # Qwen3-Omni's convolutions see nothing after a clip that is shorter than a window, unless it has batch mates.
+        short = [[index] for index, mel in enumerate(mels) if name == "qwen3_omni_moe" and len(mel) < window]
+        long = [index for index in range(len(mels)) if [index] not in short]
+        clips: dict[int, list[torch.Tensor]] = {}
+        for group in [*short, *([long] if long else [])]:
+            states = _states(model, [send(mels[index], model.device).to(model.dtype) for index in group], window)
+            clips |= {index: [state[row] for state in states] for row, index in enumerate(group)}
+        frames = [clips[index][0].shape[0] for index in range(len(mels))]
+        layer_frames = [pad_sequence([clips[index][layer] for index in range(len(mels))], True) for layer in layers]
+        return Encoded(torch.stack(layer_frames, dim=1), torch.tensor(frames))
 
     return PretrainedEncoder(info, lambda: load_tower(tower), forward)
+
+
+def _states(model: Any, mels: Sequence[torch.Tensor], window: int) -> list[Sequence[torch.Tensor]]:
+    """Return the frames of each layer, by layer and clip, for mel spectra `(frames, bands)` on the model's device."""
+    import torch
+
+    counts = [len(mel) for mel in mels]
+    sizes = torch.tensor(counts, device=model.device)
+    with inputs_of([*model.layers, model.ln_post]) as states:
+        if hasattr(model, "proj1") or hasattr(model, "proj"):
+            model(torch.cat(list(mels)).T, feature_lens=sizes)
+        else:  # Qwen3-ASR takes whole windows
+            width = -(-max(counts) // window) * window
+            batch = torch.stack([torch.nn.functional.pad(mel, (0, 0, 0, width - len(mel))) for mel in mels])
+            model(batch.transpose(1, 2), torch.arange(width, device=sizes.device) < sizes[:, None])
+    pairs = hasattr(model, "avg_pooler")
+    positions = [(count - 1) // 2 + 1 if pairs else _packed(count, window) for count in counts]
+    clips = [state.split(positions) for state in states[:-1]]
+    if pairs:  # the input of the last norm is averaged already
+        clips = [[_in_pairs(clip) for clip in layer] for layer in clips]
+        positions = [count // 2 for count in positions]
+    return [*clips, model.ln_post(states[-1]).split(positions)]
 
 
 def _after(mels: int) -> int:
@@ -95,9 +114,6 @@ def _packed(mels: int, window: int) -> int:
     return whole * _after(window) + (_after(rest) if rest else 0)
 
 
-def _pairs(state: torch.Tensor, positions: Sequence[int]) -> torch.Tensor:
-    """Average pairs of positions within each clip; the last of an odd number is left out, as in the model."""
-    import torch
-
-    clips = [clip[: len(clip) // 2 * 2].unflatten(0, (-1, 2)).mean(1) for clip in state.split(list(positions))]
-    return torch.cat(clips)
+def _in_pairs(clip: torch.Tensor) -> torch.Tensor:
+    """Return the means of pairs of positions; the last of an odd number is left out, as in the model."""
+    return clip[: len(clip) // 2 * 2].unflatten(0, (-1, 2)).mean(1)
