@@ -45,7 +45,7 @@ def complete(*words: str) -> list[str]:
         (["extract", "-t", "mini_s"], ["mini_sound", "mini_speech"]),
         (["leaderboard", "-s", "mi"], ["mini"]),
         (["run", "--protocol", "xar"], ["xares-0.1.3"]),
-        (["probe", "--method", "mlp,"], ["mlp,knn"]),
+        (["probe", "--method", "mlp,kn"], ["mlp,knn"]),
         (["tasks", "esc"], ["esc50"]),
         (["models", "check", "distil-s"], ["distil-small.en"]),
     ],

@@ -27,9 +27,14 @@ def protocols(incomplete: str) -> list[str]:
     return [protocol.name for protocol in api.list_protocols() if protocol.name.startswith(incomplete)]
 
 
+def method(incomplete: str) -> list[str]:
+    """Return the methods that begin like this."""
+    return [name for name in api.METHODS if name.startswith(incomplete)]
+
+
 def methods(incomplete: str) -> list[str]:
-    """Return the methods that complete a list."""
-    return _in_list(incomplete, list(api.Method))
+    """Return the methods, and words for several, that complete a list."""
+    return _in_list(incomplete, [*api.METHODS, "default", "all"])
 
 
 def _in_list(incomplete: str, names: Sequence[str]) -> list[str]:
