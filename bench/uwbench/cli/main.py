@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 
 from uwbench import __version__
 from uwbench.api import UwbenchError, disk_error, printable
-from uwbench.cli import board, cache, data, doctor, models, protocols, run, tasks
+from uwbench.cli import board, bundles, cache, data, doctor, models, protocols, run, tasks
 from uwbench.cli.signals import exit_soon_after_signal
 
 _HELP = """Measure how good a frozen audio encoder is.
@@ -63,6 +63,12 @@ class ListingGroup(Group):
             args = ["show", *args]
         return super().resolve_command(ctx, args)
 
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        return [
+            *super().shell_complete(ctx, incomplete),
+            *self.commands["show"].params[0].shell_complete(ctx, incomplete),
+        ]
+
 
 def _fail(message: str, code: int) -> NoReturn:
     sys.stdout.flush()
@@ -82,7 +88,6 @@ def _interrupted() -> str:
 
 app = typer.Typer(
     cls=Group,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help=_HELP,
@@ -111,6 +116,7 @@ def _root(
 
 run.register(app)
 board.register(app)
+bundles.register(app)
 protocols.register(app)
 doctor.register(app)
 models.register(_add_group("models", "List the models known by name, show one, or check an encoder.", listing=True))
