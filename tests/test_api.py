@@ -30,7 +30,6 @@ from uwbench.api import (
     UwbenchError,
 )
 from uwbench.cards import card
-from uwbench.results import record
 
 EXAMPLE = "\n".join(line[4:] for line in (api.__doc__ or "").splitlines() if line.startswith("    "))
 
@@ -125,12 +124,13 @@ CALLS: dict[str, Callable[[Path], object]] = {
     "read_manifest": lambda folder: api.read_manifest(write_manifest(folder), "label"),
     "reproduce": lambda folder: api.reproduce(result_of(folder)).equal,
     "sensitivity": lambda _: api.sensitivity(method="knn"),
+    "suite_names": lambda _: api.suite_names(),
     "task_names": lambda _: api.task_names(),
     "verify": lambda folder: api.verify(api.bundle("mfcc", folder / "mfcc.zip").path),
     "verify_cache": lambda _: api.verify_cache(),
     "write_figures": lambda folder: api.write_figures(folder / "figures", formats=["svg"]),
 }
-FOR_THE_COMMAND_LINE = {"disk_error", "escaped", "is_own_data", "printable", "sensitivity_view"}
+FOR_THE_COMMAND_LINE = {"disk_error", "escaped", "is_own_data", "open_console", "printable", "sensitivity_view"}
 
 
 def write_manifest(folder: Path) -> Path:
@@ -191,11 +191,12 @@ def test_importing_the_api_loads_nothing_heavy() -> None:
 def test_the_choices_are_those_of_cards_and_results() -> None:
     assert tuple(api.Kind) == get_args(card.Kind)
     assert tuple(api.Domain) == get_args(card.Domain)
-    assert tuple(api.Method) == get_args(record.Method)
+    kinds = {kind for info in api.METHODS.values() for kind in info.kinds}
+    assert kinds == set(get_args(card.Kind))
 
 
 def test_a_wrong_choice_is_refused_with_the_list() -> None:
-    assert "not one of mlp, knn" in refused(lambda: uwbench.evaluate("mfcc", "mini_music", methods=["svm"]))
+    assert "not one of mlp, knn, linear" in refused(lambda: uwbench.evaluate("mfcc", "mini_music", methods=["svm"]))
     assert "names no method" in refused(lambda: uwbench.evaluate("mfcc", "mini_music", methods=[]))
     assert "not one of full, trimmed" in refused(lambda: uwbench.load_encoder("mfcc", context="half"))
     assert "not one of fp32, bf16" in refused(lambda: ExtractOptions(dtype="fp64"))
@@ -314,11 +315,11 @@ class Recorder:
     def planned(self, plans: Any, missing: Any, folders: Any) -> None:
         self.calls.append(("planned", len(plans), folders.cache))
 
-    def started(self, model: str, task: str, clips: int) -> None:
-        self.calls.append(("started", model, task, clips))
+    def started(self, model: str, task: str, clips: int, input_s: float = 0.0) -> None:
+        self.calls.append(("started", model, task, clips, input_s))
 
-    def advanced(self, clips: int, audio_s: float) -> None:
-        self.calls.append(("advanced", clips))
+    def advanced(self, clips: int, audio_s: float, input_s: float = 0.0) -> None:
+        self.calls.append(("advanced", clips, input_s))
 
     def finished(self) -> None:
         self.calls.append(("finished",))
@@ -326,17 +327,22 @@ class Recorder:
 
 def test_a_reporter_hears_the_plan_then_each_task(tmp_path: Path) -> None:
     reporter = Recorder()
-    results = uwbench.evaluate("mfcc", "mini_music", methods="knn", cache=tmp_path / "c", reporter=reporter)
+    results = uwbench.evaluate("mfcc", "mini_music", methods="knn", cache=tmp_path / "c", progress=reporter)
     clips = results.results[0][1].counts.clips
     kinds = [call[0] for call in reporter.calls]
-    assert reporter.calls[0] == ("planned", 1, tmp_path / "c")
-    assert kinds[1:3] == ["note", "started"]
-    assert [call for call in reporter.calls if call[0] == "started"] == [
-        ("started", "mfcc", "mini_music", clips),
-        ("started", "mfcc", "mini_music (probe)", 0),
+    assert kinds == [
+        *["started", *["advanced"] * clips, "finished"],
+        *["planned", "note", "started", *["advanced"] * kinds[clips + 5 :].count("advanced"), "finished"],
+        *["started", "finished"],
     ]
-    assert sum(call[1] for call in reporter.calls if call[0] == "advanced") == clips
-    assert kinds[-1] == "finished"
+    assert ("planned", 1, tmp_path / "c") in reporter.calls
+    scan, encode, probe = (call for call in reporter.calls if call[0] == "started")
+    assert scan == ("started", "scan", "mini_music", clips, 0.0)
+    assert encode[:4] == ("started", "mfcc", "mini_music", clips)
+    assert probe == ("started", "mfcc", "mini_music (probe)", 0, 0.0)
+    encoded = [call for call in reporter.calls if call[0] == "advanced"][clips:]
+    assert sum(call[1] for call in encoded) == clips
+    assert sum(call[2] for call in encoded) == pytest.approx(encode[4])
 
 
 def test_a_share_of_the_parts_is_extracted_and_not_scored() -> None:

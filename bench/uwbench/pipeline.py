@@ -11,10 +11,11 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from uwbench.errors import DataError, EncoderError, StoreError, UsageError, UwbenchError, disk_error
-from uwbench.options import Engine, ExtractOptions, Folders, Method, ProbeOptions, TaskSpec
+from uwbench.options import Engine, ExtractOptions, Folders, ProbeOptions, TaskSpec
+from uwbench.progress import SCAN, Reporter
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,44 +37,6 @@ if TYPE_CHECKING:
 DEFAULT_SUITE = "uniwhisper-20"
 
 
-class Reporter(Protocol):
-    """Shows the progress of a run."""
-
-    def note(self, text: str) -> None:
-        """Show a message."""
-        ...
-
-    def planned(self, plans: Sequence[Plan], missing: Sequence[str], folders: Folders) -> None:
-        """Show what will be encoded, and which tasks of the suite are not at hand."""
-        ...
-
-    def started(self, model: str, task: str, clips: int) -> None:
-        """Begin a task of `clips` clips (0: their number does not matter)."""
-        ...
-
-    def advanced(self, clips: int, audio_s: float) -> None:
-        """Count further clips, and their seconds of audio, as encoded."""
-        ...
-
-    def finished(self) -> None:
-        """End the task; may be called without one."""
-        ...
-
-
-class Silent:
-    """A reporter that shows nothing."""
-
-    def note(self, text: str) -> None: ...
-
-    def planned(self, plans: Sequence[Plan], missing: Sequence[str], folders: Folders) -> None: ...
-
-    def started(self, model: str, task: str, clips: int) -> None: ...
-
-    def advanced(self, clips: int, audio_s: float) -> None: ...
-
-    def finished(self) -> None: ...
-
-
 @dataclass(frozen=True, slots=True)
 class TaskRun:
     """One task under one model: what was extracted, the result with its file, and what failed."""
@@ -84,6 +47,7 @@ class TaskRun:
     extraction: Extraction | None = None  # None although extracted: everything was cached
     result: tuple[Path, Result] | None = None
     failures: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # methods that do not apply to the task
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +73,11 @@ class Results:
     def failures(self) -> list[str]:
         """One line for each failure."""
         return [*self.refused, *(failure for run in self.runs for failure in run.failures)]
+
+    @property
+    def notes(self) -> list[str]:
+        """One line for each method that was asked for and does not apply to a task."""
+        return list(dict.fromkeys(note for run in self.runs for note in run.notes))
 
     @property
     def exit_code(self) -> int:
@@ -222,7 +191,7 @@ class Scoring:
     """How tasks are scored, and the folder that results go to."""
 
     protocol: ProtocolCard
-    methods: tuple[Method, ...]
+    methods: tuple[str, ...]
     options: ProbeOptions
     results: Path
 
@@ -248,7 +217,7 @@ def run(
 
     options, scoring = _with_same_corruptions(options, scoring)
     corruptions = parse_corruptions(options.corruptions)
-    scan = _scan(tasks, suite, folders, options.limit)
+    scan = _scan(tasks, suite, folders, options.limit, reporter)
     planned, refused = _plan(models, scan.tasks, folders.cache, options, corruptions, device, reporter)
     reporter.planned([plan for _, plan in planned], scan.missing, folders)
     _require_space([plan for _, plan in planned], folders.cache)
@@ -288,7 +257,7 @@ def probe_cached(
     names = [name for model in models for name in _cached_names(model, stores, folders.cache)]
     chosen = choose_stores(stores, names, folders.cache)
     corruptions = parse_corruptions(scoring.options.corruptions)  # refuses a wrong name before any task is scored
-    scan = _cached_tasks(chosen, tasks, suite, folders)
+    scan = _cached_tasks(chosen, tasks, suite, folders, reporter)
     device = pick_device(device)
     runs = []
     for settings in _by_model(chosen):
@@ -382,10 +351,11 @@ class _Scan:
     failures: tuple[str, ...] = ()
 
 
-def _scan(tasks: Sequence[TaskSpec | Dataset], suite: str | None, folders: Folders, limit: int | None) -> _Scan:
+def _scan(
+    tasks: Sequence[TaskSpec | Dataset], suite: str | None, folders: Folders, limit: int | None, reporter: Reporter
+) -> _Scan:
     """Open and hash the tasks; one that was named must be at hand, one of a suite may be missing."""
     from uwbench.cards.find import find_suite
-    from uwbench.extraction.task import scan_task
     from uwbench.results.contamination import require_known
 
     chosen = tasks or [TaskSpec(name) for name in find_suite(suite or DEFAULT_SUITE).tasks]
@@ -400,14 +370,24 @@ def _scan(tasks: Sequence[TaskSpec | Dataset], suite: str | None, folders: Folde
             failures += [line] if tasks else []
             continue
         require_known(dataset.card.taken_from)
+        reporter.started(SCAN, dataset.card.name, len(dataset.clips))
         try:
-            scanned.append(
-                scan_task(dataset.card, dataset.clips, dataset.source, dataset.problems, folders.cache, limit)
-            )
+            scanned.append(_scan_one(dataset, folders.cache, limit, reporter))
         except DataError as error:
             failures.append(str(error))
+        finally:
+            reporter.finished()
     _refuse_repeated([task.card.name for task in scanned])
     return _Scan(tuple(scanned), tuple(missing), tuple(failures))
+
+
+def _scan_one(dataset: Dataset, cache: Path, limit: int | None, reporter: Reporter) -> Task:
+    from uwbench.extraction.task import scan_task
+
+    clips, problems = dataset.clips, dataset.problems
+    return scan_task(
+        dataset.card, clips, dataset.source, problems, cache, limit, progress=lambda: reporter.advanced(1, 0.0)
+    )
 
 
 def _refuse_repeated(names: Sequence[str]) -> None:
@@ -505,9 +485,13 @@ def _run_one(
             return replace(run, failures=(*failures, *problems))
         table = plan.task.table
         seconds |= {"encode corrupted": encode_s} if encode_s else {}
-        run = replace(run, failures=problems)
+        methods, notes = _methods(scoring, table, reporter)
+        run = replace(run, failures=problems, notes=notes)
+        if not methods:
+            return run
         reporter.started(name, f"{task} (probe)", 0)
-        result = _probe_one(plan.store, table, scoring, device, corruptions, seconds, _speed(extraction), unread)
+        speed = _speed(extraction)
+        result = _probe_one(plan.store, table, scoring, methods, device, corruptions, seconds, speed, unread)
         return replace(run, result=result)
     except OSError as error:
         # No failed result: the disk may not take it, and a score that is there is still true.
@@ -570,16 +554,23 @@ def _extract_corrupted(
 
 
 def _encode(model: Model, plan: Plan, options: ExtractOptions, device: str, reporter: Reporter) -> Extraction:
+    from uwbench.extraction.batching import input_s
     from uwbench.extraction.extract import extract, settings_for
 
     if options.engine == Engine.LOCAL or options.dtype != "fp32":
         model.load(plan, options, device, reporter)
     settings = settings_for(device, options.batch_seconds, options.workers)
     under = f" {plan.task.corruption.name}" if plan.task.corruption else ""
-    reporter.started(model.encoder.info.name, f"{plan.task.card.name}{under}", plan.to_encode)
+    durations = plan.task.table.durations_s
+    inputs = {row: input_s(durations[row], model.encoder.info) for part in plan.parts for row in part.rows}
+    reporter.started(model.encoder.info.name, f"{plan.task.card.name}{under}", len(inputs), sum(inputs.values()))
+
+    def advanced(rows: Sequence[int]) -> None:
+        reporter.advanced(len(rows), sum(durations[row] for row in rows), sum(inputs[row] for row in rows))
+
     try:
         if options.engine == Engine.LOCAL:
-            return extract(plan, model.encoder, settings, reporter.advanced)
+            return extract(plan, model.encoder, settings, advanced)
         from uwbench.extraction.ray import extract_on_ray
 
         if model.spec is None:
@@ -587,7 +578,7 @@ def _encode(model: Model, plan: Plan, options: ExtractOptions, device: str, repo
             raise UsageError(
                 "an encoder made in this process cannot run elsewhere", where="--engine ray", remedy=remedy
             )
-        return extract_on_ray(plan, model.spec, settings, str(options.dtype), reporter.advanced)
+        return extract_on_ray(plan, model.spec, settings, str(options.dtype), advanced)
     finally:
         reporter.finished()
 
@@ -605,6 +596,7 @@ def _probe_one(
     store: EncoderStore,
     table: ClipTable,
     scoring: Scoring,
+    methods: Sequence[str],
     device: str,
     corruptions: Sequence[Corruption],
     seconds: Mapping[str, float] | None = None,
@@ -618,7 +610,7 @@ def _probe_one(
         table,
         scoring.protocol,
         scoring.results,
-        methods=[method.value for method in scoring.methods],
+        methods=methods,
         device=device,
         options=scoring.options,
         corruptions=corruptions,
@@ -626,6 +618,16 @@ def _probe_one(
         speed=speed,
         unread=unread,
     )
+
+
+def _methods(scoring: Scoring, table: ClipTable, reporter: Reporter) -> tuple[list[str], tuple[str, ...]]:
+    """Return the methods that apply to a task, and a note, reported too, for each of the others."""
+    from uwbench.probes.run import applicable
+
+    methods, notes = applicable(scoring.methods, scoring.protocol, table.card)
+    for note in notes:
+        reporter.note(f"note: {note}")
+    return methods, tuple(notes)
 
 
 def _failed(plan: Plan, scoring: Scoring, device: str, error: UwbenchError) -> tuple[Path, Result]:
@@ -652,7 +654,10 @@ def _probe_cached_one(
     try:
         table = _cached_table(cache, manifest.table, task)
         under = () if table.needs_frames else corruptions
-        return TaskRun(name, task, result=_probe_one(store, table, scoring, device, under))
+        methods, notes = _methods(scoring, table, reporter)
+        if not methods:
+            return TaskRun(name, task, notes=notes)
+        return TaskRun(name, task, result=_probe_one(store, table, scoring, methods, device, under), notes=notes)
     except UwbenchError as error:
         return TaskRun(name, task, failures=(f"{name}, {task}: {error}",))
     except OSError as error:
@@ -687,7 +692,11 @@ class _CachedTasks:
 
 
 def _cached_tasks(
-    stores: Sequence[EncoderStore], tasks: Sequence[TaskSpec | Dataset], suite: str | None, folders: Folders
+    stores: Sequence[EncoderStore],
+    tasks: Sequence[TaskSpec | Dataset],
+    suite: str | None,
+    folders: Folders,
+    reporter: Reporter,
 ) -> _CachedTasks:
     """Return the tasks to probe; one given by its path is read again, so that changed labels count."""
     from uwbench.cache.clip_table import write_table
@@ -703,7 +712,7 @@ def _cached_tasks(
         if isinstance(task, TaskSpec) and task.source in cached:
             names.append(str(task.source))
             continue
-        scan = _scan([task], None, folders, None)
+        scan = _scan([task], None, folders, None, reporter)
         missing += scan.missing
         failures += scan.failures
         for scanned in scan.tasks:

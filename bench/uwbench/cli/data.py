@@ -9,6 +9,7 @@ import typer
 
 from uwbench import api
 from uwbench.api import UsageError, printable
+from uwbench.cli import complete
 from uwbench.cli import options as opt
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def register(group: typer.Typer) -> None:
 
 
 def fetch_data(
-    task: Annotated[list[str], typer.Argument(help="Names of cards, or card files.")],
+    task: Annotated[list[str], typer.Argument(help="Names of cards, or card files.", autocompletion=complete.tasks)],
     source: Annotated[
         api.FetchSource | None,
         typer.Option("--source", help="X-ARES's shards on Zenodo (the default) or Hugging Face, if the card has both."),
@@ -33,17 +34,17 @@ def fetch_data(
     quiet: Quiet = False,
 ) -> None:
     """Download tasks' audio into --data: X-ARES's shards, or a Hugging Face dataset. Resumes interrupted downloads."""
-    from uwbench.cli.progress import print_download
-
     folder = api.folders(data=data).data
     for name in task:
-        progress = None if quiet else print_download
+        progress = None if quiet else _print_download
         paths = api.fetch_data(name, data=folder, source=source, progress=progress, notice=_notice)
         print(printable(f"{name}: {len(paths)} files in {folder}"))
 
 
 def check_data(
-    task: Annotated[str, typer.Argument(help="A card's name, a card file, a manifest or a folder.")],
+    task: Annotated[
+        str, typer.Argument(help="A card's name, a card file, a manifest or a folder.", autocompletion=complete.tasks)
+    ],
     data: opt.Data = None,
     label: opt.Label = None,
     group: opt.Group = None,
@@ -58,18 +59,20 @@ def check_data(
     specs = opt.task_specs([task], label, group, name, kind, domain, allow_outside)
     if len(specs) != 1:
         raise UsageError(f"names {len(specs)} tasks; check one at a time", where=task)
-    if quiet:
-        report = api.check_data(specs[0], data=data)
-    else:
-        from uwbench.cli.progress import check_progress
-
-        with check_progress(task) as progress:
-            report = api.check_data(specs[0], data=data, progress=progress)
+    report = api.check_data(specs[0], data=data, progress=not quiet)
     if as_json:
         opt.print_json(report.to_json())
     else:
         _print_check(report)
     raise typer.Exit(0 if report.ok else 1)
+
+
+def _print_download(name: str, done: int, total: int) -> None:
+    """Print one line per file on stderr, redrawn as bytes arrive."""
+    end = "\n" if done >= total else ""
+    share = done / total if total else 1.0
+    line = f"\r{printable(name)}: {done / 1e6:,.1f} of {total / 1e6:,.1f} MB ({share:.0%})"
+    print(line, end=end, file=sys.stderr)
 
 
 def _notice(line: str) -> None:

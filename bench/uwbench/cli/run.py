@@ -15,7 +15,7 @@ from uwbench.cli import options as opt
 from uwbench.cli.signals import sigterm_interrupts
 
 if TYPE_CHECKING:
-    from uwbench.pipeline import Reporter, Results
+    from uwbench.pipeline import Results
 
 
 class TaskCommand(TyperCommand):
@@ -40,7 +40,7 @@ def run(
     task: opt.Tasks = None,
     suite: opt.Suite = None,
     protocol: opt.Protocol = "uwbench-1",
-    method: opt.Methods = "mlp,knn",
+    method: opt.Methods = "default",
     weights: opt.Weights = None,
     context: opt.Context = api.Context.FULL,
     layers: opt.Layers = "last",
@@ -95,7 +95,7 @@ def run(
                 engine=engine,
             ),
             probe=ProbeOptions(seed, allow_missing, text_encoder, _argv(), _names(corrupt)),
-            reporter=_reporter(quiet),
+            progress=not quiet,
         )
     _print_scores(report, as_json=as_json)
     _leave(report)
@@ -157,7 +157,7 @@ def extract(
                 part=_part(part),
                 corruptions=_names(corrupt),
             ),
-            reporter=_reporter(quiet),
+            progress=not quiet,
         )
     for model_name, task_name, extraction in report.extractions:
         if extraction is None:
@@ -172,7 +172,7 @@ def probe(
     model: opt.Models = None,
     suite: opt.Suite = None,
     protocol: opt.Protocol = "uwbench-1",
-    method: opt.Methods = "mlp,knn",
+    method: opt.Methods = "default",
     device: opt.Device = "auto",
     seed: opt.Seed = 0,
     corrupt: opt.Corrupt = None,
@@ -204,7 +204,7 @@ def probe(
             results=results,
             device=device,
             probe=ProbeOptions(seed, allow_missing, text_encoder, _argv(), _names(corrupt)),
-            reporter=_reporter(quiet),
+            progress=not quiet,
         )
     _print_scores(report, as_json=as_json)
     _leave(report)
@@ -247,21 +247,11 @@ def _argv() -> tuple[str, ...]:
     return ("uwbench", *map(printable, sys.argv[1:]))
 
 
-def _reporter(quiet: bool) -> Reporter | None:
-    if quiet:
-        return None
-    from uwbench.cli.progress import TerminalReporter
-
-    return TerminalReporter()
-
-
 def _print_scores(report: Results, *, as_json: bool) -> None:
     if as_json:
         opt.print_json([result.model_dump(mode="json", by_alias=True) for _, result in report.results])
     elif report.results:
-        from uwbench.cli.tables import open_console
-
-        open_console().print(report)
+        api.open_console().print(report)
 
 
 def _leave(report: Results) -> NoReturn:
