@@ -135,7 +135,7 @@ def test_out_of_memory_halves_batches_and_changes_nothing(small_whisper: Path) -
 def test_interrupted_and_resumed_gives_the_same_bytes(small_whisper: Path, tmp_path: Path) -> None:
     clips = tones(100)
 
-    def run(cache: Path, progress: Callable[[int, float], None]) -> int:
+    def run(cache: Path, progress: Callable[[Sequence[int]], None]) -> int:
         encoder = loaded(small_whisper, DEVICE, "fp32", "trimmed")
         task = scan_task(CARD, clips, "made", (), cache, None)
         plan = make_plan(task, describe_encoder(encoder.info), cache)
@@ -143,7 +143,7 @@ def test_interrupted_and_resumed_gives_the_same_bytes(small_whisper: Path, tmp_p
 
     left = [3]
 
-    def interrupt(_clips: int, _audio_s: float) -> None:
+    def interrupt(_rows: Sequence[int]) -> None:
         left[0] -= 1
         if left[0] == 0:
             raise KeyboardInterrupt
