@@ -95,6 +95,7 @@ def result_of(folder: Path) -> Path:
 
 # A quick call of every public function.
 CALLS: dict[str, Callable[[Path], object]] = {
+    "bundle": lambda folder: api.bundle("mfcc", folder / "mfcc.zip"),
     "check_data": lambda _: api.check_data("mini_music"),
     "check_encoder": lambda _: api.check_encoder("mfcc"),
     "compare": lambda _: api.compare("logmel", "mfcc", method="knn"),
@@ -125,6 +126,7 @@ CALLS: dict[str, Callable[[Path], object]] = {
     "reproduce": lambda folder: api.reproduce(result_of(folder)).equal,
     "sensitivity": lambda _: api.sensitivity(method="knn"),
     "task_names": lambda _: api.task_names(),
+    "verify": lambda folder: api.verify(api.bundle("mfcc", folder / "mfcc.zip").path),
     "verify_cache": lambda _: api.verify_cache(),
     "write_figures": lambda folder: api.write_figures(folder / "figures", formats=["svg"]),
 }

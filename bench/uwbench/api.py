@@ -71,6 +71,8 @@ if TYPE_CHECKING:
         Labels,
         read_bytes,
     )
+    from uwbench.bundles.pack import Bundle
+    from uwbench.bundles.verify import Verification
     from uwbench.cache.maintenance import Holding, Pruned
     from uwbench.cache.store import Damage, free_bytes
     from uwbench.cards.card import Card
@@ -323,7 +325,7 @@ def leaderboard(
     references: bool = True,
     contaminated: str = Contaminated.KEEP,
 ) -> Leaderboard:
-    """Return the leaderboard of the results under one or several folders.
+    """Return the leaderboard of the results under one or several folders, or in bundles that `verify` found equal.
 
     Without `suite`, its tasks are whatever the results hold. `references` adds published rows. `contaminated` is `keep`
     (mark scores of tasks that a model was trained on) or `drop` (leave them out).
@@ -426,6 +428,47 @@ def reproduce(
     from uwbench.probes.reproduce import reproduce
 
     return reproduce(Path(result), folders(cache).cache, device=pick_device(device), text_encoder=text_encoder)
+
+
+def bundle(
+    model: str,
+    output: str | Path,
+    *,
+    protocol: str = "uwbench-1",
+    results: str | Path | None = None,
+    cache: str | Path | None = None,
+) -> Bundle:
+    """Pack a model's results with their predictions, labels and vectors into one file that anyone can score again.
+
+    `model` is a label, name or fingerprint on the board of `protocol`, a name or a file. Tasks that are scored on
+    frames are left out, and listed. Equal inputs give equal bytes. Raises UsageError for an unknown model, StoreError,
+    with the command that makes them, if the cache lacks vectors.
+    """
+    from uwbench.bundles.pack import pack_bundle
+
+    places = folders(cache, None, results)
+    return pack_bundle(model, Path(output), places.results, places.cache, protocol=protocol)
+
+
+def verify(
+    file: str | Path,
+    *,
+    results: str | Path | None = None,
+    device: str = "auto",
+    text_encoder: str | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> Verification:
+    """Score a bundle again, without audio or encoder, and return whether it is equal and what differs.
+
+    An equal one is recorded in the folder `results` by the hash of its file: `leaderboard` then takes the file, and it
+    is not scored a second time. `tell` is called with the name of each task before it is scored. Raises InputError or
+    FetchError if the file is no bundle.
+    """
+    from uwbench.base.device import pick_device
+    from uwbench.bundles.verify import verify_bundle
+
+    home = folders(results=results).results
+    return verify_bundle(Path(file), home, device=pick_device(device), text_encoder=text_encoder, tell=tell)
 
 
 def check_encoder(
@@ -652,9 +695,17 @@ def _existing_folders(cache: str | Path | None, data: str | Path | None, results
 
 
 def _result_folders(results: ResultFolders) -> list[Path]:
-    if results is None or isinstance(results, str | Path):
-        return [folders(results=results).results]
-    return [Path(folder) for folder in results]
+    """Return the folders with results; a verified bundle is replaced by the folder of its results.
+
+    Bundles are looked up in the first folder, or in the default one if there is none.
+    """
+    from uwbench.results.verified import merged_folder
+
+    if results is None:
+        return [folders().results]
+    places = [Path(results)] if isinstance(results, str | Path) else [Path(folder) for folder in results]
+    home = next((place for place in places if not place.is_file()), folders().results)
+    return [merged_folder(place, home) if place.is_file() else place for place in places]
 
 
 def _run(
@@ -783,6 +834,7 @@ __all__ = [
     "TaskSpec",
     "UsageError",
     "UwbenchError",
+    "bundle",
     "check_data",
     "check_encoder",
     "compare",
@@ -818,6 +870,7 @@ __all__ = [
     "sensitivity",
     "sensitivity_view",
     "task_names",
+    "verify",
     "verify_cache",
     "write_figures",
 ]

@@ -19,7 +19,14 @@ from uwbench.sources.resolve import open_task
 
 USES = ("path", "label", "split", "group", "start", "end")
 SEGMENTS = [
-    {"path": f"{part}/{label}.wav", "label": label, "split": part, "group": f"{part}{label}", "start": "1", "end": "2.5"}
+    {
+        "path": f"{part}/{label}.wav",
+        "label": label,
+        "split": part,
+        "group": f"{part}{label}",
+        "start": "1",
+        "end": "2.5",
+    }
     for part in ("train", "test")
     for label in ("dog", "cat")
 ]

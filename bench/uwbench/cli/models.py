@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,7 +33,9 @@ def list_models(ctx: typer.Context, as_json: opt.Json = False) -> None:
     if as_json:
         opt.print_json([asdict(entry) for entry in entries])
         return
-    table = new_table("model", "family", "size", "rate", "context", "hop", "layers", "licence", "trained on")
+    table = new_table(
+        "model", "family", "size", "rate", "context", "hop", "layers", "verified", "licence", "trained on"
+    )
     table.columns[-1].max_width = 40
     for entry in entries:
         table.add_row(
@@ -43,10 +46,14 @@ def list_models(ctx: typer.Context, as_json: opt.Json = False) -> None:
             f"{entry.context_s:g} s" if entry.context_s else "any",
             f"{entry.hop_s * 1000:.4g} ms",
             str(entry.layers or "-"),
+            entry.verified,
             entry.licence,
             entry.training_data,
         )
     print_view(table)
+    counts = Counter(entry.verified for entry in entries)
+    kinds = {"weights": "with published weights", "random": "with random weights of its class", "not run": "not run"}
+    print(f"{len(entries)} models; in tests: {', '.join(f'{counts[kind]} {text}' for kind, text in kinds.items())}.")
     print(
         "Also: Hugging Face ids and folders of known families, hear:MODULE, FILE.py:Class, ready vectors, model cards."
     )

@@ -65,7 +65,8 @@ TextEncoder = Annotated[
     ),
 ]
 Merge = Annotated[
-    list[Path] | None, typer.Option("--merge", help="Another folder of results, from another machine. Repeat.")
+    list[Path] | None,
+    typer.Option("--merge", help="Another folder of results, from another machine, or a verified bundle. Repeat."),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print no plan and no progress.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

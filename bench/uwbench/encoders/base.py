@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 # How clips may share a batch: padded to the longest, only with clips of the same length, or not at all.
 Batching = Literal["padded", "equal-length", "single"]
 
+# What was run in this repository's tests: the published weights, its class with random weights, or nothing.
+Verified = Literal["weights", "random", "not run"]
+
 IMPORTED = "imported"  # family of ready vectors, which were computed elsewhere
 
 
@@ -105,6 +108,7 @@ class CatalogueEntry:
     layers: int
     licence: str
     training_data: str
+    verified: Verified = "random"
 
 
 @dataclass(frozen=True, slots=True)
