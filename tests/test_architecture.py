@@ -30,11 +30,12 @@ UWBENCH = {
     "extraction": 4,
     "probes": 4,
     "report": 4,
-    "pipeline": 5,
+    "progress": 5,
     "bundles": 5,
-    "api": 6,
-    "cli": 7,
-    "__main__": 8,
+    "pipeline": 6,
+    "api": 7,
+    "cli": 8,
+    "__main__": 9,
 }
 UNIWHISPER = {
     "config": 0,

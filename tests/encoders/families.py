@@ -46,7 +46,6 @@ class Case:
     batching: str = "padded"
     rate: int = 16_000
     family: str = ""  # as `uwbench models` names it; by default the case's name
-    reads_back: bool = False  # its forward pass copies something from the device
 
 
 def write_preprocessor(folder: Path, **content: Any) -> None:
@@ -372,23 +371,22 @@ CASES = (
     _waveform_case("wav2vec2-conformer", "Wav2Vec2Conformer", batching="equal-length", normalise=True),
     Case("moonshine", _make_moonshine, _direct_moonshine, 384 / 16_000, "equal-length"),
     # Their mel is computed on the CPU; EnCodec's own code reads how much it pads.
-    Case("wav2vec2-bert", _make_w2v_bert, _direct_w2v_bert, 0.02, reads_back=True),
-    Case("ast", _make_ast, _direct_ast, 0.1, family="audio-spectrogram-transformer", reads_back=True),
-    Case("clap", _make_clap, _direct_clap, 0.3125, rate=48_000, reads_back=True),
-    Case("parakeet", _make_parakeet, _direct_conformer("ParakeetForCTC"), 0.08, reads_back=True),
-    Case("encodec", _make_encodec, _direct_encodec, 320 / 24_000, "equal-length", 24_000, reads_back=True),
+    Case("wav2vec2-bert", _make_w2v_bert, _direct_w2v_bert, 0.02),
+    Case("ast", _make_ast, _direct_ast, 0.1, family="audio-spectrogram-transformer"),
+    Case("clap", _make_clap, _direct_clap, 0.3125, rate=48_000),
+    Case("parakeet", _make_parakeet, _direct_conformer("ParakeetForCTC"), 0.08),
+    Case("encodec", _make_encodec, _direct_encodec, 320 / 24_000, "equal-length", 24_000),
     Case("whisper", _make_whisper, _direct_whisper, 0.02),
     _tower_case("qwen2_audio", "Qwen2Audio"),
     _tower_case("audioflamingo3", "AudioFlamingo3"),
     _tower_case("musicflamingo", "MusicFlamingo"),
     Case("voxtral", _make_voxtral, _direct_voxtral, 0.02),
-    Case("canary", _make_canary, _direct_conformer("CanaryForConditionalGeneration"), 0.08, reads_back=True),
+    Case("canary", _make_canary, _direct_conformer("CanaryForConditionalGeneration"), 0.08),
     Case(
         "cohere-asr",
         _make_cohere,
         _direct_conformer("CohereAsrForConditionalGeneration", "CohereAsrFeatureExtractor"),
         0.08,
         family="cohere_asr",
-        reads_back=True,
     ),
 )

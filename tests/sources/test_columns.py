@@ -143,5 +143,5 @@ def test_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_wrong_name_of_a_manifest_is_hinted_at(tmp_path: Path) -> None:
     manifest = table(tmp_path, SEGMENTS)
-    with pytest.raises(InputError, match="did you mean .*m.csv"):
+    with pytest.raises(InputError, match=r"did you mean .*m\.csv"):
         open_task(str(manifest.with_name("M.CSV")))

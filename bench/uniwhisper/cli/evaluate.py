@@ -61,6 +61,7 @@ def evaluate(
         folders=Folders(output / "cache", data, output / "results"),
         suite=suite,
         context=context.value,
+        progress=True,
     )
     if as_json:
         print(json.dumps([asdict(row) for row in evaluation.differences], indent=2))

@@ -12,7 +12,7 @@ import typer
 from uwbench import api
 from uwbench.api import UsageError, printable
 from uwbench.cli import options as opt
-from uwbench.cli.tables import new_table, open_console, print_view
+from uwbench.cli.tables import new_table, print_view
 
 if TYPE_CHECKING:
     from uwbench.report.leaderboard import Leaderboard
@@ -71,7 +71,7 @@ def leaderboard(
         contaminated=contaminated,
     )
     if chosen is None:
-        open_console().print(ranking)
+        api.open_console().print(ranking)
         return
     text = _render(ranking, chosen, output, folders)
     if text is not None:

@@ -16,7 +16,7 @@ from uwbench.cli.groups import with_groups
 from uwbench.cli.signals import sigterm_interrupts
 
 if TYPE_CHECKING:
-    from uwbench.pipeline import Reporter, Results
+    from uwbench.pipeline import Results
 
 
 class TaskCommand(TyperCommand):
@@ -71,7 +71,7 @@ def run(
             device=device,
             extract=extraction.options(),
             probe=ProbeOptions(seed, allow_missing, text_encoder, _argv(), _names(corrupt)),
-            reporter=_reporter(quiet),
+            progress=not quiet,
         )
     _print_scores(report, as_json=as_json)
     _leave(report)
@@ -106,7 +106,7 @@ def extract(
             results=results,
             device=device,
             extract=extraction.options(part=_part(part), corruptions=_names(corrupt)),
-            reporter=_reporter(quiet),
+            progress=not quiet,
         )
     for model_name, task_name, encoded in report.extractions:
         if encoded is None:
@@ -148,7 +148,7 @@ def probe(
             results=results,
             device=device,
             probe=ProbeOptions(seed, allow_missing, text_encoder, _argv(), _names(corrupt)),
-            reporter=_reporter(quiet),
+            progress=not quiet,
         )
     _print_scores(report, as_json=as_json)
     _leave(report)
@@ -191,21 +191,11 @@ def _argv() -> tuple[str, ...]:
     return ("uwbench", *map(printable, sys.argv[1:]))
 
 
-def _reporter(quiet: bool) -> Reporter | None:
-    if quiet:
-        return None
-    from uwbench.cli.progress import TerminalReporter
-
-    return TerminalReporter()
-
-
 def _print_scores(report: Results, *, as_json: bool) -> None:
     if as_json:
         opt.print_json([result.model_dump(mode="json", by_alias=True) for _, result in report.results])
     elif report.results:
-        from uwbench.cli.tables import open_console
-
-        open_console().print(report)
+        api.open_console().print(report)
 
 
 def _leave(report: Results) -> NoReturn:
