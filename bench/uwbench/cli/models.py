@@ -10,6 +10,7 @@ import typer
 
 from uwbench import api
 from uwbench.api import printable
+from uwbench.cli import complete
 from uwbench.cli import options as opt
 from uwbench.cli.groups import with_groups
 from uwbench.cli.tables import new_table, print_fields, print_view
@@ -61,7 +62,11 @@ def list_models(ctx: typer.Context, as_json: opt.Json = False) -> None:
 
 def show_model(
     name: Annotated[
-        str, typer.Argument(help="A model's name, its Hugging Face id, a folder with weights, or a model card.")
+        str,
+        typer.Argument(
+            help="A model's name, its Hugging Face id, a folder with weights, or a model card.",
+            autocompletion=complete.models,
+        ),
     ],
     as_json: opt.Json = False,
 ) -> None:
@@ -71,7 +76,7 @@ def show_model(
 
 def check_model(
     *,
-    model: Annotated[str, typer.Argument(help="A model, named as for -m.")],
+    model: Annotated[str, typer.Argument(help="A model, named as for -m.", autocompletion=complete.models)],
     task: Annotated[
         str | None, typer.Option("-t", "--task", help="Take the audio of this card, manifest or folder.")
     ] = None,

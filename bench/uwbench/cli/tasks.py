@@ -11,6 +11,7 @@ import typer
 
 from uwbench import api
 from uwbench.api import printable
+from uwbench.cli import complete
 from uwbench.cli import options as opt
 from uwbench.cli.tables import new_table, print_fields, print_view
 
@@ -55,7 +56,10 @@ def list_tasks(
         print(printable(f"skipped: {problem}"), file=sys.stderr)
 
 
-def show_task(name: Annotated[str, typer.Argument(help="A card's name or file.")], as_json: opt.Json = False) -> None:
+def show_task(
+    name: Annotated[str, typer.Argument(help="A card's name or file.", autocompletion=complete.tasks)],
+    as_json: opt.Json = False,
+) -> None:
     """Show a task card in full."""
     card = api.load_card(name)
     fields = card.model_dump(mode="json", exclude_defaults=True)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from uwbench.encoders.base import IMPORTED
 from uwbench.errors import printable
+from uwbench.methods import HEADLINE, METHODS, in_order
 from uwbench.report.export import LEAK_MARK, LEAK_MEANING, METHOD_NAMES, TIE_MEANING, legend, marks
 from uwbench.report.robustness import run_lines
-from uwbench.results.averages import AVERAGES, METHODS, SHORT_METHODS, Average, Method, averages
+from uwbench.results.averages import AVERAGES, Average, Method, averages
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -35,6 +36,8 @@ def run_view(results: Sequence[Result], suite: Suite, *, paths: Sequence[object]
         by_model.setdefault(result.model.fingerprint, []).append(result)
     for of_model in by_model.values():
         parts.append(run_table(of_model))
+        further = further_table(of_model)
+        parts += [] if further is None else [further]
         for failed in (result for result in of_model if result.status == "failed"):
             reason = failed.error.message if failed.error else "no reason recorded"
             parts.append(Text(printable(f"failed: {failed.task.name}: {reason}"), style="red"))
@@ -53,13 +56,15 @@ def run_view(results: Sequence[Result], suite: Suite, *, paths: Sequence[object]
 
 
 def run_table(results: Sequence[Result]) -> Table:
-    """Return one model's table: clips, scores and seconds of each task; failed tasks come last."""
+    """Return one model's table: clips, headline scores and seconds of each task; failed tasks come last."""
     from rich.text import Text
 
+    scored = {method for result in results for method in result.scores}
+    methods = HEADLINE if not scored or scored & set(HEADLINE) else ()
     table = new_table(Text(_model_text(results[0])))
     table.add_column("Task", overflow="fold")
     table.add_column("n", justify="right")
-    for method in METHODS:
+    for method in methods:
         table.add_column(METHOD_NAMES[method], justify="right", no_wrap=True)
     table.add_column("s", justify="right")
     for result in sorted(results, key=lambda result: result.status == "failed"):
@@ -70,9 +75,31 @@ def run_table(results: Sequence[Result]) -> Table:
         table.add_row(
             Text(result.task.name + mark),
             f"{result.task.n:,}",
-            *(_score_text(result.scores.get(method)) for method in METHODS),
+            *(_score_text(result.scores.get(method)) for method in methods),
             f"{sum(result.run.seconds.values()):.1f}",
         )
+    return table
+
+
+def further_table(results: Sequence[Result]) -> Table | None:
+    """Return one model's scores by methods beyond the headline, a row each; None if there are none."""
+    from rich.text import Text
+
+    rows = [
+        (result.task.name, result.scores[method], METHODS[method].title)
+        for result in results
+        for method in in_order(result.scores)
+        if method not in HEADLINE
+    ]
+    if not rows:
+        return None
+    table = new_table(Text(f"{_model_text(results[0])}: further methods"))
+    table.add_column("Task", overflow="fold")
+    for name in ("Method", "Metric"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("Score", justify="right", no_wrap=True)
+    for task, score, title in rows:
+        table.add_row(Text(task), title, score.metric, _score_text(score))
     return table
 
 
@@ -128,7 +155,7 @@ def run_averages(by_model: Sequence[Sequence[Result]], suite: Suite) -> Table:
             if values:
                 cells = [_average_text(values[name]) for name in AVERAGES]
                 count = _count_text(values["weighted"])
-                table.add_row(Text(_model_text(of_model[0])), SHORT_METHODS[method], *cells, count)
+                table.add_row(Text(_model_text(of_model[0])), METHODS[method].short, *cells, count)
     return table
 
 
@@ -142,14 +169,17 @@ def board_view(board: Board) -> RenderableType:
     ]
     if not board.models:
         parts.append(Text("No result of this protocol is here yet."))
-    for method in board.methods:
+    for method in board.first_methods:
         parts.append(_board_averages(board, method))
     if board.models:
         parts += _board_tasks(board)
-        lines = [line for method in board.methods for line in legend(board, method)]
+        lines = [line for method in board.first_methods for line in legend(board, method)]
         if any(row.standing is not None and row.standing.tied for row in board.rows):
             lines.insert(0, TIE_MEANING)
         parts += [Text(line, style="dim") for line in dict.fromkeys(lines)]
+    others = [method for method in board.methods if method not in board.first_methods]
+    if others:
+        parts.append(Text(f"also scored by {', '.join(others)}: --method shows them", style="dim"))
     parts += [Text(printable(f"note: {note}"), style="yellow") for note in board.notes]
     for off in board.off:
         line = f"off the board: {off.model}, {off.task} ({off.status}): {off.reason}"
@@ -174,12 +204,12 @@ def _board_tasks(board: Board) -> Iterator[Table]:
     """Yield tables of task scores, models as rows, with as many tasks side by side as 80 columns hold."""
     from rich.text import Text
 
-    title = "Tasks: " + " / ".join(METHOD_NAMES[method] for method in board.methods)
+    title = "Tasks: " + " / ".join(METHOD_NAMES[method] for method in board.first_methods)
     columns: list[tuple[str, list[str]]] = []
     for task in board.tasks:
         cells = [f"{task.info.n:,}"]
         for model in board.models:
-            by_method = [board.cell(model.key, task.info.name, method) for method in board.methods]
+            by_method = [board.cell(model.key, task.info.name, method) for method in board.first_methods]
             mark = next((marks(cell) for cell in by_method if cell is not None), "")
             scores = ["–" if cell is None else f"{cell.score.main_score:.3f}" for cell in by_method]
             cells.append(" / ".join(scores) + mark)
