@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from pathlib import Path
+from typing import Any, Literal
 
 import pandas as pd
 import pytest
@@ -18,7 +19,7 @@ from uwbench.sources.dataset import Dataset
 from uwbench.sources.resolve import open_task
 
 USES = ("path", "label", "split", "group", "start", "end")
-SEGMENTS = [
+SEGMENTS: list[dict[str, str]] = [
     {
         "path": f"{part}/{label}.wav",
         "label": label,
@@ -44,14 +45,14 @@ def contents(dataset: Dataset) -> list[tuple[object, ...]]:
 @given(names=st.lists(st.from_regex(r"[a-zA-Z_]{1,8}", fullmatch=True), min_size=6, max_size=6, unique_by=str.lower))
 def test_any_names_of_columns_give_the_same_clips(names: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("columns")
-    named = dict(zip(USES, names, strict=True))
+    named: dict[str, Any] = dict(zip(USES, names, strict=True))
     plain = open_task(str(table(folder, SEGMENTS)))
     renamed = table(folder, [{named[use]: cell for use, cell in row.items()} for row in SEGMENTS])
-    chosen = open_task(TaskSpec(renamed, **named))
-    assert contents(chosen) == contents(plain)
-    assert not chosen.problems
+    dataset = open_task(TaskSpec(renamed, **named))
+    assert contents(dataset) == contents(plain)
+    assert not dataset.problems
     frame = pd.read_csv(renamed, dtype=str)
-    assert contents(uwbench.load_task(frame, **named)) == contents(plain)  # pyright: ignore[reportArgumentType]
+    assert contents(uwbench.load_task(frame, **named)) == contents(plain)
 
 
 def test_a_chosen_column_leaves_the_one_it_replaces_out(tmp_path: Path) -> None:
@@ -71,13 +72,14 @@ def test_a_chosen_column_leaves_the_one_it_replaces_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("use", USES)
 def test_a_chosen_column_must_exist(use: str, tmp_path: Path) -> None:
-    spec = TaskSpec(table(tmp_path, SEGMENTS), **{use: "nope"})
+    chosen: dict[str, Any] = {use: "nope"}
+    spec = TaskSpec(table(tmp_path, SEGMENTS), **chosen)
     with pytest.raises(InputError, match=f"the column 'nope' is missing .*choose another column with --{use}"):
         open_task(spec)
     (tmp_path / "dog").mkdir()
     (tmp_path / "m.csv").unlink()
     with pytest.raises(UsageError, match=f"--{use} can be used with a manifest only"):
-        open_task(TaskSpec(tmp_path, **{use: "nope"}))
+        open_task(TaskSpec(tmp_path, **chosen))
 
 
 # How a table may write the file "Sounds/Été 1.wav".
@@ -93,7 +95,7 @@ SPELLINGS = [
 
 @pytest.mark.parametrize("disk", ["NFC", "NFD"])
 @pytest.mark.parametrize("listed", SPELLINGS)
-def test_other_spellings_are_the_file(listed: str, disk: str, tmp_path: Path) -> None:
+def test_other_spellings_are_the_file(listed: str, disk: Literal["NFC", "NFD"], tmp_path: Path) -> None:
     file = tmp_path / unicodedata.normalize(disk, "Sounds/Été 1.wav")
     file.parent.mkdir()
     file.write_bytes(b"RIFF")
