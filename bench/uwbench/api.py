@@ -55,6 +55,7 @@ from uwbench.options import (
     choice,
     methods_of,
 )
+from uwbench.report.fitted import Column, FittedTable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -330,6 +331,7 @@ def leaderboard(
         protocol=protocol,
         references=references,
         contaminated=choice(Contaminated, contaminated, "--contaminated").value,
+        usual=[folders().results, Path("results"), _user_folder("results")],
     )
     return Leaderboard(board)
 
@@ -745,6 +747,7 @@ __all__ = [
     "AudioMember",
     "CardFormat",
     "Clip",
+    "Column",
     "Contaminated",
     "Context",
     "DataError",
@@ -760,6 +763,7 @@ __all__ = [
     "ExtractOptions",
     "FetchError",
     "FetchSource",
+    "FittedTable",
     "Folders",
     "InputError",
     "Kind",
