@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ def look(files: list[Path], scratch: Path, card: Card = CARD) -> Task:
     return scan_task(card, clips, "files", (), scratch, None)
 
 
-def no_progress(_clips: int, _audio_s: float) -> None:
+def no_progress(_rows: Sequence[int]) -> None:
     """Take what an extraction reports, and do nothing with it."""
 
 

@@ -78,12 +78,14 @@ def models_table() -> str:
     families: dict[str, list[Any]] = {}
     for entry in list_models():
         families.setdefault(entry.family, []).append(entry)
-    lines = ["| family | names | hop | context | licence |", "| --- | --- | --- | --- | --- |"]
+    lines = ["| family | names | hop | context | verified | licence |", "| --- | --- | --- | --- | --- | --- |"]
     for family, entries in families.items():
         names = ", ".join(f"`{entry.name}`" for entry in entries)
         hops = _distinct(f"{entry.hop_s * 1000:.4g} ms" for entry in entries)
         contexts = _distinct(f"{entry.context_s:g} s" if entry.context_s else "any" for entry in entries)
-        lines.append(f"| {family} | {names} | {hops} | {contexts} | {_distinct(entry.licence for entry in entries)} |")
+        verified = _distinct(entry.verified for entry in entries)
+        licences = _distinct(entry.licence for entry in entries)
+        lines.append(f"| {family} | {names} | {hops} | {contexts} | {verified} | {licences} |")
     return "\n".join(lines)
 
 

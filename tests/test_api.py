@@ -95,6 +95,7 @@ def result_of(folder: Path) -> Path:
 
 # A quick call of every public function.
 CALLS: dict[str, Callable[[Path], object]] = {
+    "bundle": lambda folder: api.bundle("mfcc", folder / "mfcc.zip"),
     "check_data": lambda _: api.check_data("mini_music"),
     "check_encoder": lambda _: api.check_encoder("mfcc"),
     "compare": lambda _: api.compare("logmel", "mfcc", method="knn"),
@@ -125,10 +126,11 @@ CALLS: dict[str, Callable[[Path], object]] = {
     "reproduce": lambda folder: api.reproduce(result_of(folder)).equal,
     "sensitivity": lambda _: api.sensitivity(method="knn"),
     "task_names": lambda _: api.task_names(),
+    "verify": lambda folder: api.verify(api.bundle("mfcc", folder / "mfcc.zip").path),
     "verify_cache": lambda _: api.verify_cache(),
     "write_figures": lambda folder: api.write_figures(folder / "figures", formats=["svg"]),
 }
-FOR_THE_COMMAND_LINE = {"disk_error", "escaped", "is_own_data", "printable", "sensitivity_view"}
+FOR_THE_COMMAND_LINE = {"disk_error", "escaped", "is_own_data", "open_console", "printable", "sensitivity_view"}
 
 
 def write_manifest(folder: Path) -> Path:
@@ -312,11 +314,11 @@ class Recorder:
     def planned(self, plans: Any, missing: Any, folders: Any) -> None:
         self.calls.append(("planned", len(plans), folders.cache))
 
-    def started(self, model: str, task: str, clips: int) -> None:
-        self.calls.append(("started", model, task, clips))
+    def started(self, model: str, task: str, clips: int, input_s: float = 0.0) -> None:
+        self.calls.append(("started", model, task, clips, input_s))
 
-    def advanced(self, clips: int, audio_s: float) -> None:
-        self.calls.append(("advanced", clips))
+    def advanced(self, clips: int, audio_s: float, input_s: float = 0.0) -> None:
+        self.calls.append(("advanced", clips, input_s))
 
     def finished(self) -> None:
         self.calls.append(("finished",))
@@ -324,17 +326,22 @@ class Recorder:
 
 def test_a_reporter_hears_the_plan_then_each_task(tmp_path: Path) -> None:
     reporter = Recorder()
-    results = uwbench.evaluate("mfcc", "mini_music", methods="knn", cache=tmp_path / "c", reporter=reporter)
+    results = uwbench.evaluate("mfcc", "mini_music", methods="knn", cache=tmp_path / "c", progress=reporter)
     clips = results.results[0][1].counts.clips
     kinds = [call[0] for call in reporter.calls]
-    assert reporter.calls[0] == ("planned", 1, tmp_path / "c")
-    assert kinds[1:3] == ["note", "started"]
-    assert [call for call in reporter.calls if call[0] == "started"] == [
-        ("started", "mfcc", "mini_music", clips),
-        ("started", "mfcc", "mini_music (probe)", 0),
+    assert kinds == [
+        *["started", *["advanced"] * clips, "finished"],
+        *["planned", "note", "started", *["advanced"] * kinds[clips + 5 :].count("advanced"), "finished"],
+        *["started", "finished"],
     ]
-    assert sum(call[1] for call in reporter.calls if call[0] == "advanced") == clips
-    assert kinds[-1] == "finished"
+    assert ("planned", 1, tmp_path / "c") in reporter.calls
+    scan, encode, probe = (call for call in reporter.calls if call[0] == "started")
+    assert scan == ("started", "scan", "mini_music", clips, 0.0)
+    assert encode[:4] == ("started", "mfcc", "mini_music", clips)
+    assert probe == ("started", "mfcc", "mini_music (probe)", 0, 0.0)
+    encoded = [call for call in reporter.calls if call[0] == "advanced"][clips:]
+    assert sum(call[1] for call in encoded) == clips
+    assert sum(call[2] for call in encoded) == pytest.approx(encode[4])
 
 
 def test_a_share_of_the_parts_is_extracted_and_not_scored() -> None:

@@ -30,14 +30,17 @@ UWBENCH = {
     "extraction": 4,
     "probes": 4,
     "report": 4,
-    "pipeline": 5,
-    "api": 6,
-    "cli": 7,
-    "__main__": 8,
+    "progress": 5,
+    "bundles": 5,
+    "pipeline": 6,
+    "api": 7,
+    "cli": 8,
+    "__main__": 9,
 }
 UNIWHISPER = {
     "config": 0,
-    "cost": 1,
+    "language_model": 1,
+    "cost": 2,
     "export": 1,
     "data": 1,
     "sampling": 2,
@@ -210,7 +213,7 @@ def test_light_commands_load_nothing_heavy(words: list[str]) -> None:
     assert ended.returncode == 0, ended.stderr
 
 
-@pytest.mark.parametrize("words", [["--help"], ["mix", "candidate-38k"], ["plan", "full"]], ids=" ".join)
+@pytest.mark.parametrize("words", [["--help"], ["mix", "candidate-38k"], ["ablate", "list"]], ids=" ".join)
 def test_the_companions_light_commands_load_no_model(words: list[str]) -> None:
     ended = _python(LIGHT.format(package="uniwhisper", words=words))
     assert ended.returncode == 0, ended.stderr

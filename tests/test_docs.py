@@ -9,6 +9,7 @@ import shlex
 import shutil
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,6 +96,20 @@ def test_every_command_on_robustness_runs(workplace: Path, uwbench: Command) -> 
         printed += done.out
     assert "my_data, corrupted (kNN)" in printed
     assert "| 5 points lost at |" in printed
+
+
+def test_every_command_on_bundles_runs_and_so_does_its_python(tmp_path: Path, uwbench: Command) -> None:
+    printed = ""
+    for words in commands_of("docs/bundles.md"):
+        done = uwbench(*words[1:])
+        assert done.code == 0, f"{shlex.join(words)}\n{done.out}\n{done.err}"
+        printed += done.out
+    assert "mfcc, mini_music: equal" in printed
+    (block,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "bundles.md").read_text("utf-8"), re.M | re.S)
+    names: dict[str, Any] = {}
+    exec(compile(block, "docs/bundles.md", "exec"), names)
+    assert names["verified"].equal
+    assert list(names["board"].to_frame()["model"]) == ["mfcc"]
 
 
 def test_links_of_the_documentation_lead_somewhere() -> None:

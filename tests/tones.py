@@ -50,4 +50,4 @@ def plan_for(clips: list[Clip], cache: Path, encoder: SpectrumEncoder, **options
 def run(clips: list[Clip], cache: Path, encoder: SpectrumEncoder, **options: Any) -> tuple[Plan, Extraction]:
     plan = plan_for(clips, cache, encoder, **options)
     encoder.load("cpu", "fp32")
-    return plan, extract(plan, encoder, SETTINGS, lambda clips, seconds: None)
+    return plan, extract(plan, encoder, SETTINGS, lambda rows: None)

@@ -54,7 +54,8 @@ def changes(arm: Arm, config: str, base: Mapping[str, Any] | None = None) -> dic
     """Return the values before and after of each key that an arm changes in a configuration with `base`."""
     before = leaves(load_config(config, base))
     after = leaves(_with(arm, config, base))
-    return {key: (before[key], after[key]) for key in before if before[key] != after[key]}
+    keys = {**before, **after}
+    return {key: (before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)}
 
 
 def run_arm(

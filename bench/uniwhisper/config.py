@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from uwbench.api import InputError, UsageError
 from uwbench.base.registry import suggestion
@@ -18,6 +18,24 @@ WINDOW_S = 30.0
 FRAMES_PER_S = 50  # Whisper's encoder: one frame per 20 ms
 _WHISPER_VOCABULARY = 51_866  # Large-v3's; the others differ by two rows at most
 _WHISPER_TEXT = 448  # positions of Whisper's decoder
+
+# Configurations from before `lm.shape` describe a Qwen3 by these keys.
+_FORMER_KINDS = {"qwen3": "causal", "random-qwen3": "random-causal"}
+_FORMER_SHAPE = {
+    "dim": "hidden_size",
+    "layers": "num_hidden_layers",
+    "ffn": "intermediate_size",
+    "heads": "num_attention_heads",
+    "kv_heads": "num_key_value_heads",
+    "head_dim": "head_dim",
+    "vocabulary": "vocab_size",
+}
+_QWEN3 = {
+    "model_type": "qwen3",
+    "tie_word_embeddings": True,
+    "max_position_embeddings": 4096,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000.0},
+}
 
 Stage = Literal["bridge", "joint"]
 Domain = Literal["speech", "paralinguistic", "sound", "music"]
@@ -91,20 +109,20 @@ class Adapter(Closed):
     kind: Literal["mlp", "linear"] = "mlp"
     lr: Rate = 2e-4
 
-    def parameters(self, encoder: Encoder, lm: LanguageModel) -> int:
-        """Return all parameters."""
+    def parameters(self, encoder: Encoder, dim: int) -> int:
+        """Return all parameters of an adapter to a language model of `dim`."""
         wide = self.stack * encoder.dim
-        second = lm.dim**2 + lm.dim if self.kind == "mlp" else 0
-        return 2 * wide + wide * lm.dim + lm.dim + second + lm.dim + 2 * lm.dim
+        second = dim**2 + dim if self.kind == "mlp" else 0
+        return 2 * wide + wide * dim + dim + second + dim + 2 * dim
 
-    def flops(self, encoder: Encoder, lm: LanguageModel, frames: float) -> float:
+    def flops(self, encoder: Encoder, dim: int, frames: float) -> float:
         """Return the FLOPs of a forward over `frames` encoder frames."""
-        second = 2 * lm.dim**2 * frames / self.stack if self.kind == "mlp" else 0.0
-        return self.first_flops(encoder, lm, frames) + second
+        second = 2 * dim**2 * frames / self.stack if self.kind == "mlp" else 0.0
+        return self.first_flops(encoder, dim, frames) + second
 
-    def first_flops(self, encoder: Encoder, lm: LanguageModel, frames: float) -> float:
+    def first_flops(self, encoder: Encoder, dim: int, frames: float) -> float:
         """Return the FLOPs of the first linear layer, whose backward towards a frozen encoder is not computed."""
-        return 2 * self.stack * encoder.dim * lm.dim * frames / self.stack
+        return 2 * encoder.dim * dim * frames
 
 
 class Lora(Closed):
@@ -117,45 +135,33 @@ class Lora(Closed):
 class LanguageModel(Closed):
     """The language model that answers an instruction about the audio.
 
-    `qwen3` reads its weights from `init`; `random-qwen3` is the same shape untrained; `whisper` is the decoder that
-    came with the encoder, behind no adapter, and takes its shape from there. `tokenizer` is `bytes`, a folder or a hub
-    id; None means the one of `init`.
+    `causal` is any causal language model of transformers, with the weights of `init` (a folder or a hub id).
+    `random-causal` has such a model's shape and random weights; the shape is that of `init`, or `shape`. `whisper` is
+    the decoder that came with the encoder, behind no adapter, and takes its shape from there.
+    `shape` holds fields of a `config.json`, at least `model_type`. Weights of another shape are refused; without it
+    the shape is read from `init`. `tokenizer` is `bytes`, a folder or a hub id; None means that of `init`.
     """
 
-    kind: Literal["qwen3", "random-qwen3", "whisper"] = "qwen3"
-    dim: Count
-    layers: Count
-    ffn: Count
-    heads: Count
-    kv_heads: Count
-    head_dim: Count
-    vocabulary: Count
+    kind: Literal["causal", "random-causal", "whisper"] = "causal"
     init: str | None = None
+    shape: dict[str, Any] | None = None
     tokenizer: str | None = None
     train: Literal["full", "frozen", "lora"] = "full"
     lr: Rate = 2e-5
     lora: Lora = Lora()
 
-    def matrices(self) -> int:
-        """Return the parameters of the layers' matrices."""
-        attention = 2 * self.dim * self.heads * self.head_dim + 2 * self.dim * self.kv_heads * self.head_dim
-        return self.layers * (attention + 3 * self.dim * self.ffn)
-
-    def parameters(self) -> int:
-        """Return all parameters; output and input embeddings are shared."""
-        norms = self.layers * (2 * self.dim + 2 * self.head_dim) + self.dim
-        return self.matrices() + norms + self.vocabulary * self.dim
-
-    def lora_parameters(self) -> int:
-        """Return the parameters that LoRA adds."""
-        wide, narrow = self.heads * self.head_dim, self.kv_heads * self.head_dim
-        sides = 2 * (self.dim + wide) + 2 * (self.dim + narrow) + 3 * (self.dim + self.ffn)
-        return self.layers * self.lora.rank * sides
-
-    def flops(self, tokens: float, answers: float) -> float:
-        """Return the FLOPs of a forward over `tokens`, of which `answers` reach the output layer."""
-        attention = 2 * tokens**2 * self.heads * self.head_dim * self.layers
-        return 2 * self.matrices() * tokens + attention + 2 * self.vocabulary * self.dim * answers
+    @model_validator(mode="before")
+    @classmethod
+    def _with_former_keys(cls, values: Any) -> Any:
+        """Translate the keys and kinds of the time when the only language model was a Qwen3."""
+        if not isinstance(values, Mapping):
+            return values
+        translated = {key: value for key, value in values.items() if key not in _FORMER_SHAPE}
+        former = {field: values[key] for key, field in _FORMER_SHAPE.items() if key in values}
+        if former:
+            translated["shape"] = {**_QWEN3, **(values.get("shape") or {}), **former}
+        translated["kind"] = _FORMER_KINDS.get(values.get("kind", "causal"), values.get("kind", "causal"))
+        return translated
 
 
 def whisper_decoder_parameters(encoder: Encoder) -> int:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from uniwhisper.export import export_encoder
 from uniwhisper.training.checkpoint import checkpoints
 from uwbench import api
-from uwbench.api import Folders, ModelSpec, Reporter, TaskSpec, UsageError, UwbenchError
+from uwbench.api import Folders, ModelSpec, TaskSpec, UsageError, UwbenchError
 from uwbench.base.hashing import sha256_file
 
 Context = Literal["full", "trimmed"]
@@ -69,7 +69,7 @@ def evaluate(
     folders: Folders,
     suite: str | None = None,
     context: Context = "full",
-    reporter: Reporter | None = None,
+    progress: bool | None = None,
 ) -> Evaluation:
     """Run the benchmark's tasks on two encoder folders with the same settings, and compare them by paired bootstrap.
 
@@ -83,7 +83,7 @@ def evaluate(
         cache=folders.cache,
         data=folders.data,
         results=folders.results,
-        reporter=reporter,
+        progress=progress,
     )
     if results.failures:
         raise UwbenchError("; ".join(results.failures), where="evaluate")

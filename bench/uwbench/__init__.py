@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         Results,
         TaskSpec,
         UwbenchError,
+        bundle,
         check_data,
         check_encoder,
         compare,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         load_task,
         probe,
         reproduce,
+        verify,
     )
 
 __version__ = "0.1.0"
@@ -45,6 +47,7 @@ __all__ = [
     "Results",
     "TaskSpec",
     "UwbenchError",
+    "bundle",
     "check_data",
     "check_encoder",
     "compare",
@@ -56,6 +59,7 @@ __all__ = [
     "load_task",
     "probe",
     "reproduce",
+    "verify",
 ]
 
 

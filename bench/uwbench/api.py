@@ -72,15 +72,19 @@ if TYPE_CHECKING:
         Labels,
         read_bytes,
     )
+    from uwbench.base.console import open_console
+    from uwbench.bundles.pack import Bundle
+    from uwbench.bundles.verify import Verification
     from uwbench.cache.maintenance import Holding, Pruned
     from uwbench.cache.store import Damage, free_bytes
     from uwbench.cards.card import Card
     from uwbench.cards.protocol import Protocol
     from uwbench.encoders.base import CatalogueEntry
     from uwbench.encoders.conformance import BATCH_TOLERANCE, Conformance
-    from uwbench.pipeline import Model, Reporter, Results
+    from uwbench.pipeline import Model, Results
     from uwbench.probes.reproduce import Reproduction
     from uwbench.probes.selection_bias import Inflation
+    from uwbench.progress import Reporter
     from uwbench.report.compare import Comparison
     from uwbench.report.leaderboard import Leaderboard
     from uwbench.report.listings import TaskRow, describe_model
@@ -99,13 +103,14 @@ _LAZY = {
         ("Audio", "AudioArray", "AudioBytes", "AudioFile", "AudioMember", "Clip", "Event", "Labels", "read_bytes"),
         "uwbench.audio.clip",
     ),
-    "Reporter": "uwbench.pipeline",
+    "Reporter": "uwbench.progress",
     "Results": "uwbench.pipeline",
     "describe_model": "uwbench.report.listings",
     "BATCH_TOLERANCE": "uwbench.encoders.conformance",
     "free_bytes": "uwbench.cache.store",
     "sensitivity_view": "uwbench.report.sensitivity",
     "is_own_data": "uwbench.sources.resolve",
+    "open_console": "uwbench.base.console",
 }
 
 
@@ -128,7 +133,7 @@ def evaluate(
     device: str = "auto",
     extract: ExtractOptions = ExtractOptions(),
     probe: ProbeOptions = ProbeOptions(),
-    reporter: Reporter | None = None,
+    progress: bool | Reporter | None = None,
 ) -> Results:
     """Extract the embeddings of every task under every model, score them, and write the results.
 
@@ -138,14 +143,16 @@ def evaluate(
     a DataFrame (see `load_task`). Without `tasks`, every task of `suite` (a name or a file; by default uniwhisper-20)
     whose data is at hand is taken. `device` is auto, cpu, cuda, cuda:1 or mps.
 
-    Embeddings that the cache holds are not computed again. Raises UsageError or InputError for a request that cannot be
-    carried out at all; what fails for one task under one model is in `failures` of the results, and the rest goes on.
+    Embeddings that the cache holds are not computed again. `progress` shows rate and time left: True in a notebook or
+    on stderr, False nowhere, None (the default) in a notebook alone; or give a `Reporter`. Raises UsageError or
+    InputError for a request that cannot be carried out at all; what fails for one task under one model is in `failures`
+    of the results, and the rest goes on.
     """
     from uwbench.pipeline import Scoring, load_rules
 
     places = _existing_folders(cache, data, results)
     scoring = Scoring(load_rules(protocol), methods_of(methods), probe, places.results)
-    return _run(models, tasks, suite, places, device, extract, scoring, reporter)
+    return _run(models, tasks, suite, places, device, extract, scoring, progress)
 
 
 def extract(
@@ -158,13 +165,13 @@ def extract(
     results: str | Path | None = None,
     device: str = "auto",
     extract: ExtractOptions = ExtractOptions(),
-    reporter: Reporter | None = None,
+    progress: bool | Reporter | None = None,
 ) -> Results:
     """Put the embeddings of every task under every model into the cache; the arguments are those of `evaluate`.
 
     Nothing is written to `results`; the reporter is told the folder.
     """
-    return _run(models, tasks, suite, _existing_folders(cache, data, results), device, extract, None, reporter)
+    return _run(models, tasks, suite, _existing_folders(cache, data, results), device, extract, None, progress)
 
 
 def probe(
@@ -179,7 +186,7 @@ def probe(
     results: str | Path | None = None,
     device: str = "auto",
     probe: ProbeOptions = ProbeOptions(),
-    reporter: Reporter | None = None,
+    progress: bool | Reporter | None = None,
 ) -> Results:
     """Score tasks from the cache and write the results; needs neither audio nor encoder.
 
@@ -187,15 +194,13 @@ def probe(
     every model in the cache; without `tasks`, every task that it holds, or those of `suite`. A task that is given by
     its path is read again, so that changed labels count.
     """
-    from uwbench.pipeline import Scoring, Silent, load_rules, probe_cached
+    from uwbench.pipeline import Scoring, load_rules, probe_cached
 
     places = _existing_folders(cache, data, results)
     scoring = Scoring(load_rules(protocol), methods_of(methods), probe, places.results)
     names = [model.name if isinstance(model, ModelSpec) else _made(model) for model in _models(models)]
     specs = [_task_spec(task) for task in _tasks(tasks)]
-    return probe_cached(
-        names, specs, places, suite=suite, device=device, scoring=scoring, reporter=reporter or Silent()
-    )
+    return probe_cached(names, specs, places, suite=suite, device=device, scoring=scoring, reporter=_reporter(progress))
 
 
 def load_task(
@@ -316,7 +321,7 @@ def leaderboard(
     references: bool = True,
     contaminated: str = Contaminated.KEEP,
 ) -> Leaderboard:
-    """Return the leaderboard of the results under one or several folders.
+    """Return the leaderboard of the results under one or several folders, or in bundles that `verify` found equal.
 
     Without `suite`, its tasks are whatever the results hold. `references` adds published rows. `contaminated` is `keep`
     (mark scores of tasks that a model was trained on) or `drop` (leave them out).
@@ -422,6 +427,47 @@ def reproduce(
     return reproduce(Path(result), folders(cache).cache, device=pick_device(device), text_encoder=text_encoder)
 
 
+def bundle(
+    model: str,
+    output: str | Path,
+    *,
+    protocol: str = "uwbench-1",
+    results: str | Path | None = None,
+    cache: str | Path | None = None,
+) -> Bundle:
+    """Pack a model's results with their predictions, labels and vectors into one file that anyone can score again.
+
+    `model` is a label, name or fingerprint on the board of `protocol`, a name or a file. Tasks that are scored on
+    frames are left out, and listed. Equal inputs give equal bytes. Raises UsageError for an unknown model, StoreError,
+    with the command that makes them, if the cache lacks vectors.
+    """
+    from uwbench.bundles.pack import pack_bundle
+
+    places = folders(cache, None, results)
+    return pack_bundle(model, Path(output), places.results, places.cache, protocol=protocol)
+
+
+def verify(
+    file: str | Path,
+    *,
+    results: str | Path | None = None,
+    device: str = "auto",
+    text_encoder: str | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> Verification:
+    """Score a bundle again, without audio or encoder, and return whether it is equal and what differs.
+
+    An equal one is recorded in the folder `results` by the hash of its file: `leaderboard` then takes the file, and it
+    is not scored a second time. `tell` is called with the name of each task before it is scored. Raises InputError or
+    FetchError if the file is no bundle.
+    """
+    from uwbench.base.device import pick_device
+    from uwbench.bundles.verify import verify_bundle
+
+    home = folders(results=results).results
+    return verify_bundle(Path(file), home, device=pick_device(device), text_encoder=text_encoder, tell=tell)
+
+
 def check_encoder(
     encoder: ModelInput, *, task: TaskInput | None = None, data: str | Path | None = None, device: str = "auto"
 ) -> Conformance:
@@ -450,15 +496,17 @@ def check_encoder(
 
 
 def check_data(
-    task: TaskInput, *, data: str | Path | None = None, progress: Callable[[int, int], None] | None = None
+    task: TaskInput, *, data: str | Path | None = None, progress: bool | Reporter | None = None
 ) -> CheckReport:
-    """Decode every clip of a task and report what is wrong with the clips, labels and splits.
-
-    `progress` is called with the number of clips checked and of all clips.
-    """
+    """Decode every clip of a task and report what is wrong with the clips, labels and splits."""
     from uwbench.sources.check import check_dataset
 
-    return check_dataset(load_task(task, data=data), progress=progress)
+    dataset, reporter = load_task(task, data=data), _reporter(progress)
+    reporter.started("check", dataset.card.name, len(dataset.clips))
+    try:
+        return check_dataset(dataset, progress=lambda *_: reporter.advanced(1, 0.0))
+    finally:
+        reporter.finished()
 
 
 def fetch_data(
@@ -645,9 +693,17 @@ def _existing_folders(cache: str | Path | None, data: str | Path | None, results
 
 
 def _result_folders(results: ResultFolders) -> list[Path]:
-    if results is None or isinstance(results, str | Path):
-        return [folders(results=results).results]
-    return [Path(folder) for folder in results]
+    """Return the folders with results; a verified bundle is replaced by the folder of its results.
+
+    Bundles are looked up in the first folder, or in the default one if there is none.
+    """
+    from uwbench.results.verified import merged_folder
+
+    if results is None:
+        return [folders().results]
+    places = [Path(results)] if isinstance(results, str | Path) else [Path(folder) for folder in results]
+    home = next((place for place in places if not place.is_file()), folders().results)
+    return [merged_folder(place, home) if place.is_file() else place for place in places]
 
 
 def _run(
@@ -658,9 +714,9 @@ def _run(
     device: str,
     options: ExtractOptions,
     scoring: Any,
-    reporter: Reporter | None,
+    progress: bool | Reporter | None,
 ) -> Results:
-    from uwbench.pipeline import Silent, run
+    from uwbench.pipeline import run
 
     named = _models(models)
     if not named:
@@ -682,9 +738,20 @@ def _run(
         device=device,
         options=options,
         scoring=scoring,
-        reporter=reporter or Silent(),
+        reporter=_reporter(progress),
     )
     return replace(results, refused=(*map(str, failures), *results.refused))
+
+
+def _reporter(progress: bool | Reporter | None) -> Reporter:
+    """Return what shows the progress of a run: without a wish, a notebook does and a program does not."""
+    from uwbench.progress import NotebookReporter, Silent, TerminalReporter, in_notebook
+
+    if progress is not None and not isinstance(progress, bool):
+        return progress
+    if in_notebook():
+        return Silent() if progress is False else NotebookReporter()
+    return TerminalReporter() if progress else Silent()
 
 
 def _models(models: ModelInput | Sequence[ModelInput] | None) -> list[ModelInput]:
@@ -778,6 +845,7 @@ __all__ = [
     "TaskSpec",
     "UsageError",
     "UwbenchError",
+    "bundle",
     "check_data",
     "check_encoder",
     "compare",
@@ -804,6 +872,7 @@ __all__ = [
     "load_task",
     "measure_inflation",
     "model_card",
+    "open_console",
     "printable",
     "probe",
     "prune_cache",
@@ -813,6 +882,7 @@ __all__ = [
     "sensitivity",
     "sensitivity_view",
     "task_names",
+    "verify",
     "verify_cache",
     "write_figures",
 ]

@@ -11,10 +11,11 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from uwbench.errors import DataError, EncoderError, StoreError, UsageError, UwbenchError, disk_error
 from uwbench.options import Engine, ExtractOptions, Folders, Method, ProbeOptions, TaskSpec
+from uwbench.progress import SCAN, Reporter
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,44 +35,6 @@ if TYPE_CHECKING:
     from uwbench.sources.dataset import Dataset
 
 DEFAULT_SUITE = "uniwhisper-20"
-
-
-class Reporter(Protocol):
-    """Shows the progress of a run."""
-
-    def note(self, text: str) -> None:
-        """Show a message."""
-        ...
-
-    def planned(self, plans: Sequence[Plan], missing: Sequence[str], folders: Folders) -> None:
-        """Show what will be encoded, and which tasks of the suite are not at hand."""
-        ...
-
-    def started(self, model: str, task: str, clips: int) -> None:
-        """Begin a task of `clips` clips (0: their number does not matter)."""
-        ...
-
-    def advanced(self, clips: int, audio_s: float) -> None:
-        """Count further clips, and their seconds of audio, as encoded."""
-        ...
-
-    def finished(self) -> None:
-        """End the task; may be called without one."""
-        ...
-
-
-class Silent:
-    """A reporter that shows nothing."""
-
-    def note(self, text: str) -> None: ...
-
-    def planned(self, plans: Sequence[Plan], missing: Sequence[str], folders: Folders) -> None: ...
-
-    def started(self, model: str, task: str, clips: int) -> None: ...
-
-    def advanced(self, clips: int, audio_s: float) -> None: ...
-
-    def finished(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +224,7 @@ def run(
 
     options, scoring = _with_same_corruptions(options, scoring)
     corruptions = parse_corruptions(options.corruptions)
-    scan = _scan(tasks, suite, folders, options.limit)
+    scan = _scan(tasks, suite, folders, options.limit, reporter)
     planned, refused = _plan(models, scan.tasks, folders.cache, options, corruptions, device, reporter)
     reporter.planned([plan for _, plan in planned], scan.missing, folders)
     _require_space([plan for _, plan in planned], folders.cache)
@@ -301,7 +264,7 @@ def probe_cached(
     names = [name for model in models for name in _cached_names(model, stores, folders.cache)]
     chosen = choose_stores(stores, names, folders.cache)
     corruptions = parse_corruptions(scoring.options.corruptions)  # refuses a wrong name before any task is scored
-    scan = _cached_tasks(chosen, tasks, suite, folders)
+    scan = _cached_tasks(chosen, tasks, suite, folders, reporter)
     device = pick_device(device)
     runs = []
     for settings in _by_model(chosen):
@@ -395,10 +358,11 @@ class _Scan:
     failures: tuple[str, ...] = ()
 
 
-def _scan(tasks: Sequence[TaskSpec | Dataset], suite: str | None, folders: Folders, limit: int | None) -> _Scan:
+def _scan(
+    tasks: Sequence[TaskSpec | Dataset], suite: str | None, folders: Folders, limit: int | None, reporter: Reporter
+) -> _Scan:
     """Open and hash the tasks; one that was named must be at hand, one of a suite may be missing."""
     from uwbench.cards.find import find_suite
-    from uwbench.extraction.task import scan_task
     from uwbench.results.contamination import require_known
 
     chosen = tasks or [TaskSpec(name) for name in find_suite(suite or DEFAULT_SUITE).tasks]
@@ -413,14 +377,24 @@ def _scan(tasks: Sequence[TaskSpec | Dataset], suite: str | None, folders: Folde
             failures += [line] if tasks else []
             continue
         require_known(dataset.card.taken_from)
+        reporter.started(SCAN, dataset.card.name, len(dataset.clips))
         try:
-            scanned.append(
-                scan_task(dataset.card, dataset.clips, dataset.source, dataset.problems, folders.cache, limit)
-            )
+            scanned.append(_scan_one(dataset, folders.cache, limit, reporter))
         except DataError as error:
             failures.append(str(error))
+        finally:
+            reporter.finished()
     _refuse_repeated([task.card.name for task in scanned])
     return _Scan(tuple(scanned), tuple(missing), tuple(failures))
+
+
+def _scan_one(dataset: Dataset, cache: Path, limit: int | None, reporter: Reporter) -> Task:
+    from uwbench.extraction.task import scan_task
+
+    clips, problems = dataset.clips, dataset.problems
+    return scan_task(
+        dataset.card, clips, dataset.source, problems, cache, limit, progress=lambda: reporter.advanced(1, 0.0)
+    )
 
 
 def _refuse_repeated(names: Sequence[str]) -> None:
@@ -583,16 +557,23 @@ def _extract_corrupted(
 
 
 def _encode(model: Model, plan: Plan, options: ExtractOptions, device: str, reporter: Reporter) -> Extraction:
+    from uwbench.extraction.batching import input_s
     from uwbench.extraction.extract import extract, settings_for
 
     if options.engine == Engine.LOCAL or options.dtype != "fp32":
         model.load(plan, options, device, reporter)
     settings = settings_for(device, options.batch_seconds, options.workers)
     under = f" {plan.task.corruption.name}" if plan.task.corruption else ""
-    reporter.started(model.encoder.info.name, f"{plan.task.card.name}{under}", plan.to_encode)
+    durations = plan.task.table.durations_s
+    inputs = {row: input_s(durations[row], model.encoder.info) for part in plan.parts for row in part.rows}
+    reporter.started(model.encoder.info.name, f"{plan.task.card.name}{under}", len(inputs), sum(inputs.values()))
+
+    def advanced(rows: Sequence[int]) -> None:
+        reporter.advanced(len(rows), sum(durations[row] for row in rows), sum(inputs[row] for row in rows))
+
     try:
         if options.engine == Engine.LOCAL:
-            return extract(plan, model.encoder, settings, reporter.advanced)
+            return extract(plan, model.encoder, settings, advanced)
         from uwbench.extraction.ray import extract_on_ray
 
         if model.spec is None:
@@ -600,7 +581,7 @@ def _encode(model: Model, plan: Plan, options: ExtractOptions, device: str, repo
             raise UsageError(
                 "an encoder made in this process cannot run elsewhere", where="--engine ray", remedy=remedy
             )
-        return extract_on_ray(plan, model.spec, settings, str(options.dtype), reporter.advanced)
+        return extract_on_ray(plan, model.spec, settings, str(options.dtype), advanced)
     finally:
         reporter.finished()
 
@@ -700,7 +681,11 @@ class _CachedTasks:
 
 
 def _cached_tasks(
-    stores: Sequence[EncoderStore], tasks: Sequence[TaskSpec | Dataset], suite: str | None, folders: Folders
+    stores: Sequence[EncoderStore],
+    tasks: Sequence[TaskSpec | Dataset],
+    suite: str | None,
+    folders: Folders,
+    reporter: Reporter,
 ) -> _CachedTasks:
     """Return the tasks to probe; one given by its path is read again, so that changed labels count."""
     from uwbench.cache.clip_table import write_table
@@ -716,7 +701,7 @@ def _cached_tasks(
         if isinstance(task, TaskSpec) and task.source in cached:
             names.append(str(task.source))
             continue
-        scan = _scan([task], None, folders, None)
+        scan = _scan([task], None, folders, None, reporter)
         missing += scan.missing
         failures += scan.failures
         for scanned in scan.tasks:

@@ -45,6 +45,7 @@ class Case:
     hop_s: float
     batching: str = "padded"
     rate: int = 16_000
+    family: str = ""  # as `uwbench models` names it; by default the case's name
 
 
 def write_preprocessor(folder: Path, **content: Any) -> None:
@@ -76,7 +77,7 @@ def _waveform_case(kind: str, prefix: str, *, batching: str, normalise: bool, **
         output = model(inputs.input_values, output_hidden_states=True)
         return list(output.hidden_states), output.last_hidden_state
 
-    return Case(f"{kind}-{batching}", make, direct, 0.02, batching)
+    return Case(f"{kind}-{batching}", make, direct, 0.02, batching, family=kind)
 
 
 def _make_moonshine(folder: Path) -> None:
@@ -260,6 +261,26 @@ def _make_cohere(folder: Path) -> None:
     CohereAsrFeatureExtractor(feature_size=80).save_pretrained(folder)
 
 
+def _make_whisper(folder: Path) -> None:
+    from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
+
+    torch.manual_seed(0)
+    decoder = {"decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 16, "vocab_size": 60}
+    tokens = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
+    config = WhisperConfig.from_dict(_TOWER | decoder | tokens)
+    WhisperForConditionalGeneration(config).save_pretrained(folder)
+    WhisperFeatureExtractor(feature_size=80).save_pretrained(folder)
+
+
+def _direct_whisper(folder: Path, samples: Any) -> tuple[list[torch.Tensor], torch.Tensor]:
+    from transformers import WhisperFeatureExtractor, WhisperModel
+
+    inputs = WhisperFeatureExtractor.from_pretrained(folder)(samples, sampling_rate=16_000, return_tensors="pt")
+    encoder = WhisperModel.from_pretrained(folder).eval().encoder
+    output = encoder(inputs.input_features, output_hidden_states=True)
+    return list(output.hidden_states), output.last_hidden_state
+
+
 def _make_voxtral(folder: Path) -> None:
     from transformers import VoxtralConfig, VoxtralForConditionalGeneration, WhisperFeatureExtractor
 
@@ -349,11 +370,13 @@ CASES = (
     _waveform_case("data2vec-audio", "Data2VecAudio", batching="equal-length", normalise=True, conv_pos_kernel_size=5),
     _waveform_case("wav2vec2-conformer", "Wav2Vec2Conformer", batching="equal-length", normalise=True),
     Case("moonshine", _make_moonshine, _direct_moonshine, 384 / 16_000, "equal-length"),
+    # Their mel is computed on the CPU; EnCodec's own code reads how much it pads.
     Case("wav2vec2-bert", _make_w2v_bert, _direct_w2v_bert, 0.02),
-    Case("ast", _make_ast, _direct_ast, 0.1),
+    Case("ast", _make_ast, _direct_ast, 0.1, family="audio-spectrogram-transformer"),
     Case("clap", _make_clap, _direct_clap, 0.3125, rate=48_000),
     Case("parakeet", _make_parakeet, _direct_conformer("ParakeetForCTC"), 0.08),
-    Case("encodec", _make_encodec, _direct_encodec, 320 / 24_000, "equal-length", rate=24_000),
+    Case("encodec", _make_encodec, _direct_encodec, 320 / 24_000, "equal-length", 24_000),
+    Case("whisper", _make_whisper, _direct_whisper, 0.02),
     _tower_case("qwen2_audio", "Qwen2Audio"),
     _tower_case("audioflamingo3", "AudioFlamingo3"),
     _tower_case("musicflamingo", "MusicFlamingo"),
@@ -364,5 +387,6 @@ CASES = (
         _make_cohere,
         _direct_conformer("CohereAsrForConditionalGeneration", "CohereAsrFeatureExtractor"),
         0.08,
+        family="cohere_asr",
     ),
 )

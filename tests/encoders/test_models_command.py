@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,10 @@ def test_the_list_says_size_rate_context_hop_layers_licence_and_data(uwbench: Co
         assert entry["sample_rate"] > 0
         assert entry["hop_s"] > 0
         assert entry["licence"]
+    counts = Counter(entry["verified"] for entry in found)
+    assert set(counts) == {"weights", "random", "not run"}
+    text = " ".join(uwbench("models").out.split())
+    assert f"{len(found)} models; in tests: {counts['weights']} with published weights, {counts['random']} with" in text
 
 
 @pytest.mark.parametrize(

@@ -20,16 +20,30 @@ def outputs(notebook: Any) -> list[list[tuple[str, ...]]]:
     return [[tuple(sorted(output.get("data", [output.output_type]))) for output in cell.outputs] for cell in cells]
 
 
+class Watcher(NotebookClient):
+    """A client that keeps every HTML that a cell shows, also what is drawn over later."""
+
+    shown: list[str]
+
+    def process_message(self, msg: Any, *others: Any) -> Any:
+        self.shown.append(msg["content"].get("data", {}).get("text/html", ""))
+        return super().process_message(msg, *others)
+
+
 @pytest.mark.slow
 def test_the_notebook_runs_and_shows_what_was_committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "bench"))
     committed = nbformat.read(NOTEBOOK, as_version=4)
     fresh = nbformat.read(NOTEBOOK, as_version=4)
-    NotebookClient(fresh, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
+    client = Watcher(fresh, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}})
+    client.shown = []
+    client.execute()
+    assert any("<progress value='0.0000'></progress> logmel  calls  0/" in html for html in client.shown)
+    assert not any("<progress" in str(cell.outputs) for cell in fresh.cells if cell.cell_type == "code")
     assert outputs(fresh) == outputs(committed)
     shown = [kind for cell in outputs(committed) for output in cell for kind in output]
     assert shown.count("image/png") == 4
-    assert shown.count("text/html") == 6
+    assert shown.count("text/html") == 8
     assert "error" not in shown
 
 

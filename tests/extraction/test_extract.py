@@ -142,7 +142,7 @@ def test_shares_of_several_machines_make_the_same_bytes(tmp_path: Path) -> None:
         encoder = SpectrumEncoder()
         encoder.load("cpu", "fp32")
         plan = share_of(plan_for(clips, tmp_path / "three", encoder), index, 3)
-        extract(plan, encoder, SETTINGS, lambda clips, seconds: None)
+        extract(plan, encoder, SETTINGS, lambda rows: None)
     assert hashes(tmp_path / "one") == hashes(tmp_path / "three")
 
 
@@ -219,7 +219,7 @@ def test_a_clip_that_changes_under_the_run_is_not_stored_under_the_old_key(tmp_p
     encoder.load("cpu", "fp32")
     plan = plan_for([Clip("clip", AudioFile(path), "0", split="train")], tmp_path / "cache", encoder)
     soundfile.write(path, np.zeros(8000) - 0.1, RATE)
-    done = extract(plan, encoder, SETTINGS, lambda clips, seconds: None)
+    done = extract(plan, encoder, SETTINGS, lambda rows: None)
     assert done.encoded == 0
     assert "changed while the run went on" in str(done.unreadable[0])
 
@@ -275,7 +275,7 @@ def run_frames(clips: list[Clip], cache: Path, encoder: SpectrumEncoder) -> tupl
     record = describe_encoder(encoder.info)
     plan = make_plan(scan_task(FRAME_CARD, clips, "made", (), cache, None), record, cache)
     encoder.load("cpu", "fp32")
-    return plan, extract(plan, encoder, SETTINGS, lambda clips, seconds: None)
+    return plan, extract(plan, encoder, SETTINGS, lambda rows: None)
 
 
 def long_file(path: Path, seconds: float = 320.0) -> np.ndarray:

@@ -60,4 +60,7 @@ READERS = (
     Reader("extractor settings", targets.extractor, 20_000, structured.json_like, 500),
     Reader("result", targets.result_file, 120_000, structured.json_like, 1_500),
     Reader("predictions", targets.predictions, 10_000, structured.parquet_like, 500),
+    Reader("bundle", targets.bundle, 30_000, structured.zips, 500),
+    Reader("bundle contents", targets.bundle_contents, 20_000, structured.json_like, 500),
+    Reader("bundle digests", targets.bundle_digests, 8_000, structured.parquet_like, 300),
 )

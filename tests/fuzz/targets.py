@@ -7,9 +7,11 @@ raises an error of this project; anything else is a crash. Accepted content is t
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import re
 import shutil
+import zipfile
 import zlib
 from collections.abc import Iterable
 from functools import cache
@@ -25,6 +27,8 @@ from uniwhisper.data.shards import read_audio
 from uwbench.audio.clip import AudioArray, AudioBytes, AudioFile, Clip, read_bytes
 from uwbench.audio.decode import decode, decode_windows, read_header
 from uwbench.audio.scan import scan_clips
+from uwbench.bundles.archive import CONTENTS, read_archive
+from uwbench.bundles.digests import changed_clips, changed_vectors
 from uwbench.cache import clip_table
 from uwbench.cache.parts import damage
 from uwbench.cache.store import EncoderStore, open_encoders
@@ -442,3 +446,38 @@ def predictions(folder: Path, world: Path, data: bytes) -> None:
         read_items(table, "mlp", metrics[_choice(data, len(metrics))])
     except InputError as error:  # it knows no file; its callers do
         raise InputError(error.what, where=path) from error
+
+
+# Bundles
+
+
+def bundle(folder: Path, world: Path, data: bytes) -> None:
+    """A bundle: its members leave no folder, and those that changed are named."""
+    path, inside = folder / "b.zip", folder / "inside"
+    path.write_bytes(data)
+    inside.mkdir()
+    try:
+        contents, changed = read_archive(path, inside)
+        assert set(changed) <= set(contents.files)
+        assert all(file.resolve().is_relative_to(inside.resolve()) for file in inside.rglob("*"))
+    finally:
+        shutil.rmtree(inside)
+
+
+def bundle_contents(folder: Path, world: Path, data: bytes) -> None:
+    """The list of a bundle's members."""
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w") as archive:
+        archive.writestr(CONTENTS, data)
+        archive.writestr("results/a/b/c/d.json", b"{}")
+    bundle(folder, world, sink.getvalue())
+
+
+def bundle_digests(folder: Path, world: Path, data: bytes) -> None:
+    """The hashes of a bundle's clips."""
+    path = folder / "digests.parquet"
+    path.write_bytes(data)
+    (source,) = (file for file in (world / "cache" / "clips").glob("digits-*.parquet") if ".scan." not in file.name)
+    table = clip_table.read_table(world / "cache", source.stem)
+    assert set(changed_clips(path, table)) <= set(table.ids)
+    assert set(changed_vectors(path, table, "vectors", {0: bytes(32)})) <= set(table.ids)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -115,8 +116,23 @@ def _seeds(world: Path, data: Path, clips: list[Path]) -> Iterator[tuple[str, li
     yield "clip table", [path.read_bytes() for path in tables if ".scan." not in path.name]
     yield "scan memory", [path.read_bytes() for path in tables if ".scan." in path.name]
     yield "extractor settings", _extractors()
+    yield from _bundles(world)
     for name, suffix in (("result", "json"), ("predictions", "parquet")):  # the newest schema first
         yield name, [path.read_bytes() for path in sorted(GOLDEN.glob(f"[0-9]/*.{suffix}"), reverse=True)]
+
+
+def _bundles(world: Path) -> Iterator[tuple[str, list[bytes]]]:
+    """Yield a bundle of the digits, its list of members with one member alone, and its hashes."""
+    api.probe("mfcc", "digits", methods="knn", cache=world / "cache", results=world / "results")
+    path = world / "bundle.zip"
+    api.bundle("mfcc", path, cache=world / "cache", results=world / "results")
+    yield "bundle", [path.read_bytes()]
+    with zipfile.ZipFile(path) as archive:
+        contents = json.loads(archive.read("bundle.json"))
+        member = {"bytes": 2, "sha256": hashlib.sha256(b"{}").hexdigest()}
+        contents["files"] = {"results/a/b/c/d.json": member}
+        yield "bundle contents", [json.dumps(contents).encode()]
+        yield "bundle digests", [archive.read(name) for name in archive.namelist() if name.startswith("digests/")]
 
 
 def _extractors() -> list[bytes]:

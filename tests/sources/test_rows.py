@@ -51,6 +51,19 @@ FORMS: dict[str, bytes] = {
 }
 
 
+@pytest.mark.parametrize("name", ["line.csv.gz", "space.jsonl.gz", "space.json.gz"])
+def test_a_compressed_table_cannot_fill_the_memory(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(gzip.compress(b"[" + b" " * 40_000_000, compresslevel=6))
+    with pytest.raises(InputError, match="decompresses to more than 100 times its size"):
+        open_task(str(tmp_path / name))
+
+
+def test_a_line_without_end_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_bytes(b"path,label,split\n" + b"a" * 70_000_000)
+    with pytest.raises(InputError, match="line 2: is longer than"):
+        open_task(str(tmp_path / "m.csv"))
+
+
 @pytest.mark.parametrize("name", FORMS)
 def test_every_form_gives_the_same_clips(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(FORMS[name])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,33 @@ def test_paths_outside_the_folder_can_be_allowed(tmp_path: Path) -> None:
     path = write(tmp_path / "in" / "m.csv", rows(path="../a.wav"))
     clip = open_task(TaskSpec(path, allow_outside=True)).clips[2]
     assert str(clip.audio) == str(tmp_path / "in" / ".." / "a.wav")
+
+
+def test_absolute_paths_in_the_folder_are_those_relative_to_it(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    relative = open_task(str(write(tmp_path / "in" / "m.csv", rows())))
+    for place in ("in", "link"):
+        table = [{**row, "path": f"{tmp_path}/{place}/{row['path']}"} for row in rows()]
+        for folder in ("in", "link"):
+            dataset = open_task(str(write(tmp_path / folder / "a.csv", table)))
+            assert [clip.id for clip in dataset.clips] == [clip.id for clip in relative.clips]
+
+
+@pytest.mark.parametrize(
+    ("kind", "label", "message"),
+    [
+        ("single-label", 0.5, "is 0.5, a number with a fraction"),
+        ("single-label", b"dog", "of the type bytes"),
+        ("single-label", datetime(2020, 1, 1), "of the type datetime"),
+        ("single-label", {"a": 1}, "is a list or an object"),
+        ("multi-label", [0.25, 0.5], "a number with a fraction"),
+        ("multi-label", [0, 1, 0, 1], "a vector of zeros and ones"),
+    ],
+)
+def test_labels_of_types_that_name_no_class(tmp_path: Path, kind: str, label: Any, message: str) -> None:
+    table = [{**row, "label": label} for row in rows()]
+    with pytest.raises(InputError, match=rf"row 1, column 'label': .*{message}"):
+        open_task(TaskSpec(write(tmp_path / "m.parquet", table), kind=kind))
 
 
 def test_ids_are_unique_and_stable(tmp_path: Path) -> None:

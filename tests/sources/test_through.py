@@ -12,10 +12,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-import yaml
 
 from miniatures import CARDS
-from uwbench.cards.find import find_card, find_protocol
+from uwbench.cards.find import find_card
 
 AUDIO = (".wav", ".flac", ".mp3")
 # Audio files that are not clips of the task: a clip without an event, recorded noise, the imitated sounds.
@@ -31,18 +30,6 @@ TESTED = {
     "nsynth": "nsynth-test/",
     "voxlingua33": "/dev/",
 }
-
-
-@pytest.fixture(scope="session")
-def quick(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The default protocol with a single grid point and seed."""
-    protocol = find_protocol("uwbench-1").model_dump(mode="json")
-    protocol["name"] = "quick"
-    protocol["mlp"] |= {"widths": [0], "learning_rates": [0.01], "weight_decays": [0.01], "seeds": [0]}
-    protocol["bootstrap"]["resamples"] = 50
-    path = tmp_path_factory.mktemp("protocols") / "quick.yaml"
-    path.write_text(yaml.safe_dump(protocol))
-    return path
 
 
 def written(folder: Path, card: str, layout: str) -> tuple[int, int | None]:

@@ -18,7 +18,15 @@ from uniwhisper.data.examples import Example, Question
 from uniwhisper.training.train import Result, train
 from uwbench.api import AudioFile, decode
 
-LM = {"dim": 32, "layers": 2, "ffn": 64, "heads": 2, "kv_heads": 1, "head_dim": 16}
+SHAPE = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "intermediate_size": 64,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+}
+LM = {"shape": SHAPE}
 
 
 def digits(data: Path, count: int) -> list[Example]:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from packed import pack
-from runs import LM
+from runs import LM, SHAPE
 from small_whisper import ENCODER
 from uniwhisper.ablate import Arm, arms, changes, find_arm, run_arm
 from uniwhisper.cli.main import main
@@ -60,7 +60,7 @@ def test_the_list_prints_each_arm_with_its_difference(
     monkeypatch.setattr(sys, "argv", ["uniwhisper", "ablate", "list", "--json"])
     with pytest.raises(SystemExit):
         main()
-    assert json.loads(capsys.readouterr().out)["whisper-decoder"] == {"lm.kind": ["qwen3", "whisper"]}
+    assert json.loads(capsys.readouterr().out)["whisper-decoder"] == {"lm.kind": ["causal", "whisper"]}
 
 
 def test_an_arm_that_changes_two_things_is_refused_before_it_trains(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_an_arm_trains_with_its_one_change_or_with_several_if_allowed(
     base = {**BASE, "run": RUN, "encoder": {**ENCODER, "init": str(small_whisper)}}
     folder = run_arm(find_arm("stack-8"), "cpu-mini", [tmp_path / "rows"], tmp_path / "one", base=base)
     trained = json.loads((folder / "trainer.json").read_text())["config"]
-    assert (trained["adapter"]["stack"], trained["lm"]["dim"]) == (8, LM["dim"])
+    assert (trained["adapter"]["stack"], trained["lm"]["shape"]["hidden_size"]) == (8, SHAPE["hidden_size"])
     both = Arm("both", "two", {"adapter": {"stack": 2}, "encoder": {"lr": 3e-5}})
     folder = run_arm(both, "cpu-mini", [tmp_path / "rows"], tmp_path / "two", base=base, allow_several=True)
     trained = json.loads((folder / "trainer.json").read_text())["config"]

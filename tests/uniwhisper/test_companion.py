@@ -13,7 +13,7 @@ from transformers import WhisperModel
 
 from uniwhisper.cli.main import main
 from uniwhisper.config import load_config
-from uniwhisper.cost import make_plan, train_flops
+from uniwhisper.cost import Costs, make_plan
 from uniwhisper.export import export_encoder, read_training_data
 from uwbench.api import InputError, ModelSpec, UsageError
 from uwbench.encoders.resolve import open_encoder
@@ -52,20 +52,22 @@ def test_hours_and_memory_of_the_full_run_are_the_recipes(peak: float, mfu: floa
 
 
 def test_what_a_bridge_step_computes_is_the_plans_arithmetic() -> None:
-    config = load_config("full", {"run": {"checkpointing": False}})
-    encoder, lm = config.encoder.flops(1500), config.lm.flops(375 + 60 + 40, 40)
+    costs = Costs.of(load_config("full", {"run": {"checkpointing": False}}))
+    encoder = costs.config.encoder.flops(1500)
+    layer = 2 * 1024 * 16 * 128 + 2 * 1024 * 8 * 128 + 3 * 1024 * 3072  # attention's four matrices and three of the MLP
+    lm = 28 * (2 * layer * 475 + 2 * 475**2 * 16 * 128) + 2 * 151_936 * 1024 * 40
     first, second = 2 * 4 * 1280 * 1024 * 375, 2 * 1024 * 1024 * 375
     # The encoder is frozen: one forward, and no gradient passes below the adapter's first layer. The language model
     # is frozen too, but the adapter's gradient passes through it.
     bridge = encoder + 2 * first + 3 * second + 2 * lm
-    assert train_flops(config, 1500, 1500, 60, 40, stage="bridge") == pytest.approx(bridge, rel=1e-12)
+    assert costs.clip(1500, 1500, 60, 40, stage="bridge") == pytest.approx(bridge, rel=1e-12)
     joint = 3 * (encoder + first + second + lm)
-    assert train_flops(config, 1500, 1500, 60, 40, stage="joint") == pytest.approx(joint, rel=1e-12)
+    assert costs.clip(1500, 1500, 60, 40) == pytest.approx(joint, rel=1e-12)
     assert bridge / joint == pytest.approx(3.19 / 8.21, rel=0.01)  # TFLOP
-    new = load_config("full", {"lm": {"kind": "random-qwen3"}})  # learns from the first step on
-    assert train_flops(new, 1500, 1500, 60, 40, stage="bridge") == pytest.approx(bridge + lm, rel=1e-12)
-    frozen = load_config("full", {"encoder": {"train": "frozen"}, "lm": {"train": "frozen"}})
-    assert train_flops(frozen, 1500, 1500, 60, 40, stage="joint") == pytest.approx(bridge, rel=1e-12)
+    new = Costs.of(load_config("full", {"lm": {"kind": "random-causal"}}))  # learns from the first step on
+    assert new.clip(1500, 1500, 60, 40, stage="bridge") == pytest.approx(bridge + lm, rel=1e-12)
+    frozen = Costs.of(load_config("full", {"encoder": {"train": "frozen"}, "lm": {"train": "frozen"}}))
+    assert frozen.clip(1500, 1500, 60, 40) == pytest.approx(bridge, rel=1e-12)
 
 
 def test_the_encoder_count_is_the_models_own(whisper_tiny: Path) -> None:

@@ -61,6 +61,7 @@ def evaluate(
         folders=Folders(output / "cache", data, output / "results"),
         suite=suite,
         context=context.value,
+        progress=True,
     )
     if as_json:
         print(json.dumps([asdict(row) for row in evaluation.differences], indent=2))
@@ -109,7 +110,7 @@ def ablate_run(
     config: Annotated[str, typer.Option("--config", help="The configuration that the arm changes.")] = "full",
     mixture: Annotated[str | None, typer.Option("--mixture", help="A mixture's name or file.")] = None,
     encoder: Annotated[str | None, typer.Option("--encoder", help="The Whisper weights to start from.")] = None,
-    lm: Annotated[str | None, typer.Option("--lm", help="The language model to start from.")] = None,
+    lm: Annotated[str | None, typer.Option("--lm", help="The causal language model to start from.")] = None,
     settings: Overlay = None,
     allow_several: Annotated[bool, typer.Option("--allow-several", help="Allow an arm with several changes.")] = False,
 ) -> None:

@@ -59,10 +59,12 @@ def plan(
         return
     gpus = f"{settings.hardware.gpus} GPU" + ("" if settings.hardware.gpus == 1 else "s")
     wall = f"{cost.wall_hours:,.1f} h on {gpus}"
+    lm = settings.lm
+    decoder = lm.init if lm.kind == "causal" and lm.init else lm.kind
     rows = [
         ("encoder", f"{cost.encoder_parameters / 1e6:,.1f} M parameters"),
         ("adapter", f"{cost.adapter_parameters / 1e6:,.2f} M parameters"),
-        ("language model", f"{cost.lm_parameters / 1e6:,.1f} M parameters, {settings.lm.train} ({settings.lm.kind})"),
+        ("language model", f"{cost.lm_parameters / 1e6:,.1f} M parameters, {lm.train} ({decoder})"),
         ("together", f"{cost.parameters / 1e9:.3f} B, of which {cost.trained_parameters / 1e9:.3f} B are trained"),
         ("encoder forward", f"{cost.forward_30s_encoder_flops / 1e12:.3f} TFLOP for 30 s"),
         ("LM forward", f"{cost.forward_30s_lm_flops / 1e12:.3f} TFLOP for 30 s with its text"),

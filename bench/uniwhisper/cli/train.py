@@ -43,7 +43,9 @@ def add_to(app: typer.Typer) -> None:
 def overlay_of(pairs: Sequence[str], *, encoder: str | None = None, lm: str | None = None) -> dict[str, Any]:
     """Return the configuration overlay of --set options; raise UsageError naming a malformed one."""
     overlay: dict[str, Any] = {}
-    named = [("encoder.init", encoder), ("lm.init", lm)]
+    named: list[tuple[str, Any]] = [] if encoder is None else [("encoder.init", encoder)]
+    if lm is not None:  # its shape and tokenizer come with it
+        named += [("lm.kind", "causal"), ("lm.init", lm), ("lm.shape", None), ("lm.tokenizer", None)]
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals or not all(key.split(".")):
@@ -59,9 +61,8 @@ def overlay_of(pairs: Sequence[str], *, encoder: str | None = None, lm: str | No
             inner = inner.setdefault(section, {})
             if not isinstance(inner, dict):
                 raise UsageError("is set as a value and as a section", where=f"--set {key}")
-        if value is not None or key not in ("encoder.init", "lm.init"):
-            inner[last] = value
-    return {key: value for key, value in overlay.items() if value != {}}
+        inner[last] = value
+    return overlay
 
 
 def train(
@@ -72,7 +73,7 @@ def train(
     data: Data = None,
     mixture: MixtureFile = None,
     encoder: Annotated[str | None, typer.Option("--encoder", help="The Whisper weights to start from.")] = None,
-    lm: Annotated[str | None, typer.Option("--lm", help="The language model to start from.")] = None,
+    lm: Annotated[str | None, typer.Option("--lm", help="The causal language model to start from.")] = None,
     settings: Overlay = None,
     until: Annotated[int | None, typer.Option("--until", help="Stop after this step.")] = None,
     test_data: TestData = None,

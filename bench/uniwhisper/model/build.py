@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,8 +10,9 @@ from torch import nn
 
 from uniwhisper.config import Config, LanguageModel, Stage
 from uniwhisper.config import Encoder as EncoderConfig
+from uniwhisper.language_model import layers_of, model_configuration, require_source, shape_of
 from uniwhisper.model.adapter import Adapter
-from uniwhisper.model.model import AudioModel, UniWhisper, WhisperArm
+from uniwhisper.model.model import AudioModel, UniWhisper, WhisperArm, next_token_scores
 from uwbench.api import EncoderError, InputError
 
 _STILL: dict[str, Any] = {  # no randomness in the forward
@@ -32,24 +32,27 @@ def build_model(config: Config) -> AudioModel:
         if config.lm.kind == "whisper":
             model: AudioModel = WhisperArm(whisper.encoder, whisper.decoder)
         else:
-            lm = _load_lm(config.lm)
-            scale = lm.get_input_embeddings().weight.detach().pow(2).mean().sqrt().item()
-            model = _joined(config, whisper.encoder, lm, scale)
+            model = _joined(config, whisper.encoder, _load_lm(config.lm))
         if config.lm.train == "lora":
-            add_lora(model.lm if config.lm.kind == "whisper" else model.lm.model, config)
+            add_lora(model.decoder, config)
     _prepare(model, config)
     return model
 
 
-def _joined(config: Config, encoder: nn.Module, lm: Any, scale: float) -> UniWhisper:
+def _joined(config: Config, encoder: nn.Module, lm: Any) -> UniWhisper:
+    embedding = lm.get_input_embeddings()
+    with torch.no_grad():  # Gemma's embeddings are scaled by their module, so the weights do not tell
+        every = embedding(torch.arange(embedding.num_embeddings))
+    scale = every.pow(2).mean().sqrt().item()
     deep = config.adapter.kind == "mlp"
-    return UniWhisper(encoder, Adapter(config.encoder.dim, config.lm.dim, config.adapter.stack, scale, deep=deep), lm)
+    adapter = Adapter(config.encoder.dim, every.shape[1], config.adapter.stack, scale, deep=deep)
+    return UniWhisper(encoder, adapter, lm)
 
 
 def _load_whisper(config: EncoderConfig) -> Any:
     from transformers import WhisperModel
 
-    _require_source(config.init, "encoder.init")
+    require_source(config.init, "encoder.init")
     try:
         whisper: Any = WhisperModel.from_pretrained(config.init, dtype=torch.float32, **_STILL)
     except OSError as error:
@@ -64,51 +67,51 @@ def _load_whisper(config: EncoderConfig) -> Any:
     return whisper
 
 
-def _require_source(name: str, key: str) -> None:
-    """Raise InputError for a name that is neither a folder nor of a hub's form OWNER/NAME."""
-    owner, slash, rest = name.partition("/")
-    if not Path(name).is_dir() and not (slash and owner.strip(".~") and rest and "/" not in rest):
-        raise InputError("is no folder, and no OWNER/NAME of a hub", where=name, remedy=f"name a folder as {key}")
-
-
 def load_encoder(config: Config) -> Any:
     """Return a run's initial encoder, in fp32."""
     return _load_whisper(config.encoder).encoder
 
 
-def qwen_config(config: LanguageModel) -> Any:
-    """Return the Qwen3 configuration of a language model's shape."""
-    from transformers import Qwen3Config
-
-    return Qwen3Config(
-        vocab_size=config.vocabulary,
-        hidden_size=config.dim,
-        intermediate_size=config.ffn,
-        num_hidden_layers=config.layers,
-        num_attention_heads=config.heads,
-        num_key_value_heads=config.kv_heads,
-        head_dim=config.head_dim,
-        tie_word_embeddings=True,
-        max_position_embeddings=4096,
-        rope_parameters={"rope_type": "default", "rope_theta": 1_000_000.0},
-    )
-
-
 def _load_lm(config: LanguageModel) -> Any:
-    from transformers import Qwen3ForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    if config.kind == "random-qwen3":
-        return Qwen3ForCausalLM(qwen_config(config))
-    if config.init is None:
-        raise InputError("kind qwen3 needs init, a folder or a hub id", where="lm")
-    _require_source(config.init, "lm.init")
-    try:
-        lm: Any = Qwen3ForCausalLM.from_pretrained(config.init, dtype=torch.float32)
-    except OSError as error:
-        raise InputError(f"cannot be loaded ({str(error).splitlines()[0]})", where=config.init) from error
-    if (count := sum(p.numel() for p in lm.parameters())) != config.parameters():
-        raise InputError(f"has {count} parameters, the configuration says {config.parameters()}", where=config.init)
+    if config.kind == "random-causal":
+        lm: Any = AutoModelForCausalLM.from_config(model_configuration(config), dtype=torch.float32)
+    else:
+        lm = _load_pretrained(config)
+    layers_of(lm, config)
+    _require_own_scores(lm, config)
     return lm
+
+
+def _load_pretrained(config: LanguageModel) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    if config.init is None:
+        raise InputError("kind causal needs init, a folder or a hub id", where="lm", remedy="give --lm FOLDER")
+    configuration = model_configuration(config.model_copy(update={"shape": None}))
+    try:
+        lm: Any = AutoModelForCausalLM.from_pretrained(
+            config.init, config=configuration, dtype=torch.float32, trust_remote_code=False
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot be loaded ({str(error).splitlines()[0]})", where=config.init) from error
+    count = sum(p.numel() for p in lm.parameters())
+    if config.shape is not None and count != (planned := shape_of(config).parameters):
+        what = f"has {count} parameters, the configuration's lm.shape {planned}"
+        raise InputError(what, where=config.init, remedy="leave out lm.shape: it is then read from the weights")
+    return lm
+
+
+@torch.no_grad()
+def _require_own_scores(lm: Any, config: LanguageModel) -> None:
+    """Raise EncoderError for a model whose scores `next_token_scores` does not reproduce."""
+    ids = torch.arange(4)[None] % lm.config.vocab_size
+    hidden = lm.get_decoder()(inputs_embeds=lm.get_input_embeddings()(ids), use_cache=False).last_hidden_state
+    if not torch.allclose(next_token_scores(lm, hidden), lm(input_ids=ids).logits, rtol=1e-4, atol=1e-4):
+        raise EncoderError(
+            f"computes its scores in a way of its own ({type(lm).__name__})", where=config.init or "lm.shape"
+        )
 
 
 class LoraLinear(nn.Module):
@@ -141,8 +144,7 @@ def _prepare(model: AudioModel, config: Config) -> None:
     model.train()
     model.checkpointing = config.run.checkpointing
     if config.run.checkpointing:
-        inner = model.lm if config.lm.kind == "whisper" else model.lm.model
-        inner.gradient_checkpointing_enable({"use_reentrant": False})
+        model.decoder.gradient_checkpointing_enable({"use_reentrant": False})
     set_stage(model, config, "joint")
 
 
@@ -152,7 +154,7 @@ def set_stage(model: AudioModel, config: Config, stage: Stage) -> None:
     Whisper's own decoder has no adapter before it, so there it is the decoder that learns the instructions in
     `bridge`. The encoder's sinusoidal positions never learn.
     """
-    new = config.lm.kind in {"random-qwen3", "whisper"}
+    new = config.lm.kind != "causal"
     trains_lm = config.lm.train if stage == "joint" or new else "frozen"
     model.encoder.requires_grad_(stage == "joint" and config.encoder.train == "full")
     model.encoder.embed_positions.requires_grad_(False)

@@ -20,6 +20,21 @@ def own_state(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: value for name, value in model.state_dict().items() if name not in tied}
 
 
+def next_token_scores(lm: Any, hidden: torch.Tensor) -> torch.Tensor:
+    """Return a causal language model's scores `(..., vocabulary)` of its last hidden states `(..., dim)`.
+
+    With the scale of Cohere's and Granite's scores and the bound of Gemma 2's.
+    """
+    scores, config = lm.get_output_embeddings()(hidden), lm.config
+    if (factor := getattr(config, "logit_scale", None)) is not None:
+        scores = scores * factor
+    if (divisor := getattr(config, "logits_scaling", None)) is not None:
+        scores = scores / divisor
+    if (bound := getattr(config, "final_logit_softcapping", None)) is not None:
+        scores = bound * torch.tanh(scores / bound)
+    return scores
+
+
 class AudioModel(nn.Module):
     """A Whisper-shaped encoder with a model that answers."""
 
@@ -30,6 +45,11 @@ class AudioModel(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.checkpointing = False
+
+    @property
+    def decoder(self) -> Any:
+        """The layers of the model that answers."""
+        raise NotImplementedError
 
     def encode(self, mel: torch.Tensor) -> torch.Tensor:
         """Return the encoder's frames `(clips, frames, dim)` of log-mel `(clips, mels, 2 * frames)`.
@@ -72,6 +92,11 @@ class UniWhisper(AudioModel):
         self.adapter = adapter
         self.lm = lm
 
+    @property
+    def decoder(self) -> Any:
+        """The language model below its output layer."""
+        return self.lm.get_decoder()
+
     def logits(self, frames: torch.Tensor, batch: Batch, keep: torch.Tensor) -> torch.Tensor:
         """Return the next token's scores where `keep` is true.
 
@@ -83,8 +108,8 @@ class UniWhisper(AudioModel):
         if audio.shape[0] != int(batch.is_audio.sum()):
             raise EncoderError(f"{audio.shape[0]} audio tokens for {int(batch.is_audio.sum())} places")
         embedded = embedded.masked_scatter(batch.is_audio[..., None], audio.to(embedded.dtype))
-        hidden = self.lm.model(inputs_embeds=embedded, use_cache=False).last_hidden_state
-        return self.lm.lm_head(hidden[keep])
+        hidden = self.decoder(inputs_embeds=embedded, use_cache=False).last_hidden_state
+        return next_token_scores(self.lm, hidden[keep])
 
 
 class WhisperArm(AudioModel):
@@ -93,6 +118,11 @@ class WhisperArm(AudioModel):
     def __init__(self, encoder: nn.Module, lm: nn.Module) -> None:
         super().__init__(encoder)
         self.lm = lm  # Whisper's decoder; its output layer is its embedding
+
+    @property
+    def decoder(self) -> Any:
+        """Whisper's decoder."""
+        return self.lm
 
     def logits(self, frames: torch.Tensor, batch: Batch, keep: torch.Tensor) -> torch.Tensor:
         """Return the next token's scores where `keep` is true."""

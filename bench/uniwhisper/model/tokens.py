@@ -1,8 +1,8 @@
 """Tokenise instructions and answers; the prompt is masked by position, never by comparing ids.
 
-The prompt is Qwen3's chat format without thinking: the audio first, so that its states do not depend on what is asked,
-then the instruction, then the empty think block that belongs to the prompt. Segments are tokenised one by one, so no
-merge crosses from the prompt into the answer.
+The prompt is the language model's chat format, without thinking: the audio first, so that its states do not depend on
+what is asked, then the instruction, then whatever the format puts before an answer. Segments are tokenised one by one,
+so no merge crosses from the prompt into the answer.
 """
 
 from __future__ import annotations
@@ -15,10 +15,15 @@ from typing import Any
 
 from uniwhisper.config import Config
 from uniwhisper.data.examples import Question
+from uniwhisper.language_model import model_configuration
 from uwbench.api import EncoderError, InputError
 
+# ChatML, and the empty think block with which Qwen3 answers at once.
 _BEFORE = "<|im_start|>user\n"
-_BETWEEN = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+_BETWEEN = "<|im_end|>\n<|im_start|>assistant\n"
+_THOUGHT = "<think>\n\n</think>\n\n"
+_CHATML = ("<|im_start|>", "<|im_end|>")
+_QUESTION, _ANSWER = "QUESTION-5f1c", "ANSWER-5f1c"  # stand for the texts while a chat template is read
 _BYTE_SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>")
 
 
@@ -63,11 +68,13 @@ def open_text(config: Config) -> Text:
     if config.lm.kind == "whisper":
         return _whisper_text(config.encoder.init)
     source = config.lm.tokenizer or config.lm.init
-    if source == "bytes":
-        return _byte_text()
     if source is None:
         raise InputError("names neither init nor tokenizer", where="lm")
-    return _qwen_text(source)
+    text, size = (_byte_text(), 256 + len(_BYTE_SPECIALS)) if source == "bytes" else _chat_text(source)
+    rows = model_configuration(config.lm).vocab_size
+    if size > rows:
+        raise InputError(f"has {size} tokens, the language model {rows}", where=source, remedy="give its own tokenizer")
+    return text
 
 
 def _byte_text() -> Text:
@@ -82,7 +89,7 @@ def _byte_text() -> Text:
         encode=_to_bytes,
         decode=_from_bytes,
         before=template(_BEFORE),
-        between=template(_BETWEEN),
+        between=template(_BETWEEN + _THOUGHT),
         end=marks["<|im_end|>"],
         pad=marks["<|endoftext|>"],
     )
@@ -107,18 +114,59 @@ def _tokenizer(source: str) -> Any:
         raise EncoderError(what, where=source) from error
 
 
-def _qwen_text(source: str) -> Text:
+def _chat_text(source: str) -> tuple[Text, int]:
+    """Return the text of a tokenizer in its own chat format, and the number of its tokens."""
     tokenizer = _tokenizer(source)
-    end, pad = (tokenizer.convert_tokens_to_ids(token) for token in ("<|im_end|>", "<|endoftext|>"))
-    if end is None or pad is None or end == pad:
-        raise EncoderError("has no separate <|im_end|> and <|endoftext|>", where=source)
-    return Text(
+    before, between, after = _chatml(tokenizer) if _is_chatml(tokenizer) else _chat_template(tokenizer, source)
+    pieces = [tokenizer.encode(piece, add_special_tokens=False) for piece in (before, between, after)]
+    end = pieces[2][0]
+    pad = tokenizer.pad_token_id
+    text = Text(
         encode=_Plain(tokenizer),
         decode=_Readable(tokenizer),
-        before=tokenizer.encode(_BEFORE, add_special_tokens=False),
-        between=tokenizer.encode(_BETWEEN, add_special_tokens=False),
+        before=pieces[0],
+        between=pieces[1],
         end=end,
-        pad=pad,
+        pad=end if pad is None else pad,  # never learnt unless it stands in an answer's place: masks are by position
+    )
+    return text, len(tokenizer)
+
+
+def _is_chatml(tokenizer: Any) -> bool:
+    return set(_CHATML) <= set(tokenizer.get_vocab())
+
+
+def _chatml(tokenizer: Any) -> tuple[str, str, str]:
+    """Return what stands before the question, between question and answer, and after the answer.
+
+    ChatML without the system message that some templates add: every clip would pay for it. The empty think block stands
+    where the model's template puts it, and without a template where the tokenizer knows it.
+    """
+    if tokenizer.chat_template is None:
+        thinks = "<think>" in tokenizer.get_vocab()
+    else:
+        thinks = _THOUGHT in _rendered(tokenizer, answered=False)
+    return _BEFORE, _BETWEEN + (_THOUGHT if thinks else ""), _CHATML[1]
+
+
+def _chat_template(tokenizer: Any, source: str) -> tuple[str, str, str]:
+    """Return the same three texts as the tokenizer's chat template writes them; raise EncoderError without one."""
+    if tokenizer.chat_template is None:
+        remedy = "take the model's instruction-tuned version, or give --set lm.tokenizer=FOLDER"
+        raise EncoderError("has no chat format (no chat template, no <|im_start|>)", where=source, remedy=remedy)
+    before, question, between = _rendered(tokenizer, answered=False).partition(_QUESTION)
+    after = _rendered(tokenizer, answered=True).rpartition(_ANSWER)[2]
+    ids = tokenizer.encode(after, add_special_tokens=False)
+    if not question or not ids or ids[0] not in tokenizer.all_special_ids + list(tokenizer.added_tokens_decoder):
+        raise EncoderError("has a chat template whose answers do not end with a special token", where=source)
+    return before, between, after
+
+
+def _rendered(tokenizer: Any, *, answered: bool) -> str:
+    """Return a chat as the tokenizer's template writes it: up to where the answer begins, or with the answer."""
+    chat = [{"role": "user", "content": _QUESTION}, {"role": "assistant", "content": _ANSWER}]
+    return tokenizer.apply_chat_template(
+        chat if answered else chat[:1], tokenize=False, add_generation_prompt=not answered, enable_thinking=False
     )
 
 

@@ -173,9 +173,9 @@ def _differences(record: dict[str, Any], config: Config, folder: Path) -> list[s
     """
     before, now = leaves(parse_config(record["config"], where=str(folder / "trainer.json"))), leaves(config)
     return [
-        f"{key} was {json.dumps(before[key])} and is {json.dumps(now[key])}"
-        for key in now
-        if before[key] != now[key] and key not in _FREE and not key.startswith("hardware.")
+        f"{key} was {json.dumps(before.get(key))} and is {json.dumps(now.get(key))}"
+        for key in {**before, **now}
+        if before.get(key) != now.get(key) and key not in _FREE and not key.startswith("hardware.")
     ]
 
 

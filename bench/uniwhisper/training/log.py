@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from uniwhisper.config import Config, Stage
-from uniwhisper.cost import audio_flops, text_flops
+from uniwhisper.cost import Costs
 from uniwhisper.data.examples import SAMPLE_RATE
 from uniwhisper.model.collate import FRAME, Batch
 
@@ -37,7 +37,7 @@ class Tally:
     flops: float = 0.0
     done_flops: float = 0.0
 
-    def add(self, batch: Batch, losses: Any, config: Config, stage: Stage) -> None:
+    def add(self, batch: Batch, losses: Any, costs: Costs, stage: Stage) -> None:
         """Add a micro-batch and the losses of its answer tokens."""
         losses = losses.detach().float()
         self.loss += float((losses * batch.weights).sum())
@@ -53,8 +53,8 @@ class Tally:
         self.tokens += sum(batch.lengths)
         self.answers += sum(lengths)
         self.replaced += batch.replaced
-        self.flops += useful_flops(batch, config, stage)
-        self.done_flops += done_flops(batch, config, stage)
+        self.flops += useful_flops(batch, costs, stage)
+        self.done_flops += done_flops(batch, costs, stage)
 
     @staticmethod
     def merged(tallies: Iterable[Tally]) -> Tally:
@@ -76,43 +76,29 @@ def _count(sums: Sums, name: str, part: float, tokens: int) -> None:
     sums[name] = (before[0] + part, before[1] + tokens)
 
 
-def useful_flops(batch: Batch, config: Config, stage: Stage) -> float:
+def useful_flops(batch: Batch, costs: Costs, stage: Stage) -> float:
     """Return a micro-batch's FLOPs without padding: each clip through the encoder, each row through the rest."""
     frames = [samples / FRAME for samples in batch.samples]
-    audio = sum(audio_flops(config, heard, stage) for heard in frames)
+    audio = sum(costs.audio(heard, stage) for heard in frames)
     return audio + sum(
-        text_flops(config, frames[clip], frames[clip], text, answers, stage) for clip, text, answers in _rows(batch)
+        costs.text(length, length**2 / 2, answers, frames[clip], stage) for clip, length, answers in _rows(batch)
     )
 
 
-def done_flops(batch: Batch, config: Config, stage: Stage) -> float:
+def done_flops(batch: Batch, costs: Costs, stage: Stage) -> float:
     """Return the FLOPs actually computed, including padding and recomputation."""
-    again = config.run.checkpointing
-    frames = batch.mel.shape[2] / 2
-    audio = batch.mel.shape[0] * audio_flops(config, frames, stage, again=again)
-    places = batch.ids.shape[1] - batch.is_audio.sum(dim=1).max().item()
+    again = costs.config.run.checkpointing
+    frames, width = batch.mel.shape[2] / 2, batch.ids.shape[1]
+    audio = batch.mel.shape[0] * costs.audio(frames, stage, again=again)
     return audio + sum(
-        text_flops(
-            config,
-            frames,
-            int(batch.tokens.max()) * config.adapter.stack,
-            places - answers,
-            answers,
-            stage,
-            again=again,
-        )
-        for _, _, answers in _rows(batch)
+        costs.text(width, width**2 / 2, answers, frames, stage, again=again) for _, _, answers in _rows(batch)
     )
 
 
 def _rows(batch: Batch) -> list[tuple[int, int, int]]:
-    """Return each row's clip, tokens of prompt text, and tokens of answer."""
-    audio, answers = batch.is_audio.sum(dim=1).tolist(), batch.is_answer.sum(dim=1).tolist()
-    clips = batch.clip_of.tolist()
-    return [
-        (clip, length - heard - said, said)
-        for clip, length, heard, said in zip(clips, batch.lengths, audio, answers, strict=True)
-    ]
+    """Return each row's clip, number of tokens, and tokens of answer."""
+    answers = batch.is_answer.sum(dim=1).tolist()
+    return list(zip(batch.clip_of.tolist(), batch.lengths, answers, strict=True))
 
 
 def peak_gb(device: str) -> float:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from uniwhisper.config import Config
-from uniwhisper.model.model import AudioModel, UniWhisper, own_state
+from uniwhisper.model.model import AudioModel, own_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +124,7 @@ def wrap(model: AudioModel, config: Config, world: World) -> Any:
 
 
 def _layers(model: AudioModel) -> list[nn.Module]:
-    decoder = model.lm.model if isinstance(model, UniWhisper) else model.lm
-    return [*model.encoder.layers, *decoder.layers]
+    return [*model.encoder.layers, *model.decoder.layers]
 
 
 def full_state(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from uniwhisper.config import Config, Stage
+from uniwhisper.cost import Costs
 from uniwhisper.data.examples import SAMPLE_RATE, Batches
 from uniwhisper.model.build import build_model, set_stage
 from uniwhisper.model.collate import Batch, Collator
@@ -112,6 +113,7 @@ class _Run:
         held_out: HeldOut | None,
     ) -> None:
         self.config, self.output, self.world = config, output, world
+        self._costs = Costs.of(config)
         folders = checkpoint.checkpoints(output)
         self.progress = start
         self.model: AudioModel = build_model(config)
@@ -206,7 +208,7 @@ class _Run:
     def _step(self, batches: list[Batch], tally: Tally, last: int) -> float:
         config, settings = self.config, self.config.optimiser
         for batch, losses in zip(batches, gradients(self._wrapped, batches, config, self.world), strict=True):
-            tally.add(batch, losses, config, self._stage or "joint")
+            tally.add(batch, losses, self._costs, self._stage or "joint")
         norm = gradient_norm(self.model)
         finite = bool(torch.isfinite(norm))
         step = self.progress.step

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,10 +45,12 @@ class _Entry:
     duration_s: float
 
 
-def scan_clips(clips: Sequence[Clip], memory: Path | None) -> list[Scanned | AudioError]:
+def scan_clips(
+    clips: Sequence[Clip], memory: Path | None, progress: Callable[[], None] = lambda: None
+) -> list[Scanned | AudioError]:
     """Return the scan of each clip, or the error that keeps it from being read.
 
-    `memory` is the file that remembers hashes between runs; None remembers nothing.
+    `memory` is the file that remembers hashes between runs; None remembers nothing. `progress` is called once per clip.
     """
     known = _load(memory)
     current: dict[_Place, _Entry] = {}
@@ -62,8 +64,11 @@ def scan_clips(clips: Sequence[Clip], memory: Path | None) -> list[Scanned | Aud
             current[place] = entry
         return _scanned(clip, entry)
 
+    scans = []
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        scans = list(pool.map(scan, clips))
+        for scanned in pool.map(scan, clips):
+            scans.append(scanned)
+            progress()
     if memory is not None and current != known:
         _save(memory, current)
     return scans

@@ -1,8 +1,13 @@
-"""The device that encoders and probes run on."""
+"""The device that encoders and probes run on, and the way there."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from uwbench.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def pick_device(device: str) -> str:
@@ -21,3 +26,12 @@ def pick_device(device: str) -> str:
             f"cannot be used ({reason})", where=f"--device {device}", remedy="try --device auto"
         ) from error
     return device
+
+
+def send(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+    """Return `tensor` on `device`; the copy to a GPU goes through pinned memory and may still run."""
+    import torch
+
+    if tensor.device.type != "cpu" or torch.device(device).type != "cuda":
+        return tensor.to(device)
+    return (tensor if tensor.is_pinned() else tensor.pin_memory()).to(device, non_blocking=True)

@@ -52,18 +52,16 @@ class ClipTable:
         """True if the task is scored on frames and not on one vector per clip."""
         return self.card.kind in ("frame-multi-label", "transcription")
 
+    def rows(self) -> list[list[str | None]]:
+        """Return what identifies each clip of the data: id, key, labels, split, fold and group."""
+        keys = (key.hex() for key in self.keys)
+        labels = map(encode_labels, self.labels)
+        rows = zip(self.ids, keys, labels, self.splits, self.folds, self.groups, strict=True)
+        return [list(row) for row in rows]
+
     def sha256(self) -> str:
-        """Return the identity of the data: ids, keys, labels, splits, folds and groups, but not the source."""
-        rows = zip(
-            self.ids,
-            (key.hex() for key in self.keys),
-            map(encode_labels, self.labels),
-            self.splits,
-            self.folds,
-            self.groups,
-            strict=True,
-        )
-        return digest([list(row) for row in rows])
+        """Return the identity of the data: that of its rows, but not the source."""
+        return digest(self.rows())
 
     @property
     def tested(self) -> list[int]:

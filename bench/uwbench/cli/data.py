@@ -33,11 +33,9 @@ def fetch_data(
     quiet: Quiet = False,
 ) -> None:
     """Download tasks' audio into --data: X-ARES's shards, or a Hugging Face dataset. Resumes interrupted downloads."""
-    from uwbench.cli.progress import print_download
-
     folder = api.folders(data=data).data
     for name in task:
-        progress = None if quiet else print_download
+        progress = None if quiet else _print_download
         paths = api.fetch_data(name, data=folder, source=source, progress=progress, notice=_notice)
         print(printable(f"{name}: {len(paths)} files in {folder}"))
 
@@ -58,18 +56,20 @@ def check_data(
     specs = opt.task_specs([task], label, group, name, kind, domain, allow_outside)
     if len(specs) != 1:
         raise UsageError(f"names {len(specs)} tasks; check one at a time", where=task)
-    if quiet:
-        report = api.check_data(specs[0], data=data)
-    else:
-        from uwbench.cli.progress import check_progress
-
-        with check_progress(task) as progress:
-            report = api.check_data(specs[0], data=data, progress=progress)
+    report = api.check_data(specs[0], data=data, progress=not quiet)
     if as_json:
         opt.print_json(report.to_json())
     else:
         _print_check(report)
     raise typer.Exit(0 if report.ok else 1)
+
+
+def _print_download(name: str, done: int, total: int) -> None:
+    """Print one line per file on stderr, redrawn as bytes arrive."""
+    end = "\n" if done >= total else ""
+    share = done / total if total else 1.0
+    line = f"\r{printable(name)}: {done / 1e6:,.1f} of {total / 1e6:,.1f} MB ({share:.0%})"
+    print(line, end=end, file=sys.stderr)
 
 
 def _notice(line: str) -> None:

@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 
 from uwbench import __version__
 from uwbench.api import UwbenchError, disk_error, printable
-from uwbench.cli import board, cache, data, doctor, models, protocols, run, tasks
+from uwbench.cli import board, bundles, cache, data, doctor, models, protocols, run, tasks
 from uwbench.cli.signals import exit_soon_after_signal
 
 _HELP = """Measure how good a frozen audio encoder is.
@@ -116,6 +116,7 @@ def _root(
 
 run.register(app)
 board.register(app)
+bundles.register(app)
 protocols.register(app)
 doctor.register(app)
 models.register(_add_group("models", "List the models known by name, show one, or check an encoder.", listing=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
@@ -34,6 +35,10 @@ def list_models(ctx: typer.Context, verbose: opt.Verbose = False, as_json: opt.J
         opt.print_json([asdict(entry) for entry in entries])
         return
     print_view(_models_table(entries, verbose=verbose))
+    counts = Counter(entry.verified for entry in entries)
+    kinds = {"weights": "published weights", "random": "random weights", "not run": "not run"}
+    tested = ", ".join(f"{text} {counts[kind]}" for kind, text in kinds.items())
+    print(f"{len(entries)} models; verified by tests with {tested}.")
     print("uwbench models NAME shows a model in full. NAME and -m also take a Hugging Face")
     print("id, a folder of weights, hear:MODULE, FILE.py:Class, vectors, a model card.")
 
@@ -43,14 +48,15 @@ def _models_table(entries: Sequence[CatalogueEntry], *, verbose: bool) -> Fitted
     contexts = [f"{entry.context_s:g} s" if entry.context_s else "any" for entry in entries]
     columns = [
         Column("model", [entry.name for entry in entries], right=False),
-        Column("family", [entry.family for entry in entries], 6, right=False),
+        Column("family", [entry.family for entry in entries], 7, right=False),
         Column("size", sizes, 1),
-        Column("rate", [f"{entry.sample_rate / 1000:g} kHz" for entry in entries], 5),
+        Column("rate", [f"{entry.sample_rate / 1000:g} kHz" for entry in entries], 6),
         Column("context", contexts, 3),
         Column("hop", [f"{entry.hop_s * 1000:.4g} ms" for entry in entries], 4),
         Column("layers", [str(entry.layers or "-") for entry in entries], 4),
+        Column("verified", [entry.verified for entry in entries], 5, right=False),
         Column("licence", [entry.licence for entry in entries], 2, right=False),
-        Column("trained on", [entry.training_data for entry in entries], 7, right=False),
+        Column("trained on", [entry.training_data for entry in entries], 8, right=False),
     ]
     return FittedTable(None, columns, verbose)
 

@@ -114,7 +114,8 @@ Engine = Annotated[
     api.Engine, typer.Option("--engine", help="Extract in this process, or on a Ray cluster (RAY_ADDRESS).")
 ]
 Merge = Annotated[
-    list[Path] | None, typer.Option("--merge", help="Another folder of results, from another machine. Repeat.")
+    list[Path] | None,
+    typer.Option("--merge", help="Another folder of results, from another machine, or a verified bundle. Repeat."),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print no plan and no progress.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show all columns, however wide the terminal is.")]

@@ -15,7 +15,7 @@ from uwbench.cli import options as opt
 from uwbench.cli.signals import sigterm_interrupts
 
 if TYPE_CHECKING:
-    from uwbench.pipeline import Reporter, Results
+    from uwbench.pipeline import Results
 
 
 class TaskCommand(TyperCommand):
@@ -96,7 +96,7 @@ def run(
                 engine=engine,
             ),
             probe=ProbeOptions(seed, allow_missing, text_encoder, _argv(), _names(corrupt)),
-            reporter=_reporter(quiet),
+            progress=not quiet,
         )
     _print_scores(report, verbose=verbose, as_json=as_json)
     _leave(report)
@@ -158,7 +158,7 @@ def extract(
                 part=_part(part),
                 corruptions=_names(corrupt),
             ),
-            reporter=_reporter(quiet),
+            progress=not quiet,
         )
     for model_name, task_name, extraction in report.extractions:
         if extraction is None:
@@ -206,7 +206,7 @@ def probe(
             results=results,
             device=device,
             probe=ProbeOptions(seed, allow_missing, text_encoder, _argv(), _names(corrupt)),
-            reporter=_reporter(quiet),
+            progress=not quiet,
         )
     _print_scores(report, verbose=verbose, as_json=as_json)
     _leave(report)
@@ -247,14 +247,6 @@ def _part(text: str | None) -> tuple[int, int] | None:
 
 def _argv() -> tuple[str, ...]:
     return ("uwbench", *map(printable, sys.argv[1:]))
-
-
-def _reporter(quiet: bool) -> Reporter | None:
-    if quiet:
-        return None
-    from uwbench.cli.progress import TerminalReporter
-
-    return TerminalReporter()
 
 
 def _print_scores(report: Results, *, verbose: bool, as_json: bool) -> None:

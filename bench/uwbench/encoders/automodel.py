@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from uwbench.base.device import send
 from uwbench.base.hashing import sha256_file
 from uwbench.encoders.base import Encoded, Encoder, ModelFolder, ModelSpec
 from uwbench.encoders.checkpoint import extractor_settings
@@ -61,6 +62,7 @@ def open_automodel(folder: ModelFolder, spec: ModelSpec) -> Encoder:
         context_s=None,
         min_s=0.1,
         batching="single",
+        host_inputs=("waveforms", "lengths"),
         notes=default_notes(folder, f"{rate:,} Hz and waveforms as they are"),
     )
     identity = dict(info.identity)
@@ -98,10 +100,11 @@ class _Runner:
 
         inputs: dict[str, Any] = {"input_values": waveform}
         if self._extract is not None:
-            inputs = dict(self._extract(waveform[0].cpu().numpy(), sampling_rate=self._rate, return_tensors="pt"))
+            inputs = dict(self._extract(waveform[0].numpy(), sampling_rate=self._rate, return_tensors="pt"))
         device = next(model.parameters()).device
         inputs = {
-            name: value.to(device, model.dtype if value.is_floating_point() else None) for name, value in inputs.items()
+            name: send(value, device).to(model.dtype if value.is_floating_point() else None)
+            for name, value in inputs.items()
         }
         parameters = inspect.signature(model.forward).parameters.values()
         takes_states = any(p.name == "output_hidden_states" or p.kind == p.VAR_KEYWORD for p in parameters)

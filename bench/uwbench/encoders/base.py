@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 # How clips may share a batch: padded to the longest, only with clips of the same length, or not at all.
 Batching = Literal["padded", "equal-length", "single"]
+Input = Literal["waveforms", "lengths"]
+
+# What was run in this repository's tests: the published weights, its class with random weights, or nothing.
+Verified = Literal["weights", "random", "not run"]
 
 IMPORTED = "imported"  # family of ready vectors, which were computed elsewhere
 
@@ -48,6 +52,9 @@ class EncoderInfo:
     min_s: float = 0.0  # shorter clips are zero-padded to this before they are encoded
     forward_s: float = 0.0  # seconds of audio that even the shortest clip costs (30 for Whisper at full context)
     batching: Batching = "padded"
+    host_inputs: tuple[
+        Input, ...
+    ] = ()  # inputs that `encode` takes on the CPU, to read values without a wait for a GPU
     context: str | None = None  # full | trimmed, for families that offer the choice
     parameters: int | None = None
     revision: str | None = None
@@ -64,8 +71,8 @@ class EncoderInfo:
 class Encoded:
     """Frames of a batch: `frames` float `(batch, layers, frames, dim)`, on the encoder's device.
 
-    `valid` `(batch,)` int64: the number of leading frames of each clip that cover its audio; the rest is padding. Frame
-    t of a clip is centred at `(t + 0.5) * hop_s` seconds.
+    `valid` `(batch,)` int64, there or on the CPU: the number of leading frames of each clip that cover its audio; the
+    rest is padding. Frame t of a clip is centred at `(t + 0.5) * hop_s` seconds.
     """
 
     frames: torch.Tensor
@@ -85,8 +92,8 @@ class Encoder(Protocol):
     def encode(self, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
         """Encode float32 `(batch, samples)` at `info.sample_rate`, zero beyond `lengths` `(batch,)` samples.
 
-        The batch is as wide as its longest clip, or as `info.min_s` if that is longer. `layers` are indices into
-        `info.layers`. Called under `torch.inference_mode`.
+        The batch is as wide as its longest clip, or as `info.min_s` if that is longer. Both are on the device, except
+        `info.host_inputs`. `layers` are indices into `info.layers`. Called under `torch.inference_mode`.
         """
         ...
 
@@ -105,6 +112,7 @@ class CatalogueEntry:
     layers: int
     licence: str
     training_data: str
+    verified: Verified = "random"
 
 
 @dataclass(frozen=True, slots=True)

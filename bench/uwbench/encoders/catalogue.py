@@ -2,11 +2,14 @@
 
 `parameters` counts the encoder alone, in transformers' model of the published configuration. Facts come from model
 cards and papers; what these do not state is "unknown". `tasks/lineage/models.yaml` lists training data by dataset.
+
+`verified` says what the tests run: the published model itself ("weights"), a small model of its class with random
+weights against a direct call of transformers ("random"), or nothing ("not run").
 """
 
 from __future__ import annotations
 
-from uwbench.encoders.base import CatalogueEntry
+from uwbench.encoders.base import CatalogueEntry, Verified
 
 _UNKNOWN = "unknown"
 _LIBRISPEECH = "LibriSpeech 960 h"
@@ -32,11 +35,19 @@ def _whisper_parameters(layers: int, mels: int) -> int:
 
 
 def _whisper(
-    size: str, layers: int, *, mels: int = 80, licence: str = "Apache-2.0", data: str = _WEB
+    size: str,
+    layers: int,
+    *,
+    mels: int = 80,
+    licence: str = "Apache-2.0",
+    data: str = _WEB,
+    verified: Verified = "random",
 ) -> CatalogueEntry:
     name = f"whisper-{size}"
     count = _whisper_parameters(layers, mels)
-    return CatalogueEntry(name, "whisper", f"openai/{name}", count, 16_000, 30.0, 0.02, layers + 1, licence, data)
+    return CatalogueEntry(
+        name, "whisper", f"openai/{name}", count, 16_000, 30.0, 0.02, layers + 1, licence, data, verified
+    )
 
 
 def _distil(size: str, layers: int, mels: int, data: str) -> CatalogueEntry:
@@ -54,16 +65,16 @@ def _waveform(
 def _dasheng(size: str, count: int) -> CatalogueEntry:
     name, data = f"dasheng-{size}", "272k h: AudioSet, VGGSound, ACAV100M, MTG-Jamendo"
     return CatalogueEntry(
-        name.lower(), "remote code", f"mispeech/{name}", count, 16_000, None, 0.04, 1, "Apache-2.0", data
+        name.lower(), "remote code", f"mispeech/{name}", count, 16_000, None, 0.04, 1, "Apache-2.0", data, "not run"
     )
 
 
 CATALOGUE: tuple[CatalogueEntry, ...] = (
-    CatalogueEntry("logmel", "logmel", None, 0, 16_000, None, 0.01, 1, "Apache-2.0", "none"),
-    CatalogueEntry("mfcc", "mfcc", None, 0, 16_000, None, 0.01, 1, "Apache-2.0", "none"),
+    CatalogueEntry("logmel", "logmel", None, 0, 16_000, None, 0.01, 1, "Apache-2.0", "none", "weights"),
+    CatalogueEntry("mfcc", "mfcc", None, 0, 16_000, None, 0.01, 1, "Apache-2.0", "none", "weights"),
     CatalogueEntry("uniwhisper", "uniwhisper", None, None, 16_000, 30.0, 0.02, 0, _UNKNOWN, "as its export says"),
     _whisper("tiny", 4),
-    _whisper("tiny.en", 4, data=_WEB_ENGLISH),
+    _whisper("tiny.en", 4, data=_WEB_ENGLISH, verified="weights"),
     _whisper("base", 6),
     _whisper("base.en", 6, data=_WEB_ENGLISH),
     _whisper("small", 12),
@@ -207,6 +218,7 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
         13,
         "CC BY-NC 4.0",
         "20k h of music (not public)",
+        "not run",
     ),
     _dasheng("base", 86_000_000),
     CatalogueEntry(
@@ -220,6 +232,7 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
         25,
         "CC BY-NC 4.0",
         "160k h of music (not public)",
+        "not run",
     ),
     _dasheng("0.6B", 600_000_000),
     _dasheng("1.2B", 1_200_000_000),

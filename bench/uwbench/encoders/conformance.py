@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from uwbench.audio.decode import samples_in
-from uwbench.encoders.base import Encoder, EncoderInfo
+from uwbench.encoders.base import Encoded, Encoder, EncoderInfo
 
 if TYPE_CHECKING:
     import torch
@@ -104,9 +104,11 @@ def _run(encoder: Encoder, clips: Sequence[np.ndarray], device: str) -> Any:
     waveforms = torch.zeros(len(clips), width)
     for row, clip in enumerate(clips):
         waveforms[row, : len(clip)] = torch.from_numpy(clip)
-    lengths = torch.tensor([len(clip) for clip in clips])
+    inputs = {"waveforms": waveforms, "lengths": torch.tensor([len(clip) for clip in clips])}
+    placed = [t if name in encoder.info.host_inputs else t.to(device) for name, t in inputs.items()]
     with torch.inference_mode():
-        return encoder.encode(waveforms.to(device), lengths.to(device), range(len(encoder.info.layers)))
+        encoded = encoder.encode(placed[0], placed[1], range(len(encoder.info.layers)))
+    return Encoded(encoded.frames, encoded.valid.to(encoded.frames.device))
 
 
 def _means(encoded: Any) -> torch.Tensor:

@@ -48,6 +48,13 @@ def open_encodec(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
     def build() -> Any:
         from transformers import EncodecModel
 
-        return load_pretrained(EncodecModel, folder).encoder
+        encoder = load_pretrained(EncodecModel, folder).encoder
+        # Three numbers of each convolution are buffers; on a device, padding would wait for them.
+        for module in encoder.modules():
+            for name, number in list(module.named_buffers(recurse=False)):
+                if name in ("stride", "kernel_size", "padding_total"):
+                    delattr(module, name)
+                    vars(module)[name] = number
+        return encoder
 
     return PretrainedEncoder(info, build, forward)

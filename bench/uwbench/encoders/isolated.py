@@ -115,6 +115,7 @@ class IsolatedEncoder:
         packages = {name: version for name, version in sorted(opened.packages.items()) if name not in _IGNORED}
         self.info = EncoderInfo(
             **info,
+            host_inputs=("waveforms", "lengths"),
             training_data=training_data_in(opened.info.training_data, place.name),
             notes=describe_isolation(place.name, self._worker.isolation),
             runs_own_code=True,
@@ -134,15 +135,14 @@ class IsolatedEncoder:
         self._running().ask("load", device=device, dtype=dtype)
 
     def encode(self, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
-        """Return the worker's frames, on the device of the waveforms, once their shape and counts are checked."""
+        """Return the worker's frames, on the CPU, once their shape and counts are checked."""
         import torch
 
         worker = self._running()
-        worker.send_samples(waveforms.cpu().numpy(), lengths.cpu().numpy())
+        worker.send_samples(waveforms.numpy(), lengths.numpy())
         reply = worker.ask("encode", shape=list(waveforms.shape), layers=list(layers))
         shape, valid = self._checked(worker, reply, tuple(waveforms.shape), len(layers))
-        frames = torch.from_numpy(worker.read_frames(shape))
-        return Encoded(frames.to(waveforms.device), torch.from_numpy(valid).to(waveforms.device))
+        return Encoded(torch.from_numpy(worker.read_frames(shape)), torch.from_numpy(valid))
 
     def _checked(
         self, worker: WorkerProcess, reply: dict[str, Any], waveforms: tuple[int, ...], layers: int

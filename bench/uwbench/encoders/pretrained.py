@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-# (model, waveforms, lengths, layers) -> frames; waveforms float32 on the model's device.
+_ATTENTION = "uwbench_sdpa"
+
+# (model, waveforms, lengths, layers) -> frames; waveforms float32, on the model's device if not a host input.
 Forward = Callable[[Any, "torch.Tensor", "torch.Tensor", Sequence[int]], Encoded]
 
 
@@ -190,6 +192,26 @@ def input_deviation(
         expected = expected[..., : actual.shape[-1]]
         deviations.append(float((actual - expected).norm() / expected.norm().clamp(min=1e-12)))
     return max(deviations)
+
+
+def mask_unasked(model: Any) -> Any:
+    """Return a transformers model that masks padded clips without asking the device whether the mask is full.
+
+    transformers asks once per batch, to leave a full mask out; its caller here leaves it out.
+    """
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    from transformers.masking_utils import sdpa_mask
+
+    def mask(*sizes: Any, attention_mask: Any = None, **options: Any) -> Any:
+        options["allow_is_bidirectional_skip"] = attention_mask is None
+        return sdpa_mask(*sizes, attention_mask=attention_mask, **options)
+
+    if model.config._attn_implementation == "sdpa":
+        AttentionInterface.register(_ATTENTION, sdpa_attention_forward)
+        AttentionMaskInterface.register(_ATTENTION, mask)
+        model.set_attn_implementation(_ATTENTION)
+    return model
 
 
 @contextmanager

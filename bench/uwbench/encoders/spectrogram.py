@@ -9,13 +9,15 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from uwbench.encoders.base import Encoded, Encoder, ModelFolder, ModelSpec
+from uwbench.base.device import send
+from uwbench.encoders.base import Encoded, Encoder, Input, ModelFolder, ModelSpec
 from uwbench.encoders.pretrained import (
     PretrainedEncoder,
     describe,
     layer_names,
     load_extractor,
     load_pretrained,
+    mask_unasked,
     pick,
     required_settings,
 )
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 _HOP = 160
 _WINDOW = 400
 _RATE = 16_000
+_HOST: tuple[Input, ...] = ("waveforms", "lengths")
 
 
 def open_ast(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
@@ -53,6 +56,7 @@ def open_ast(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
         dim=int(config["hidden_size"]),
         layers=layer_names(int(config["num_hidden_layers"])),
         hop_s=step * hop / rate,
+        host_inputs=_HOST,
         context_s=context,
         min_s=window / rate,
         forward_s=context,
@@ -60,7 +64,7 @@ def open_ast(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
     extractor = _Extractor(folder)
 
     def forward(model: Any, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
-        inputs = extractor(waveforms, lengths.clamp(min=window))["input_values"].to(waveforms.device, model.dtype)
+        inputs = send(extractor(waveforms, lengths.clamp(min=window))["input_values"], model.device).to(model.dtype)
         output = model(inputs, output_hidden_states=True)
         frames = pick(output.hidden_states, output.last_hidden_state, layers)[:, :, 2:]
         frames = frames.unflatten(2, (rows, columns)).mean(2)
@@ -86,6 +90,7 @@ def open_wav2vec2_bert(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
         dim=int(config["hidden_size"]),
         layers=layer_names(int(config["num_hidden_layers"])),
         hop_s=stride * _HOP / rate,
+        host_inputs=_HOST,
         context_s=None,
         # Each mel band is normalised over time, which needs two frames.
         min_s=min_samples / rate,
@@ -94,10 +99,11 @@ def open_wav2vec2_bert(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
 
     def forward(model: Any, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
         features = extractor(waveforms, lengths.clamp(min=min_samples), padding=True)
-        mask = features["attention_mask"].to(waveforms.device)
-        inputs = features["input_features"].to(waveforms.device, model.dtype)
+        mask = features["attention_mask"]
+        inputs = send(features["input_features"], model.device).to(model.dtype)
         valid = mask.sum(1)
-        output = model(inputs, attention_mask=None if bool(mask.all()) else mask, output_hidden_states=True)
+        mask = None if bool(mask.all()) else send(mask, model.device)
+        output = model(inputs, attention_mask=mask, output_hidden_states=True)
         return Encoded(pick(output.hidden_states, output.last_hidden_state, layers), valid)
 
     def build() -> Any:
@@ -105,7 +111,7 @@ def open_wav2vec2_bert(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
 
         settings = Wav2Vec2BertConfig.from_pretrained(folder.path)
         settings.add_adapter = False
-        return load_pretrained(Wav2Vec2BertModel, folder, config=settings)
+        return mask_unasked(load_pretrained(Wav2Vec2BertModel, folder, config=settings))
 
     return PretrainedEncoder(info, build, forward)
 
@@ -148,6 +154,7 @@ def open_parakeet(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
         dim=int(config.get("hidden_size", 1024)),
         layers=layer_names(int(config.get("num_hidden_layers", 24))),
         hop_s=hop / rate,
+        host_inputs=_HOST,
         context_s=longest_s,
         min_s=2 * hop / rate,
     )
@@ -155,8 +162,8 @@ def open_parakeet(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
 
     def forward(model: Any, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
         features = extractor(waveforms, lengths.clamp(min=2 * hop), padding="longest")
-        mask = features["attention_mask"].to(waveforms.device)
-        inputs = features["input_features"].to(waveforms.device, model.dtype)
+        mask = send(features["attention_mask"], model.device)
+        inputs = send(features["input_features"], model.device).to(model.dtype)
         output = model(inputs, attention_mask=mask, output_hidden_states=True)
         frames = pick(output.hidden_states, output.last_hidden_state, layers)
         return Encoded(frames, output.attention_mask.sum(1).long().clamp(min=1))
@@ -189,6 +196,7 @@ def open_clap(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
         dim=dim,
         layers=("last",),
         hop_s=seconds / n_frames,
+        host_inputs=_HOST,
         context_s=seconds,
         forward_s=seconds,
     )
@@ -197,7 +205,7 @@ def open_clap(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
     def forward(model: Any, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
         import torch
 
-        features = extractor(waveforms, lengths)["input_features"].to(waveforms.device, model.dtype)
+        features = send(extractor(waveforms, lengths)["input_features"], model.device).to(model.dtype)
         # If no clip is longer than 10 s, the extractor marks a random one as longer; here none ever is.
         longer = torch.zeros(len(features), 1, dtype=torch.bool, device=features.device)
         frames = model(input_features=features, is_longer=longer).last_hidden_state.mean(2).transpose(1, 2)
@@ -223,5 +231,5 @@ class _Extractor:
     def __call__(self, waveforms: torch.Tensor, lengths: torch.Tensor, **options: Any) -> Any:
         if self._extract is None:
             self._extract = load_extractor(self._folder)
-        clips = [row[:length].cpu().numpy() for row, length in zip(waveforms, lengths.tolist(), strict=True)]
+        clips = [row[:length].numpy() for row, length in zip(waveforms, lengths.tolist(), strict=True)]
         return self._extract(clips, sampling_rate=self._extract.sampling_rate, return_tensors="pt", **options)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from uwbench.base.device import send
 from uwbench.encoders.base import Batching, Encoded, Encoder, ModelFolder, ModelSpec
 from uwbench.encoders.checkpoint import extractor_settings
 from uwbench.encoders.pretrained import (
@@ -19,6 +20,7 @@ from uwbench.encoders.pretrained import (
     input_deviation,
     layer_names,
     load_pretrained,
+    mask_unasked,
     pick,
 )
 from uwbench.errors import EncoderError
@@ -76,6 +78,7 @@ def open_waveform(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
         context_s=None,
         min_s=min_samples / rate,
         batching=batching,
+        host_inputs=("lengths",),
         notes=default_notes(
             folder, f"16,000 Hz and {'normalised waveforms' if normalised else 'waveforms as they are'}"
         ),
@@ -89,12 +92,11 @@ def open_waveform(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
     def forward(model: Any, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
         import torch
 
-        inside = torch.arange(waveforms.shape[1], device=waveforms.device) < lengths[:, None]
-        inputs = _normalise(waveforms, inside) if normalised else waveforms
+        times = torch.arange(waveforms.shape[1], device=waveforms.device)
+        inputs = _normalise(waveforms, times < send(lengths, times.device)[:, None]) if normalised else waveforms
         lengths = lengths.clamp(min=min_samples)
-        # Clips of equal length need no mask. Only the CPU checks: reading lengths back would stall a GPU.
-        full = grouped or (lengths.device.type == "cpu" and int(lengths.min()) == inputs.shape[1])
-        mask = None if full else (torch.arange(inputs.shape[1], device=inputs.device) < lengths[:, None]).long()
+        full = grouped or int(lengths.min()) == inputs.shape[1]  # clips of equal length need no mask
+        mask = None if full else (times < send(lengths, times.device)[:, None]).long()
         output = model(inputs.to(model.dtype), attention_mask=mask, output_hidden_states=True)
         for kernel, stride in convolutions:
             lengths = (lengths - kernel) // stride + 1
@@ -110,7 +112,7 @@ def _build(folder: ModelFolder) -> Any:
     if hasattr(config, "add_adapter"):
         config.add_adapter = False  # made for translation models; it halves the frame rate after the last layer
     model = load_pretrained(AutoModel, folder, config=config)
-    return model.encoder if folder.config["model_type"] == "moonshine" else model
+    return model.encoder if folder.config["model_type"] == "moonshine" else mask_unasked(model)
 
 
 def _normalise(waveforms: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:

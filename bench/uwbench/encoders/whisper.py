@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from uwbench.base.device import send
 from uwbench.encoders.base import Encoded, Encoder, EncoderInfo, ModelFolder, ModelSpec
 from uwbench.encoders.checkpoint import (
     count_parameters,
@@ -79,6 +80,7 @@ class WhisperEncoder:
             context_s=context_s,
             min_s=2 * self._stride / self._rate if pairs else 0.0,
             forward_s=0.0 if self._trimmed else context_s,
+            host_inputs=("lengths",),
             context=None if pairs else spec.context,
             parameters=count_parameters(folder, self._prefixes),
             revision=folder.revision,
@@ -120,13 +122,13 @@ class WhisperEncoder:
         hidden = torch.nn.functional.gelu(self._model.conv2(hidden)).transpose(1, 2)
         mask = None
         if self._trimmed:
-            # The convolutions see the silence after the clip, as in 30 s of audio; attention does not.
-            # The longest clip's positions follow from the width: reading `valid` back would stall a GPU.
-            longest = -(-waveforms.shape[1] // self._stride)
-            hidden = hidden[:, : min(max(longest, 2 if self._pairs else 1), self._positions)]
-            inside = torch.arange(hidden.shape[1], device=hidden.device) < valid[:, None]
-            full = hidden.device.type == "cpu" and bool(inside.all())
-            mask = None if full else inside[:, None, None, :]
+            # The convolutions see the silence after the clip, as in 30 s of audio; attention does not. Clips with as
+            # many positions as the longest need no mask, with which attention could not take its flash kernel.
+            count = int(valid.max())
+            hidden = hidden[:, :count]
+            if int(valid.min()) < count:
+                inside = torch.arange(count, device=hidden.device) < send(valid, hidden.device)[:, None]
+                mask = inside[:, None, None, :]
         hidden = hidden + self._model.embed_positions.weight[: hidden.shape[1]]
         outputs = {0: hidden}
         last = len(self._model.layers)

@@ -62,6 +62,7 @@ class EncoderInfo:
     min_s: float = 0.0
     forward_s: float = 0.0
     batching: str = "padded"
+    host_inputs: tuple[str, ...] = ()
     context: str | None = None
     parameters: int | None = None
     revision: str | None = None
@@ -216,7 +217,9 @@ class Host:
             encoded = self.model.encode(waveforms, lengths, layers)
         else:
             with torch.inference_mode():
-                tensors = (torch.from_numpy(array).to(self.device) for array in (waveforms, lengths))
+                inputs = {"waveforms": torch.from_numpy(waveforms), "lengths": torch.from_numpy(lengths)}
+                on_host = self.model.info.host_inputs
+                tensors = (t if name in on_host else t.to(self.device) for name, t in inputs.items())
                 encoded = self.model.encode(*tensors, layers)
         if not (hasattr(encoded, "frames") and hasattr(encoded, "valid")):
             raise RefusedError(f"encode returns a {type(encoded).__name__}; the contract is Encoded(frames, valid)")
@@ -232,7 +235,9 @@ class Host:
 def facts(info: Any) -> dict[str, Any]:
     """Return the fields of an EncoderInfo that the parent takes; it makes the identity itself."""
     names = [field.name for field in dataclasses.fields(EncoderInfo)]
-    return {name: getattr(info, name) for name in names if name not in ("identity", "runs_own_code", "notes")}
+    return {
+        name: getattr(info, name) for name in names if name not in ("host_inputs", "identity", "runs_own_code", "notes")
+    }
 
 
 def torch_here() -> Any:

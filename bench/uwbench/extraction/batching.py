@@ -19,11 +19,21 @@ def cut_batches(
     """
 
     def cost(row: int) -> tuple[int, int, float]:
-        duration = durations_s[row]
-        windows = 1 if info.context_s is None else max(1, -int(-duration // info.context_s))
-        return row, windows, _padded_s(min(duration, info.context_s or duration), info)
+        return row, *_windows(durations_s[row], info)
 
     return _fill(map(cost, rows), budget_s)
+
+
+def input_s(duration_s: float, info: EncoderInfo) -> float:
+    """Return the seconds of input that an encoder gets for a clip: its chunks, each with its padding."""
+    windows, seconds = _windows(duration_s, info)
+    return windows * seconds if windows == 1 or info.forward_s else duration_s
+
+
+def _windows(duration_s: float, info: EncoderInfo) -> tuple[int, float]:
+    """Return the number of a clip's windows, and the seconds that the longest takes with its padding."""
+    windows = 1 if info.context_s is None else max(1, -int(-duration_s // info.context_s))
+    return windows, _padded_s(min(duration_s, info.context_s or duration_s), info)
 
 
 def group_windows(windows: Sequence[np.ndarray], info: EncoderInfo, budget_s: float) -> Iterator[list[int]]:

@@ -6,6 +6,7 @@ Decoding starts when a batch is made, the encoder when it is launched; collectin
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -97,14 +98,14 @@ class ShortBatch:
     """Clips of one part that are decoded whole and encoded together."""
 
     def __init__(self, work: Work, part: OpenPart, rows: Sequence[int]) -> None:
-        self.work, self.part, self.n_clips = work, part, len(rows)
+        self.work, self.part, self.rows = work, part, rows
         self._decoded: list[tuple[int, Future[np.ndarray]]] = [
             (row, work.pool.submit(self._decode, row)) for row in rows
         ]
-        self._rows: list[int] = []  # those that could be decoded
-        self._owners: list[int] = []  # for each window, the index into `_rows`
+        self._readable: list[int] = []  # the rows whose clips could be decoded
+        self._owners: list[int] = []  # for each window, the index into `_readable`
         self._finish: Callable[[], list[Window]] = list
-        self.audio_s = 0.0
+        self._audio_s = 0.0
 
     def _decode(self, row: int) -> np.ndarray:
         task = self.work.plan.task
@@ -123,32 +124,30 @@ class ShortBatch:
             work.note_silence(row, float(np.abs(samples).max(initial=0.0)))
             pieces = chunks(samples, work.context)
             windows.extend(pieces)
-            self._owners.extend([len(self._rows)] * len(pieces))
-            self._rows.append(row)
-            self.audio_s += len(samples) / work.forward.info.sample_rate
+            self._owners.extend([len(self._readable)] * len(pieces))
+            self._readable.append(row)
+            self._audio_s += len(samples) / work.forward.info.sample_rate
         self._decoded = []
-        names = [work.plan.task.clips[self._rows[owner]].id for owner in self._owners]
+        names = [work.plan.task.clips[self._readable[owner]].id for owner in self._owners]
         self._finish = work.forward.start(windows, names)
 
     def collect(self) -> None:
         """Wait for the encoder and add the clips to their part."""
-        windows_of: list[list[Window]] = [[] for _ in self._rows]
+        windows_of: list[list[Window]] = [[] for _ in self._readable]
         for owner, window in zip(self._owners, self._finish(), strict=True):
             windows_of[owner].append(window)
-        for row, windows in zip(self._rows, windows_of, strict=True):
+        for row, windows in zip(self._readable, windows_of, strict=True):
             for window in windows:
                 self.part.add_frames(window)
             self.work.add(self.part, row, [window.pooled for window in windows])
-        self.work.audio_s += self.audio_s
+        self.work.audio_s += self._audio_s
 
 
 class LongClip:
     """One clip of several minutes, decoded window by window while it is encoded, so that it is never held whole."""
 
-    n_clips = 1
-
     def __init__(self, work: Work, part: OpenPart, row: int, context_s: float, batch_s: float) -> None:
-        self.work, self.part, self._row = work, part, row
+        self.work, self.part, self.rows, self._row = work, part, (row,), row
         self._expected = int(work.plan.task.table.durations_s[row] / context_s) + 2  # windows
         self._at_once = max(1, int(batch_s / max(context_s, work.forward.info.forward_s)))
         self._windows = windows_of_clip(
@@ -159,14 +158,13 @@ class LongClip:
             corruption=work.plan.task.corruption,
         )
         self._next: Future[list[np.ndarray]] = work.pool.submit(self._take)
-        self.audio_s = 0.0
 
     def _take(self) -> list[np.ndarray]:
         """Return the next windows, as many as one forward pass takes."""
         return list(itertools.islice(self._windows, self._at_once))
 
     def launch(self) -> None:
-        """Do nothing: the windows are encoded one forward pass after the other, by `collect`."""
+        """Do nothing: `collect` launches the windows, one forward pass after the other."""
 
     def collect(self) -> None:
         """Encode the clip and add it to its part."""
@@ -174,15 +172,24 @@ class LongClip:
         name, samples, peak = work.plan.task.clips[self._row].id, 0, 0.0
         pooled: list[Pooled] = []
         buffer = np.empty((self._expected, STATISTICS, len(forward.layers), forward.info.dim))
+        running: deque[Callable[[], list[Window]]] = deque()
+
+        def add(windows: list[Window]) -> None:
+            for window in windows:
+                at = len(pooled)  # a header may promise too few windows
+                pooled.append(copied(window.pooled, buffer[at]) if at < len(buffer) else window.pooled)
+                self.part.add_frames(window)
+
         try:
             while group := self._next.result():
                 self._next = work.pool.submit(self._take)
-                for window in forward(group, [name] * len(group)):
-                    at = len(pooled)  # a header may promise too few windows
-                    pooled.append(copied(window.pooled, buffer[at]) if at < len(buffer) else window.pooled)
-                    self.part.add_frames(window)
+                running.append(forward.start(group, [name] * len(group)))
                 samples += sum(map(len, group))
                 peak = max(peak, *(float(np.abs(piece).max(initial=0.0)) for piece in group))
+                if len(running) > forward.behind:
+                    add(running.popleft()())
+            for finish in running:
+                add(finish())
         except AudioError as error:
             work.unreadable.append(error)
             if self.part.spill is not None:
@@ -191,7 +198,6 @@ class LongClip:
             work.add(self.part, self._row, pooled)
             work.note_silence(self._row, peak)
             work.audio_s += samples / forward.info.sample_rate
-        self.audio_s = samples / forward.info.sample_rate
 
 
 def decode_clip(clip: Clip, sha256: str, rate: int, *, corruption: Corruption | None = None) -> np.ndarray:

@@ -45,11 +45,11 @@ def extract(
     plan: Plan,
     encoder: Encoder,
     settings: Settings,
-    progress: Callable[[int, float], None],
+    progress: Callable[[Sequence[int]], None],
     *,
     enter: Callable[[Part], None] | None = None,
 ) -> Extraction:
-    """Encode what `plan` asks for with a loaded encoder; call `progress(clips, audio seconds)` after each batch.
+    """Encode what `plan` asks for with a loaded encoder; call `progress` with each batch's rows of the clip table.
 
     `enter` gets each part once it is on disk and makes it count; by default it is entered in the manifest. Clips that
     cannot be decoded are left out and returned; an encoder that breaks its contract raises EncoderError. Parts written
@@ -84,7 +84,7 @@ class _Extractor:
         self,
         work: Work,
         settings: Settings,
-        progress: Callable[[int, float], None],
+        progress: Callable[[Sequence[int]], None],
         enter: Callable[[Part], None],
     ) -> None:
         self.work, self.settings, self.progress, self.enter = work, settings, progress, enter
@@ -130,7 +130,7 @@ class _Extractor:
                     batch = waiting.popleft()
                     batch.launch()
                     running.append(batch)
-                    behind = 1 if self.work.forward.cuda and isinstance(batch, ShortBatch) else 0
+                    behind = self.work.forward.behind if isinstance(batch, ShortBatch) else 0
                 while running and (len(running) > behind or not waiting):
                     self._collect(running.popleft(), open_parts)
                 if not (waiting or running):
@@ -155,7 +155,7 @@ class _Extractor:
     def _collect(self, batch: ShortBatch | LongClip, open_parts: list[OpenPart]) -> None:
         """Finish a batch, and write its part if it was the last one."""
         batch.collect()
-        self.progress(batch.n_clips, batch.audio_s)
+        self.progress(batch.rows)
         part = batch.part
         part.batches_left -= 1
         if part.batches_left == 0:

@@ -2,7 +2,8 @@
 
 On CUDA, nothing here waits for the device until a result is asked for: waveforms are copied from pinned memory on a
 stream of their own, results come back the same way, and the host reads counts and checks for NaN in the copies. So the
-next batch is launched while this one is computed.
+next batch is launched while this one is computed. What an encoder reads on the CPU (`EncoderInfo.host_inputs`) stays
+there.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from uwbench.audio.decode import samples_in
+from uwbench.base.device import send
 from uwbench.encoders.base import Encoder
 from uwbench.errors import EncoderError
 from uwbench.extraction.batching import group_windows
@@ -51,7 +53,6 @@ class _Launched:
     names: list[str]
     reduced: Mapping[str, torch.Tensor]
     valid: torch.Tensor
-    emitted: torch.Tensor
     frames: torch.Tensor | None
     n_frames: int  # of the longest window
     wait: Callable[[], None]
@@ -77,6 +78,7 @@ class Forward:
         self.needs_frames = needs_frames
         self.info = encoder.info
         self.cuda = settings.device.startswith("cuda")
+        self.behind = int(self.cuda)  # forward passes to launch before the results of one are asked for
         self.fits: dict[int, int] = {}  # seconds of the longest window, rounded up -> windows that fit
         self._copies: Any = None  # the stream that waveforms are copied on
 
@@ -140,60 +142,74 @@ class Forward:
                 raise EncoderError(what, where=names[0]) from error
             frames, valid = encoded.frames, encoded.valid
             check_shape(frames, valid, (len(windows), len(self.layers), self.info.dim), self.info.name)
-            emitted = torch.full_like(valid, frames.shape[2]) if self.info.forward_s else valid
-            reduced = reduce_frames(frames, valid, emitted, self.poolings)
+            inside = send(valid, frames.device)
+            emitted = torch.full_like(inside, frames.shape[2]) if self.info.forward_s else inside
+            reduced = reduce_frames(frames, inside, emitted, self.poolings)
             last = frames[:, -1].half() if self.needs_frames else None
             n_frames = frames.shape[2]
             if not self.cuda:
-                return _Launched(group, names, reduced, valid, emitted, last, n_frames, lambda: None)
+                return _Launched(group, names, reduced, valid, last, n_frames, lambda: None)
             reduced = {name: self._download(tensor) for name, tensor in reduced.items()}
-            valid, emitted = self._download(valid), self._download(emitted)
+            valid = self._download(valid)
             last = None if last is None else self._download(last)
             event = torch.cuda.Event()
             event.record(torch.cuda.current_stream(self.settings.device))
-            return _Launched(group, names, reduced, valid, emitted, last, n_frames, event.synchronize)
+            return _Launched(group, names, reduced, valid, last, n_frames, event.synchronize)
 
     def _upload(self, windows: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the windows, zero-padded to one length, and their lengths; the copy to the device may still run."""
+        """Return the windows, zero-padded to one length, and their lengths, each where the encoder takes it.
+
+        A copy to the device may still run.
+        """
         import torch
 
         rate = self.info.sample_rate
         counts = [len(window) for window in windows]
         width = max(*counts, samples_in(self.info.min_s, rate))
-        waveforms = torch.zeros((len(windows), width), pin_memory=self.cuda)
+        on_host, device = self.info.host_inputs, self.settings.device
+        waveforms = torch.zeros((len(windows), width), pin_memory=self.cuda and "waveforms" not in on_host)
         for row, window in enumerate(windows):
             waveforms[row, : len(window)] = torch.from_numpy(window)
-        lengths = torch.tensor(counts, pin_memory=self.cuda)
-        if not self.cuda:
-            return waveforms.to(self.settings.device), lengths.to(self.settings.device)
-        if self._copies is None:
-            self._copies = torch.cuda.Stream(self.settings.device)
-        with torch.cuda.stream(self._copies):
-            copies = [tensor.to(self.settings.device, non_blocking=True) for tensor in (waveforms, lengths)]
-        current = torch.cuda.current_stream(self.settings.device)
-        current.wait_stream(self._copies)
-        for copy in copies:
-            copy.record_stream(current)
-        return copies[0], copies[1]
+        lengths = torch.tensor(counts)
+        if self.cuda and self._copies is None:
+            self._copies = torch.cuda.Stream(device)
+        with torch.cuda.stream(self._copies):  # does nothing for None
+            placed = (
+                waveforms if "waveforms" in on_host else send(waveforms, device),
+                lengths if "lengths" in on_host else send(lengths, device),
+            )
+        if self.cuda:
+            current = torch.cuda.current_stream(device)
+            current.wait_stream(self._copies)
+            for tensor in placed:
+                if tensor.is_cuda:
+                    tensor.record_stream(current)
+        return placed
 
     def _download(self, tensor: torch.Tensor) -> torch.Tensor:
         import torch
 
+        if not tensor.is_cuda:
+            return tensor
         copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
         return copy.copy_(tensor, non_blocking=True)
 
     def _windows(self, launched: _Launched) -> list[Window]:
         """Wait for a forward pass and return its windows; raise EncoderError if the encoder broke its contract."""
+        import torch
+
         try:
             launched.wait()
         except RuntimeError as error:
             raise EncoderError(f"{self.info.name} failed on the device: {error}", where=launched.names[0]) from error
         check_counts(launched.valid, launched.n_frames, self.info.name)
-        pooled = as_pooled(launched.reduced, launched.valid, launched.emitted)
+        valid = launched.valid
+        emitted = torch.full_like(valid, launched.n_frames) if self.info.forward_s else valid
+        pooled = as_pooled(launched.reduced, valid, emitted)
         frames: list[np.ndarray | None] = [None] * len(pooled)
         if launched.frames is not None:
             padded = launched.frames.cpu().numpy()
-            frames = [padded[index, :count].copy() for index, count in enumerate(launched.valid.tolist())]
+            frames = [padded[index, :count].copy() for index, count in enumerate(valid.tolist())]
         for name, statistics, values in zip(launched.names, pooled, frames, strict=True):
             if not (np.isfinite(statistics.mean_all).all() and (values is None or np.isfinite(values).all())):
                 remedy = f"try --dtype fp32; the clip decodes, so the fault is in {self.info.name}"

@@ -78,7 +78,7 @@ class _Worker:
 
 
 def extract_on_ray(
-    plan: Plan, spec: ModelSpec, settings: Settings, dtype: str, progress: Callable[[int, float], None]
+    plan: Plan, spec: ModelSpec, settings: Settings, dtype: str, progress: Callable[[Sequence[int]], None]
 ) -> Extraction:
     """Extract on the Ray cluster at RAY_ADDRESS, on one that is running, or on this machine.
 
@@ -103,7 +103,7 @@ def extract_on_ray(
 class _Driver:
     """Hands out parts, one at a time per worker and the longest first, until all are entered."""
 
-    def __init__(self, plan: Plan, job: _Job, progress: Callable[[int, float], None], ray: Any) -> None:
+    def __init__(self, plan: Plan, job: _Job, progress: Callable[[Sequence[int]], None], ray: Any) -> None:
         self.plan, self.job, self.progress, self.ray = plan, job, progress, ray
         self.remaining = deque(reversed(plan.parts))  # ordered by length: the last parts take longest
         self.busy: dict[Any, tuple[Any, PlannedPart | None]] = {}  # call -> worker and its part (None: setting up)
@@ -154,7 +154,7 @@ class _Driver:
                 self.plan.store.enter(self.plan.task.card.name, self.plan.table_name, parts)
         for written, part in results:
             self.extractions.append(written.extraction)
-            self.progress(len(part.rows), written.extraction.audio_s)
+            self.progress(part.rows)
 
     def _take(self, call: Any, kind: Any) -> list[tuple[_Written, PlannedPart]]:
         """Return what a worker wrote, if anything, and give it its next part; a lost worker's part is queued again."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -48,11 +48,20 @@ class Task:
 
 
 def scan_task(
-    card: Card, clips: Sequence[Clip], source: str, problems: Sequence[str], cache: Path, limit: int | None
+    card: Card,
+    clips: Sequence[Clip],
+    source: str,
+    problems: Sequence[str],
+    cache: Path,
+    limit: int | None,
+    progress: Callable[[], None] = lambda: None,
 ) -> Task:
-    """Hash every clip and return the task; the table lists the clips that cannot be read."""
+    """Hash every clip and return the task; the table lists the clips that cannot be read.
+
+    `progress` is called once per clip.
+    """
     selected = list(clips) if limit is None else limit_clips(clips, limit)
-    scans = scan_clips(selected, cache / "clips" / f"{card.name}.scan.parquet")
+    scans = scan_clips(selected, cache / "clips" / f"{card.name}.scan.parquet", progress)
     readable = [(clip, scan) for clip, scan in zip(selected, scans, strict=True) if isinstance(scan, Scanned)]
     errors = tuple(
         _naming(clip.id, str(scan)) for clip, scan in zip(selected, scans, strict=True) if isinstance(scan, AudioError)

@@ -51,6 +51,45 @@ def join_rows(tables: Sequence[pa.Table], classes: Sequence[str]) -> pa.Table:
     return joined.replace_schema_metadata({"classes": json.dumps(list(classes), ensure_ascii=False)})
 
 
+def prediction_differences(before: pa.Table, after: pa.Table) -> list[str]:
+    """Return a line for each method and column in which two tables of predictions differ, with the first clip.
+
+    Numbers may differ by 1e-6, which is what another order of summation in float32 does.
+    """
+    lines = []
+    for method in sorted({*before["method"].to_pylist(), *after["method"].to_pylist()}):
+        old, new = (_of_method(table, method) for table in (before, after))
+        if not old.select(_ITEM).equals(new.select(_ITEM)):
+            lines.append(f"{method}: the predictions on record are of other clips, folds or seeds")
+            continue
+        for column in ("group", "truth", "prediction", "scores", "counts"):
+            if old[column].equals(new[column]):
+                continue
+            pairs = list(zip(old[column].to_pylist(), new[column].to_pylist(), strict=True))
+            wrong = [row for row, (was, now) in enumerate(pairs) if not _agree(was, now)]
+            if wrong:
+                first = f"{old['id'][wrong[0]].as_py()}, seed {old['seed'][wrong[0]].as_py()}"
+                was, now = pairs[wrong[0]]
+                count = f"{len(wrong)} of {len(pairs)} predictions differ in their {column}"
+                lines.append(f"{method}: {count}, first {first}: {was!r} was recorded, {now!r} came out")
+    return lines
+
+
+_ITEM = ["seed", "fold", "id"]  # what a method's rows are sorted and told apart by
+
+
+def _of_method(table: pa.Table, method: str) -> pa.Table:
+    import pyarrow.compute as pc
+
+    return table.filter(pc.field("method") == method).sort_by([(name, "ascending") for name in _ITEM]).combine_chunks()
+
+
+def _agree(was: object, now: object) -> bool:
+    if isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
+        return bool(np.allclose(was, now, rtol=1e-6, atol=1e-6))
+    return was == now
+
+
 def _lists(values: np.ndarray | None, count: int) -> pa.Array:
     import pyarrow as pa
 

@@ -12,11 +12,13 @@ from uwbench.audio.corruption import parse_corruptions
 from uwbench.cache.clip_table import ClipTable, read_table
 from uwbench.cache.store import EncoderStore, open_encoders
 from uwbench.cards.find import find_protocol
+from uwbench.cards.protocol import Protocol
 from uwbench.errors import StoreError, UsageError
 from uwbench.options import ProbeOptions
+from uwbench.probes.predictions import prediction_differences
 from uwbench.probes.score_task import probe_task
 from uwbench.results.provenance import versions
-from uwbench.results.record import Result, read_result
+from uwbench.results.record import Result, predictions_path, read_predictions, read_result
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,25 +32,33 @@ class Reproduction:
     context: tuple[str, ...]  # what differs around the number: versions, device
 
 
-def reproduce(path: Path, cache: Path, *, device: str = "cpu", text_encoder: str | None = None) -> Reproduction:
-    """Score the result at `path` again from the cache.
+def reproduce(
+    path: Path,
+    cache: Path,
+    *,
+    protocol: Protocol | None = None,
+    device: str = "cpu",
+    text_encoder: str | None = None,
+) -> Reproduction:
+    """Score the result at `path` again from the cache, and compare every score and every recorded prediction.
 
     The embeddings are found by the encoder's fingerprint and the clips by the data's hash, so the same weights are
-    compared on the same audio with the same labels. Raises StoreError, with the command to run, if the cache lacks
-    them, and UsageError for a result that holds no score or was made under another version of its protocol.
+    compared on the same audio with the same labels. `protocol` is the result's if it is no built-in one. Raises
+    StoreError, with the command to run, if the cache lacks them, and UsageError for a result that holds no score or
+    was made under another version of its protocol.
     """
     before = read_result(path)
     if before.status == "failed":
         raise UsageError("records a failure, there is no score to reproduce", where=path)
-    store = _find_store(before, cache)
-    table = _find_table(before, cache)
-    protocol = find_protocol(before.protocol.name)
+    store = store_of(before, cache)
+    table = table_of(before, cache)
+    protocol = protocol or find_protocol(before.protocol.name)
     if protocol.sha256() != before.protocol.sha256:
         what = f"was made under another version of the protocol {protocol.name}"
         raise UsageError(what, where=path, remedy="install the version of uwbench that the result names")
     options = ProbeOptions(before.run.seed, before.counts.missing, text_encoder)
     with tempfile.TemporaryDirectory() as folder:
-        _, after = probe_task(
+        path_after, after = probe_task(
             store,
             table,
             protocol,
@@ -58,16 +68,22 @@ def reproduce(path: Path, cache: Path, *, device: str = "cpu", text_encoder: str
             options=options,
             corruptions=parse_corruptions(before.robustness.corruptions if before.robustness else ()),
         )
-    old, new = _scores(before), _scores(after)
-    differences = tuple(
+        recorded = predictions_path(path).is_file()
+        of_items = prediction_differences(read_predictions(path), read_predictions(path_after)) if recorded else []
+    old, new = ({**_scores(result), **_facts(result)} for result in (before, after))
+    if before.schema_ == 1:
+        del old["leaked"], new["leaked"]  # results of that schema did not look for any
+    of_values = [
         f"{name}: {old.get(name)} was recorded, {new.get(name)} came out"
         for name in sorted({*old, *new})
         if old.get(name) != new.get(name)
-    )
+    ]
+    differences = (*of_values, *of_items)
     return Reproduction(before.task.name, before.model.name, not differences, differences, _context(before, after))
 
 
-def _find_store(result: Result, cache: Path) -> EncoderStore:
+def store_of(result: Result, cache: Path) -> EncoderStore:
+    """Return the encoder's vectors that a result was scored on; raise StoreError if the cache lacks them."""
     for store in open_encoders(cache)[0]:
         fingerprints = (store.record.model_fingerprint, store.record.fingerprint)  # the second in older results
         if result.model.fingerprint in fingerprints and store.record.layers == result.model.layers:
@@ -77,7 +93,8 @@ def _find_store(result: Result, cache: Path) -> EncoderStore:
     raise StoreError(what, where=cache, remedy=f"make them with the command of the result: {command}")
 
 
-def _find_table(result: Result, cache: Path) -> ClipTable:
+def table_of(result: Result, cache: Path) -> ClipTable:
+    """Return the clips that a result was scored on; raise StoreError if the cache lacks their table."""
     for path in sorted((cache / "clips").glob(f"{result.task.name}-{(result.task.data_sha256 or '')[:8]}.parquet")):
         table = read_table(cache, path.stem)
         if table.sha256() == result.task.data_sha256:
@@ -95,6 +112,13 @@ def _scores(result: Result) -> dict[str, Any]:
     for name, corrupted in (result.robustness.corruptions if result.robustness else {}).items():
         values |= {f"{method} under {name}": score.score for method, score in corrupted.scores.items()}
     return values
+
+
+def _facts(result: Result) -> dict[str, Any]:
+    """Return what a result says of its task, model and clips."""
+    parts = {"task": result.task, "model": result.model, "counts": result.counts}
+    facts = {f"{part} {name}": value for part, record in parts.items() for name, value in record.model_dump().items()}
+    return {**facts, "status": result.status, "leaked": result.leaked}
 
 
 def _context(before: Result, after: Result) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from uwbench.cards.suite import Suite
 from uwbench.errors import UsageError
 from uwbench.report.elsewhere import commands_elsewhere, results_elsewhere
 from uwbench.report.labels import labels_of
+from uwbench.report.origins import bundles_of, disagreements
 from uwbench.report.references import Published, load_references
 from uwbench.report.ties import Standing, TaskDraws, draw_tasks, stand
 from uwbench.results.averages import AVERAGES, METHODS, Average, Entry, Method, average_entries, entry_of
@@ -67,12 +68,16 @@ class Cell:
     leaked: int  # tested clips that are among the training clips
     notes: tuple[str, ...]
     robustness: Robustness | None = None  # of all methods of the result; None: no clip was corrupted
+    bundle: str | None = None  # name and short hash of the verified bundle that the result is from
+    disagreements: tuple[str, ...] = ()  # sentences on other results of the same revision; also in `notes`
 
     @property
     def state(self) -> str:
-        """The status, and what else keeps the score from being compared."""
+        """The status, what else keeps the score from being compared, and the bundle that it is from."""
         leak = f", {self.leaked} test clips in training" if self.leaked else ""
-        return self.status + leak + ("" if self.same_data else ", other data")
+        other = "" if self.same_data else ", other data"
+        disagrees = ", results of this revision disagree" if self.disagreements else ""
+        return self.status + leak + other + disagrees + (f", from bundle {self.bundle}" if self.bundle else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +203,7 @@ def build_board(
     name = card.name if card is not None else protocol
     every, problems = _collect(folders, lambda: commands_elsewhere(name, folders, usual))
     selected, off, version = _select(every, name, card)
+    bundles = bundles_of(folders)
     suite = suite or suite_of([result.task.name for _, result in selected.values()])
     flags = {key: _contamination(result) for key, (_, result) in selected.items()}
     if contaminated == "drop":
@@ -206,7 +212,7 @@ def build_board(
     tasks = _tasks([result for _, result in selected.values()], suite)
     infos = {task.info.name: task.info for task in tasks}
     labels = labels_of({model_key(result): result.model for _, result in every})
-    cells = _cells(selected, infos, flags)
+    cells = _cells(selected, infos, flags, bundles, disagreements(selected, every, labels, bundles))
     bootstrap = card.bootstrap if card is not None else _BOOTSTRAP
     draws = _draws(cells, infos, bootstrap, card) if ties else {}
     rows = _rows(cells, infos, suite, draws)
@@ -293,6 +299,8 @@ def _select(
         key = (model_key(result), result.task.name)
         if key in selected:
             older = selected[key][1]
+            if older == result:  # one result in two folders
+                continue
             other = "" if _data_of(older) == _data_of(result) else ", on other data; -t NAME=PATH keeps two tasks apart"
             off.append((older, f"a newer result is on the board ({result.run.started}){other}"))
         selected[key] = (path, result)
@@ -357,6 +365,8 @@ def _cells(
     selected: Mapping[tuple[str, str], tuple[Path, Result]],
     infos: Mapping[str, TaskInfo],
     flags: Mapping[tuple[str, str], Contamination],
+    bundles: Mapping[Path, str],
+    disagreeing: Mapping[tuple[str, str], tuple[str, ...]],
 ) -> tuple[Cell, ...]:
     cells = []
     for (model, task), (path, result) in sorted(selected.items()):
@@ -365,7 +375,9 @@ def _cells(
         for method in METHODS:
             if method in result.scores:
                 score, flag = result.scores[method], flags[(model, task)]
-                about = (result.run, path, flag, result.leaked, result.notes, result.robustness)
+                lines = disagreeing.get((model, task), ())
+                about = (result.run, path, flag, result.leaked, (*result.notes, *lines), result.robustness)
+                about = (*about, bundles.get(path.parents[3]), lines)
                 cells.append(Cell(model, task, method, score, result.task.n, result.status, same, *about))
     return tuple(cells)
 

@@ -30,6 +30,10 @@ TIE_MEANING = "= after a rank: no significant difference from at least one other
 UNRANKED_MEANING = "– as a rank: an average over fewer tasks, or over other data; it is not ranked."
 LEAK_MARK = "¶"  # after a score with test clips among its training clips
 LEAK_MEANING = f"{LEAK_MARK} test clips are among the training clips: the score is too high."
+BUNDLE_MARK = "‖"  # after a score from a bundle
+BUNDLE_MEANING = f"{BUNDLE_MARK} from a bundle, scored again on this machine with the same result."
+DISAGREES_MARK = "≠"  # after a score that another result of the same revision disagrees with
+DISAGREES_MEANING = f"{DISAGREES_MARK} another result of the same revision disagrees; the notes say by how much."
 # Put after the score of a contaminated task.
 MARKS: dict[Flag, str] = {"same source": "†", "trained on train": "‡", "trained on test": "§"}
 CSV_FIELDS: tuple[str, ...] = (
@@ -78,6 +82,7 @@ def render_json(board: Board) -> str:
             "score": cell.score.main_score,
             "low": None if cell.score.ci95 is None else cell.score.ci95[0],
             "high": None if cell.score.ci95 is None else cell.score.ci95[1],
+            "status": cell.state,
             "contamination": cell.contamination.flag,
             "because": [*cell.contamination.because, *cell.notes],
         }
@@ -284,8 +289,9 @@ def _tasks_table(board: Board, method: Method) -> list[str]:
 
 
 def marks(cell: Cell) -> str:
-    """Return the marks after a score: its contamination, and test clips among the training clips."""
-    return MARKS.get(cell.contamination.flag, "") + (LEAK_MARK if cell.leaked else "")
+    """Return the marks after a score: contamination, test clips among the training clips, bundle, disagreement."""
+    leak, bundle = LEAK_MARK if cell.leaked else "", BUNDLE_MARK if cell.bundle else ""
+    return MARKS.get(cell.contamination.flag, "") + leak + bundle + (DISAGREES_MARK if cell.disagreements else "")
 
 
 def legend(board: Board, method: Method) -> list[str]:
@@ -295,6 +301,8 @@ def legend(board: Board, method: Method) -> list[str]:
     lines = [f"{MARKS[flag]} {flag}: {MEANINGS[flag]}." for flag in SEEN if flag in present]
     if any(cell.leaked for cell in cells):
         lines.append(LEAK_MEANING)
+    lines += [BUNDLE_MEANING] if any(cell.bundle for cell in cells) else []
+    lines += [DISAGREES_MEANING] if any(cell.disagreements for cell in cells) else []
     unknown = []
     for model in board.models:
         flags = [cell.contamination.flag for cell in cells if cell.model == model.key]

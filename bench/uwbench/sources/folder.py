@@ -14,17 +14,15 @@ from typing import cast
 
 from uwbench.audio.clip import AudioFile, Clip
 from uwbench.audio.decode import read_header
-from uwbench.base.hashing import sha256_bytes
 from uwbench.cards.card import Domain
 from uwbench.errors import AudioError, InputError
 from uwbench.options import TaskSpec
 from uwbench.sources.dataset import AUDIO_SUFFIXES, Dataset, require_utf8, spelling_notes
+from uwbench.sources.folds import HASH_FOLDS, deal
 from uwbench.sources.own_card import make_card, task_name
-from uwbench.sources.table import MANIFEST_NAMES, SPLIT_NAMES
+from uwbench.sources.splits import SPLIT_FOLDERS
+from uwbench.sources.table import MANIFEST_NAMES
 
-HASH_FOLDS = 5  # folds of a folder without splits
-
-_SPLIT_FOLDERS = SPLIT_NAMES | {"eval": "test", "evaluation": "test"}
 _FOLD_FOLDER = re.compile(r"fold[ _-]?0*(\d+)")
 # A word in a folder's name that makes it look like a split or a fold.
 _UNCLEAR = re.compile(
@@ -101,14 +99,14 @@ def _clips_of_parts(folder: Path, parts: Parts, classes_of: Classes) -> Iterator
 
 def _clips_of_classes(folder: Path, files_of: dict[str, list[Path]]) -> Iterator[Clip]:
     for label, files in files_of.items():
-        for name, fold in _deal(label, [_relative(file, folder) for file in files]).items():
+        for name, fold in deal(label, [_relative(file, folder) for file in files]).items():
             yield Clip(name, AudioFile(folder / name), label, fold=fold)
 
 
 def _part(name: str) -> tuple[str, str] | None:
     """Return ("split", its name) or ("fold", its name) if a folder's name stands for one."""
     fold = _FOLD_FOLDER.fullmatch(name.lower())
-    split = _SPLIT_FOLDERS.get(name.lower())
+    split = SPLIT_FOLDERS.get(name.lower())
     return ("fold", fold[1]) if fold else ("split", split) if split else None
 
 
@@ -208,15 +206,6 @@ def _listed(tally: Tally) -> str:
     """Return the counts of files that are not clips in one line, e.g. "58 .m4a (not audio that libsndfile reads)"."""
     kinds = sorted(tally.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{count} {suffix or 'without suffix'} ({reason})" for (suffix, reason), count in kinds)
-
-
-def _deal(label: str, names: list[str]) -> dict[str, str]:
-    """Return the fold of each of a class's files, in the order of `names`."""
-    ordered = sorted(names, key=lambda name: sha256_bytes(name.encode()))
-    # Classes start at different folds, so that small ones do not all fill the first folds.
-    first = int(sha256_bytes(label.encode())[:8], 16)
-    fold_of = {name: str(1 + (first + i) % HASH_FOLDS) for i, name in enumerate(ordered)}
-    return {name: fold_of[name] for name in names}
 
 
 def _relative(file: Path, folder: Path) -> str:

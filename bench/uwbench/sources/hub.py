@@ -6,23 +6,20 @@ The encoded audio is copied as it is into one file beside the data (`.hub/audio.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from uwbench.audio.clip import AudioMember, Clip
-from uwbench.base.atomic import write_atomically
 from uwbench.base.hashing import digest
-from uwbench.base.json_text import parse_json
 from uwbench.cards.card import Card, Hub
 from uwbench.errors import DataError, FetchError, UsageError
 from uwbench.sources.dataset import Reading, with_unique_ids
+from uwbench.sources.embedded import HOME, class_names, laid_out, lay_out, source_of
 from uwbench.sources.layouts import load_layout
 from uwbench.sources.table import parse_labels
 
-_HOME = ".hub"
 _DEPTH = 3  # levels at which Parquet files are searched for: <folder>/data/<split>/0000.parquet
 
 
@@ -46,7 +43,7 @@ def find_parquet(card: Card, folder: Path) -> tuple[Path, ...] | None:
     files = sorted(path for pattern in patterns for path in folder.glob(pattern) if not _hidden(path, folder))
     if files:
         return tuple(files)
-    return () if (folder / _HOME / "rows.jsonl").is_file() else None
+    return () if (folder / HOME / "rows.jsonl").is_file() else None
 
 
 def read_hub(card: Card, folder: Path, files: tuple[Path, ...]) -> Reading:
@@ -58,13 +55,13 @@ def read_hub(card: Card, folder: Path, files: tuple[Path, ...]) -> Reading:
     if files:
         stamps = [[path.relative_to(folder).as_posix(), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
         source = digest([stamps, hub.model_dump(mode="json")])
-        if _source(folder) != source:
+        if source_of(folder / HOME) != source:
             try:
-                _lay_out(folder, source, _parquet_rows(card, folder, files), lambda _: None)
+                lay_out(folder / HOME, source, _laid(_parquet_rows(card, folder, files)))
             except OSError as error:
                 what = f"cannot copy the audio for reading in place ({error.strerror or error})"
                 remedy = "move the Parquet files to a disk with free space that can be written"
-                raise DataError(what, where=folder / _HOME, remedy=remedy) from error
+                raise DataError(what, where=folder / HOME, remedy=remedy) from error
     return _read_rows(card, folder)
 
 
@@ -75,10 +72,10 @@ def fetch_hub(card: Card, folder: Path, *, progress: Callable[[int], None] | Non
     """
     hub = _hub(card)
     source = digest([hub.id, hub.revision, hub.config, hub.model_dump(mode="json")])
-    if _source(folder) != source:
+    if source_of(folder / HOME) != source:
         folder.mkdir(parents=True, exist_ok=True)
-        _lay_out(folder, source, _hub_rows(card), progress or (lambda _: None))
-    return [folder / _HOME / "audio.bin", folder / _HOME / "rows.jsonl"]
+        lay_out(folder / HOME, source, _laid(_hub_rows(card)), progress or (lambda _: None))
+    return [folder / HOME / "audio.bin", folder / HOME / "rows.jsonl"]
 
 
 def _hub(card: Card) -> Hub:
@@ -116,7 +113,7 @@ def _parquet_rows(card: Card, folder: Path, files: tuple[Path, ...]) -> Iterator
                 missing = [column for column in columns if column not in names]
                 if missing:
                     raise DataError(f"the column {missing[0]!r} is missing ({', '.join(names)})", where=path)
-                classes = _class_names(file.schema_arrow.metadata, hub.label)
+                classes = class_names(file.schema_arrow.metadata).get(hub.label, ())
                 number = 0
                 for batch in file.iter_batches(batch_size=64, columns=columns):
                     for record in batch.to_pylist():
@@ -132,15 +129,6 @@ def _split_of_file(card: Card, path: Path) -> str | None:
         if path.stem == name or path.stem.startswith(f"{name}-") or name in path.parts[:-1]:
             return split
     return None
-
-
-def _class_names(metadata: Mapping[bytes, bytes] | None, column: str) -> tuple[str, ...]:
-    """Return the class names of a column of class numbers, which `datasets` stores in a Parquet file's metadata."""
-    try:
-        features = parse_json((metadata or {})[b"huggingface"])["info"]["features"]
-        return tuple(features[column].get("names") or ())
-    except (KeyError, ValueError, TypeError, AttributeError):
-        return ()
 
 
 def _hub_rows(card: Card) -> Iterator[_Row]:
@@ -181,56 +169,30 @@ def _row(record: Any, hub: Hub, split: str | None, classes: tuple[str, ...], nam
     return _Row(str(path or name), split, fold, group, label, data)
 
 
-def _lay_out(folder: Path, source: str, rows: Iterable[_Row], progress: Callable[[int], None]) -> None:
-    """Write the audio end to end and one line per row; `source.json`, written last, makes them valid."""
-    home = folder / _HOME
-    home.mkdir(exist_ok=True)
-    (home / "source.json").unlink(missing_ok=True)
-    lines = []
-    offset = 0
-    with (home / "audio.bin").open("wb") as file:
-        for number, row in enumerate(rows, start=1):
-            file.write(row.audio)
-            line = {"name": row.name, "offset": offset, "size": len(row.audio), "label": row.label}
-            lines.append(json.dumps(line | {"split": row.split, "fold": row.fold, "group": row.group}))
-            offset += len(row.audio)
-            progress(number)
-    write_atomically(home / "rows.jsonl", "".join(f"{line}\n" for line in lines).encode())
-    write_atomically(home / "source.json", json.dumps({"source": source, "bytes": offset}).encode())
-
-
-def _source(folder: Path) -> str | None:
-    """Return the hash of the source that the copied audio was made from, or None if it is missing or incomplete."""
-    try:
-        record = parse_json((folder / _HOME / "source.json").read_text(encoding="utf-8"))
-        complete = (folder / _HOME / "audio.bin").stat().st_size == record["bytes"]
-        return record["source"] if complete else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+def _laid(rows: Iterable[_Row]) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """Yield each row's audio and the record that is kept of it."""
+    for row in rows:
+        record = {"name": row.name, "label": row.label, "split": row.split, "fold": row.fold, "group": row.group}
+        yield row.audio, record
 
 
 def _read_rows(card: Card, folder: Path) -> Reading:
     layout = load_layout(card.sources.layout) if card.sources.layout else None
-    blob = folder / _HOME / "audio.bin"
-    if _source(folder) is None:
+    blob = folder / HOME / "audio.bin"
+    if source_of(folder / HOME) is None:
         raise DataError("the fetched audio is incomplete", where=blob, remedy=f"run: uwbench data fetch {card.name}")
     clips = []
-    with (folder / _HOME / "rows.jsonl").open(encoding="utf-8") as file:
-        for line in file:
-            try:
-                row = parse_json(line)
-            except ValueError as error:
-                raise DataError(f"is damaged ({error})", where=Path(file.name)) from error
-            try:
-                labels = parse_labels(row["label"], card.kind)
-            except (KeyError, ValueError, TypeError) as error:
-                raise DataError(f"{row['name']}: the label {error}", where=folder) from error
-            if layout is not None and isinstance(labels, str) and card.kind == "single-label":
-                labels = layout.label_of(labels)
-            audio = AudioMember(blob, row["offset"], row["size"], row["name"])
-            if card.folds is not None and row["fold"] not in card.folds:
-                raise DataError(f"{row['name']}: the fold {row['fold']!r} is not one of the card's", where=folder)
-            clips.append(Clip(row["name"], audio, labels, row["split"], row["fold"], row["group"]))
+    for row in laid_out(folder / HOME):
+        try:
+            labels = parse_labels(row["label"], card.kind)
+        except (KeyError, ValueError, TypeError) as error:
+            raise DataError(f"{row['name']}: the label {error}", where=folder) from error
+        if layout is not None and isinstance(labels, str) and card.kind == "single-label":
+            labels = layout.label_of(labels)
+        audio = AudioMember(blob, row["offset"], row["size"], row["name"])
+        if card.folds is not None and row["fold"] not in card.folds:
+            raise DataError(f"{row['name']}: the fold {row['fold']!r} is not one of the card's", where=folder)
+        clips.append(Clip(row["name"], audio, labels, row["split"], row["fold"], row["group"]))
     unique, repeated = with_unique_ids(clips)
     problems = [f"{len(repeated)} names occur more than once, first {repeated[0]!r}"] if repeated else []
     return Reading(unique, tuple(problems))

@@ -16,7 +16,9 @@ from uwbench.cards.find import find_card, find_cards, load_card, tasks_folder
 from uwbench.errors import DataError, InputError, UsageError
 from uwbench.options import TaskSpec
 from uwbench.sources.dataset import Dataset, Origin, Reading, with_unique_ids
+from uwbench.sources.find_form import find_form
 from uwbench.sources.folder import open_folder
+from uwbench.sources.forms import open_form
 from uwbench.sources.hub import find_parquet, read_hub
 from uwbench.sources.layouts import LAYOUTS, load_layout
 from uwbench.sources.layouts.base import find_root, with_real_names
@@ -42,7 +44,11 @@ def open_task(task: TaskSpec | str | Path, data: Path | None = None) -> Dataset:
         _refuse_options(source, spec.changes(), "can be used with own data only, and this is a card")
         return open_card(card, data)
     manifest = _manifest_of(path)
-    if manifest is not None:
+    form = find_form(path) if manifest in (None, path) else None
+    if form is not None:
+        dataset = open_form(form, spec)
+        notes = _same_name(dataset.card)
+    elif manifest is not None:
         dataset = open_manifest(manifest, spec)
         notes = _same_name(dataset.card)
     elif path.is_dir():
@@ -59,7 +65,10 @@ def open_task(task: TaskSpec | str | Path, data: Path | None = None) -> Dataset:
 
 def with_name(spec: TaskSpec) -> TaskSpec:
     """Return `spec` with the name of its results, if it is a manifest without one, so that no two share a name."""
-    manifest = _manifest_of(Path(spec.source)) if is_own_data(str(spec.source)) else None
+    path = Path(spec.source)
+    manifest = _manifest_of(path) if is_own_data(str(spec.source)) else None
+    if spec.name is None and manifest is None and spec.label is not None and path.is_dir():
+        manifest = path / MANIFEST_NAMES[0]  # a form without one
     if spec.name is not None or manifest is None:
         return spec
     tables = [path for path in manifest.parent.glob("*.*") if path.name.lower().endswith(MANIFEST_SUFFIXES)]

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import Any, TextIO
 
 from uwbench.base.json_text import parse_json
 from uwbench.errors import InputError
@@ -24,6 +24,10 @@ from uwbench.errors import InputError
 _TEXT_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")
 MANIFEST_SUFFIXES = (*_TEXT_SUFFIXES, *(f"{suffix}.gz" for suffix in _TEXT_SUFFIXES), ".parquet")
 _SEPARATORS = ",\t;|"
+_LONGEST_LINE = 1 << 26  # characters: a list of events may be long, a line of 64 million characters is no row
+# A compressed table may have this many bytes, and this many times its size beyond that. Deflate packs tables 3 to 30
+# times, and bytes that repeat up to 1,032 times (RFC 1951 allows 258 bytes for 2 bits).
+_GZIP_FREE, _GZIP_RATIO = 1 << 24, 100
 _Rows = Iterator[tuple[str, Mapping[str, Any]]]
 
 
@@ -103,11 +107,54 @@ def rows_of(path: Path, notes: list[str]) -> Iterator[Row]:
 
 
 @contextmanager
-def _open_text(path: Path) -> Iterator[TextIO]:
-    with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as data:
-        head = cast(io.BufferedReader, data).peek(2)[:2]
-        with io.TextIOWrapper(cast(io.BufferedReader, data), encoding=_encoding(head), newline="") as file:
+def open_text(path: Path) -> Iterator[TextIO]:
+    """Open a text file for reading: UTF-8 or UTF-16, decompressed if its name ends in .gz.
+
+    Raises InputError while it is read if a compressed file grows far beyond its size, as no list of clips does.
+    """
+    with path.open("rb") as raw, _decompressed(raw, path) as data:
+        head = data.peek(2)[:2]
+        with io.TextIOWrapper(data, encoding=_encoding(head), newline="") as file:
             yield file
+
+
+def _decompressed(raw: io.BufferedReader, path: Path) -> io.BufferedReader:
+    if path.suffix.lower() != ".gz":
+        return raw
+    limit = _GZIP_FREE + _GZIP_RATIO * path.stat().st_size
+    return io.BufferedReader(_Bounded(gzip.GzipFile(fileobj=raw), limit, path))
+
+
+class _Bounded(io.RawIOBase):
+    """A decompressed file that raises InputError after `limit` bytes."""
+
+    def __init__(self, data: gzip.GzipFile, limit: int, path: Path) -> None:
+        self._data, self._left, self._path = data, limit, path
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        piece = self._data.read1(len(buffer))
+        self._left -= len(piece)
+        if self._left < 0:
+            raise InputError(
+                f"decompresses to more than {_GZIP_RATIO} times its size",
+                where=self._path,
+                remedy="if that is meant, decompress it first: gzip -dk",
+            )
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+
+def lines_of(file: TextIO, path: Path) -> Iterator[str]:
+    """Yield a text's lines with their ends; raise InputError if a line is longer than any row of a table."""
+    number = 0
+    while line := file.readline(_LONGEST_LINE + 1):
+        number += 1
+        if len(line) > _LONGEST_LINE:
+            raise InputError(f"line {number}: is longer than {_LONGEST_LINE:,} characters", where=path)
+        yield line
 
 
 def _encoding(head: bytes) -> str:
@@ -122,14 +169,15 @@ def _encoding(head: bytes) -> str:
 def _table_rows(path: Path, suffix: str, notes: list[str]) -> _Rows:
     lines: list[str] = []  # of the row that is being read
 
-    with _open_text(path) as file:
-        first = file.readline()
+    with open_text(path) as file:
+        text_lines = lines_of(file, path)
+        first = next(text_lines, "")
         default = "\t" if suffix == ".tsv" else ","
         separator = max(_SEPARATORS, key=lambda mark: (first.count(mark), mark == default))
         literal = suffix == ".tsv" and separator == "\t"
 
         def read_lines() -> Iterator[str]:
-            for line in chain([first], file):
+            for line in chain([first], text_lines):
                 lines.append(line)
                 yield line
 
@@ -170,7 +218,7 @@ def _refuse_swallowed(lines: list[str], separator: str, columns: int, place: str
 
 
 def _json_rows(path: Path, suffix: str) -> _Rows:
-    with _open_text(path) as file:
+    with open_text(path) as file:
         if suffix == ".json":
             text = file.read()
             first = text.lstrip()[:1]
@@ -179,7 +227,7 @@ def _json_rows(path: Path, suffix: str) -> _Rows:
                 yield from _json_list(text, path)
                 return
         else:
-            lines = file
+            lines = lines_of(file, path)
         for number, line in enumerate(lines, start=1):
             if line.strip():
                 yield f"line {number}", _json_object(_json(line, f"line {number}", path), f"line {number}", path)

@@ -1,8 +1,8 @@
 """Own data in manifests.
 
 A manifest has the columns `path`, `label`, and `split` or `fold`; `group`, `start` and `end` (seconds) are optional.
-Paths are relative to the manifest's folder and must stay inside it unless that is allowed. Errors name the file, the
-line and the column.
+Paths are relative to the manifest's folder or absolute, and must stay inside it unless that is allowed. Errors name
+the file, the line and the column.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date, time, timedelta
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
@@ -109,7 +110,8 @@ def read_manifest(path: Path, columns: Columns) -> Reading:
     notes: list[str] = []
 
     def audio_of(row: Row) -> tuple[str, Audio]:
-        return _audio_file(row, columns, names.of(row.values).get("path", "path"))
+        column = names.of(row.values).get("path", "path")
+        return audio_file(row, column, path.parent, allow_outside=columns.allow_outside)
 
     reading = read_rows(rows_of(path, notes), names, path, audio_of)
     return Reading(reading.clips, (*notes, *reading.problems))
@@ -273,29 +275,41 @@ def _short(seconds: float) -> str:
     return f"{seconds:g}" if float(f"{seconds:g}") == seconds else f"{seconds:.10g}"
 
 
-def _audio_file(row: Row, columns: Columns, column: str) -> tuple[str, Audio]:
-    """Return the id and the file of a row; raise InputError if it is outside the manifest's folder and must not be.
+def audio_file(row: Row, column: str, root: Path, *, allow_outside: bool) -> tuple[str, AudioFile]:
+    """Return the id and the file of a row; raise InputError if it is outside `root` and must not be.
 
-    Links are followed, because a link in a downloaded dataset could point to any file.
+    Paths are relative to the row's table, which is in `root`, or absolute; the id is the path from `root`. Links are
+    followed, because a link in a downloaded dataset could point to any file.
     """
     name = row.required(column)
     if "\0" in name:
         raise row.error(column, "contains a null byte")
     folder = Path(row.where).parent
     file = folder / name
-    if not columns.allow_outside:
-        inner = Path(os.path.normpath(name))
-        outside = PurePosixPath(name).is_absolute() or inner.is_absolute() or os.pardir in inner.parts
-        if outside or not file.resolve().is_relative_to(folder.resolve()):
+    path = PurePosixPath(_within(name, folder, root) or name)
+    if not allow_outside:
+        outside = path.is_absolute() or Path(path).is_absolute() or os.pardir in Path(os.path.normpath(path)).parts
+        if outside or not file.resolve().is_relative_to(root.resolve()):
             remedy = "move the audio below the manifest, or allow such paths and links with --allow-outside"
             raise row.error(column, f"{name!r} is outside the manifest's folder", remedy)
-    return PurePosixPath(name).as_posix(), AudioFile(file)
+    return path.as_posix(), AudioFile(file)
+
+
+def _within(name: str, folder: Path, root: Path) -> str | None:
+    """Return a path in a table in `folder` as a path from `root`, or None if it leads elsewhere."""
+    if folder == root and not Path(name).is_absolute():
+        return name
+    path = Path(os.path.normpath(folder.absolute() / name))
+    for file, place in ((path, Path(os.path.normpath(root.absolute()))), (path.resolve(), root.resolve())):
+        if file.is_relative_to(place):
+            return file.relative_to(place).as_posix()
+    return None
 
 
 def parse_labels(value: Any, kind: Kind, separator: str = ";") -> Labels:
     """Return a label cell as a task of this kind needs it; raise ValueError, KeyError or TypeError if it is wrong."""
     if kind in ("single-label", "transcription"):
-        label = cell_text(value)
+        label = _name_of(value)
         if not label:
             raise ValueError("is empty")
         return label
@@ -310,10 +324,22 @@ def parse_labels(value: Any, kind: Kind, separator: str = ";") -> Labels:
         return events
     if kind == "multi-label" and isinstance(listed, str):
         listed = listed.split() if separator == " " else listed.split(separator)
-    items = [cell_text(item) for item in listed] if isinstance(listed, Iterable) and not isinstance(listed, str) else []
+    items = [_name_of(item) for item in listed] if isinstance(listed, Iterable) and not isinstance(listed, str) else []
     if not items or not all(items):
         raise ValueError("is empty" if not listed else "is not a list of texts")
+    if kind == "multi-label" and len(items) > 2 and {"0", "1"}.issuperset(items):
+        raise ValueError("is a vector of zeros and ones, not a list of the names of the clip's labels")
     return tuple(dict.fromkeys(items)) if kind == "multi-label" else tuple(items)
+
+
+def _name_of(value: Any) -> str:
+    """Return a label as text; raise TypeError if it is of a type that names no class."""
+    text = cell_text(value)
+    if isinstance(value, float) and text and not value.is_integer():
+        raise TypeError(f"is {text}, a number with a fraction, which names no class")
+    if isinstance(value, bytes | date | time | timedelta):
+        raise TypeError(f"is of the type {type(value).__name__}, which names no class")
+    return text
 
 
 def _list_of(text: str) -> Any:

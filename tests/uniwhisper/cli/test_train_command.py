@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from transformers import WhisperModel
 
 from packed import pack
-from runs import LM
+from runs import SHAPE
 from small_whisper import ENCODER
 from uniwhisper.cli.main import main
 from uniwhisper.cli.train import overlay_of
@@ -32,7 +32,7 @@ from uniwhisper.sampling.prepare import prepare
 from uniwhisper.training import checkpoint
 from uwbench.api import InputError, UsageError
 
-SMALL = {f"lm.{name}": value for name, value in LM.items()} | {
+SMALL = {f"lm.shape.{name}": value for name, value in SHAPE.items()} | {
     **{f"encoder.{name}": value for name, value in ENCODER.items()},
     "data.mixture": "mini",
     "data.qa_per_audio": 2,

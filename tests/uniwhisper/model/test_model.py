@@ -12,14 +12,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import Qwen3ForCausalLM, WhisperConfig, WhisperModel
+from transformers import AutoModelForCausalLM, WhisperConfig, WhisperModel
 
 from runs import LM
 from uniwhisper.config import Config, Stage, load_config
-from uniwhisper.cost import count_parameters
+from uniwhisper.cost import Costs
 from uniwhisper.data.examples import Example, Question
+from uniwhisper.language_model import model_configuration, shape_of
 from uniwhisper.model.adapter import Adapter
-from uniwhisper.model.build import build_model, qwen_config, set_stage
+from uniwhisper.model.build import build_model, set_stage
 from uniwhisper.model.collate import Collator, audio_tokens, log_mel
 from uniwhisper.model.model import AudioModel, UniWhisper
 from uniwhisper.model.tokens import open_text
@@ -118,7 +119,7 @@ def losses(model: AudioModel, batch: Any) -> list[torch.Tensor]:
         return list(model(batch).split(batch.is_answer.sum(dim=1).tolist()))
 
 
-@pytest.mark.parametrize("kind", ["random-qwen3", "whisper"])
+@pytest.mark.parametrize("kind", ["random-causal", "whisper"])
 def test_rows_do_not_affect_each_other(whisper_tiny: Path, examples: list[Example], kind: str) -> None:
     config = mini(whisper_tiny, lm={"kind": kind})
     model, collate = build_model(config), collator(config)
@@ -201,7 +202,7 @@ def test_frozen_parts_get_no_gradient_and_the_encoder_does(
     learnt = {name for name, p in model.lm.named_parameters() if p.grad is not None}
     assert {name.rpartition(".")[2] for name in learnt} <= {"down", "up"} if train == "lora" else True
     assert bool(learnt) == (train != "frozen")
-    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == count_parameters(config)[3]
+    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == Costs.of(config).parameters()[3]
 
 
 def test_the_bridge_leaves_the_encoder_alone(whisper_tiny: Path) -> None:
@@ -236,17 +237,18 @@ def whisper_of(config: Config) -> WhisperModel:
 def test_the_whole_model_has_the_planned_parameters(name: str, billions: float) -> None:
     config = load_config(name)
     with torch.device("meta"):  # the shapes alone, at any size
-        adapter = Adapter(config.encoder.dim, config.lm.dim, config.adapter.stack, 1.0)
-        parts = (whisper_of(config).encoder, adapter, Qwen3ForCausalLM(qwen_config(config.lm)))
+        adapter = Adapter(config.encoder.dim, shape_of(config.lm).dim, config.adapter.stack, 1.0)
+        lm = AutoModelForCausalLM.from_config(model_configuration(config.lm))
+        parts = (whisper_of(config).encoder, adapter, lm)
     counts = [sum(p.numel() for p in part.parameters()) for part in parts]
-    assert counts == list(count_parameters(config)[:3])
+    assert counts == list(Costs.of(config).parameters()[:3])
     assert sum(counts) == pytest.approx(billions * 1e9, rel=1e-3)
 
 
 def test_the_shallow_adapter_has_the_planned_parameters_and_learns(whisper_tiny: Path, examples: list[Example]) -> None:
     config = mini(whisper_tiny, adapter={"kind": "linear"})
     model: Any = build_model(config)
-    assert sum(p.numel() for p in model.adapter.parameters()) == count_parameters(config)[1]
+    assert sum(p.numel() for p in model.adapter.parameters()) == Costs.of(config).parameters()[1]
     model(collator(config)([replace(examples[0], audio=examples[0].audio[:8_000])])).sum().backward()
     assert all(p.grad.abs().sum() > 0 for p in model.adapter.parameters())
 
@@ -255,7 +257,7 @@ def test_the_whisper_arm_has_the_planned_parameters() -> None:
     config = load_config("full", {"lm": {"kind": "whisper"}})
     with torch.device("meta"):
         decoder = whisper_of(config).decoder
-    assert sum(p.numel() for p in decoder.parameters()) == count_parameters(config)[2]
+    assert sum(p.numel() for p in decoder.parameters()) == Costs.of(config).parameters()[2]
 
 
 def test_bad_input_is_named(whisper_tiny: Path, config: Config) -> None:
@@ -281,24 +283,25 @@ def test_bad_input_is_named(whisper_tiny: Path, config: Config) -> None:
 def test_the_logged_flops_are_those_of_the_batch_in_its_stage(
     whisper_tiny: Path, examples: list[Example], stage: Stage
 ) -> None:
-    config = mini(whisper_tiny, lm={"kind": "qwen3"})
+    config = mini(whisper_tiny, lm={"kind": "causal"})
+    costs = Costs.of(config)
+    assert costs.lm is not None
     clips = [replace(examples[0], audio=examples[0].audio[:seconds]) for seconds in (32_000, 64_000)]
     batch = collator(config)(clips)
     expected, done = 0.0, 0.0
-    rows = batch.is_answer.sum(dim=1).tolist()
+    answers = batch.is_answer.sum(dim=1).tolist()
     for index, example in enumerate(clips):
         frames = len(example.audio) / 320
         learns = 3 if stage == "joint" else 1
         expected += learns * config.encoder.flops(frames)
         done += learns * config.encoder.flops(200)  # both clips as long as the longer
-        first = config.adapter.first_flops(config.encoder, config.lm, frames)
-        expected += 3 * config.adapter.flops(config.encoder, config.lm, frames) - (first if stage == "bridge" else 0)
+        first = config.adapter.first_flops(config.encoder, costs.lm.dim, frames)
+        expected += 3 * config.adapter.flops(config.encoder, costs.lm.dim, frames) - (first if stage == "bridge" else 0)
         for row in (2 * index, 2 * index + 1):
-            said = rows[row]
-            text = batch.lengths[row] - said - int(batch.is_audio[row].sum())
-            expected += (3 if stage == "joint" else 2) * config.lm.flops(frames / 4 + text + said, said)
-    assert useful_flops(batch, config, stage) == pytest.approx(expected, rel=1e-9)
-    assert done_flops(batch, config, stage) > max(expected, done)
+            tokens = batch.lengths[row]
+            expected += (3 if stage == "joint" else 2) * costs.lm.flops(tokens, tokens**2 / 2, answers[row])
+    assert useful_flops(batch, costs, stage) == pytest.approx(expected, rel=1e-9)
+    assert done_flops(batch, costs, stage) > max(expected, done)
     tally = Tally()
-    tally.add(batch, torch.zeros(int(batch.is_answer.sum())), config, stage)
-    assert (tally.flops, tally.done_flops) == (useful_flops(batch, config, stage), done_flops(batch, config, stage))
+    tally.add(batch, torch.zeros(int(batch.is_answer.sum())), costs, stage)
+    assert (tally.flops, tally.done_flops) == (useful_flops(batch, costs, stage), done_flops(batch, costs, stage))

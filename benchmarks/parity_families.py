@@ -1,0 +1,60 @@
+"""The parity table: every family's small random model against a direct call of transformers, and its own claims.
+
+python benchmarks/parity_families.py
+python benchmarks/parity_families.py whisper canary    # these cases alone
+
+`deviation` is the largest relative distance of a layer's frames from transformers' own, `batch` that of a clip's mean
+vector among batch mates, `hop` what was measured and, in brackets, what the encoder says. Exit code 1 if any is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+os.environ |= {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from encoders.parity import CASES, Parity, measure
+
+_TOLERANCE = 1e-5  # of a layer, relative
+_COLUMNS = "{:<32}{:<31}{:>6}{:>6}{:>11}{:>10}{:>20}{:>9}  {}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=", ".join(case.name for case in CASES))
+    parser.add_argument("--layers", action="store_true", help="print the deviation of every layer")
+    options = parser.parse_args()
+    unknown = set(options.cases) - {case.name for case in CASES}
+    if unknown:
+        parser.error(f"no such case: {', '.join(sorted(unknown))}")
+    print(_COLUMNS.format("case", "family", "layers", "dim", "deviation", "batch", "hop", "context", "silence"))
+    failed = 0
+    for case in CASES:
+        if options.cases and case.name not in options.cases:
+            continue
+        with tempfile.TemporaryDirectory() as place:
+            row = measure(case, Path(place, case.name))
+        print_row(row, per_layer=options.layers)
+        failed += bool(row.problems) or not row.silence or max(row.deviations) >= _TOLERANCE
+    return 1 if failed else 0
+
+
+def print_row(row: Parity, *, per_layer: bool) -> None:
+    hop = f"{1000 * row.hop_s:.4g} ({1000 * row.declared_hop_s:.4g}) ms"
+    context = f"{row.context_s:g} s" if row.context_s else "any"
+    deviation, batch = f"{max(row.deviations):.1e}", f"{row.batch_deviation:.1e}"
+    silence = "finite" if row.silence else "NaN"
+    print(_COLUMNS.format(row.case, row.family, len(row.deviations), row.dim, deviation, batch, hop, context, silence))
+    if per_layer:
+        print("    per layer:", ", ".join(f"{value:.1e}" for value in row.deviations))
+    for problem in row.problems:
+        print("    problem:", problem)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

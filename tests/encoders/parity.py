@@ -1,0 +1,89 @@
+"""What is measured of a family: its distance to a direct call of transformers, to other batches, to its own claims."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from encoders.families import CASES as FAMILIES
+from encoders.families import Case
+from uwbench.encoders.base import Encoder, ModelSpec
+from uwbench.encoders.conformance import check_encoder
+from uwbench.encoders.resolve import open_encoder
+
+CASES: tuple[Case, ...] = FAMILIES
+
+
+@dataclass(frozen=True)
+class Parity:
+    """One row of the parity table."""
+
+    case: str
+    family: str
+    dim: int
+    deviations: tuple[float, ...]  # per layer, relative, from a direct call of transformers
+    batch_deviation: float
+    hop_s: float  # measured
+    declared_hop_s: float
+    context_s: float | None
+    silence: bool  # a silent clip gives finite frames
+    problems: tuple[str, ...]
+
+
+def loaded(folder: Path) -> Encoder:
+    """Return the encoder of a folder, opened and loaded as a user's is."""
+    encoder = open_encoder(ModelSpec(str(folder)))
+    encoder.load("cpu", "fp32")
+    return encoder
+
+
+def noise(case: Case, seconds: float) -> np.ndarray:
+    """Return a clip at the case's rate."""
+    samples = round(seconds * case.rate)
+    return np.random.default_rng(samples).normal(0, 0.1, samples).astype(np.float32)
+
+
+@torch.inference_mode()
+def deviations(case: Case, folder: Path, encoder: Encoder) -> tuple[float, ...]:
+    """Return each layer's relative distance to transformers' own, which has the same layers and frames."""
+    samples = noise(case, 1.2371)
+    states, output = case.direct(folder, samples)
+    count = len(encoder.info.layers)
+    assert len(states) == count
+    found = encoder.encode(torch.from_numpy(samples)[None], torch.tensor([len(samples)]), range(count))
+    distances = []
+    for layer, expected in enumerate([*states[:-1], output]):
+        got = found.frames[:, layer]
+        assert got.shape == expected.shape
+        distances.append(float((got - expected).norm() / expected.norm()))
+    return tuple(distances)
+
+
+@torch.inference_mode()
+def silence_is_finite(case: Case, encoder: Encoder) -> bool:
+    """Return whether a second of digital silence gives finite frames in every layer."""
+    waveform = torch.zeros(1, case.rate)
+    found = encoder.encode(waveform, torch.tensor([case.rate]), range(len(encoder.info.layers)))
+    return bool(found.frames[:, :, : int(found.valid[0])].isfinite().all())
+
+
+def measure(case: Case, folder: Path) -> Parity:
+    """Return a family's row of the table; `folder` is where its small random model is made."""
+    case.make(folder)
+    encoder = loaded(folder)
+    found = check_encoder(encoder, clips=[noise(case, seconds) for seconds in (1.0, 1.7, 2.3)])
+    return Parity(
+        case.name,
+        encoder.info.family,
+        encoder.info.dim,
+        deviations(case, folder, encoder),
+        found.batch_deviation,
+        found.hop_seconds,
+        encoder.info.hop_s,
+        encoder.info.context_s,
+        silence_is_finite(case, encoder),
+        found.problems,
+    )
