@@ -20,6 +20,7 @@ BENCH = Path(uwbench.__file__).parents[1]
 UWBENCH = {
     "errors": 0,
     "base": 1,
+    "methods": 1,
     "audio": 2,
     "cards": 2,
     "options": 2,

@@ -98,6 +98,12 @@ def test_every_command_on_robustness_runs(workplace: Path, uwbench: Command) -> 
     assert "| 5 points lost at |" in printed
 
 
+def test_every_command_on_methods_runs(workplace: Path, uwbench: Command) -> None:
+    for words in commands_of("docs/methods.md"):
+        done = uwbench(*words[1:])
+        assert done.code == 0, f"{shlex.join(words)}\n{done.out}\n{done.err}"
+
+
 def test_every_command_on_bundles_runs_and_so_does_its_python(tmp_path: Path, uwbench: Command) -> None:
     printed = ""
     for words in commands_of("docs/bundles.md"):

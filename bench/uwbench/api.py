@@ -38,6 +38,7 @@ from uwbench.errors import (
     escaped,
     printable,
 )
+from uwbench.methods import HEADLINE, METHODS
 from uwbench.options import (
     CardFormat,
     Contaminated,
@@ -49,10 +50,10 @@ from uwbench.options import (
     FetchSource,
     Folders,
     Kind,
-    Method,
     ProbeOptions,
     TaskSpec,
     choice,
+    method_of,
     methods_of,
 )
 from uwbench.report.fitted import Column, FittedTable
@@ -126,7 +127,7 @@ def evaluate(
     *,
     suite: str | None = None,
     protocol: str = "uwbench-1",
-    methods: str | Iterable[str] = (Method.MLP, Method.KNN),
+    methods: str | Iterable[str] = HEADLINE,
     data: str | Path | None = None,
     cache: str | Path | None = None,
     results: str | Path | None = None,
@@ -147,6 +148,9 @@ def evaluate(
     on stderr, False nowhere, None (the default) in a notebook alone; or give a `Reporter`. Raises UsageError or
     InputError for a request that cannot be carried out at all; what fails for one task under one model is in `failures`
     of the results, and the rest goes on.
+
+    `methods` are names in `METHODS`, `default` (mlp and knn) or `all`; one that does not take a task's labels leaves a
+    line in `notes` of the results.
     """
     from uwbench.pipeline import Scoring, load_rules
 
@@ -180,7 +184,7 @@ def probe(
     *,
     suite: str | None = None,
     protocol: str = "uwbench-1",
-    methods: str | Iterable[str] = (Method.MLP, Method.KNN),
+    methods: str | Iterable[str] = HEADLINE,
     data: str | Path | None = None,
     cache: str | Path | None = None,
     results: str | Path | None = None,
@@ -320,11 +324,13 @@ def leaderboard(
     protocol: str = "uwbench-1",
     references: bool = True,
     contaminated: str = Contaminated.KEEP,
+    methods: str | Iterable[str] | None = None,
 ) -> Leaderboard:
     """Return the leaderboard of the results under one or several folders, or in bundles that `verify` found equal.
 
     Without `suite`, its tasks are whatever the results hold. `references` adds published rows. `contaminated` is `keep`
-    (mark scores of tasks that a model was trained on) or `drop` (leave them out).
+    (mark scores of tasks that a model was trained on) or `drop` (leave them out). `methods` are those to show, as for
+    `evaluate`; without them, tables and files have every method and a terminal the headline's.
     """
     from uwbench.cards.find import find_suite
     from uwbench.report.board import build_board
@@ -337,6 +343,7 @@ def leaderboard(
         references=references,
         contaminated=choice(Contaminated, contaminated, "--contaminated").value,
         usual=[folders().results, Path("results"), _user_folder("results")],
+        methods=None if methods is None else methods_of(methods),
     )
     return Leaderboard(board)
 
@@ -345,7 +352,7 @@ def compare(
     first: str,
     second: str,
     *,
-    method: str = Method.MLP,
+    method: str = "mlp",
     results: ResultFolders = None,
     suite: str | None = None,
     tasks: Sequence[str] = (),
@@ -362,12 +369,12 @@ def compare(
 
     chosen = suite_of(tasks) if tasks else find_suite(suite) if suite else None
     board = build_board(_result_folders(results), suite=chosen, protocol=protocol, references=False)
-    return compare_models(board, first, second, choice(Method, method, "--method").value)
+    return compare_models(board, first, second, method_of(method))
 
 
 def sensitivity(
     *,
-    method: str = Method.MLP,
+    method: str = "mlp",
     results: ResultFolders = None,
     suite: str | None = None,
     protocol: str = "uwbench-1",
@@ -377,7 +384,7 @@ def sensitivity(
     None if fewer than two models hold the same tasks.
     """
     board = leaderboard(results, suite=suite, protocol=protocol, references=False)
-    return board.sensitivity(method=choice(Method, method, "--method").value)
+    return board.sensitivity(method=method_of(method))
 
 
 def write_figures(
@@ -806,6 +813,8 @@ def _open_model(model: ModelInput) -> Model:
 __all__ = [
     "BATCH_TOLERANCE",
     "CORRUPTIONS",
+    "HEADLINE",
+    "METHODS",
     "Audio",
     "AudioArray",
     "AudioBytes",
@@ -835,7 +844,6 @@ __all__ = [
     "InputError",
     "Kind",
     "Labels",
-    "Method",
     "ModelSpec",
     "ProbeError",
     "ProbeOptions",

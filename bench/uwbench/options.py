@@ -10,15 +10,9 @@ from typing import TypeVar
 
 from uwbench.base.registry import close_names
 from uwbench.errors import UsageError
+from uwbench.methods import GROUPS, METHODS
 
 Choice = TypeVar("Choice", bound=StrEnum)
-
-
-class Method(StrEnum):
-    """How embeddings are scored: a trained MLP, or nearest neighbours."""
-
-    MLP = "mlp"
-    KNN = "knn"
 
 
 class Context(StrEnum):
@@ -84,12 +78,16 @@ class CardFormat(StrEnum):
 
 def choice(choices: type[Choice], value: str, option: str) -> Choice:
     """Return the member of `choices` that `value` names; raise UsageError, naming `option`, if there is none."""
-    try:
-        return choices(value)
-    except ValueError:
-        close = close_names(value, choices)
-        hint = f"did you mean {close[0]}?" if close else None
-        raise UsageError(f"{value!r} is not one of {', '.join(choices)}", where=option, remedy=hint) from None
+    return choices(_listed(value, list(choices), option))
+
+
+def _listed(value: str, listed: Iterable[str], option: str) -> str:
+    names = list(map(str, listed))
+    if value in names:
+        return value
+    close = close_names(value, names)
+    hint = f"did you mean {close[0]}?" if close else None
+    raise UsageError(f"{value!r} is not one of {', '.join(names)}", where=option, remedy=hint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,9 +163,18 @@ class ProbeOptions:
     corruptions: tuple[str, ...] = ()  # as in ExtractOptions: probes of clean clips are tested on corrupted ones
 
 
-def methods_of(methods: str | Iterable[str]) -> tuple[Method, ...]:
-    """Return the methods named, each once; raise UsageError for an unknown name or if there are none."""
-    names = (methods,) if isinstance(methods, str) else tuple(dict.fromkeys(methods))
+def method_of(name: str) -> str:
+    """Return the name of a method if there is one; else raise UsageError."""
+    return _listed(name, METHODS, "--method")
+
+
+def methods_of(methods: str | Iterable[str]) -> tuple[str, ...]:
+    """Return the methods named, each once; `default` stands for the headline's and `all` for every one.
+
+    Raises UsageError for an unknown name or if there are none.
+    """
+    names = (methods,) if isinstance(methods, str) else tuple(methods)
     if not names:
-        raise UsageError("names no method", where="--method", remedy=f"use {', '.join(Method)} or both")
-    return tuple(choice(Method, name, "--method") for name in names)
+        raise UsageError("names no method", where="--method", remedy=f"use {', '.join((*METHODS, *GROUPS))}")
+    named = [_listed(name, (*METHODS, *GROUPS), "--method") for name in names]
+    return tuple(dict.fromkeys(method for name in named for method in GROUPS.get(name, (name,))))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uwbench.errors import DataError, EncoderError, StoreError, UsageError, UwbenchError, disk_error
-from uwbench.options import Engine, ExtractOptions, Folders, Method, ProbeOptions, TaskSpec
+from uwbench.options import Engine, ExtractOptions, Folders, ProbeOptions, TaskSpec
 from uwbench.progress import SCAN, Reporter
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class TaskRun:
     extraction: Extraction | None = None  # None although extracted: everything was cached
     result: tuple[Path, Result] | None = None
     failures: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # methods that do not apply to the task
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,11 @@ class Results:
     def failures(self) -> list[str]:
         """One line for each failure."""
         return [*self.refused, *(failure for run in self.runs for failure in run.failures)]
+
+    @property
+    def notes(self) -> list[str]:
+        """One line for each method that was asked for and does not apply to a task."""
+        return list(dict.fromkeys(note for run in self.runs for note in run.notes))
 
     @property
     def exit_code(self) -> int:
@@ -198,7 +204,7 @@ class Scoring:
     """How tasks are scored, and the folder that results go to."""
 
     protocol: ProtocolCard
-    methods: tuple[Method, ...]
+    methods: tuple[str, ...]
     options: ProbeOptions
     results: Path
 
@@ -492,9 +498,13 @@ def _run_one(
             return replace(run, failures=(*failures, *problems))
         table = plan.task.table
         seconds |= {"encode corrupted": encode_s} if encode_s else {}
-        run = replace(run, failures=problems)
+        methods, notes = _methods(scoring, table, reporter)
+        run = replace(run, failures=problems, notes=notes)
+        if not methods:
+            return run
         reporter.started(name, f"{task} (probe)", 0)
-        result = _probe_one(plan.store, table, scoring, device, corruptions, seconds, _speed(extraction), unread)
+        speed = _speed(extraction)
+        result = _probe_one(plan.store, table, scoring, methods, device, corruptions, seconds, speed, unread)
         return replace(run, result=result)
     except OSError as error:
         # No failed result: the disk may not take it, and a score that is there is still true.
@@ -599,6 +609,7 @@ def _probe_one(
     store: EncoderStore,
     table: ClipTable,
     scoring: Scoring,
+    methods: Sequence[str],
     device: str,
     corruptions: Sequence[Corruption],
     seconds: Mapping[str, float] | None = None,
@@ -612,7 +623,7 @@ def _probe_one(
         table,
         scoring.protocol,
         scoring.results,
-        methods=[method.value for method in scoring.methods],
+        methods=methods,
         device=device,
         options=scoring.options,
         corruptions=corruptions,
@@ -620,6 +631,16 @@ def _probe_one(
         speed=speed,
         unread=unread,
     )
+
+
+def _methods(scoring: Scoring, table: ClipTable, reporter: Reporter) -> tuple[list[str], tuple[str, ...]]:
+    """Return the methods that apply to a task, and a note, reported too, for each of the others."""
+    from uwbench.probes.run import applicable
+
+    methods, notes = applicable(scoring.methods, scoring.protocol, table.card)
+    for note in notes:
+        reporter.note(f"note: {note}")
+    return methods, tuple(notes)
 
 
 def _failed(plan: Plan, scoring: Scoring, device: str, error: UwbenchError) -> tuple[Path, Result]:
@@ -646,7 +667,10 @@ def _probe_cached_one(
     try:
         table = _cached_table(cache, manifest.table, task)
         under = () if table.needs_frames else corruptions
-        return TaskRun(name, task, result=_probe_one(store, table, scoring, device, under))
+        methods, notes = _methods(scoring, table, reporter)
+        if not methods:
+            return TaskRun(name, task, notes=notes)
+        return TaskRun(name, task, result=_probe_one(store, table, scoring, methods, device, under), notes=notes)
     except UwbenchError as error:
         return TaskRun(name, task, failures=(f"{name}, {task}: {error}",))
     except OSError as error:

@@ -123,7 +123,7 @@ def test_a_list_of_tasks_longer_than_a_file_name_is_a_list() -> None:
         (["run", "--context", "short"], "'full', 'trimmed'"),
         (["extract", "--domain", "noise"], "'speech', 'sound', 'music'"),
         (["probe", "--kind", "x"], "'single-label', 'multi-label', 'frame-multi-label', 'retrieval', 'transcription'"),
-        (["compare", "a", "b", "--method", "svm"], "'mlp', 'knn'"),
+        (["compare", "a", "b", "--method", "svm"], "mlp, knn, linear"),
         (["leaderboard", "--format", "pdf"], "'csv', 'md', 'html', 'json'"),
         (["leaderboard", "--contaminated", "hide"], "'keep', 'drop'"),
         (["card", "logmel", "--format", "yaml"], "'hf', 'eval', 'mteb'"),
@@ -145,7 +145,14 @@ def test_a_wrong_choice_is_refused_with_the_list(uwbench: Command, words: list[s
     [
         (
             ["run"],
-            ["mlp|knn", "full|trimmed", "fp32|bf16", "local|ray", "speech|sound|music", "retrieval|transcription"],
+            [
+                "mlp|knn|linear",
+                "full|trimmed",
+                "fp32|bf16",
+                "local|ray",
+                "speech|sound|music",
+                "retrieval|transcription",
+            ],
         ),
         (["leaderboard"], ["csv|md|html|json", "keep|drop"]),
         (["card"], ["hf|eval|mteb"]),

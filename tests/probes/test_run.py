@@ -27,7 +27,9 @@ from uwbench.errors import ProbeError, UsageError
 from uwbench.probes.data import TaskData
 from uwbench.probes.grid import epochs_for
 from uwbench.probes.kinds import kind_of
-from uwbench.probes.run import ProbeOutcome, ProbeRun, make_search, run_probes
+from uwbench.probes.methods.base import ProbeRun
+from uwbench.probes.methods.mlp import make_search
+from uwbench.probes.run import ProbeOutcome, run_probes
 from uwbench.probes.splits import plan_folds
 from uwbench.results.bootstrap import seed_scores
 from uwbench.results.items import read_items
@@ -274,7 +276,7 @@ def test_a_vector_that_is_not_finite_names_its_clip() -> None:
 
 
 def test_unknown_methods_are_refused() -> None:
-    with pytest.raises(UsageError, match="unknown probe 'svm'; known: mlp, knn"):
+    with pytest.raises(UsageError, match="unknown method 'svm'; known: mlp, knn"):
         run_probes(single_label(), FEW, methods=["svm"])
     without = card(xares={"knn": False})
     with pytest.raises(ProbeError, match="runs none of knn"):

@@ -78,6 +78,14 @@ def test_results_of_schema_2_have_no_corruptions() -> None:
     assert older.scores == newer.scores
 
 
+def test_results_of_schema_3_have_no_settings_of_methods() -> None:
+    older, newer = (read_result(GOLDEN[0].parents[1] / version / "mini_sound.json") for version in ("3", "4"))
+    assert all(score.settings is None for score in older.scores.values())
+    assert newer.scores["linear"].settings is not None
+    assert {name: newer.scores[name] for name in older.scores} == older.scores
+    assert newer.protocol == older.protocol
+
+
 def test_a_written_result_reads_back_the_same_and_is_strict(tmp_path: Path) -> None:
     path = make_result(tmp_path, "m", TASKS[2], 0.7)
     result = read_result(path)
@@ -94,5 +102,5 @@ def test_a_written_result_reads_back_the_same_and_is_strict(tmp_path: Path) -> N
     with pytest.raises(InputError, match=r"counts\.clips"):
         read_result(path)
     path.write_text(json.dumps({**data, "schema": 99}))
-    with pytest.raises(InputError, match="schema 1 to 3"):
+    with pytest.raises(InputError, match="schema 1 to 4"):
         read_result(path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -76,12 +76,17 @@ class Protocol(Closed):
     mlp: MlpSettings
     knn: KnnSettings
     bootstrap: Bootstrap
+    methods: dict[Name, dict[str, Any]] = Field(default_factory=dict)  # settings of the further methods that it runs
     notes: tuple[Text, ...] = ()  # details, known leaks, and differences from what is reproduced
 
     def sha256(self) -> str:
-        """Return the hash of the protocol's content."""
-        return digest(self.model_dump(mode="json"))
+        """Return the hash of the protocol's content without `methods`: adding one changes no score that is there.
 
-    def metric_of_folds(self) -> dict[Literal["mlp", "knn"], str]:
-        """Return how each method combines folds: `pooled` predictions, or the `mean` of the folds' scores."""
-        return {"mlp": self.mlp.metric_of_folds, "knn": self.knn.metric_of_folds}
+        A score by one of these methods records its settings.
+        """
+        return digest(self.model_dump(mode="json", exclude={"methods"}))
+
+    def metric_of_folds(self, method: str) -> str:
+        """Return how a method combines folds: `pooled` predictions, or the `mean` of the folds' scores."""
+        of_headline = {"mlp": self.mlp.metric_of_folds, "knn": self.knn.metric_of_folds}
+        return of_headline.get(method, "pooled")

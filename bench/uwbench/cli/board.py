@@ -50,6 +50,7 @@ def leaderboard(
         list[str] | None,
         typer.Option("--audio", metavar="TASK=FOLDER", help="Let the HTML page play a task's hardest clips. Repeat."),
     ] = None,
+    method: opt.ShownMethods = None,
     references: Annotated[bool, typer.Option(help="Show published rows beside the results.")] = True,
     contaminated: Annotated[
         api.Contaminated,
@@ -70,6 +71,7 @@ def leaderboard(
         protocol=protocol,
         references=references,
         contaminated=contaminated,
+        methods=None if method is None else opt.split_commas(method),
     )
     if chosen is None:
         print_view(ranking.view(verbose=verbose))
@@ -90,7 +92,7 @@ def compare(
     second: Annotated[str, typer.Argument(help="Another model on the leaderboard.")],
     suite: opt.Suite = None,
     protocol: opt.Protocol = "uwbench-1",
-    method: opt.Method = api.Method.MLP,
+    method: opt.Method = "mlp",
     results: opt.Results = None,
     merge: opt.Merge = None,
     verbose: opt.Verbose = False,
@@ -108,14 +110,14 @@ def compare(
 def sensitivity(
     suite: opt.Suite = None,
     protocol: opt.Protocol = "uwbench-1",
-    method: opt.Method = api.Method.MLP,
+    method: opt.Method = "mlp",
     results: opt.Results = None,
     merge: opt.Merge = None,
     as_json: opt.Json = False,
 ) -> None:
     """Show how ranks depend on choices: averages, Borda count, probe settings, leaving out each task and domain."""
     ranking = api.leaderboard(_result_folders(results, merge), suite=suite, protocol=protocol, references=False)
-    ranks = ranking.sensitivity(method=method.value)
+    ranks = ranking.sensitivity(method=method)
     if ranks is None:
         raise UsageError("fewer than two models have the same tasks", remedy="run the missing tasks")
     if as_json:

@@ -38,7 +38,7 @@ def list_models(ctx: typer.Context, verbose: opt.Verbose = False, as_json: opt.J
     counts = Counter(entry.verified for entry in entries)
     kinds = {"weights": "published weights", "random": "random weights", "not run": "not run"}
     tested = ", ".join(f"{text} {counts[kind]}" for kind, text in kinds.items())
-    print(f"{len(entries)} models; verified by tests with {tested}.")
+    print(f"{len(entries)} models; in tests: {tested}.")
     print("uwbench models NAME shows a model in full. NAME and -m also take a Hugging Face")
     print("id, a folder of weights, hear:MODULE, FILE.py:Class, vectors, a model card.")
 

@@ -43,8 +43,22 @@ Data = Annotated[
 ]
 Results = Annotated[Path | None, typer.Option("--results", envvar="UWBENCH_RESULTS", help="Folder of results.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
-Methods = Annotated[str, typer.Option("--method", metavar="<mlp|knn|mlp,knn>", help="How embeddings are scored.")]
-Method = Annotated[api.Method, typer.Option("--method", help="Method whose scores are compared.")]
+_METHODS = "|".join(api.METHODS)
+Methods = Annotated[
+    str,
+    typer.Option(
+        "--method",
+        metavar=f"<{_METHODS}|default|all>",
+        help=f"How embeddings are scored; several are separated by commas. default: {','.join(api.HEADLINE)}.",
+    ),
+]
+ShownMethods = Annotated[
+    str | None,
+    typer.Option(
+        "--method", metavar=f"<{_METHODS}|default|all>", help="Methods to show; files have all without this option."
+    ),
+]
+Method = Annotated[str, typer.Option("--method", metavar=f"<{_METHODS}>", help="Method whose scores are compared.")]
 Weights = Annotated[str | None, typer.Option("--weights", help="Folder or Hugging Face id of the model's weights.")]
 Context = Annotated[
     api.Context,

@@ -9,6 +9,7 @@ import numpy as np
 
 from uwbench.audio.corruption import VERSION, Corruption, parse_corruptions
 from uwbench.errors import StoreError
+from uwbench.methods import METHODS
 from uwbench.probes.data import CorruptedVectors, TaskData
 from uwbench.results.record import Corrupted, CorruptedScore, Method, NoiseLimit, Result, Robustness
 from uwbench.results.robustness import mean_cosine, noise_limit, score_corrupted
@@ -42,7 +43,7 @@ def robustness_of(outcome: ProbeOutcome, data: TaskData, protocol: Protocol) -> 
     """Return what each corruption costs each method, and how far it moves the vectors; None without corruptions."""
     if not data.corrupted:
         return None
-    folds, corruptions = protocol.metric_of_folds(), {}
+    corruptions = {}
     for name, vectors in data.corrupted.items():
         scores: dict[Method, CorruptedScore] = {
             method: score_corrupted(
@@ -51,9 +52,10 @@ def robustness_of(outcome: ProbeOutcome, data: TaskData, protocol: Protocol) -> 
                 method,
                 data.card.metric,
                 protocol.bootstrap,
-                of_folds=folds[method],
+                of_folds=protocol.metric_of_folds(method),
             )
             for method in outcome.scores
+            if METHODS[method].corruptible
         }
         cosine = mean_cosine(data.pooled[vectors.tested, -1], vectors.values)
         corruptions[name] = Corrupted(cosine=cosine, scores=scores)

@@ -224,13 +224,11 @@ def _read(
 def _with_intervals(scores: Mapping[Method, Score], predictions: pa.Table, protocol: Protocol) -> dict[Method, Score]:
     from uwbench.results.averages import interval
 
-    folds = protocol.metric_of_folds()
-    return {
-        method: score.model_copy(
-            update={"ci95": interval(predictions, method, score.metric, protocol.bootstrap, of_folds=folds[method])}
-        )
-        for method, score in scores.items()
-    }
+    def bounds(method: Method, score: Score) -> tuple[float, float]:
+        of_folds = protocol.metric_of_folds(method)
+        return interval(predictions, method, score.metric, protocol.bootstrap, of_folds=of_folds)
+
+    return {method: score.model_copy(update={"ci95": bounds(method, score)}) for method, score in scores.items()}
 
 
 def _task_info(table: ClipTable) -> TaskInfo:

@@ -11,19 +11,20 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import median
-from typing import Literal
+from typing import Any, Literal
 
 from uwbench.base.hashing import SHORT
 from uwbench.cards.find import find_protocol, find_suite, names_of
 from uwbench.cards.protocol import Bootstrap, Protocol
 from uwbench.cards.suite import Suite
 from uwbench.errors import UsageError
+from uwbench.methods import HEADLINE, METHODS, in_order
 from uwbench.report.elsewhere import commands_elsewhere, results_elsewhere
 from uwbench.report.labels import labels_of
 from uwbench.report.origins import bundles_of, disagreements
 from uwbench.report.references import Published, load_references
 from uwbench.report.ties import Standing, TaskDraws, draw_tasks, stand
-from uwbench.results.averages import AVERAGES, METHODS, Average, Entry, Method, average_entries, entry_of
+from uwbench.results.averages import AVERAGES, Average, Entry, Method, average_entries, entry_of
 from uwbench.results.contamination import SEEN, judge
 from uwbench.results.record import Contamination, ModelInfo, Result, Robustness, Run, Score, TaskInfo, find_results
 
@@ -123,6 +124,7 @@ class Board:
     references: tuple[Published, ...]
     elsewhere: tuple[str, ...]  # of an empty board: where there are results, and the command that shows them
     draws: Mapping[Method, Mapping[str, TaskDraws]]  # paired bootstrap draws per task, if it has predictions
+    asked_for: tuple[Method, ...] = ()  # methods that the reader named
 
     @cached_property
     def infos(self) -> dict[str, TaskInfo]:
@@ -176,8 +178,14 @@ class Board:
 
     @property
     def methods(self) -> tuple[Method, ...]:
-        present = {cell.method for cell in self.cells}
-        return tuple(method for method in METHODS if method in present)
+        """The methods with a score on the board, in the order of the registry."""
+        return in_order(cell.method for cell in self.cells)
+
+    @property
+    def first_methods(self) -> tuple[Method, ...]:
+        """The methods that a terminal shows: those asked for, else the headline's, or all if the board has none."""
+        wanted = self.asked_for or HEADLINE
+        return tuple(method for method in self.methods if method in wanted) or self.methods
 
 
 def build_board(
@@ -188,6 +196,7 @@ def build_board(
     references: bool = True,
     ties: bool = True,
     contaminated: Literal["keep", "drop"] = "keep",
+    methods: Sequence[Method] | None = None,
     usual: Sequence[Path] = (),
 ) -> Board:
     """Collect the results under one or several folders into a board of `protocol`, a name or the path of its file.
@@ -195,8 +204,8 @@ def build_board(
     Without a suite, the board takes the smallest built-in suite that has all the tasks, or else the tasks that have
     results. Failed and limited results are listed and not scored. Of two results for the same model and task, from
     several machines, the newer counts. With `contaminated="drop"`, scores of tasks that the model has seen something of
-    are listed and not shown. If nothing is left, `elsewhere` says where there are results: under other protocols, or in
-    the `usual` folders. Raises UsageError if a folder does not exist.
+    are listed and not shown. `methods` are those to show, by default all. If nothing is left, `elsewhere` says where
+    there are results: under other protocols, or in the `usual` folders. Raises UsageError if a folder does not exist.
     """
     folders = [results] if isinstance(results, Path) else list(results)
     card = _protocol(protocol)
@@ -212,7 +221,11 @@ def build_board(
     tasks = _tasks([result for _, result in selected.values()], suite)
     infos = {task.info.name: task.info for task in tasks}
     labels = labels_of({model_key(result): result.model for _, result in every})
-    cells = _cells(selected, infos, flags, bundles, disagreements(selected, every, labels, bundles))
+    disagreeing = disagreements(selected, every, labels, bundles)
+    settings = _settings(selected, card)
+    cells, other_methods = _cells(selected, infos, flags, bundles, disagreeing, settings)
+    off += other_methods
+    cells = tuple(cell for cell in cells if methods is None or cell.method in methods)
     bootstrap = card.bootstrap if card is not None else _BOOTSTRAP
     draws = _draws(cells, infos, bootstrap, card) if ties else {}
     rows = _rows(cells, infos, suite, draws)
@@ -232,6 +245,7 @@ def build_board(
         references=_references(suite) if references else (),
         elsewhere=() if selected else results_elsewhere(name, folders, usual),
         draws=draws,
+        asked_for=tuple(methods or ()),
     )
 
 
@@ -367,19 +381,40 @@ def _cells(
     flags: Mapping[tuple[str, str], Contamination],
     bundles: Mapping[Path, str],
     disagreeing: Mapping[tuple[str, str], tuple[str, ...]],
-) -> tuple[Cell, ...]:
-    cells = []
+    settings: Mapping[Method, dict[str, Any] | None],
+) -> tuple[tuple[Cell, ...], list[tuple[Result, str]]]:
+    """Return the scores on the board, and the results of methods that it cannot show, with the reason."""
+    cells: list[Cell] = []
+    off: list[tuple[Result, str]] = []
     for (model, task), (path, result) in sorted(selected.items()):
         info = infos[task]
         same = _data_of(result) == (info.data_sha256, info.metric, info.weight, info.chance)
-        for method in METHODS:
-            if method in result.scores:
-                score, flag = result.scores[method], flags[(model, task)]
-                lines = disagreeing.get((model, task), ())
-                about = (result.run, path, flag, result.leaked, (*result.notes, *lines), result.robustness)
-                about = (*about, bundles.get(path.parents[3]), lines)
-                cells.append(Cell(model, task, method, score, result.task.n, result.status, same, *about))
-    return tuple(cells)
+        off += [(result, f"scored by {name}, which is unknown here") for name in result.scores if name not in METHODS]
+        for method in in_order(result.scores):
+            score, flag = result.scores[method], flags[(model, task)]
+            if score.settings != settings[method]:
+                off.append((result, f"its score by {method} was made with other settings"))
+                continue
+            lines = disagreeing.get((model, task), ())
+            about = (result.run, path, flag, result.leaked, (*result.notes, *lines), result.robustness)
+            about = (*about, bundles.get(path.parents[3]), lines)
+            cells.append(Cell(model, task, method, score, result.task.n, result.status, same, *about))
+    return tuple(cells), off
+
+
+def _settings(
+    selected: Mapping[tuple[str, str], tuple[Path, Result]], card: Protocol | None
+) -> dict[Method, dict[str, Any] | None]:
+    """Return each method's settings on the board: the card's if a score was made with them, else the newest score's."""
+    of_scores: dict[Method, list[dict[str, Any] | None]] = {}
+    for _, result in sorted(selected.values(), key=lambda entry: entry[1].run.started):
+        for method, score in result.scores.items():
+            of_scores.setdefault(method, []).append(score.settings)
+    on_card = card.methods if card is not None else {}
+    return {
+        method: on_card[method] if method in on_card and on_card[method] in settings else settings[-1]
+        for method, settings in of_scores.items()
+    }
 
 
 def _draws(
@@ -389,9 +424,12 @@ def _draws(
     for cell in cells:
         if cell.same_data:
             paths.setdefault(cell.method, {}).setdefault(cell.model, {})[cell.task] = cell.path
-    folds = card.metric_of_folds() if card is not None else dict.fromkeys(METHODS, "pooled")
+
+    def of_folds(method: Method) -> str:
+        return card.metric_of_folds(method) if card is not None else "pooled"
+
     return {
-        method: draw_tasks(of_method, infos, method, bootstrap, folds[method]) for method, of_method in paths.items()
+        method: draw_tasks(of_method, infos, method, bootstrap, of_folds(method)) for method, of_method in paths.items()
     }
 
 

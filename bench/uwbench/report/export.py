@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from uwbench.errors import escaped, printable
+from uwbench.methods import METHODS
 from uwbench.report.board import Board, Cell, Row
 from uwbench.report.robustness import corrupted_rows, noise_limits, robustness_tables
 from uwbench.results.averages import AVERAGES, Method
 from uwbench.results.contamination import MEANINGS, SEEN
 from uwbench.results.record import Flag
 
-METHOD_NAMES: dict[Method, str] = {"mlp": "MLP probe", "knn": "kNN"}
+METHOD_NAMES: dict[Method, str] = {name: info.title for name, info in METHODS.items()}
 NOTE = (
     "Scores are in [0, 1], higher is better, with 95 % bootstrap intervals. Place is 1 + the number of models that are "
     "significantly better (paired bootstrap, Holm): models of one place are tied. An average over other tasks or other "

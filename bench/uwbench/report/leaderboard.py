@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uwbench.base.atomic import write_atomically
+from uwbench.options import method_of
 from uwbench.report.board import Board
 from uwbench.report.compare import Comparison, compare_models
 from uwbench.report.export import render_csv, render_json, render_markdown
@@ -20,8 +21,6 @@ from uwbench.report.table import board_view, html_of
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import RenderableType
-
-    from uwbench.results.averages import Method
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +111,13 @@ class Leaderboard:
         folders = {task: Path(folder) for task, folder in (audio or {}).items()}
         return _write(render_html(self.board, audio=folders), path)
 
-    def compare(self, first: str, second: str, *, method: Method = "mlp") -> Comparison:
+    def compare(self, first: str, second: str, *, method: str = "mlp") -> Comparison:
         """Compare two models, each given by label, name or fingerprint, on the tasks that both have."""
-        return compare_models(self.board, first, second, method)
+        return compare_models(self.board, first, second, method_of(method))
 
-    def sensitivity(self, *, method: Method = "mlp") -> Sensitivity | None:
+    def sensitivity(self, *, method: str = "mlp") -> Sensitivity | None:
         """Return the ranks under other averages, settings and task sets; None if fewer than two models are ranked."""
-        return sensitivity(self.board, method)
+        return sensitivity(self.board, method_of(method))
 
     def write_figures(self, folder: str | Path, *, formats: Sequence[str] = ("svg", "png")) -> list[Path]:
         """Write the figures and a LaTeX table into `folder` and return their paths; formats are svg, png and pdf."""

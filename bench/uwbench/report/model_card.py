@@ -72,7 +72,7 @@ def mteb_results(board: Board, model: str) -> dict[str, dict[str, Any]]:
                 "main_score": round(cell.score.main_score, 6),
                 "hf_subset": cell.method,
                 "languages": [],
-                "metric": board.infos[cell.task].metric,
+                "metric": cell.score.metric,
                 "ci95_low": low,
                 "ci95_high": high,
                 "scores_per_experiment": list(cell.score.per_seed),

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from uwbench.errors import printable
+from uwbench.methods import METHODS
 from uwbench.report.board import Board, Cell
-from uwbench.results.averages import METHODS, SHORT_METHODS, Method
+from uwbench.results.averages import Method
 from uwbench.results.record import CorruptedScore, NoiseLimit, Result
 from uwbench.results.robustness import limit_text
 
@@ -69,7 +70,7 @@ def run_lines(results: Iterable[Result]) -> list[str]:
     for result in results:
         if result.robustness is None:
             continue
-        method: Method = next(method for method in METHODS if method in result.scores)
+        method = next((name for name in METHODS if name in result.scores and METHODS[name].corruptible), "")
         scores = {
             name: corrupted.scores[method]
             for name, corrupted in result.robustness.corruptions.items()
@@ -78,7 +79,7 @@ def run_lines(results: Iterable[Result]) -> list[str]:
         if scores:
             limit = result.robustness.five_points.get(method)
             parts = [_worst_text(scores), *([limit_text(limit)] if limit else [])]
-            lines.append(printable(f"{result.task.name}, corrupted ({SHORT_METHODS[method]}): {'; '.join(parts)}"))
+            lines.append(printable(f"{result.task.name}, corrupted ({METHODS[method].short}): {'; '.join(parts)}"))
     return lines
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from uwbench.errors import printable
+from uwbench.methods import HEADLINE, METHODS, in_order
 from uwbench.report.export import (
     LEAK_MARK,
     LEAK_MEANING,
@@ -19,7 +20,7 @@ from uwbench.report.export import (
 from uwbench.report.fitted import Column, FittedTable, FlowingTable
 from uwbench.report.labels import labels_of
 from uwbench.report.robustness import run_lines
-from uwbench.results.averages import AVERAGES, METHODS, SHORT_METHODS, Average, Method, averages
+from uwbench.results.averages import AVERAGES, Average, Method, averages
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -47,6 +48,8 @@ def run_view(
         by_model.setdefault(labels[result.model.fingerprint], []).append(result)
     for label, of_model in by_model.items():
         parts.append(run_table(label, of_model, verbose=verbose))
+        further = further_table(label, of_model, verbose=verbose)
+        parts += [] if further is None else [further]
         for failed in (result for result in of_model if result.status == "failed"):
             reason = failed.error.message if failed.error else "no reason recorded"
             parts.append(Text(printable(f"failed: {failed.task.name}: {reason}"), style="red"))
@@ -72,7 +75,8 @@ def run_table(label: str, results: Sequence[Result], *, verbose: bool = False) -
     finished = [result for result in results if result.status != "failed"]
     failed = [result for result in results if result.status == "failed"]
     blanks = [""] * len(failed)
-    methods: list[Method] = [m for m in METHODS if any(m in result.scores for result in finished)]
+    scored = {method for result in finished for method in result.scores}
+    methods = HEADLINE if not scored or scored & set(HEADLINE) else ()
     tasks = [_task_text(result) for result in (*finished, *failed)]
     columns = [
         Column("Task", tasks, right=False),
@@ -89,6 +93,27 @@ def run_table(label: str, results: Sequence[Result], *, verbose: bool = False) -
         chosen = [_choice_text(result, method) for result in finished]
         columns.append(Column(f"chosen ({METHOD_NAMES[method]})", [*chosen, *blanks], None, right=False))
     return FittedTable(label, columns, verbose)
+
+
+def further_table(label: str, results: Sequence[Result], *, verbose: bool = False) -> FittedTable | None:
+    """Return one model's scores by methods beyond the headline, a row each; None if there are none."""
+    rows = [
+        (result, method, result.scores[method])
+        for result in results
+        for method in in_order(result.scores)
+        if method not in HEADLINE
+    ]
+    if not rows:
+        return None
+    columns = [
+        Column("Task", [printable(result.task.name) for result, *_ in rows], right=False),
+        Column("Method", [METHODS[method].title for _, method, _ in rows], right=False),
+        Column("Metric", [score.metric for *_, score in rows], 2, right=False),
+        Column("Score", [_number(score.main_score) for *_, score in rows]),
+        Column("95 %", [_range(score.ci95) for *_, score in rows], 1),
+        Column("chosen", [_choice_text(result, method) for result, method, _ in rows], None, right=False),
+    ]
+    return FittedTable(f"{label}: further methods", columns, verbose)
 
 
 def _choice_text(result: Result, method: Method) -> str:
@@ -146,7 +171,7 @@ def run_averages(by_model: Mapping[str, Sequence[Result]], suite: Suite, *, verb
             values = averages(scored, suite, method)
             if values:
                 labels.append(label)
-                methods.append(SHORT_METHODS[method])
+                methods.append(METHODS[method].short)
                 rows.append(values)
     names = [Column("Model", labels, right=False), Column("Method", methods, right=False)]
     return FittedTable(f"Averages over {suite.title}", [*names, *_average_columns(rows)], verbose)
@@ -174,15 +199,18 @@ def board_view(board: Board, *, verbose: bool = False) -> RenderableType:
         Text(f"{board.suite.title} · protocol {board.protocol}, version {board.protocol_version}", style="bold")
     ]
     parts += [Text(printable(line), no_wrap=True, overflow="ignore") for line in board.elsewhere]
-    parts += [_board_averages(board, method, verbose=verbose) for method in board.methods]
+    parts += [_board_averages(board, method, verbose=verbose) for method in board.first_methods]
     if board.models:
         parts.append(_board_tasks(board))
-        lines = [line for method in board.methods for line in legend(board, method)]
+        lines = [line for method in board.first_methods for line in legend(board, method)]
         if any(row.standing is not None and row.standing.tied for row in board.rows):
             lines.insert(0, TIE_MEANING)
         if any(row.scope == "suite" and row.rank is None for row in board.rows):
             lines.insert(0, UNRANKED_MEANING)
         parts += [Text(line, style="dim") for line in dict.fromkeys(lines)]
+    others = [method for method in board.methods if method not in board.first_methods]
+    if others:
+        parts.append(Text(f"also scored by {', '.join(others)}: --method shows them", style="dim"))
     parts += [Text(printable(f"note: {note}"), style="yellow") for note in board.notes]
     for off in board.off:
         line = f"off the board: {off.model}, {off.task} ({off.status}): {off.reason}"
@@ -205,12 +233,12 @@ def _board_averages(board: Board, method: Method, *, verbose: bool) -> FittedTab
 
 def _board_tasks(board: Board) -> FlowingTable:
     """Return the task scores: models as rows, one column per task."""
-    title = "Tasks: " + " / ".join(METHOD_NAMES[method] for method in board.methods)
+    title = "Tasks: " + " / ".join(METHOD_NAMES[method] for method in board.first_methods)
     columns = []
     for task in board.tasks:
         cells = [f"{task.info.n:,}"]
         for model in board.models:
-            by_method = [board.cell(model.key, task.info.name, method) for method in board.methods]
+            by_method = [board.cell(model.key, task.info.name, method) for method in board.first_methods]
             mark = next((marks(cell) for cell in by_method if cell is not None), "")
             scores = [_number(None if cell is None else cell.score.main_score) for cell in by_method]
             cells.append(" / ".join(scores) + mark)

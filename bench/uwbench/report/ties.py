@@ -11,9 +11,10 @@ import numpy as np
 
 from uwbench.cards.protocol import Bootstrap
 from uwbench.errors import InputError
+from uwbench.methods import METHODS
 from uwbench.results.averages import Entry, Method, average_shares, combine
 from uwbench.results.bootstrap import combined_error, generator, holm, paired_replicates, resamples_for
-from uwbench.results.items import read_items, shared_items
+from uwbench.results.items import columns_of, read_items, shared_items
 from uwbench.results.record import TaskInfo, read_predictions
 
 SIGNIFICANCE = 0.05
@@ -59,12 +60,10 @@ def draw_tasks(
 def _draw_task(
     paths: Mapping[str, Path], info: TaskInfo, method: Method, bootstrap: Bootstrap, of_folds: str
 ) -> TaskDraws | None:
-    names = ["method", "seed", "fold", "id", "group", "truth", "prediction"]
-    names += {"map": ["scores"], "accuracy": [], "macro-f1": []}.get(info.metric, ["counts"])
-    read = {}
+    metric, read = METHODS[method].metric or info.metric, {}
     for model, path in paths.items():
         try:
-            read[model] = read_items(read_predictions(path, names), method, info.metric)
+            read[model] = read_items(read_predictions(path, columns_of(metric)), method, metric)
         except (KeyError, InputError):
             continue  # without predictions a model is on the board but in no tie group
     try:

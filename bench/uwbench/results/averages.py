@@ -41,8 +41,6 @@ AVERAGES: dict[str, AverageText] = {  # the first is the headline
     "task": AverageText("Task mean", "Task", "plain mean of the tasks' scores"),
     "chance": AverageText("Above chance", "Chance", "mean of (score − chance) / (1 − chance), each within 0 and 1"),
 }
-METHODS: tuple[Method, ...] = ("mlp", "knn")
-SHORT_METHODS: dict[Method, str] = {"mlp": "MLP", "knn": "kNN"}  # leave room for the numbers in 80 columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +86,8 @@ def interval(
 def entry_of(task: TaskInfo, score: Score) -> Entry:
     """Return a score's entry in an average."""
     low, high = score.ci95 or (None, None)
-    return Entry(task.name, task.domain, task.weight, task.chance, score.main_score, low, high)
+    chance = task.chance if score.chance is None else score.chance
+    return Entry(task.name, task.domain, task.weight, chance, score.main_score, low, high)
 
 
 def averages(results: Iterable[Result], suite: Suite, method: Method) -> dict[str, Average]:

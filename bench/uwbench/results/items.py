@@ -59,6 +59,12 @@ class Items:
         )
 
 
+def columns_of(metric: str) -> list[str]:
+    """Return the columns of the predictions that `read_items` needs for a metric."""
+    contents = {"map": ["scores"], "accuracy": [], "macro-f1": []}.get(metric, ["counts"])
+    return ["method", "seed", "fold", "id", "group", "truth", "prediction", *contents]
+
+
 def read_items(predictions: pa.Table, method: str, metric: str) -> Items:
     """Read one method's predictions, sorted by fold and id; an item without a group is a cluster by itself.
 

@@ -25,14 +25,16 @@ from uwbench.errors import InputError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SCHEMA = 3  # 2: without `taken_from` and `robustness`; 1: without `leaked` and `notes`, identical errors counted once
+# 3: without `settings`, `chance` and `curve` of scores; 2: without `taken_from` and `robustness`; 1: without `leaked`
+# and `notes`, identical errors counted once
+SCHEMA = 4
 
-Method = Literal["mlp", "knn"]
 Status = Literal["ok", "failed", "partial", "limited"]
 Flag = Literal["clean", "unknown", "same source", "trained on train", "trained on test"]
 
 # A name that can be part of a path.
 PlainName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$", max_length=200)]
+Method = PlainName  # a name in `uwbench.methods`, or in those of another version
 
 
 class TaskInfo(Closed):
@@ -79,6 +81,15 @@ class ProtocolInfo(Closed):
     sha256: str
 
 
+class CurvePoint(Closed):
+    """One point of a score's curve over the number of labelled clips per class."""
+
+    shots: int | None  # labelled clips per class; None: all of them
+    clips: float  # labelled clips in all, the mean over draws and folds
+    score: float = Field(ge=0, le=1)
+    ci95: tuple[float, float] | None
+
+
 class Score(Closed):
     """One method's score on one task."""
 
@@ -90,6 +101,9 @@ class Score(Closed):
     raw: dict[str, float]  # further figures: other k, standardised kNN, macro-F1, ...
     chosen: dict[str, Any]  # chosen on validation, per fold if there are folds: rate, decay, width, epoch, layer
     layers: dict[str, float] | None = None  # layer -> score, if all layers were probed
+    settings: dict[str, Any] | None = None  # the method's, with their version; None: the protocol's hash covers them
+    chance: float | None = Field(default=None, ge=0, lt=1)  # the score of guessing; None: the task's
+    curve: tuple[CurvePoint, ...] | None = None  # by labelled clips per class, for methods that have one
 
 
 class CorruptedScore(Closed):

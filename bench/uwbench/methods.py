@@ -1,0 +1,71 @@
+"""The methods that score embeddings: what each is called, which labels it takes and how its score reads.
+
+Nothing here computes: a method's code is imported from `probes/methods/` when it runs, so that results are listed and
+read without it. A new method is one file there, one entry here and its settings on the protocol's card.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+
+@dataclass(frozen=True, slots=True)
+class MethodInfo:
+    """A method: its names, the kinds of labels that it takes, its code and its metric.
+
+    `run` is "module:function", a function from a `ProbeRun` to a `Scored`. Every score is in [0, 1], higher is better.
+    """
+
+    name: str
+    title: str  # in headings
+    short: str  # in narrow tables
+    answers: str  # the question, in a line
+    kinds: tuple[str, ...]  # as on task cards
+    run: str
+    corruptible: bool = False  # its probes are tested on corrupted clips too
+    headline: bool = False  # shown first, run by default, and its settings are part of the protocol's hash
+    metric: str | None = None  # None: the task card's
+
+
+_METHODS = (
+    MethodInfo(
+        "mlp",
+        "MLP probe",
+        "MLP",
+        "What can a small trained network read from the vectors?",
+        ("single-label", "multi-label", "frame-multi-label", "retrieval", "transcription"),
+        "uwbench.probes.methods.mlp:score",
+        corruptible=True,
+        headline=True,
+    ),
+    MethodInfo(
+        "knn",
+        "kNN",
+        "kNN",
+        "Do the nearest training clips have the label?",
+        ("single-label", "multi-label", "frame-multi-label"),
+        "uwbench.probes.methods.knn:score",
+        corruptible=True,
+        headline=True,
+    ),
+    MethodInfo(
+        "linear",
+        "Logistic regression",
+        "linear",
+        "What can a linear classifier read from the vectors?",
+        ("single-label", "multi-label"),
+        "uwbench.probes.methods.linear:score",
+        corruptible=True,
+    ),
+)
+METHODS: Mapping[str, MethodInfo] = MappingProxyType({info.name: info for info in _METHODS})
+HEADLINE = tuple(info.name for info in _METHODS if info.headline)
+GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType({"default": HEADLINE, "all": tuple(METHODS)})
+
+
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of methods in the order of the registry, each once; names that it lacks are left out."""
+    given = set(names)
+    return tuple(name for name in METHODS if name in given)
