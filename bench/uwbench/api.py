@@ -557,6 +557,13 @@ def task_names() -> list[str]:
     return sorted(find_cards()[0])
 
 
+def suite_names() -> list[str]:
+    """Return the names of the built-in suites of tasks."""
+    from uwbench.cards.find import names_of
+
+    return names_of("suite")
+
+
 def load_card(task: str | Path) -> Card:
     """Return a task card by its name or its file; raise UsageError or InputError naming what is wrong."""
     from uwbench.cards.find import find_card, load_card
@@ -889,6 +896,7 @@ __all__ = [
     "reproduce",
     "sensitivity",
     "sensitivity_view",
+    "suite_names",
     "task_names",
     "verify",
     "verify_cache",

@@ -9,6 +9,7 @@ import typer
 
 from uwbench import api
 from uwbench.api import UsageError, printable
+from uwbench.cli import complete
 from uwbench.cli import options as opt
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def register(group: typer.Typer) -> None:
 
 
 def fetch_data(
-    task: Annotated[list[str], typer.Argument(help="Names of cards, or card files.")],
+    task: Annotated[list[str], typer.Argument(help="Names of cards, or card files.", autocompletion=complete.tasks)],
     source: Annotated[
         api.FetchSource | None,
         typer.Option("--source", help="X-ARES's shards on Zenodo (the default) or Hugging Face, if the card has both."),
@@ -41,7 +42,9 @@ def fetch_data(
 
 
 def check_data(
-    task: Annotated[str, typer.Argument(help="A card's name, a card file, a manifest or a folder.")],
+    task: Annotated[
+        str, typer.Argument(help="A card's name, a card file, a manifest or a folder.", autocompletion=complete.tasks)
+    ],
     data: opt.Data = None,
     label: opt.Label = None,
     group: opt.Group = None,

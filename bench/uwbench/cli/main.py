@@ -68,6 +68,12 @@ class ListingGroup(Group):
             args = ["show", *args]
         return super().resolve_command(ctx, args)
 
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        return [
+            *super().shell_complete(ctx, incomplete),
+            *self.commands["show"].params[0].shell_complete(ctx, incomplete),
+        ]
+
 
 def _fail(message: str, code: int) -> NoReturn:
     sys.stdout.flush()
@@ -87,7 +93,6 @@ def _interrupted() -> str:
 
 app = typer.Typer(
     cls=Group,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help=_HELP,

@@ -11,6 +11,7 @@ import typer
 
 from uwbench import api
 from uwbench.api import Column, FittedTable, printable
+from uwbench.cli import complete
 from uwbench.cli import options as opt
 from uwbench.cli.tables import print_fields, print_view
 
@@ -62,7 +63,7 @@ def _models_table(entries: Sequence[CatalogueEntry], *, verbose: bool) -> Fitted
 
 
 def show_model(
-    name: Annotated[list[str], typer.Argument(help="Models, named as for -m.")],
+    name: Annotated[list[str], typer.Argument(help="Models, named as for -m.", autocompletion=complete.models)],
     weights: opt.Weights = None,
     context: opt.Context = api.Context.FULL,
     revision: opt.Revision = None,
@@ -83,7 +84,7 @@ def show_model(
 
 
 def check_model(
-    model: Annotated[str, typer.Argument(help="A model, named as for -m.")],
+    model: Annotated[str, typer.Argument(help="A model, named as for -m.", autocompletion=complete.models)],
     task: Annotated[
         str | None, typer.Option("-t", "--task", help="Take the audio of this card, manifest or folder.")
     ] = None,

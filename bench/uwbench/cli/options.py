@@ -13,6 +13,7 @@ import typer
 
 from uwbench import api
 from uwbench.api import ModelSpec, TaskSpec, UsageError, escaped
+from uwbench.cli import complete
 
 Models = Annotated[
     list[str] | None,
@@ -21,6 +22,7 @@ Models = Annotated[
         "--model",
         help="A name, a Hugging Face id, a folder, hear:MODULE, FILE.py:Class, or ready vectors (.parquet, .npz, a "
         "folder of .npy). Repeat, or separate by commas.",
+        autocompletion=complete.models,
     ),
 ]
 Tasks = Annotated[
@@ -31,12 +33,21 @@ Tasks = Annotated[
         help="A task's name, a card file, a manifest, or a folder with one sub-folder per class. Repeat, separate by "
         "commas, or use globs. NAME=PATH names your own data. Options for one task go in brackets: "
         "'my.csv[label=speaker,group=session,name=who]'.",
+        autocompletion=complete.tasks,
     ),
 ]
 Suite = Annotated[
-    str | None, typer.Option("-s", "--suite", help="A suite of tasks: uniwhisper-20, xares-22, mini, or a file.")
+    str | None,
+    typer.Option(
+        "-s",
+        "--suite",
+        help="A suite of tasks: uniwhisper-20, xares-22, mini, or a file.",
+        autocompletion=complete.suites,
+    ),
 ]
-Protocol = Annotated[str, typer.Option("--protocol", help="The rules for probes and scores.")]
+Protocol = Annotated[
+    str, typer.Option("--protocol", help="The rules for probes and scores.", autocompletion=complete.protocols)
+]
 Cache = Annotated[Path | None, typer.Option("--cache", envvar="UWBENCH_CACHE", help="Folder of cached embeddings.")]
 Data = Annotated[
     Path | None, typer.Option("--data", envvar="UWBENCH_DATA", help="Folder of datasets, with one folder per task.")
@@ -50,15 +61,27 @@ Methods = Annotated[
         "--method",
         metavar=f"<{_METHODS}|default|all>",
         help=f"How embeddings are scored; several are separated by commas. default: {','.join(api.HEADLINE)}.",
+        autocompletion=complete.methods,
     ),
 ]
 ShownMethods = Annotated[
     str | None,
     typer.Option(
-        "--method", metavar=f"<{_METHODS}|default|all>", help="Methods to show; files have all without this option."
+        "--method",
+        metavar=f"<{_METHODS}|default|all>",
+        help="Methods to show; files have all without this option.",
+        autocompletion=complete.methods,
     ),
 ]
-Method = Annotated[str, typer.Option("--method", metavar=f"<{_METHODS}>", help="Method whose scores are compared.")]
+Method = Annotated[
+    str,
+    typer.Option(
+        "--method",
+        metavar=f"<{_METHODS}>",
+        help="Method whose scores are compared.",
+        autocompletion=complete.method,
+    ),
+]
 Weights = Annotated[str | None, typer.Option("--weights", help="Folder or Hugging Face id of the model's weights.")]
 Context = Annotated[
     api.Context,

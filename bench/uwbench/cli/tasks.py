@@ -12,6 +12,7 @@ import typer
 
 from uwbench import api
 from uwbench.api import Column, FittedTable, printable
+from uwbench.cli import complete
 from uwbench.cli import options as opt
 from uwbench.cli.tables import print_fields, print_view
 
@@ -64,7 +65,10 @@ def _tasks_table(rows: Sequence[TaskRow], *, verbose: bool) -> FittedTable:
     return FittedTable(None, columns, verbose)
 
 
-def show_task(name: Annotated[str, typer.Argument(help="A card's name or file.")], as_json: opt.Json = False) -> None:
+def show_task(
+    name: Annotated[str, typer.Argument(help="A card's name or file.", autocompletion=complete.tasks)],
+    as_json: opt.Json = False,
+) -> None:
     """Show a task card in full."""
     card = api.load_card(name)
     fields = card.model_dump(mode="json", exclude_defaults=True)
