@@ -124,6 +124,7 @@ CALLS: dict[str, Callable[[Path], object]] = {
     "read_manifest": lambda folder: api.read_manifest(write_manifest(folder), "label"),
     "reproduce": lambda folder: api.reproduce(result_of(folder)).equal,
     "sensitivity": lambda _: api.sensitivity(method="knn"),
+    "suite_names": lambda _: api.suite_names(),
     "task_names": lambda _: api.task_names(),
     "verify": lambda folder: api.verify(api.bundle("mfcc", folder / "mfcc.zip").path),
     "verify_cache": lambda _: api.verify_cache(),

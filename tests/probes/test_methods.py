@@ -175,7 +175,7 @@ def shuffles(labels: np.ndarray) -> list[np.ndarray]:
 def test_clip_retrieval_is_scikit_learns_average_precision(esc10: TaskData) -> None:
     outcome = run_probes(esc10, UWBENCH, methods=["clip-retrieval"])
     score = outcome.scores["clip-retrieval"]
-    codes, folds = np.unique(esc10.labels, return_inverse=True)[1], np.array(esc10.folds)
+    codes, folds = np.unique(np.array(esc10.labels), return_inverse=True)[1], np.array(esc10.folds)
     precisions, first = [], []
     for fold in np.unique(folds):
         part = folds == fold
@@ -243,7 +243,7 @@ def test_the_expected_precision_is_that_of_random_orders(relevant: int, more: in
     truth = np.arange(relevant + more) < relevant
     drawn = [average_precision_score(truth, rng.permutation(len(truth))) for _ in range(100)]
     expected = expected_precision(np.array([relevant]), np.array([len(truth)]))[0]
-    assert expected == pytest.approx(np.mean(drawn), abs=4 * np.std(drawn) / 10 + 1e-9)
+    assert expected == pytest.approx(np.mean(drawn), abs=4 * float(np.std(drawn)) / 10 + 1e-9)
 
 
 @pytest.mark.parametrize("method", ["clustering", "clip-retrieval"])

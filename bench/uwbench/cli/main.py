@@ -37,6 +37,8 @@ _START = """uwbench measures how good a frozen audio encoder is.
 
 uwbench --help lists every command, uwbench COMMAND --help its options."""
 
+_PYDANTIC = "Value error, "  # before what typer says of a wrong choice
+
 
 class Group(TyperGroup):
     """A group of commands that prints this package's errors as one line and exits with their code."""
@@ -44,6 +46,9 @@ class Group(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = error.message.replace(_PYDANTIC, "")
+            raise
         except UwbenchError as error:
             _fail(str(error), error.exit_code)
         except OSError as error:
@@ -62,6 +67,12 @@ class ListingGroup(Group):
         if args and args[0] not in self.commands:
             args = ["show", *args]
         return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        return [
+            *super().shell_complete(ctx, incomplete),
+            *self.commands["show"].params[0].shell_complete(ctx, incomplete),
+        ]
 
 
 def _fail(message: str, code: int) -> NoReturn:
@@ -82,7 +93,6 @@ def _interrupted() -> str:
 
 app = typer.Typer(
     cls=Group,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help=_HELP,

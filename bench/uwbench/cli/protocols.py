@@ -8,6 +8,7 @@ import typer
 
 from uwbench import api
 from uwbench.api import printable
+from uwbench.cli import complete
 from uwbench.cli import options as opt
 from uwbench.cli.tables import print_fields
 
@@ -18,7 +19,10 @@ def register(app: typer.Typer) -> None:
 
 
 def list_protocols(
-    name: Annotated[str | None, typer.Argument(help="Show this protocol in full.")] = None, as_json: opt.Json = False
+    name: Annotated[
+        str | None, typer.Argument(help="Show this protocol in full.", autocompletion=complete.protocols)
+    ] = None,
+    as_json: opt.Json = False,
 ) -> None:
     """List the protocols, or show one in full."""
     if name:
