@@ -16,6 +16,7 @@ import pytest
 import soundfile
 
 from conftest import ROOT, Command
+from uwbench import __all__ as public_names
 
 
 def generator() -> ModuleType:
@@ -31,6 +32,13 @@ def generator() -> ModuleType:
 def test_the_command_line_page_is_current() -> None:
     module = generator()
     assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == module.render(), "run make docs"
+
+
+def test_the_page_on_python_is_current_and_has_every_public_name() -> None:
+    module = generator()
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    assert page == module.render_api(), "run make docs"
+    assert not [name for name in public_names if f"\n### {name}\n" not in page and f"| `{name}` |" not in page]
 
 
 def test_the_tables_of_the_readme_are_current() -> None:

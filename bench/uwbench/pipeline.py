@@ -55,7 +55,7 @@ class Results:
     """The outcome of a run: results by model and task, what failed, and which tasks were not at hand."""
 
     runs: tuple[TaskRun, ...] = ()
-    missing: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()  # tasks whose data is not at hand, with the reason
     refused: tuple[str, ...] = ()  # tasks and cached encoders that could not be opened at all, with the reason
     suite: str | None = None
 

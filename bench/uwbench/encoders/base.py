@@ -80,10 +80,15 @@ class Encoded:
 
 
 class Encoder(Protocol):
-    """The interface that extraction calls. An `open` function builds one without its weights; `load` reads them."""
+    """The interface of an encoder: any object with these three members is one.
+
+    Pooling, masking, chunking and batching happen outside, once for all encoders.
+    """
 
     @property
-    def info(self) -> EncoderInfo: ...
+    def info(self) -> EncoderInfo:
+        """The facts that are known before the weights are loaded."""
+        ...
 
     def load(self, device: str, dtype: str) -> None:
         """Read the weights and put them on `device` in `dtype` (`fp32` or `bf16`)."""

@@ -26,10 +26,10 @@ class Conformance:
     """Measurements of one encoder; `problems` lists each breach of the contract in one sentence."""
 
     model: str
-    hop_seconds: float
-    batch_deviation: float
-    deterministic: bool
-    clips_per_second: float
+    hop_seconds: float  # measured, between two frames
+    batch_deviation: float  # largest relative difference between a clip's mean vector alone and in a full batch
+    deterministic: bool  # whether the same clips gave the same frames twice
+    clips_per_second: float  # in the batches that the encoder allows
     problems: tuple[str, ...]
     audio: str  # the audio it was measured on, in words
     info: EncoderInfo  # as the encoder declares itself
