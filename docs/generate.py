@@ -31,7 +31,7 @@ is used.
 
 ```python
 import uwbench
-from uwbench.api import Leaderboard, list_models  # what is not in `uwbench` itself
+from uwbench.api import Leaderboard, list_models  # less common names
 ```
 
 In a notebook, every result shows itself as a table, and long work shows rate and time left.
@@ -125,7 +125,7 @@ def _described(name: str, thing: Any) -> str:
     assert isinstance(node, ast.FunctionDef | ast.ClassDef)
     if isinstance(node, ast.FunctionDef):
         nodes = [node]
-        code = _lines(source, node.lineno, node.body[0].lineno - 1)
+        code = _lines(source, node.lineno, node.body[0].lineno - 1).removesuffix(":")
     else:
         nodes = [part for part in node.body if isinstance(part, ast.AnnAssign)]
         code = textwrap.dedent(_lines(source, nodes[0].lineno, nodes[-1].end_lineno)) if nodes else ""

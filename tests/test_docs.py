@@ -126,6 +126,11 @@ def test_every_command_on_bundles_runs_and_so_does_its_python(tmp_path: Path, uw
     assert list(names["board"].to_frame()["model"]) == ["mfcc"]
 
 
+def test_the_site_lists_every_page() -> None:
+    listed = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    assert not [page.name for page in (ROOT / "docs").glob("*.md") if f": docs/{page.name}\n" not in listed]
+
+
 def test_links_of_the_documentation_lead_somewhere() -> None:
     for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]:
         for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
