@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from uwbench.api import InputError, UsageError
 from uwbench.base.registry import suggestion
-from uwbench.base.schema import Closed
+from uwbench.base.schema import Closed, first_fault
 from uwbench.base.yaml_text import parse_yaml, read_yaml_file
 
 WINDOW_S = 30.0
@@ -54,10 +54,10 @@ def validated(kind: type[Section], values: Any, where: str | None) -> Section:
         return kind.model_validate(values)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        field = ".".join(map(str, first["loc"]))
+        field, what = first_fault(error)
         if first["type"] == "extra_forbidden":
             raise InputError(f"{field}: is not a key", where=where, remedy=_near(kind, first["loc"])) from error
-        raise InputError(f"{field or 'the file'}: {first['msg']}", where=where) from error
+        raise InputError(f"{field or 'the file'}: {what}", where=where) from error
 
 
 def _near(kind: type[Closed], place: Sequence[int | str]) -> str | None:
@@ -200,8 +200,9 @@ class Data(Closed):
     `mixture` names the file of datasets. With `speech_share`, that is the share of audio-seconds of its domain speech;
     the other domains keep their proportions, and no replay beyond it is asked for. `without_domains` are not heard, and
     of all questions only those of `tasks` are asked, where any are named; a clip without one is not heard either.
-    A clip is asked `qa_per_audio` questions at a time, in the way that `wording` says. Batches are filled from `bins`
-    of clips of about one length; `together` micro-batches in a row are of one bin, all of a step where it is None.
+    A clip is asked `qa_per_audio` questions at a time, in the way that `wording` says; with `packed`, they are in one
+    row of the language model, behind the audio. Batches are filled from `bins` of clips of about one length; `together`
+    micro-batches in a row are of one bin, all of a step where it is None.
     """
 
     hours: float = Field(gt=0)
@@ -216,6 +217,7 @@ class Data(Closed):
     tasks: tuple[str, ...] = ()
     wording: Wording = Wording()
     qa_per_audio: Count = 1
+    packed: bool = False
     bins: Count = 16
     together: Count | None = None
 

@@ -18,7 +18,7 @@ from uniwhisper.config import (
     whisper_decoder_flops,
     whisper_decoder_parameters,
 )
-from uniwhisper.language_model import LmShape, shape_of
+from uniwhisper.language_model import LmShape, attended_pairs, shape_of
 
 _STATE_BYTES = 16  # fp32 weight, gradient and AdamW's two moments, per trained parameter
 
@@ -71,13 +71,25 @@ class Costs:
             trained += encoder - config.encoder.positions * config.encoder.dim
         return encoder, adapter, lm + added, trained
 
-    def clip(self, frames: float, heard: float, prompt: float, answer: float, *, stage: Stage = "joint") -> float:
-        """Return the FLOPs of forward and backward over a clip of `heard` frames and its question.
+    def clip(
+        self,
+        frames: float,
+        heard: float,
+        prompt: float,
+        answer: float,
+        *,
+        questions: int = 1,
+        stage: Stage = "joint",
+    ) -> float:
+        """Return the FLOPs of forward and backward over a clip of `heard` frames and its questions.
 
-        The encoder hears the clip padded to `frames`.
+        The encoder hears the clip padded to `frames`, once for all questions.
         """
-        tokens = heard / self.config.adapter.stack + prompt + answer if self.lm else prompt + answer
-        return self.audio(frames, stage) + self.text(tokens, tokens**2 / 2, answer, frames, stage)
+        shared = heard / self.config.adapter.stack if self.lm else 0.0
+        in_a_row = questions if self.config.data.packed and self.lm else 1
+        text = prompt + answer
+        row = shared + in_a_row * text, attended_pairs(shared, [text] * in_a_row), in_a_row * answer
+        return self.audio(frames, stage) + questions / in_a_row * self.text(*row, frames, stage)
 
     def audio(self, frames: float, stage: Stage, *, again: bool = False) -> float:
         """Return the FLOPs of encoder and adapter over `frames`, forward and backward.
@@ -118,8 +130,8 @@ def make_plan(config: Config) -> Plan:
     encoder, adapter, lm, trained = costs.parameters()
     heard = data.clip_s * FRAMES_PER_S
     texts = data.prompt_tokens, data.answer_tokens
-    per_clip = costs.clip(heard, heard, *texts) * (1 - data.pad30_prob)
-    per_clip += costs.clip(window, heard, *texts) * data.pad30_prob
+    per_clip = costs.clip(heard, heard, *texts, questions=data.qa_per_audio) * (1 - data.pad30_prob)
+    per_clip += costs.clip(window, heard, *texts, questions=data.qa_per_audio) * data.pad30_prob
     per_hour = per_clip * 3600 / data.clip_s
     seconds = per_hour * data.hours * data.epochs / (config.hardware.peak_tflops * 1e12 * config.hardware.mfu)
     text = sum(texts) + (window / config.adapter.stack if costs.lm else 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,18 @@ class LmShape:
     def flops(self, tokens: float, pairs: float, answers: float) -> float:
         """Return the FLOPs of a forward over `tokens`, of which `answers` reach the output layer.
 
-        `pairs` counts the pairs of a token and one that it attends to; in a row of n tokens there are n^2 / 2.
+        `pairs` is their number of `attended_pairs`.
         """
         attention = 4 * pairs * self.attention * self.layers
         return 2 * self.matrices * tokens + attention + 2 * self.vocabulary * self.dim * answers
+
+
+def attended_pairs(shared: float, own: Iterable[float]) -> float:
+    """Return the pairs of a token and one that it attends to, in a row of `shared` tokens before texts of `own` tokens.
+
+    A text attends to what is shared and to itself: n tokens of which the last 0 are own make n^2 / 2 pairs.
+    """
+    return shared**2 / 2 + sum(shared * text + text**2 / 2 for text in own)
 
 
 def shape_of(lm: LanguageModel) -> LmShape:

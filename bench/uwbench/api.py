@@ -56,6 +56,7 @@ from uwbench.options import (
     method_of,
     methods_of,
 )
+from uwbench.report.fitted import Column, FittedTable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -459,6 +460,7 @@ def leaderboard(
         protocol=protocol,
         references=references,
         contaminated=choice(Contaminated, contaminated, "--contaminated").value,
+        usual=[folders().results, Path("results"), _user_folder("results")],
         methods=None if methods is None else methods_of(methods),
     )
     return Leaderboard(board)
@@ -1007,6 +1009,7 @@ __all__ = [
     "CardFormat",
     "CheckReport",
     "Clip",
+    "Column",
     "Comparison",
     "Conformance",
     "Contaminated",
@@ -1025,6 +1028,7 @@ __all__ = [
     "ExtractOptions",
     "FetchError",
     "FetchSource",
+    "FittedTable",
     "Folders",
     "InputError",
     "Kind",

@@ -29,7 +29,7 @@ def test_the_full_recipe_has_the_counts_of_its_models() -> None:
 
 
 def test_clips_of_their_own_length_cost_about_a_petaflop_an_hour() -> None:
-    config = load_config("full")
+    config = load_config("full", {"data": {"qa_per_audio": 1}})
     data = config.data.model_copy(update={"pad30_prob": 0.0})
     assert 0.9e15 < make_plan(config.model_copy(update={"data": data})).train_flops_per_hour < 1.1e15
     padded = config.data.model_copy(update={"pad30_prob": 1.0})
@@ -43,7 +43,7 @@ def test_clips_of_their_own_length_cost_about_a_petaflop_an_hour() -> None:
     [(989, 0.3, 3.3, 35), (989, 0.4, 2.5, 26), (312, 0.3, 10.4, 110), (312, 0.4, 7.8, 82)],
 )
 def test_hours_and_memory_of_the_full_run_are_the_recipes(peak: float, mfu: float, seconds: float, hours: int) -> None:
-    overlay = {"data": {"pad30_prob": 0.0}, "hardware": {"gpus": 1, "peak_tflops": peak, "mfu": mfu}}
+    overlay = {"data": {"pad30_prob": 0.0, "qa_per_audio": 1}, "hardware": {"gpus": 1, "peak_tflops": peak, "mfu": mfu}}
     plan = make_plan(load_config("full", overlay))
     assert plan.train_flops_per_hour == pytest.approx(0.97e15, rel=0.02)
     assert plan.gpu_hours == plan.wall_hours == pytest.approx(hours, rel=0.02)

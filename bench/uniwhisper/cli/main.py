@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -15,6 +15,9 @@ from uniwhisper.cli import data as cli_data
 from uniwhisper.cli import evaluate as cli_evaluate
 from uniwhisper.cli import train as cli_train
 from uwbench.api import UwbenchError
+
+if TYPE_CHECKING:
+    from uniwhisper.config import Config
 
 
 class Group(TyperGroup):
@@ -46,20 +49,21 @@ def _root() -> None:
 @app.command()
 def plan(
     config: Annotated[str, typer.Argument(help="full, small, cpu-mini, or a YAML file.")],
+    settings: cli_train.Overlay = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Estimate the cost of a training run: parameters, FLOPs, memory, GPU-hours. Computed, not measured."""
     from uniwhisper.config import load_config
     from uniwhisper.cost import make_plan
 
-    settings = load_config(config)
-    cost = make_plan(settings)
+    planned = load_config(config, cli_train.overlay_of(settings or ()))
+    cost = make_plan(planned)
     if as_json:
         print(json.dumps({**cost.model_dump(), "parameters": cost.parameters}, indent=2, sort_keys=True))
         return
-    gpus = f"{settings.hardware.gpus} GPU" + ("" if settings.hardware.gpus == 1 else "s")
+    gpus = f"{planned.hardware.gpus} GPU" + ("" if planned.hardware.gpus == 1 else "s")
     wall = f"{cost.wall_hours:,.1f} h on {gpus}"
-    lm = settings.lm
+    lm = planned.lm
     decoder = lm.init if lm.kind == "causal" and lm.init else lm.kind
     rows = [
         ("encoder", f"{cost.encoder_parameters / 1e6:,.1f} M parameters"),
@@ -68,13 +72,21 @@ def plan(
         ("together", f"{cost.parameters / 1e9:.3f} B, of which {cost.trained_parameters / 1e9:.3f} B are trained"),
         ("encoder forward", f"{cost.forward_30s_encoder_flops / 1e12:.3f} TFLOP for 30 s"),
         ("LM forward", f"{cost.forward_30s_lm_flops / 1e12:.3f} TFLOP for 30 s with its text"),
-        ("training", f"{cost.train_flops_per_hour / 1e15:.3f} PFLOP per hour of audio"),
+        ("training", f"{cost.train_flops_per_hour / 1e15:.3f} PFLOP per hour of audio, {_questions(planned)}"),
         ("model states", f"{cost.state_gb:.1f} GiB without activations"),
         ("time", f"{cost.gpu_hours:,.{0 if cost.gpu_hours >= 10 else 1}f} GPU-hours, {wall}"),
-        ("assumed", f"{settings.hardware.mfu:.0%} of {settings.hardware.peak_tflops:g} TFLOP/s"),
+        ("assumed", f"{planned.hardware.mfu:.0%} of {planned.hardware.peak_tflops:g} TFLOP/s"),
     ]
     for name, text in rows:
         print(f"{name:<16} {text}")
+
+
+def _questions(settings: Config) -> str:
+    count = settings.data.qa_per_audio
+    if count == 1:
+        return "one question per clip"
+    packed = settings.data.packed and settings.lm.kind != "whisper"
+    return f"{count} questions per clip in {'one row' if packed else 'rows of their own'}"
 
 
 @app.command()

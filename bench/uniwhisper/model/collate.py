@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from uniwhisper.data.examples import MAX_SAMPLES, MIN_SAMPLES, SAMPLE_RATE, Example
+from uniwhisper.language_model import attended_pairs
 from uniwhisper.model.tokens import Row, Text
 from uwbench.api import AudioError
 
@@ -26,11 +27,16 @@ def audio_tokens(samples: int, stack: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A micro-batch: N clips, R rows (questions) of S tokens, of which A in all are answer and end tokens.
+    """A micro-batch: N clips and R rows of S tokens with Q questions, A of the tokens being answer and end tokens.
 
     `mel` (N, mels, frames); `tokens` (N,) audio tokens; `clip_of` (R,); `ids`, `is_audio`, `is_answer` (R, S);
-    `weights` (A,) of the loss, in the order of `ids[is_answer]`; `tasks`, `domains` and `lengths` (tokens) of the
-    rows; `samples` a clip's own length; `replaced` clips stand in for others that could not be read.
+    `weights` (A,) of the loss, in the order of `ids[is_answer]`; `tasks`, `domains` and `answers` (tokens) of the
+    questions, in the same order; `lengths` (tokens) and `pairs` (see `attended_pairs`) of the rows; `samples` a clip's
+    own length; `replaced` clips stand in for others that could not be read.
+
+    Where rows have several questions, `segments` (R, S) numbers them from 1, with 0 for what they share and -1 for
+    padding, and `positions` (R, S) counts each question from the end of what it shares: it reads as if it were alone.
+    Otherwise both are None, and a row is read from left to right.
     """
 
     mel: torch.Tensor
@@ -40,45 +46,56 @@ class Batch:
     is_audio: torch.Tensor
     is_answer: torch.Tensor
     weights: torch.Tensor
+    segments: torch.Tensor | None
+    positions: torch.Tensor | None
     tasks: tuple[str, ...]
+    answers: tuple[int, ...]
     samples: tuple[int, ...]
     lengths: tuple[int, ...]
+    pairs: tuple[float, ...]
     domains: tuple[str, ...] = ()
     replaced: int = 0
 
     def to(self, device: str) -> Batch:
         """Return the batch with its tensors on a device."""
-        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _PLAIN}
-        return replace(self, **{name: value.to(device, non_blocking=True) for name, value in tensors.items()})
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved = {name: value.to(device, non_blocking=True) for name, value in values.items() if hasattr(value, "to")}
+        return replace(self, **moved)
 
 
-_PLAIN = {"tasks", "samples", "lengths", "domains", "replaced"}
 Reduction = Literal["token", "sample", "sqrt_tokens"]
 _POWER = {"token": 0.0, "sample": -1.0, "sqrt_tokens": -0.5}
 
 
 @dataclass(frozen=True)
 class Collator:
-    """Makes batches; the same examples give the same tensors in every process."""
+    """Makes batches; the same examples give the same tensors in every process.
+
+    With `packed`, the questions about a clip are in one row. Whisper's decoder, whose rows hold no audio to share,
+    reads each in its own.
+    """
 
     text: Text
     mels: int
     stack: int
     reduction: Reduction = "token"
+    packed: bool = False
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
         """Return the micro-batch of `examples`, padded to 30 s if one of them asks for it."""
-        rows, tasks, clips = [], [], []
+        rows, questions, clips = [], [], []
         for index, example in enumerate(examples):
-            count = audio_tokens(len(example.audio), self.stack)
-            for question in example.questions:
-                rows.append(self.text.row(question, self._slots(count)))
-                tasks.append(question.task)
+            slots = self._slots(audio_tokens(len(example.audio), self.stack))
+            together = self.packed and self.text.longest is None
+            for part in (example.questions,) if together else tuple((question,) for question in example.questions):
+                rows.append(self.text.row(part, slots))
                 clips.append(index)
+            questions += [(question.task, example.domain) for question in example.questions]
         audio, pad30 = [example.audio for example in examples], any(example.pad30 for example in examples)
         return replace(
-            self._batch(audio, rows, clips, tuple(tasks), pad30=pad30),
-            domains=tuple(examples[clip].domain for clip in clips),
+            self._batch(audio, rows, clips, pad30=pad30),
+            tasks=tuple(task for task, _ in questions),
+            domains=tuple(domain for _, domain in questions),
             replaced=sum(example.replaced for example in examples),
         )
 
@@ -86,27 +103,32 @@ class Collator:
         """Return a batch without answers: one instruction per clip."""
         counts = [audio_tokens(len(clip), self.stack) for clip in audio]
         rows = [self.text.prompt(text, self._slots(n)) for text, n in zip(instructions, counts, strict=True)]
-        return self._batch(list(audio), rows, list(range(len(rows))), ("",) * len(rows), pad30=pad30)
+        return self._batch(list(audio), rows, list(range(len(rows))), pad30=pad30)
 
     def _slots(self, tokens: int) -> int:
         """Return the number of positions of audio in a row: its tokens and two marks, or 0 with cross-attention."""
         return 0 if self.text.longest is not None else tokens + 2
 
-    def _batch(
-        self, audio: list[Any], rows: list[Row], clips: list[int], tasks: tuple[str, ...], *, pad30: bool
-    ) -> Batch:
+    def _batch(self, audio: list[Any], rows: list[Row], clips: list[int], *, pad30: bool) -> Batch:
         import torch
 
         longest = max(len(row.ids) for row in rows)
         ids = torch.full((len(rows), longest), self.text.pad)
         is_audio, is_answer = (torch.zeros(len(rows), longest, dtype=torch.bool) for _ in range(2))
+        segments, positions = torch.full((len(rows), longest), -1), torch.arange(longest).repeat(len(rows), 1)
         weights = []
         for index, row in enumerate(rows):
+            shared = row.spans[0].start
             ids[index, : len(row.ids)] = torch.tensor(row.ids)
             is_audio[index, row.audio_start : row.audio_start + row.audio] = True
-            is_answer[index, row.answer_start : len(row.ids)] = True
-            answer = len(row.ids) - row.answer_start
-            weights += [answer ** _POWER[self.reduction] if answer else 0.0] * answer
+            segments[index, :shared] = 0
+            for number, span in enumerate(row.spans, start=1):
+                is_answer[index, span.answer : span.end] = True
+                segments[index, span.start : span.end] = number
+                positions[index, span.start : span.end] -= span.start - shared
+                answer = span.end - span.answer
+                weights += [answer ** _POWER[self.reduction] if answer else 0.0] * answer
+        packed = any(len(row.spans) > 1 for row in rows)
         return Batch(
             mel=log_mel(audio, self.mels, pad30=pad30),
             tokens=torch.tensor([audio_tokens(len(clip), self.stack) for clip in audio]),
@@ -115,9 +137,15 @@ class Collator:
             is_audio=is_audio,
             is_answer=is_answer,
             weights=torch.tensor(weights, dtype=torch.float32),
-            tasks=tasks,
+            segments=segments if packed else None,
+            positions=positions if packed else None,
+            tasks=(),
+            answers=tuple(span.end - span.answer for row in rows for span in row.spans),
             samples=tuple(len(clip) for clip in audio),
             lengths=tuple(len(row.ids) for row in rows),
+            pairs=tuple(
+                attended_pairs(row.spans[0].start, [span.end - span.start for span in row.spans]) for row in rows
+            ),
         )
 
 

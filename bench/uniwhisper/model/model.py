@@ -35,11 +35,33 @@ def next_token_scores(lm: Any, hidden: torch.Tensor) -> torch.Tensor:
     return scores
 
 
+def visible(batch: Batch, window: int | None) -> torch.Tensor:
+    """Return which token attends to which in rows of several questions, `(R, 1, S, S)`: the row before it, as if alone.
+
+    A question sees what is shared and itself; padding sees itself, so that no row of a softmax is empty. With a sliding
+    `window`, a token sees only that many places back, its own included.
+    """
+    assert batch.segments is not None
+    assert batch.positions is not None
+    of, seen = batch.segments[:, :, None], batch.segments[:, None, :]
+    allowed = ((seen == of) | ((seen == 0) & (of > 0))) & (of >= 0)
+    distance = batch.positions[:, :, None] - batch.positions[:, None, :]
+    allowed &= distance >= 0
+    if window is not None:
+        allowed &= distance < window
+    return (allowed | torch.eye(of.shape[1], dtype=torch.bool, device=of.device))[:, None]
+
+
 class AudioModel(nn.Module):
-    """A Whisper-shaped encoder with a model that answers."""
+    """A Whisper-shaped encoder with a model that answers.
+
+    With gradients, at most `most_scores` scores of the vocabulary are in memory at a time: those of more tokens are
+    computed in parts, and again in the backward.
+    """
 
     encoder: Any
     lm: Any
+    most_scores = 2**26  # 256 MB in fp32
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
@@ -67,15 +89,35 @@ class AudioModel(nn.Module):
             hidden = self._run(layer, hidden, None)
         return encoder.layer_norm(hidden)
 
+    def states(self, frames: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Return the decoder's last hidden states `(R, S, dim)`."""
+        raise NotImplementedError
+
+    def scores(self, states: torch.Tensor) -> torch.Tensor:
+        """Return the next token's scores `(..., vocabulary)` of hidden states `(..., dim)`."""
+        raise NotImplementedError
+
     def logits(self, frames: torch.Tensor, batch: Batch, keep: torch.Tensor) -> torch.Tensor:
         """Return the next token's scores `(kept, vocabulary)` where `keep` (R, S) is true."""
-        raise NotImplementedError
+        return self.scores(self.states(frames, batch)[keep])
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return the loss of every answer and end token `(A,)`, in the order of `ids[is_answer]`."""
         keep = nn.functional.pad(batch.is_answer[:, 1:], (0, 1))
-        logits = self.logits(self.encode(batch.mel), batch, keep)
-        return nn.functional.cross_entropy(logits.float(), batch.ids[batch.is_answer], reduction="none")
+        return self.losses(self.states(self.encode(batch.mel), batch)[keep], batch.ids[batch.is_answer])
+
+    def losses(self, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return the cross-entropy `(A,)` of the next tokens `targets` (A,) after hidden states `(A, dim)`."""
+        rows = max(1, self.most_scores // self.decoder.get_input_embeddings().num_embeddings)
+        if len(targets) <= rows or not torch.is_grad_enabled():
+            return self._losses(states, targets)
+        parts = zip(states.split(rows), targets.split(rows), strict=True)
+        return torch.cat(
+            [torch.utils.checkpoint.checkpoint(self._losses, *part, use_reentrant=False) for part in parts]
+        )
+
+    def _losses(self, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(self.scores(states).float(), targets, reduction="none")
 
     def _run(self, layer: Any, *inputs: Any) -> Any:
         if self.checkpointing and torch.is_grad_enabled():
@@ -97,10 +139,11 @@ class UniWhisper(AudioModel):
         """The language model below its output layer."""
         return self.lm.get_decoder()
 
-    def logits(self, frames: torch.Tensor, batch: Batch, keep: torch.Tensor) -> torch.Tensor:
-        """Return the next token's scores where `keep` is true.
+    def states(self, frames: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Return the language model's last hidden states `(R, S, dim)`.
 
-        Rows are padded on the right, and attention is causal: padding reaches no token before it, so no mask.
+        Rows are padded on the right, and attention is causal: padding reaches no token before it, so rows of one
+        question need no mask.
         """
         spans = self.adapter.spans(frames, batch.tokens)
         embedded = self.lm.get_input_embeddings()(batch.ids)
@@ -108,8 +151,31 @@ class UniWhisper(AudioModel):
         if audio.shape[0] != int(batch.is_audio.sum()):
             raise EncoderError(f"{audio.shape[0]} audio tokens for {int(batch.is_audio.sum())} places")
         embedded = embedded.masked_scatter(batch.is_audio[..., None], audio.to(embedded.dtype))
-        hidden = self.decoder(inputs_embeds=embedded, use_cache=False).last_hidden_state
-        return next_token_scores(self.lm, hidden[keep])
+        attention = {} if batch.segments is None else self._attention(batch, embedded.dtype)
+        return self.decoder(inputs_embeds=embedded, use_cache=False, **attention).last_hidden_state
+
+    def scores(self, states: torch.Tensor) -> torch.Tensor:
+        """Return the next token's scores `(..., vocabulary)`."""
+        return next_token_scores(self.lm, states)
+
+    def _attention(self, batch: Batch, dtype: torch.dtype) -> dict[str, Any]:
+        """Return masks and positions with which each question of a row is read as if it were alone."""
+        config = self.decoder.config
+        window = getattr(config, "sliding_window", None)
+        default = "full_attention" if window is None else "sliding_attention"
+        kinds = set(getattr(config, "layer_types", None) or [default])
+        windows = {"full_attention": None, "sliding_attention": window}
+        if unknown := sorted(kinds - set(windows)):
+            remedy = "give --set data.packed=false"
+            raise EncoderError(f"has layers of {unknown[0]}, which cannot read packed questions", remedy=remedy)
+        masks = {kind: visible(batch, windows[kind]) for kind in sorted(kinds)}
+        if config._attn_implementation == "eager":  # adds its mask to the scores
+            least = torch.finfo(dtype).min
+            masks = {
+                kind: torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, least) for kind, mask in masks.items()
+            }
+        mask = masks if len(masks) > 1 else next(iter(masks.values()))
+        return {"attention_mask": mask, "position_ids": batch.positions}
 
 
 class WhisperArm(AudioModel):
@@ -124,9 +190,12 @@ class WhisperArm(AudioModel):
         """Whisper's decoder."""
         return self.lm
 
-    def logits(self, frames: torch.Tensor, batch: Batch, keep: torch.Tensor) -> torch.Tensor:
-        """Return the next token's scores where `keep` is true."""
-        hidden = self.lm(
+    def states(self, frames: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Return the decoder's last hidden states `(R, S, dim)`."""
+        return self.lm(
             input_ids=batch.ids, encoder_hidden_states=frames[batch.clip_of], use_cache=False
         ).last_hidden_state
-        return nn.functional.linear(hidden[keep], self.lm.embed_tokens.weight)
+
+    def scores(self, states: torch.Tensor) -> torch.Tensor:
+        """Return the next token's scores `(..., vocabulary)`."""
+        return nn.functional.linear(states, self.lm.embed_tokens.weight)

@@ -28,13 +28,22 @@ _BYTE_SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</t
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """The places of a question in its row: `[start, end)`, with the answer and its end token from `answer` on."""
+
+    start: int
+    answer: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
-    """The tokens of one question: `audio` slots from `audio_start`, the answer and its end from `answer_start`."""
+    """The tokens of one or more questions about a clip: `audio` slots from `audio_start`, then the questions."""
 
     ids: list[int]
     audio_start: int
     audio: int
-    answer_start: int
+    spans: tuple[Span, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +60,29 @@ class Text:
 
     def prompt(self, instruction: str, audio: int) -> Row:
         """Return a row that ends where the answer begins."""
-        ids = [*self.before, *[self.pad] * audio, *self.encode(instruction), *self.between]
-        return Row(ids, len(self.before), audio, len(ids))
+        shared = self._shared(audio)
+        ids = [*shared, *self.encode(instruction), *self.between]
+        return Row(ids, len(self.before), audio, (Span(len(shared), len(ids), len(ids)),))
 
-    def row(self, question: Question, audio: int) -> Row:
-        """Return prompt, answer and end token; raise InputError for a row that is too long: nothing is ever cut."""
-        start = self.prompt(question.instruction, audio)
-        ids = [*start.ids, *self.encode(question.answer), self.end]
+    def row(self, questions: Sequence[Question], audio: int) -> Row:
+        """Return the audio's places, and each question with its answer and end token.
+
+        Raises InputError for a row that is too long: nothing is ever cut.
+        """
+        ids, spans = self._shared(audio), []
+        for question in questions:
+            start = len(ids)
+            ids += [*self.encode(question.instruction), *self.between]
+            spans.append(Span(start, len(ids), len(ids) + len(answer := [*self.encode(question.answer), self.end])))
+            ids += answer
         if self.longest is not None and len(ids) > self.longest:
-            raise InputError(f"{len(ids)} tokens are more than the decoder's {self.longest}", where=question.task)
-        return Row(ids, start.audio_start, audio, start.answer_start)
+            what = f"{len(ids)} tokens are more than the decoder's {self.longest}"
+            raise InputError(what, where=", ".join(question.task for question in questions))
+        return Row(ids, len(self.before), audio, tuple(spans))
+
+    def _shared(self, audio: int) -> list[int]:
+        """Return what stands before a question, whatever is asked."""
+        return [*self.before, *[self.pad] * audio]
 
 
 def open_text(config: Config) -> Text:

@@ -42,8 +42,8 @@ class Tally:
         losses = losses.detach().float()
         self.loss += float((losses * batch.weights).sum())
         self.weight += float(batch.weights.sum())
-        lengths = batch.is_answer.sum(dim=1).tolist()
-        parts = [float(part.sum()) for part in losses.split(lengths)]
+        lengths = batch.answers
+        parts = [float(part.sum()) for part in losses.split(list(lengths))]
         for sums, names in ((self.tasks, batch.tasks), (self.domains, batch.domains)):
             for name, part, tokens in zip(names, parts, lengths, strict=True):
                 _count(sums, name, part, tokens)
@@ -80,25 +80,25 @@ def useful_flops(batch: Batch, costs: Costs, stage: Stage) -> float:
     """Return a micro-batch's FLOPs without padding: each clip through the encoder, each row through the rest."""
     frames = [samples / FRAME for samples in batch.samples]
     audio = sum(costs.audio(heard, stage) for heard in frames)
-    return audio + sum(
-        costs.text(length, length**2 / 2, answers, frames[clip], stage) for clip, length, answers in _rows(batch)
-    )
+    rows = zip(batch.clip_of.tolist(), batch.lengths, batch.pairs, _answers(batch), strict=True)
+    return audio + sum(costs.text(length, pairs, answers, frames[clip], stage) for clip, length, pairs, answers in rows)
 
 
 def done_flops(batch: Batch, costs: Costs, stage: Stage) -> float:
-    """Return the FLOPs actually computed, including padding and recomputation."""
+    """Return the FLOPs actually computed, including padding and recomputation.
+
+    Attention with a mask computes every pair of a row, without one only those below the diagonal.
+    """
     again = costs.config.run.checkpointing
     frames, width = batch.mel.shape[2] / 2, batch.ids.shape[1]
+    pairs = width**2 / (2 if batch.segments is None else 1)
     audio = batch.mel.shape[0] * costs.audio(frames, stage, again=again)
-    return audio + sum(
-        costs.text(width, width**2 / 2, answers, frames, stage, again=again) for _, _, answers in _rows(batch)
-    )
+    return audio + sum(costs.text(width, pairs, answers, frames, stage, again=again) for answers in _answers(batch))
 
 
-def _rows(batch: Batch) -> list[tuple[int, int, int]]:
-    """Return each row's clip, number of tokens, and tokens of answer."""
-    answers = batch.is_answer.sum(dim=1).tolist()
-    return list(zip(batch.clip_of.tolist(), batch.lengths, answers, strict=True))
+def _answers(batch: Batch) -> list[int]:
+    """Return each row's tokens of answers."""
+    return batch.is_answer.sum(dim=1).tolist()
 
 
 def peak_gb(device: str) -> float:

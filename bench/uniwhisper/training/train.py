@@ -132,6 +132,7 @@ class _Run:
             mels=config.encoder.mels,
             stack=config.adapter.stack,
             reduction=config.optimiser.reduction,
+            packed=config.data.packed,
         )
         self.data = StepData(batches, collate, world.rank, world.size)
         self.model.to(world.device)

@@ -155,6 +155,7 @@ Merge = Annotated[
     typer.Option("--merge", help="Another folder of results, from another machine, or a verified bundle. Repeat."),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print no plan and no progress.")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Show all columns, however wide the terminal is.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 _TASK_OPTIONS = ("label", "group", "name", "kind", "domain", "source")

@@ -70,6 +70,7 @@ def run(
     data: opt.Data = None,
     results: opt.Results = None,
     quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
     as_json: opt.Json = False,
 ) -> None:
     """Extract, probe and print the scores. Cached clips are not re-encoded."""
@@ -97,7 +98,7 @@ def run(
             probe=ProbeOptions(seed, allow_missing, text_encoder, _argv(), _names(corrupt)),
             progress=not quiet,
         )
-    _print_scores(report, as_json=as_json)
+    _print_scores(report, verbose=verbose, as_json=as_json)
     _leave(report)
 
 
@@ -189,6 +190,7 @@ def probe(
     data: opt.Data = None,
     results: opt.Results = None,
     quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
     as_json: opt.Json = False,
 ) -> None:
     """Score tasks from the cache, without audio or encoder. Without -m: every model in the cache."""
@@ -206,7 +208,7 @@ def probe(
             probe=ProbeOptions(seed, allow_missing, text_encoder, _argv(), _names(corrupt)),
             progress=not quiet,
         )
-    _print_scores(report, as_json=as_json)
+    _print_scores(report, verbose=verbose, as_json=as_json)
     _leave(report)
 
 
@@ -247,11 +249,13 @@ def _argv() -> tuple[str, ...]:
     return ("uwbench", *map(printable, sys.argv[1:]))
 
 
-def _print_scores(report: Results, *, as_json: bool) -> None:
+def _print_scores(report: Results, *, verbose: bool, as_json: bool) -> None:
     if as_json:
         opt.print_json([result.model_dump(mode="json", by_alias=True) for _, result in report.results])
     elif report.results:
-        api.open_console().print(report)
+        from uwbench.cli.tables import print_view
+
+        print_view(report.view(verbose=verbose))
 
 
 def _leave(report: Results) -> NoReturn:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -12,13 +12,16 @@ from typing import Any
 
 from uwbench.base.json_text import parse_json
 from uwbench.errors import InputError
-from uwbench.sources import embedded
+from uwbench.options import TaskSpec
+from uwbench.sources import cuts, embedded
 from uwbench.sources.dataset import AUDIO_SUFFIXES
 from uwbench.sources.forms import Form, Table
 from uwbench.sources.rows import MANIFEST_SUFFIXES, Row, rows_of
-from uwbench.sources.splits import SPLIT_FOLDERS, subset_in, subset_of_file
+from uwbench.sources.splits import SPLIT_FOLDERS, subset_in, subset_of, subset_of_file
 
+_LINES = (".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz", ".ndjson.gz")
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+_MOST_MANIFESTS = 64  # files of JSON in a folder; more of them are the notes of single clips
 _DEPTH = 3  # levels at which tables are searched for: <folder>/data/<split>/0000.parquet
 _PATH_COLUMNS = ("path", "file_name", "filename", "audio_filepath", "audio")
 
@@ -33,8 +36,21 @@ def find_form(path: Path) -> Form | None:
     if path.name.lower() in METADATA:
         return _audio_folder(path, path.parent, [path])
     if path.suffix.lower() == ".parquet" and path.is_file():
-        return _parquet(path, path.parent, [Table(path)])
-    return None
+        form = _parquet(path, path.parent, [Table(path)])
+    elif path.name.lower().endswith(_LINES) and path.is_file():
+        form = _lines(path, path.parent, [Table(path)])
+    else:
+        return None
+    return form and replace(form, notes=tuple(_other_splits(path)))
+
+
+def _other_splits(path: Path) -> Iterator[str]:
+    """Yield a note if files beside this one name other splits."""
+    suffix = path.name.partition(".")[2]
+    subset = subset_of([path.name.partition(".")[0]])
+    others = [file for file in sorted(path.parent.glob(f"*.{suffix}")) if subset_of([file.name]) not in (subset, None)]
+    if subset is not None and others:
+        yield f"{others[0].name} beside it may be another split; to use the splits, name the folder"
 
 
 # save_to_disk
@@ -69,7 +85,7 @@ def _saved(folder: Path) -> Form | None:
         _record(tables[0].path.parent / "dataset_info.json").get("features")
     )
 
-    def rows(_: list[str]) -> Iterator[tuple[Table, Row]]:
+    def rows(_: TaskSpec, __: list[str]) -> Iterator[tuple[Table, Row]]:
         for table in tables:
             for row in embedded.arrow_rows(table.path, column, names):
                 yield table, row
@@ -153,6 +169,9 @@ def _in_folder(folder: Path) -> Form | None:
         return _audio_folder(folder, folder, listing.metadata)
     parquet = [path for path in listing.tables if path.suffix.lower() == ".parquet"]
     texts = [path for path in listing.tables if path.suffix.lower() != ".parquet"]
+    lines = [path for path in texts if path.name.lower().endswith(_LINES)]
+    if len(lines) <= _MOST_MANIFESTS and (form := _manifests(folder, lines)) is not None:
+        return form
     forms = [
         form
         for paths, make in ((parquet, _parquet), (texts, _texts))
@@ -177,11 +196,8 @@ def _of_kind(
         return None
     chosen = named if wins else tables
     form = make(folder, folder, chosen) if chosen else None
-    left = [table.path for table in tables if table not in chosen]
-    if form is None or not left:
-        return form
-    note = f"{len(left)} files name no split and are left out, first {left[0].relative_to(folder)}"
-    return replace(form, notes=(note,))
+    left = [table for table in tables if table not in chosen]
+    return form and replace(form, notes=_left_out(left, folder))
 
 
 def _parquet(place: Path, root: Path, tables: list[Table]) -> Form | None:
@@ -200,7 +216,7 @@ def _parquet(place: Path, root: Path, tables: list[Table]) -> Form | None:
     table_of = {table.path: table for table in tables}
     home = embedded.home_beside(root, "own" if place.is_dir() else place.name)
 
-    def rows(_: list[str]) -> Iterator[tuple[Table, Row]]:
+    def rows(_: TaskSpec, __: list[str]) -> Iterator[tuple[Table, Row]]:
         for path, row in embedded.parquet_rows(files, column, home):
             yield table_of[path], row
 
@@ -221,7 +237,7 @@ def _refuse_configurations(place: Path, root: Path, tables: Iterable[Table]) -> 
 
 
 def _texts(place: Path, root: Path, tables: list[Table]) -> Form | None:
-    """Return the form of text tables whose names tell their splits, or None if they list no audio."""
+    """Return the form of text tables whose names tell their splits, or None."""
     if len({table.subset for table in tables}) < 2:
         return None
     listing = [table for table in tables if _lists_audio(table.path)]
@@ -231,17 +247,73 @@ def _texts(place: Path, root: Path, tables: list[Table]) -> Form | None:
 
 
 def _lists_audio(path: Path) -> bool:
-    try:
-        first = next(rows_of(path, []), None)
-    except InputError:
-        return False
-    return first is not None and any(str(name).strip().lower() in _PATH_COLUMNS for name in first.values)
+    return any(str(name).strip().lower() in _PATH_COLUMNS for name in _first_row(path))
 
 
-def _text_rows(tables: Sequence[Table], notes: list[str]) -> Iterator[tuple[Table, Row]]:
+def _text_rows(tables: Sequence[Table], _: TaskSpec, notes: list[str]) -> Iterator[tuple[Table, Row]]:
     for table in tables:
         for row in rows_of(table.path, notes):
             yield table, row
+
+
+# NeMo and Lhotse
+
+
+def _lines(place: Path, root: Path, tables: list[Table]) -> Form | None:
+    """Return the form of files of JSON objects if they are manifests of NeMo or Lhotse, else None."""
+    first = _first_row(tables[0].path)
+    if cuts.holds_cuts(first) or cuts.holds_supervisions(first):
+        return _cuts_form(place, root, tables)
+    if _holds_nemo(first):
+        return Form("NeMo manifest", place, root, tuple(tables), partial(_text_rows, tables))
+    return None
+
+
+def _first_row(path: Path) -> Mapping[str, Any]:
+    """Return the first row of a table, or nothing if it cannot be read, which its reader will say."""
+    try:
+        first = next(rows_of(path, []), None)
+    except InputError:
+        return {}
+    return first.values if first else {}
+
+
+def _manifests(folder: Path, files: Sequence[Path]) -> Form | None:
+    """Return the form of a folder's cuts, or else its supervisions, or else its manifests of NeMo, or None."""
+    first_of = {path: _first_row(path) for path in files}
+    for holds in (cuts.holds_cuts, cuts.holds_supervisions, _holds_nemo):
+        tables = [Table(path, subset_of_file(path, folder)) for path in files if holds(first_of[path])]
+        if not tables:
+            continue
+        named = [table for table in tables if table.subset is not None]
+        if len(tables) > 1 and not named:
+            names = ", ".join(table.path.name for table in tables)
+            raise InputError(f"holds several manifests ({names})", where=folder, remedy="name one of them")
+        left = [table for table in tables if named and table not in named]
+        form = _lines(folder, folder, named or tables)
+        return form and replace(form, notes=_left_out(left, folder))
+    return None
+
+
+def _left_out(tables: Sequence[Table], folder: Path) -> tuple[str, ...]:
+    if not tables:
+        return ()
+    return (f"{len(tables)} files name no split and are left out, first {tables[0].path.relative_to(folder)}",)
+
+
+def _holds_nemo(first: Mapping[str, Any]) -> bool:
+    return "audio_filepath" in first
+
+
+def _cuts_form(place: Path, root: Path, tables: list[Table]) -> Form:
+    def rows(spec: TaskSpec, notes: list[str]) -> Iterator[tuple[Table, Row]]:
+        for table in tables:
+            of_cuts = cuts.holds_cuts(_first_row(table.path))
+            read = cuts.cut_rows if of_cuts else cuts.supervision_rows
+            for row in read(table.path, spec, notes):
+                yield table, row
+
+    return Form("Lhotse cuts", place, root, tuple(tables), rows, cuts.AUDIO)
 
 
 # AudioFolder

@@ -1,7 +1,7 @@
 """Own data as other libraries write it, read without code and in place.
 
-AudioFolder, Parquet and save_to_disk folders of `datasets`, and tables whose names tell the split. A form is a set of
-tables, each of one split or fold or of none; their rows are read as those of a manifest.
+AudioFolder, Parquet and save_to_disk folders of `datasets`, manifests of NeMo and Lhotse, and tables whose names tell
+the split. A form is a set of tables, each of one split or fold or of none; their rows are read as those of a manifest.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """Tables that are one task. `rows` yields the rows of all of them, in order, and adds sentences to its notes.
+    """Tables that are one task. `rows` yields the rows of all of them for a spec, and adds sentences to its notes.
 
     Cells of the column `audio` hold clips in place, or paths, which must stay in `root`. `classes` are the columns
     whose labels are classes by declaration. With `by_folder`, a clip's own folder tells its split.
@@ -44,7 +44,7 @@ class Form:
     place: Path  # what the user named
     root: Path
     tables: tuple[Table, ...]
-    rows: Callable[[list[str]], Iterator[tuple[Table, Row]]]
+    rows: Callable[[TaskSpec, list[str]], Iterator[tuple[Table, Row]]]
     audio: str = "path"
     classes: tuple[str, ...] = ()
     by_folder: bool = False
@@ -57,7 +57,7 @@ def open_form(form: Form, spec: TaskSpec) -> Dataset:
     Clips without splits, or of one split only, are dealt into five folds, in which a group stays whole.
     """
     notes = list(form.notes)
-    rows = list(form.rows(notes))
+    rows = list(form.rows(spec, notes))
     name = task_name(spec.name or manifest_name(form.root / "manifest", spec.label, alone=True), form.root)
     spec = _with_label(form, spec, [row for _, row in rows], notes)
     names = Names(columns_of(spec), form.audio)

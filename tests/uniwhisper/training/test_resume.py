@@ -1,4 +1,7 @@
-"""A run that is killed, stopped or given other workers ends with the same bits as an undisturbed one."""
+"""A run that is killed, stopped or given other workers ends with the same bits as an undisturbed one.
+
+The two questions of a clip are packed.
+"""
 
 from __future__ import annotations
 
@@ -76,6 +79,7 @@ def test_stopping_at_the_end_of_a_stage_changes_nothing(
     whole: Path, small_whisper: Path, clips: list[Example], tmp_path: Path
 ) -> None:
     config = settings(str(small_whisper))
+    assert config.data.packed
     for until in (2, 4, 20):
         result = train(config, InMemory(clips), tmp_path, until=until, training_data=DATA)
         assert result.progress.step == until
