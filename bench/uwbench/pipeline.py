@@ -523,6 +523,9 @@ def _extract_one(
     from uwbench.encoders.vectors import ReadyVectors
 
     extraction = None
+    if plan.parts and plan.needs_frames and model.encoder.info.hop_s == 0:
+        what = f"has one vector per clip, and {plan.task.card.name} is scored on frames"
+        raise EncoderError(what, where=model.encoder.info.name, remedy="leave the task out")
     if plan.parts and isinstance(model.encoder, ReadyVectors):
         from uwbench.extraction.imported import import_vectors
 

@@ -47,7 +47,7 @@ class EncoderInfo:
     sample_rate: int  # Hz
     dim: int
     layers: tuple[str, ...]  # every layer `encode` can return, in order; the last is the model's output
-    hop_s: float  # seconds between frames
+    hop_s: float  # seconds between frames; 0: one frame per clip, its vector
     context_s: float | None  # longest input; longer clips are chunked. None: no limit
     min_s: float = 0.0  # shorter clips are zero-padded to this before they are encoded
     forward_s: float = 0.0  # seconds of audio that even the shortest clip costs (30 for Whisper at full context)
