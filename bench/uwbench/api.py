@@ -266,6 +266,12 @@ def load_task(
     data: str | Path | None = None,
     label: str | None = None,
     group: str | None = None,
+    path: str | None = None,
+    split: str | None = None,
+    fold: str | None = None,
+    start: str | None = None,
+    end: str | None = None,
+    duration: str | None = None,
     name: str | None = None,
     kind: str | None = None,
     domain: str | None = None,
@@ -284,6 +290,8 @@ def load_task(
         data: The folder of datasets, with one folder per task.
         label: The column of the labels. None: `label`.
         group: The column of the speaker, recording or song that must not be in two splits.
+        path, split, fold, start, end, duration: Other columns of a table with names of its own (see `TaskSpec`); the
+            last three in seconds.
         name: The task's name in results.
         kind: single-label (the default), multi-label, frame-multi-label, retrieval or transcription.
         domain: speech, sound (the default) or music.
@@ -307,7 +315,8 @@ def load_task(
     from uwbench.pipeline import open_dataset
 
     spec = TaskSpec("DataFrame") if _is_frame(task) else _task_spec(task)
-    options = {"label": label, "group": group, "name": name, "kind": kind, "domain": domain}
+    options = {"label": label, "group": group, "path": path, "split": split, "fold": fold, "start": start, "end": end}
+    options |= {"duration": duration, "name": name, "kind": kind, "domain": domain}
     changes: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
     if allow_outside:
         changes["allow_outside"] = True
@@ -836,7 +845,8 @@ def read_manifest(
     """
     from uwbench.sources.table import Columns, read_manifest
 
-    return read_manifest(path, Columns(label, group, choice(Kind, kind, "--kind").value, gaps=gaps)).clips
+    named = {"label": label} if group is None else {"label": label, "group": group}
+    return read_manifest(path, Columns(named, choice(Kind, kind, "--kind").value, gaps=gaps)).clips
 
 
 def decode(audio: Audio, rate: int, *, start_s: float | None = None, end_s: float | None = None) -> np.ndarray:
@@ -866,9 +876,9 @@ def folders(
 
 def _folder(folder: str | Path | None, variable: str, default: str) -> Path | None:
     if folder is not None:
-        return Path(folder)
+        return Path(folder).expanduser()
     if os.environ.get(variable):
-        return Path(os.environ[variable])
+        return Path(os.environ[variable]).expanduser()
     return Path(default) if Path(default).is_dir() else None
 
 
@@ -966,7 +976,7 @@ def _tasks(tasks: TaskInput | Sequence[TaskInput] | None) -> list[TaskInput]:
 
 def _task_spec(task: TaskInput) -> TaskSpec | Dataset:
     if isinstance(task, str | Path):
-        return TaskSpec(str(task))
+        return TaskSpec(str(Path(task).expanduser() if str(task).startswith("~") else task))
     return load_task(task) if _is_frame(task) else cast("TaskSpec | Dataset", task)
 
 
