@@ -52,9 +52,7 @@ class EncoderInfo:
     min_s: float = 0.0  # shorter clips are zero-padded to this before they are encoded
     forward_s: float = 0.0  # seconds of audio that even the shortest clip costs (30 for Whisper at full context)
     batching: Batching = "padded"
-    host_inputs: tuple[
-        Input, ...
-    ] = ()  # inputs that `encode` takes on the CPU, to read values without a wait for a GPU
+    host_inputs: tuple[Input, ...] = ()  # those that `encode` takes on the CPU: reading values waits for no GPU
     context: str | None = None  # full | trimmed, for families that offer the choice
     parameters: int | None = None
     revision: str | None = None
