@@ -323,24 +323,29 @@ def leaderboard(
     protocol: str = "uwbench-1",
     references: bool = True,
     contaminated: str = Contaminated.KEEP,
+    margin: float | None = None,
     methods: str | Iterable[str] | None = None,
 ) -> Leaderboard:
     """Return the leaderboard of the results under one or several folders, or in bundles that `verify` found equal.
 
     Without `suite`, its tasks are whatever the results hold. `references` adds published rows. `contaminated` is `keep`
     (mark scores of tasks that a model was trained on) or `drop` (leave them out). `methods` are those to show, as for
-    `evaluate`; without them, tables and files have every method and a terminal the headline's.
+    `evaluate`; without them, tables and files have every method and a terminal the headline's. With `margin`, in points
+    (hundredths of the score), models are tested for averages that differ by less.
     """
     from uwbench.cards.find import find_suite
     from uwbench.report.board import build_board
     from uwbench.report.leaderboard import Leaderboard
 
+    if margin is not None and not 0 < margin <= 100:
+        raise UsageError(f"{margin:g} is not between 0 and 100 points", where="--margin")
     board = build_board(
         _result_folders(results),
         suite=find_suite(suite) if suite else None,
         protocol=protocol,
         references=references,
         contaminated=choice(Contaminated, contaminated, "--contaminated").value,
+        margin=None if margin is None else margin / 100,
         methods=None if methods is None else methods_of(methods),
     )
     return Leaderboard(board)

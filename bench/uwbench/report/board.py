@@ -85,7 +85,7 @@ class Row:
     """One model's average. `scope` is `suite`, `shared` (the tasks that all models have) or `domain:NAME`.
 
     `rank` counts the better models with the same tasks and data, from 1; models with other tasks or data have none.
-    `standing` counts those that are significantly better and lists those that are tied.
+    `standing` has the 95 % interval of its true rank and lists the models that it is tied with.
     """
 
     model: str
@@ -122,6 +122,7 @@ class Board:
     problems: tuple[str, ...]
     references: tuple[Published, ...]
     draws: Mapping[Method, Mapping[str, TaskDraws]]  # paired bootstrap draws per task, if it has predictions
+    margin: float | None = None  # models whose averages differ by less are practically equal; None: none are called so
     asked_for: tuple[Method, ...] = ()  # methods that the reader named
 
     @cached_property
@@ -194,6 +195,7 @@ def build_board(
     references: bool = True,
     ties: bool = True,
     contaminated: Literal["keep", "drop"] = "keep",
+    margin: float | None = None,
     methods: Sequence[Method] | None = None,
 ) -> Board:
     """Collect the results under one or several folders into a board of `protocol`, a name or the path of its file.
@@ -201,7 +203,8 @@ def build_board(
     Without a suite, the board takes the smallest built-in suite that has all the tasks, or else the tasks that have
     results. Failed and limited results are listed and not scored. Of two results for the same model and task, from
     several machines, the newer counts. With `contaminated="drop"`, scores of tasks that the model has seen something of
-    are listed and not shown. `methods` are those to show, by default all. Raises UsageError if a folder does not exist.
+    are listed and not shown. `methods` are those to show, by default all. Averages that differ by less than `margin`
+    are practically equal. Raises UsageError if a folder does not exist.
     """
     folders = [results] if isinstance(results, Path) else list(results)
     every, problems = _collect(folders)
@@ -240,6 +243,7 @@ def build_board(
         problems=tuple(problems),
         references=_references(suite) if references else (),
         draws=draws,
+        margin=margin,
         asked_for=tuple(methods or ()),
     )
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from uwbench.encoders.base import IMPORTED
 from uwbench.errors import printable
 from uwbench.methods import HEADLINE, METHODS, in_order
-from uwbench.report.export import LEAK_MARK, LEAK_MEANING, METHOD_NAMES, TIE_MEANING, legend, marks
+from uwbench.report.export import LEAK_MARK, LEAK_MEANING, METHOD_NAMES, TIE_MEANING, legend, marks, ranks_text
+from uwbench.report.ranks import certainty, certainty_lines
 from uwbench.report.robustness import run_lines
 from uwbench.results.averages import AVERAGES, Average, Method, averages
 
@@ -176,6 +177,7 @@ def board_view(board: Board) -> RenderableType:
         lines = [line for method in board.first_methods for line in legend(board, method)]
         if any(row.standing is not None and row.standing.tied for row in board.rows):
             lines.insert(0, TIE_MEANING)
+        parts += [Text(printable(line)) for line in certainty_lines(board, certainty(board))]
         parts += [Text(line, style="dim") for line in dict.fromkeys(lines)]
     others = [method for method in board.methods if method not in board.first_methods]
     if others:
@@ -191,8 +193,8 @@ def board_view(board: Board) -> RenderableType:
 def _board_averages(board: Board, method: Method) -> Table:
     from rich.text import Text
 
-    table = _averages_head(Text(f"{METHOD_NAMES[method]}: averages"), ranked=True)
     rows = [row for model in board.models if (row := board.row(model.key, method, "weighted")) is not None]
+    table = _averages_head(Text(f"{METHOD_NAMES[method]}: averages"), ranked=True)
     for row in sorted(rows, key=lambda row: (row.rank is None, row.rank or 0)):
         averages_of_model = [board.row(row.model, method, name) for name in AVERAGES]
         cells = ["–" if average is None else _average_text(average.average) for average in averages_of_model]
@@ -304,7 +306,7 @@ def html_of(view: RenderableType) -> str:
 def _averages_head(title: Any, *, ranked: bool) -> Table:
     table = new_table(title)
     if ranked:
-        table.add_column("#", justify="right")
+        table.add_column("#", no_wrap=True)
     table.add_column("Model", overflow="fold")
     if not ranked:
         table.add_column("Method")
@@ -335,7 +337,8 @@ def _count_text(average: Average) -> str:
 
 
 def _rank_text(row: Row) -> str:
+    """Return a rank, marked if it is shared and with the interval of the true rank if others are in it: `1= 1–3`."""
     if row.rank is None:
         return "–"
     tied = row.standing is not None and any(row.standing.tied)
-    return f"{row.rank}{'=' if tied else ''}"
+    return f"{row.rank}= [dim]{ranks_text(row)}[/dim]" if tied else f"{row.rank}"
