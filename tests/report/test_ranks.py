@@ -172,7 +172,7 @@ def test_every_form_of_the_board_has_the_certainty_of_its_ranks(results: Path, l
     shown = text_of(leaderboard)
     assert "of 6 pairs have a significant order under every method (MLP, kNN): " in shown
     assert "Rank correlation of MLP and kNN: tau-b " in shown
-    assert "practically equal within 12 points: " in shown
+    assert "practically equal, with a margin of 12 points: " in shown
     data = json.loads(render_json(board))
     assert [row["verdict"] for row in data["pairs"]] == [row.verdict for row in sure.pairs]
     assert data["rank_correlations"][0]["tau"] == sure.correlations[0].tau
@@ -191,7 +191,7 @@ def test_compare_says_what_would_tell_two_models_apart(
     words = ("compare", "good", "near", "--results", results, "--plan")
     shown = uwbench(*words)
     assert shown.code == 0, shown.err
-    assert "What would tell good and near apart (mlp, power 80%)" in shown.out
+    assert "To tell A and B apart: MLP probe, power 80%" in shown.out
     assert "or more tasks" in shown.out
     comparison = leaderboard.compare("good", "near")
     plan = comparison.plan()

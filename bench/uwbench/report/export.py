@@ -30,9 +30,8 @@ ROBUSTNESS_NOTE = (
     "interval of a bootstrap over the same clips."
 )
 TIE_MEANING = "= after a rank: no significant difference from at least one other model (paired bootstrap, Holm)."
-RANK_MEANING = (
-    "After a rank, the 95 % interval of the true one: with that confidence, those of all models hold at once."
-)
+RANKS_MEANING = "ranks: 95 % interval of the true rank, for all models at once."
+UNRANKED_MEANING = "– as a rank: an average over fewer tasks, or over other data; it is not ranked."
 LEAK_MARK = "¶"  # after a score with test clips among its training clips
 LEAK_MEANING = f"{LEAK_MARK} test clips are among the training clips: the score is too high."
 BUNDLE_MARK = "‖"  # after a score from a bundle

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from math import ceil
 from typing import TYPE_CHECKING
 
-from uwbench.report.table import html_of, text_table
+from uwbench.report.export import METHOD_NAMES
+from uwbench.report.fitted import Column, FittedTable
+from uwbench.report.table import html_of
 from uwbench.report.ties import SIGNIFICANCE
-from uwbench.results.averages import Method
+from uwbench.results.averages import AVERAGES, Method
 from uwbench.results.ranks import data_needed, detectable
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import RenderableType
-
-MEANING = (
-    "If the true difference is the one observed, so many more give a paired test at 5 % the power to find it: "
-    "((t(.975) + t({power:g})) * standard error / difference)^2 times as many (Chow, Shao, Wang and Lokhnygina 2018, "
-    "section 3.1). A difference that is barely there, or by chance, makes the plan a guess."
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +74,12 @@ class Plan:
         frame = pd.DataFrame(map(asdict, self.averages), columns=[field.name for field in fields(AveragePlan)])
         return frame.astype({"more_clips": "Int64", "more_tasks": "Int64"})
 
+    def view(self, *, verbose: bool = False) -> RenderableType:
+        """Return the tables for a terminal: the columns that fit into it, or with `verbose` all."""
+        return plan_view(self, verbose=verbose)
+
     def __rich__(self) -> RenderableType:
-        return plan_view(self)
+        return self.view()
 
     def _repr_html_(self) -> str:
         return html_of(self)
@@ -127,39 +128,46 @@ def _more(difference: float, error: float, units: float, p: float, count: int, p
     return None if factor is None else max(0, ceil(count * factor - 1e-6) - count)
 
 
-def plan_view(plan: Plan) -> RenderableType:
+def plan_view(plan: Plan, *, verbose: bool = False) -> RenderableType:
     """Return the tables of a plan for a terminal, and the formula."""
     from rich.console import Group
     from rich.text import Text
 
-    title = f"What would tell {plan.first} and {plan.second} apart ({plan.method}, power {plan.power:.0%})"
-    return Group(
-        text_table(
-            title,
-            ["task", "difference", "detectable", "clips", "more clips"],
-            [
-                [row.task, f"{row.difference:+.3f}", f"{row.detectable:.3f}", f"{row.clips:,}", _count(row.more_clips)]
-                for row in plan.tasks
-            ],
-        ),
-        text_table(
-            "Averages",
-            ["average", "difference", "detectable", "clips", "more clips", "tasks", "or more tasks"],
-            [
-                [
-                    row.average,
-                    f"{row.difference:+.3f}",
-                    f"{row.detectable:.3f}",
-                    f"{row.clips:,}",
-                    _count(row.more_clips),
-                    str(row.tasks),
-                    _count(row.more_tasks),
-                ]
-                for row in plan.averages
-            ],
-        ),
-        Text(MEANING.format(power=plan.power), style="dim"),
-    )
+    title = f"To tell A and B apart: {METHOD_NAMES[plan.method]}, power {plan.power:.0%}"
+    parts: list[RenderableType] = [Text(), FittedTable(title, _task_columns(plan.tasks), verbose)]
+    if plan.averages:
+        parts += [Text(), FittedTable("On average", _average_columns(plan.averages), verbose)]
+    return Group(*parts, *(Text(line, style="dim") for line in _MEANINGS))
+
+
+def _task_columns(rows: Sequence[TaskPlan]) -> list[Column]:
+    return [
+        Column("task", [row.task for row in rows], right=False),
+        Column("A − B", [f"{row.difference:+.3f}" for row in rows]),
+        Column("detectable", [f"{row.detectable:.3f}" for row in rows], 1),
+        Column("clips", [f"{row.clips:,}" for row in rows]),
+        Column("more clips", [_count(row.more_clips) for row in rows]),
+    ]
+
+
+def _average_columns(rows: Sequence[AveragePlan]) -> list[Column]:
+    return [
+        Column("average", [AVERAGES[row.average].name for row in rows], right=False),
+        Column("A − B", [f"{row.difference:+.3f}" for row in rows]),
+        Column("detectable", [f"{row.detectable:.3f}" for row in rows], 1),
+        Column("clips", [f"{row.clips:,}" for row in rows], 2),
+        Column("more clips", [_count(row.more_clips) for row in rows]),
+        Column("tasks", [str(row.tasks) for row in rows], 3),
+        Column("or more tasks", [_count(row.more_tasks) for row in rows]),
+    ]
+
+
+_MEANINGS = (
+    "more clips, or tasks: so many more give a paired test at 5 % this power to find",
+    "the observed difference, if it is the true one; 0 if it is significant already.",
+    "((t(.975) + t(power)) · standard error / difference)² times as many are needed.",
+    "detectable: the least true difference that the clips at hand show so surely.",
+)
 
 
 def _count(more: int | None) -> str:

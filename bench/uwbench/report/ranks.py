@@ -104,10 +104,11 @@ def certainty_lines(board: Board, sure: Certainty) -> list[str]:
     """Return what a terminal says of the pairs and correlations, one sentence a line."""
     lines = []
     if board.margin is not None:
+        points = "1 point" if board.margin == 0.01 else f"{100 * board.margin:g} points"
         for method in board.first_methods:
             equal = [row for row in sure.pairs if (row.method, row.verdict) == (method, "practically equal")]
             text = _listed(equal, "=") if equal else "none"
-            lines.append(f"{METHODS[method].short}: practically equal within {100 * board.margin:g} points: {text}")
+            lines.append(f"{METHODS[method].short}: practically equal, with a margin of {points}: {text}")
     every = [row for row in sure.pairs if row.method == EVERY]
     if every:
         ahead = [row for row in every if row.verdict == "ahead"]
