@@ -127,11 +127,11 @@ class Done:
 def uwbench(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
     """Run the command line in this process: `uwbench("run", "-m", "logmel")`."""
 
-    def call(*words: object) -> Done:
+    def call(*words: object, columns: int = 200) -> Done:
         from uwbench.cli.main import main
 
         monkeypatch.setattr(sys, "argv", ["uwbench", *map(str, words)])
-        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setenv("COLUMNS", str(columns))
         capfd.readouterr()
         with pytest.raises(SystemExit) as exit_info:
             main()

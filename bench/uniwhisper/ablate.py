@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from uniwhisper.config import Config, leaves, load_config, overlaid
 from uwbench.api import InputError, UsageError
 from uwbench.base.registry import suggestion
-from uwbench.base.schema import Closed
+from uwbench.base.schema import Closed, first_fault
 from uwbench.base.yaml_text import parse_yaml, read_yaml_file
 
 
@@ -107,6 +107,6 @@ def _arm(name: str, values: Any, where: str) -> Arm:
     try:
         file = _File.model_validate(values)
     except ValidationError as error:
-        what = f"is no arm of `title` and `change` ({' '.join(str(error).split())})"
-        raise InputError(what, where=where) from error
+        field, what = first_fault(error)
+        raise InputError(f"is no arm of `title` and `change` ({field}: {what})", where=where) from error
     return Arm(name, file.title, file.change)

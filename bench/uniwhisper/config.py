@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from uwbench.api import InputError, UsageError
 from uwbench.base.registry import suggestion
-from uwbench.base.schema import Closed
+from uwbench.base.schema import Closed, first_fault
 from uwbench.base.yaml_text import parse_yaml, read_yaml_file
 
 WINDOW_S = 30.0
@@ -54,10 +54,10 @@ def validated(kind: type[Section], values: Any, where: str | None) -> Section:
         return kind.model_validate(values)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        field = ".".join(map(str, first["loc"]))
+        field, what = first_fault(error)
         if first["type"] == "extra_forbidden":
             raise InputError(f"{field}: is not a key", where=where, remedy=_near(kind, first["loc"])) from error
-        raise InputError(f"{field or 'the file'}: {first['msg']}", where=where) from error
+        raise InputError(f"{field or 'the file'}: {what}", where=where) from error
 
 
 def _near(kind: type[Closed], place: Sequence[int | str]) -> str | None:

@@ -56,6 +56,7 @@ from uwbench.options import (
     method_of,
     methods_of,
 )
+from uwbench.report.fitted import Column, FittedTable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -212,6 +213,12 @@ def load_task(
     data: str | Path | None = None,
     label: str | None = None,
     group: str | None = None,
+    path: str | None = None,
+    split: str | None = None,
+    fold: str | None = None,
+    start: str | None = None,
+    end: str | None = None,
+    duration: str | None = None,
     name: str | None = None,
     kind: str | None = None,
     domain: str | None = None,
@@ -222,15 +229,17 @@ def load_task(
     """Return the clips of a task and its card.
 
     The options other than `data`, the folder with one folder per dataset, say how a manifest, a folder or a DataFrame
-    is read (see `TaskSpec`). A DataFrame has one row per clip and the columns of a manifest; its column `audio` (or
-    `path`) has paths, bytes of encoded files, or arrays `(samples,)`, whose rate in Hz is in the column `rate` or in
-    the argument. Raises UsageError for an unknown name or an option that does not apply, InputError, with row and
-    column, for malformed data, DataError if a card's data is not at hand.
+    is read: `label` to `duration` name columns, the last three in seconds (see `TaskSpec`). A DataFrame has one row
+    per clip and the columns of a manifest; its column `audio` (or `path`) has paths, bytes of encoded files, or arrays
+    `(samples,)`, whose rate in Hz is in the column `rate` or in the argument. Raises UsageError for an unknown name or
+    an option that does not apply, InputError, with row and column, for malformed data, DataError if a card's data is
+    not at hand.
     """
     from uwbench.pipeline import open_dataset
 
     spec = TaskSpec("DataFrame") if _is_frame(task) else _task_spec(task)
-    options = {"label": label, "group": group, "name": name, "kind": kind, "domain": domain}
+    options = {"label": label, "group": group, "path": path, "split": split, "fold": fold, "start": start, "end": end}
+    options |= {"duration": duration, "name": name, "kind": kind, "domain": domain}
     changes: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
     if allow_outside:
         changes["allow_outside"] = True
@@ -341,6 +350,7 @@ def leaderboard(
         protocol=protocol,
         references=references,
         contaminated=choice(Contaminated, contaminated, "--contaminated").value,
+        usual=[folders().results, Path("results"), _user_folder("results")],
         methods=None if methods is None else methods_of(methods),
     )
     return Leaderboard(board)
@@ -656,7 +666,8 @@ def read_manifest(
     """
     from uwbench.sources.table import Columns, read_manifest
 
-    return read_manifest(path, Columns(label, group, choice(Kind, kind, "--kind").value, gaps=gaps)).clips
+    named = {"label": label} if group is None else {"label": label, "group": group}
+    return read_manifest(path, Columns(named, choice(Kind, kind, "--kind").value, gaps=gaps)).clips
 
 
 def decode(audio: Audio, rate: int, *, start_s: float | None = None, end_s: float | None = None) -> np.ndarray:
@@ -686,9 +697,9 @@ def folders(
 
 def _folder(folder: str | Path | None, variable: str, default: str) -> Path | None:
     if folder is not None:
-        return Path(folder)
+        return Path(folder).expanduser()
     if os.environ.get(variable):
-        return Path(os.environ[variable])
+        return Path(os.environ[variable]).expanduser()
     return Path(default) if Path(default).is_dir() else None
 
 
@@ -786,7 +797,7 @@ def _tasks(tasks: TaskInput | Sequence[TaskInput] | None) -> list[TaskInput]:
 
 def _task_spec(task: TaskInput) -> TaskSpec | Dataset:
     if isinstance(task, str | Path):
-        return TaskSpec(str(task))
+        return TaskSpec(str(Path(task).expanduser() if str(task).startswith("~") else task))
     return load_task(task) if _is_frame(task) else cast("TaskSpec | Dataset", task)
 
 
@@ -828,6 +839,7 @@ __all__ = [
     "AudioMember",
     "CardFormat",
     "Clip",
+    "Column",
     "Contaminated",
     "Context",
     "DataError",
@@ -843,6 +855,7 @@ __all__ = [
     "ExtractOptions",
     "FetchError",
     "FetchSource",
+    "FittedTable",
     "Folders",
     "InputError",
     "Kind",

@@ -91,7 +91,8 @@ class Results:
         """
         import pandas as pd
 
-        rows = [row for _, result in self.results for row in _frame_rows(result)]
+        labels = self._labels()
+        rows = [row for _, result in self.results for row in _frame_rows(result, labels[result.model.fingerprint])]
         columns = ["model", "task", "method", "score", "low", "high", "n", "status", "contamination"]
         return pd.DataFrame(rows, columns=columns)
 
@@ -106,22 +107,31 @@ class Results:
         from uwbench.results.record import read_predictions
 
         columns = ["method", "seed", "fold", "id", "group", "truth", "prediction"]
-        frames = []
+        frames, labels = [], self._labels()
         for path, result in self.results:
             if result.scores:
                 frame = read_predictions(path, columns).to_pandas()
                 for column in ("truth", "prediction"):
                     frame[column] = [text and parse_json(text) for text in frame[column]]
                 frame.insert(0, "task", result.task.name)
-                frame.insert(0, "model", result.model.name)
+                frame.insert(0, "model", labels[result.model.fingerprint])
                 frames.append(frame)
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["model", "task", *columns])
+
+    def _labels(self) -> dict[str, str]:
+        """Return what tables call each model, by its fingerprint."""
+        from uwbench.report.labels import labels_of
+
+        return labels_of({result.model.fingerprint: result.model for _, result in self.results})
 
     def __repr__(self) -> str:
         return repr(self.to_frame())
 
-    def __rich__(self) -> RenderableType:
-        """Return the tables that a terminal shows: one per model, the averages, and where the results are."""
+    def view(self, *, verbose: bool = False) -> RenderableType:
+        """Return the tables for a terminal: one per model, the averages, and where the results are.
+
+        Tables have the columns that fit into the terminal; with `verbose` all, also what the probes chose.
+        """
         from rich.console import Group
 
         from uwbench.cards.find import find_suite
@@ -132,7 +142,10 @@ class Results:
         if not results:
             return Group()
         suite = find_suite(self.suite) if self.suite else suite_of([result.task.name for result in results])
-        return run_view(results, suite, paths=[path.parent for path, _ in self.results])
+        return run_view(results, suite, paths=[path.parent for path, _ in self.results], verbose=verbose)
+
+    def __rich__(self) -> RenderableType:
+        return self.view()
 
     def _repr_html_(self) -> str:
         frame = self.to_frame()
@@ -140,9 +153,9 @@ class Results:
         return "".join([frame.to_html(index=False, na_rep="", float_format="{:.3f}".format), *map(_paragraph, notes)])
 
 
-def _frame_rows(result: Result) -> Iterator[dict[str, object]]:
+def _frame_rows(result: Result, label: str) -> Iterator[dict[str, object]]:
     common = {
-        "model": result.model.name,
+        "model": label,
         "task": result.task.name,
         "n": result.task.n,
         "status": result.status,

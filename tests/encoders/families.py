@@ -46,6 +46,7 @@ class Case:
     batching: str = "padded"
     rate: int = 16_000
     family: str = ""  # as `uwbench models` names it; by default the case's name
+    reads_back: bool = False  # the class itself copies numbers from the device
 
 
 def write_preprocessor(folder: Path, **content: Any) -> None:

@@ -10,11 +10,12 @@ import torch
 
 from encoders.families import CASES as FAMILIES
 from encoders.families import Case
+from encoders.tower_families import CASES as TOWERS
 from uwbench.encoders.base import Encoder, ModelSpec
 from uwbench.encoders.conformance import check_encoder
 from uwbench.encoders.resolve import open_encoder
 
-CASES: tuple[Case, ...] = FAMILIES
+CASES: tuple[Case, ...] = (*FAMILIES, *TOWERS)
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,24 @@ def deviations(case: Case, folder: Path, encoder: Encoder) -> tuple[float, ...]:
         assert got.shape == expected.shape
         distances.append(float((got - expected).norm() / expected.norm()))
     return tuple(distances)
+
+
+@torch.inference_mode()
+def short_clip_deviation(case: Case, encoder: Encoder) -> float:
+    """Return how far a longer batch mate moves the vectors of a clip of 0.3 s, relatively."""
+    short, long = noise(case, 0.3), noise(case, 1.7)
+    layers = range(len(encoder.info.layers))
+    width = max(len(short), round(encoder.info.min_s * case.rate))
+    alone = torch.zeros(1, width)
+    batch = torch.zeros(2, len(long))
+    alone[0, : len(short)] = batch[0, : len(short)] = torch.from_numpy(short)
+    batch[1] = torch.from_numpy(long)
+    first = encoder.encode(alone, torch.tensor([len(short)]), layers)
+    second = encoder.encode(batch, torch.tensor([len(short), len(long)]), layers)
+    count = int(first.valid[0])
+    assert int(second.valid[0]) == count
+    means = [encoded.frames[0, :, :count].mean(1) for encoded in (first, second)]
+    return float(((means[1] - means[0]).norm(dim=-1) / means[0].norm(dim=-1)).max())
 
 
 @torch.inference_mode()

@@ -11,10 +11,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from encoders.families import Case
-from encoders.parity import CASES, deviations, loaded, noise, silence_is_finite
+from encoders.parity import CASES, deviations, loaded, noise, short_clip_deviation, silence_is_finite
 from uwbench.encoders.base import Encoder, ModelSpec
 from uwbench.encoders.catalogue import CATALOGUE
-from uwbench.encoders.conformance import check_encoder
+from uwbench.encoders.conformance import BATCH_TOLERANCE, HOP_TOLERANCE, check_encoder
 from uwbench.encoders.resolve import open_encoder
 from uwbench.extraction.forward import Forward, Settings
 
@@ -63,12 +63,14 @@ def test_keeps_the_contract(case: Case, encoder: Encoder) -> None:
     clips = [noise(case, seconds) for seconds in (1.0, 1.7, 2.3)]
     found = check_encoder(encoder, clips=clips)
     assert found.problems == ()
-    assert found.hop_seconds == pytest.approx(case.hop_s, rel=0.02)
+    assert found.hop_seconds == pytest.approx(case.hop_s, rel=HOP_TOLERANCE)
     assert encoder.info.hop_s == pytest.approx(case.hop_s)
     assert encoder.info.batching == case.batching
     assert encoder.info.sample_rate == case.rate
     assert encoder.info.family == (case.family or case.name)
     assert silence_is_finite(case, encoder)
+    if encoder.info.batching == "padded":
+        assert short_clip_deviation(case, encoder) < BATCH_TOLERANCE
 
 
 @torch.inference_mode()
@@ -85,6 +87,8 @@ def test_one_sample_and_a_lone_layer(case: Case, encoder: Encoder) -> None:
 @pytest.mark.parametrize("seconds", [(1, 1), (1, 2, 1)], ids=["equal", "unequal"])
 def test_launches_without_reading_anything_back(case: Case, folder: Path, seconds: tuple[int, ...]) -> None:
     """On torch's meta device nothing can be read back, so a launch that ends there never waits for a device."""
+    if case.reads_back:
+        pytest.skip("the class in transformers reads lengths back itself")
     encoder = open_encoder(ModelSpec(str(folder), context="trimmed"))
     encoder.load("meta", "bf16")
     forward = Forward(
@@ -119,7 +123,8 @@ def test_the_verified_column_is_true() -> None:
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_weights_are_run(name: str, whisper_tiny: Path) -> None:
     entry = next(entry for entry in CATALOGUE if entry.name == name)
-    encoder = open_encoder(ModelSpec(str(whisper_tiny) if name == "whisper-tiny.en" else name))
+    place = str(whisper_tiny) if name == "whisper-tiny.en" else name
+    encoder = open_encoder(ModelSpec(place, context="trimmed"))  # 30 s a clip would take six seconds
     assert check_encoder(encoder).problems == ()
     info = encoder.info
     assert (info.family, info.sample_rate, info.context_s) == (entry.family, entry.sample_rate, entry.context_s)

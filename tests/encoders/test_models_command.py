@@ -95,7 +95,8 @@ def test_the_list_says_size_rate_context_hop_layers_licence_and_data(uwbench: Co
     counts = Counter(entry["verified"] for entry in found)
     assert set(counts) == {"weights", "random", "not run"}
     text = " ".join(uwbench("models").out.split())
-    assert f"{len(found)} models; in tests: {counts['weights']} with published weights, {counts['random']} with" in text
+    tested = f"published weights {counts['weights']}, random weights {counts['random']}"
+    assert f"{len(found)} models; in tests: {tested}" in text
 
 
 @pytest.mark.parametrize(

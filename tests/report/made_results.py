@@ -144,6 +144,10 @@ def make_result(
     one_neighbour: float = 0.5,
     training_data: tuple[dict[str, Any], ...] | None = None,
     notes: tuple[str, ...] = (),
+    context: str | None = None,
+    layers: int = 3,
+    dtype: str = "fp32",
+    family: str = "made-up",
 ) -> Path:
     """Write one made-up result with its predictions and return its path."""
     from uwbench.results.bootstrap import seed_scores
@@ -183,13 +187,13 @@ def make_result(
         model=ModelInfo(
             name=model,
             slug=slug,
-            family="made-up",
+            family=family,
             revision=None,
             fingerprint=fingerprint or (slug.encode().hex() * 64)[:64],
-            context=None,
-            layers=("1", "2", "3"),
+            context=context,
+            layers=tuple(map(str, range(1, layers + 1))),
             pooling="mean",
-            dtype="fp32",
+            dtype=dtype,
             dim=384,
             sample_rate=16000,
             hop_s=0.02,

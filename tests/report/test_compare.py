@@ -107,12 +107,21 @@ def test_a_comparison_names_tasks_effects_and_overall(tmp_path: Path) -> None:
     assert len(part.left_out) == 5
 
 
-def test_models_are_found_by_label_name_and_fingerprint(tmp_path: Path) -> None:
+def test_models_are_found_by_label_name_fingerprint_and_parts_of_these(tmp_path: Path) -> None:
     make_result(tmp_path, "openai/whisper-base", TASKS[0], 0.7, fingerprint="ab" * 32)
+    make_result(tmp_path, "openai/whisper-base", TASKS[0], 0.6, fingerprint="ef" * 32, context="trimmed")
+    make_result(tmp_path, "openai/whisper-tiny", TASKS[0], 0.5)
     make_result(tmp_path, "logmel", TASKS[0], 0.4)
     board = build_board(tmp_path)
-    for name in ("openai/whisper-base", "whisper-base", "ab" * 4, "ab" * 32):
+    for name in ("openai/whisper-base", "whisper-base", "WHISPER-BASE", "ab" * 4, "ab" * 2, "ab" * 32):
         assert board.label(find_model(board, name)) == "openai/whisper-base"
+    for name in ("openai/whisper-base (trimmed)", "whisper-base (trimmed)", "trimmed", "ef" * 4):
+        assert board.label(find_model(board, name)) == "openai/whisper-base (trimmed)"
+    assert board.label(find_model(board, "tiny")) == "openai/whisper-tiny"
+    for model in board.models:
+        assert find_model(board, model.label) == find_model(board, model.key) == model.key
+    with pytest.raises(UsageError, match=r"one of 'openai/whisper-base', 'openai/whisper-base .trimmed.', 'openai/w"):
+        find_model(board, "whisper")
     with pytest.raises(UsageError, match="did you mean logmel"):
         find_model(board, "logmell")
 

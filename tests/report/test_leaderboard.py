@@ -79,16 +79,19 @@ def test_a_comparison_has_a_row_per_task_and_per_average(leaderboard: Leaderboar
     assert list(comparison.averages_frame().average) == ["weighted", "domain", "task", "chance"]
     text = shown(comparison)
     first = comparison.tasks[0]
-    assert f"{first.difference:+.3f} [{first.low:+.3f}, {first.high:+.3f}]" in text
-    assert "tasks like these" in text
+    assert f"{first.difference:+.3f}  [{first.low:+.3f}, {first.high:+.3f}]" in text
+    assert "tasks like these: the interval if tasks are drawn too" in text
+    assert "effect: Cohen's h" in text
     assert "left out" not in text
     assert "left out" in shown(leaderboard.compare("good", HOSTILE))
 
 
-def test_sensitivity_has_a_column_per_model(leaderboard: Leaderboard) -> None:
+def test_sensitivity_has_a_row_per_model(leaderboard: Leaderboard) -> None:
     result = leaderboard.sensitivity()
     assert result is not None
-    text = shown(sensitivity_view(leaderboard.board, result))
-    assert "Borda count" in text
-    assert "without task genres" in text
-    assert ["view", "good", "poor", "tau"] in [line.split() for line in text.splitlines()]
+    tables = shown(sensitivity_view(leaderboard.board, result)).split("Ranks ")
+    assert "Borda count" in tables[1]
+    without_task = next(table for table in tables if table.startswith("without one task"))
+    rows = [line.split() for line in without_task.splitlines()]
+    assert ["Model", *(task.info.name for task in leaderboard.board.tasks)] in rows
+    assert ["poor", *("2" for _ in TASKS)] in rows

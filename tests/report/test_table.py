@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
+from typing import Any
 
+import pytest
 from rich.console import Console
 
 from report.made_results import TASKS, make_board_results, make_result
+from uwbench.errors import UsageError
+from uwbench.pipeline import Results, TaskRun
 from uwbench.report.board import build_board, suite_of
+from uwbench.report.compare import compare_models
+from uwbench.report.export import render_json
+from uwbench.report.leaderboard import Leaderboard
+from uwbench.report.model_card import render_model_index
+from uwbench.report.sensitivity import sensitivity, sensitivity_view
 from uwbench.report.table import board_view, chosen_text, run_view
 from uwbench.results.record import read_result
 
 
 def shown(view: object) -> str:
     out = io.StringIO()
-    Console(file=out, width=160, no_color=True).print(view)
+    Console(file=out, width=160, no_color=True).print(view, crop=False)
     return out.getvalue()
 
 
@@ -29,8 +39,9 @@ def test_a_run_ends_with_scores_failures_and_averages(tmp_path: Path) -> None:
     assert "3 of 6" in text
     score = results[0].scores["mlp"]
     assert score.ci95 is not None
-    assert f"{score.main_score:.3f} {score.ci95[0]:.3f}–{score.ci95[1]:.3f}" in text
+    assert f"{score.main_score:.3f}  {score.ci95[0]:.3f}–{score.ci95[1]:.3f}" in text
     assert "width 512" not in text
+    assert "width 512" in shown(run_view(results, suite, verbose=True))
     task_lines = text[: text.index("Averages")].strip().splitlines()
     assert any(line.split() == [TASKS[3].name, "failed"] for line in task_lines)
     assert f"failed: {TASKS[3].name}: [red] no memory" in task_lines
@@ -60,10 +71,71 @@ def test_a_choice_over_folds_is_shown_by_the_commonest() -> None:
     assert chosen_text(probed) == "layer 4, width 0, rate 0.01, epochs 7–9"
 
 
-def test_the_board_keeps_long_names_whole_at_80_columns(tmp_path: Path) -> None:
-    make_board_results(tmp_path, {"whisper-tiny.en": 0.7, "wav2vec2-base-960h": 0.6, "hubert-base-ls960": 0.5})
-    out = io.StringIO()
-    Console(file=out, width=80, no_color=True).print(board_view(build_board(tmp_path)))
-    tasks = out.getvalue().split("Tasks: ", 1)[1]
-    for name in ("whisper-tiny.en", "wav2vec2-base-960h", "hubert-base-ls960", *(task.name for task in TASKS)):
-        assert name in tasks.split()
+LONG = ("openai/whisper-large-v3-turbo", "facebook/wav2vec2-conformer-rel-pos-large-960h", "hubert-base-ls960")
+
+
+def test_names_are_whole_and_lines_fit_at_80_columns(tmp_path: Path) -> None:
+    for model in LONG:
+        for task in TASKS:
+            make_result(tmp_path, model, task, 0.6, context="trimmed")
+    board = build_board(tmp_path)
+    results = [read_result(cell.path) for cell in board.cells if cell.method == "mlp"]
+    comparison = compare_models(board, LONG[0], LONG[1], "mlp")
+    ranks = sensitivity(board, "mlp")
+    assert ranks is not None
+    views = {
+        "board": board_view(board),
+        "run": run_view(results, board.suite),
+        "comparison": comparison,
+        "sensitivity": sensitivity_view(board, ranks),
+    }
+    for name, view in views.items():
+        out = io.StringIO()
+        Console(file=out, width=80, no_color=True).print(view, crop=False)
+        text = out.getvalue()
+        assert max(map(len, text.splitlines())) <= 80, name
+        for model in LONG[:2] if name == "comparison" else LONG:
+            assert f"{model} (trimmed)" in text
+        assert {task.name for task in TASKS} <= set(text.split()), name
+
+
+@pytest.mark.parametrize(
+    ("changes", "label"),
+    [
+        ({}, "m"),
+        ({"context": "full"}, "m"),
+        ({"context": "trimmed"}, "m (trimmed)"),
+        ({"family": "imported"}, "m (imported)"),
+        ({"dtype": "bf16", "context": "trimmed"}, "m (trimmed, bf16)"),
+    ],
+)
+def test_a_model_has_one_label_everywhere(tmp_path: Path, changes: dict[str, Any], label: str) -> None:
+    path = make_result(tmp_path, "m", TASKS[0], 0.6, **changes)
+    board = build_board(tmp_path)
+    assert [model.label for model in board.models] == [label]
+    results = Results((TaskRun("m", TASKS[0].name, result=(path, read_result(path))),))
+    assert set(results.to_frame().model) == set(Leaderboard(board).to_frame().model) == {label}
+    assert shown(results).splitlines()[0].strip() == label
+    assert f"name: {label}" in render_model_index(board, label)
+    assert {row["model"] for row in json.loads(render_json(board))["scores"]} == {label}
+
+
+def test_namesakes_are_told_apart_by_layers_or_else_by_fingerprint(tmp_path: Path) -> None:
+    for index, layers in enumerate((1, 5)):
+        make_result(tmp_path / "layers", "m", TASKS[0], 0.6, fingerprint=str(index) * 64, layers=layers)
+    assert {model.label for model in build_board(tmp_path / "layers").models} == {"m (1 layer)", "m (5 layers)"}
+
+
+def test_an_empty_board_says_where_results_are(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    make_result(tmp_path / "usual", "m", TASKS[0], 0.6)
+    make_result(tmp_path / "usual", "m", TASKS[0], 0.6, protocol=("other", 1))
+    text = shown(board_view(build_board(tmp_path / "here", usual=[tmp_path / "usual"])))
+    assert f"No result of uwbench-1 is in {tmp_path / 'here'}." in text
+    assert f"1 result of uwbench-1: uwbench leaderboard --results {tmp_path / 'usual'}" in text
+    assert f"1 result of other: uwbench leaderboard --protocol other --results {tmp_path / 'usual'}" in text
+    with pytest.raises(UsageError, match="does not exist; there are 1 result of other"):
+        build_board(tmp_path / "nowhere", usual=[tmp_path / "usual"])
+    assert "To make results: uwbench run" in shown(board_view(build_board(tmp_path / "here")))
+    make_result(tmp_path / "failed", "m", TASKS[0], 0.6, status="failed")
+    assert "1 result of uwbench-1 in" in shown(board_view(build_board(tmp_path / "failed")))

@@ -16,6 +16,7 @@ from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter, Validati
 
 from uwbench.base.hashing import SHORT, digest
 from uwbench.base.json_text import parse_json
+from uwbench.base.schema import first_fault
 from uwbench.cache.parts import Expected
 from uwbench.errors import StoreError
 
@@ -163,9 +164,8 @@ def _read(path: Path, kind: Any, remedy: str) -> Any:
     try:
         return _adapter(kind).validate_python(data)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise StoreError(f"is damaged ({place}: {first['msg']})", where=path, remedy=remedy) from error
+        field, what = first_fault(error)
+        raise StoreError(f"is damaged ({field}: {what})", where=path, remedy=remedy) from error
 
 
 @cache

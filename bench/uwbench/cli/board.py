@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from uwbench import api
-from uwbench.api import UsageError, printable
+from uwbench.api import Column, FittedTable, UsageError, printable
 from uwbench.cli import options as opt
-from uwbench.cli.tables import new_table, print_view
+from uwbench.cli.tables import print_view
 
 if TYPE_CHECKING:
     from uwbench.report.leaderboard import Leaderboard
@@ -57,6 +57,7 @@ def leaderboard(
         typer.Option("--contaminated", help="Mark scores of tasks that a model was trained on, or leave them out."),
     ] = api.Contaminated.KEEP,
     open_page: Annotated[bool, typer.Option("--open", help="Open the HTML page of --output in the browser.")] = False,
+    verbose: opt.Verbose = False,
     as_json: opt.Json = False,
 ) -> None:
     """Rank the models that have results: averages, intervals, ties, tasks."""
@@ -73,7 +74,7 @@ def leaderboard(
         methods=None if method is None else opt.split_commas(method),
     )
     if chosen is None:
-        api.open_console().print(ranking)
+        print_view(ranking.view(verbose=verbose))
         return
     text = _render(ranking, chosen, output, folders)
     if text is not None:
@@ -94,6 +95,7 @@ def compare(
     method: opt.Method = "mlp",
     results: opt.Results = None,
     merge: opt.Merge = None,
+    verbose: opt.Verbose = False,
     as_json: opt.Json = False,
 ) -> None:
     """Compare two models on the tasks that both have: paired bootstrap, Holm's correction, effect sizes."""
@@ -102,7 +104,7 @@ def compare(
     if as_json:
         opt.print_json(asdict(comparison))
         return
-    print_view(comparison)
+    print_view(comparison.view(verbose=verbose))
 
 
 def sensitivity(
@@ -130,6 +132,7 @@ def inflation(
     seeds: Annotated[int, typer.Option("--seeds", min=2, help="Probe seeds for each of the two rules.")] = 20,
     device: opt.Device = "auto",
     cache: opt.Cache = None,
+    verbose: opt.Verbose = False,
     as_json: opt.Json = False,
 ) -> None:
     """Measure how much choosing on test data, as X-ARES does, inflates a score, on embeddings in the cache."""
@@ -138,12 +141,14 @@ def inflation(
     if as_json:
         opt.print_json([asdict(row) for row in rows])
         return
-    print(f"X-ARES's probe over {seeds} seeds")
-    table = new_table("task", "model", "on test", "on validation", "inflation")
-    for row in rows:
-        difference = f"{row.difference:+.4f} [{row.low:+.4f}, {row.high:+.4f}]"
-        table.add_row(row.task, row.model, f"{row.on_test:.4f}", f"{row.on_validation:.4f}", difference)
-    print_view(table)
+    columns = [
+        Column("task", [printable(row.task) for row in rows], right=False),
+        Column("model", [printable(row.model) for row in rows], right=False),
+        Column("on test", [f"{row.on_test:.4f}" for row in rows], 2),
+        Column("on validation", [f"{row.on_validation:.4f}" for row in rows], 2),
+        Column("inflation", [f"{row.difference:+.4f} [{row.low:+.4f}, {row.high:+.4f}]" for row in rows], 1),
+    ]
+    print_view(FittedTable(f"X-ARES's probe over {seeds} seeds", columns, verbose))
 
 
 def figures(

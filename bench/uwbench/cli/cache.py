@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from uwbench import api
-from uwbench.api import printable
+from uwbench.api import Column, FittedTable, printable
 from uwbench.cli import options as opt
-from uwbench.cli.tables import new_table, print_view
+from uwbench.cli.tables import print_view
 
 
 def register(group: typer.Typer) -> None:
@@ -21,25 +21,23 @@ def register(group: typer.Typer) -> None:
     group.command("prune")(prune_cache)
 
 
-def list_cache(cache: opt.Cache = None, as_json: opt.Json = False) -> None:
+def list_cache(cache: opt.Cache = None, verbose: opt.Verbose = False, as_json: opt.Json = False) -> None:
     """List what the embeddings cache holds."""
     root = api.folders(cache).cache
     entries, problems = api.list_cache(root)
     if as_json:
         opt.print_json([asdict(entry) for entry in entries])
     else:
-        table = new_table("model", "fingerprint", "task", "clips", "layers", "poolings", "MB")
-        for entry in entries:
-            table.add_row(
-                entry.encoder,
-                entry.fingerprint[:8],
-                entry.task,
-                f"{entry.clips:,}",
-                str(entry.layers),
-                ",".join(entry.poolings),
-                f"{entry.bytes / 1e6:.2f}",
-            )
-        print_view(table)
+        columns = [
+            Column("model", [printable(entry.encoder) for entry in entries], right=False),
+            Column("fingerprint", [entry.fingerprint[:8] for entry in entries], 1, right=False),
+            Column("task", [printable(entry.task) for entry in entries], right=False),
+            Column("clips", [f"{entry.clips:,}" for entry in entries], 2),
+            Column("layers", [str(entry.layers) for entry in entries], 3),
+            Column("poolings", [",".join(entry.poolings) for entry in entries], 5, right=False),
+            Column("MB", [f"{entry.bytes / 1e6:.2f}" for entry in entries], 4),
+        ]
+        print_view(FittedTable(None, columns, verbose))
         print(printable(f"{root}: {sum(entry.bytes for entry in entries) / 1e6:.1f} MB"))
     _report_damage(problems)
 

@@ -37,6 +37,8 @@ _START = """uwbench measures how good a frozen audio encoder is.
 
 uwbench --help lists every command, uwbench COMMAND --help its options."""
 
+_PYDANTIC = "Value error, "  # before what typer says of a wrong choice
+
 
 class Group(TyperGroup):
     """A group of commands that prints this package's errors as one line and exits with their code."""
@@ -44,6 +46,9 @@ class Group(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = error.message.replace(_PYDANTIC, "")
+            raise
         except UwbenchError as error:
             _fail(str(error), error.exit_code)
         except OSError as error:

@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from uwbench import api
-from uwbench.api import printable
+from uwbench.api import Column, FittedTable, printable
 from uwbench.cli import complete
 from uwbench.cli import options as opt
-from uwbench.cli.tables import new_table, print_fields, print_view
+from uwbench.cli.groups import with_groups
+from uwbench.cli.tables import print_fields, print_view
 
 if TYPE_CHECKING:
+    from uwbench.encoders.base import CatalogueEntry
     from uwbench.encoders.conformance import Conformance
 
 
 def register(group: typer.Typer) -> None:
     """Add the commands of this module to the group `uwbench models`."""
     group.callback(invoke_without_command=True)(list_models)
-    group.command("show", hidden=True)(show_model)
-    group.command("check")(check_model)
+    group.command("show", hidden=True)(with_groups(show_model))
+    group.command("check")(with_groups(check_model))
 
 
-def list_models(ctx: typer.Context, as_json: opt.Json = False) -> None:
+def list_models(ctx: typer.Context, verbose: opt.Verbose = False, as_json: opt.Json = False) -> None:
     """List the models known by name, show one, or check an encoder."""
     if ctx.invoked_subcommand is not None:
         return
@@ -33,66 +36,67 @@ def list_models(ctx: typer.Context, as_json: opt.Json = False) -> None:
     if as_json:
         opt.print_json([asdict(entry) for entry in entries])
         return
-    table = new_table(
-        "model", "family", "size", "rate", "context", "hop", "layers", "verified", "licence", "trained on"
-    )
-    table.columns[-1].max_width = 40
-    for entry in entries:
-        table.add_row(
-            entry.name,
-            entry.family,
-            "-" if entry.parameters is None else f"{entry.parameters / 1e6:.0f} M",
-            f"{entry.sample_rate / 1000:g} kHz",
-            f"{entry.context_s:g} s" if entry.context_s else "any",
-            f"{entry.hop_s * 1000:.4g} ms",
-            str(entry.layers or "-"),
-            entry.verified,
-            entry.licence,
-            entry.training_data,
-        )
-    print_view(table)
+    print_view(_models_table(entries, verbose=verbose))
     counts = Counter(entry.verified for entry in entries)
-    kinds = {"weights": "with published weights", "random": "with random weights of its class", "not run": "not run"}
-    print(f"{len(entries)} models; in tests: {', '.join(f'{counts[kind]} {text}' for kind, text in kinds.items())}.")
-    print(
-        "Also: Hugging Face ids and folders of known families, hear:MODULE, FILE.py:Class, ready vectors, model cards."
-    )
+    kinds = {"weights": "published weights", "random": "random weights", "not run": "not run"}
+    tested = ", ".join(f"{text} {counts[kind]}" for kind, text in kinds.items())
+    print(f"{len(entries)} models; in tests: {tested}.")
+    print("uwbench models NAME shows a model in full. NAME and -m also take a Hugging Face")
+    print("id, a folder of weights, hear:MODULE, FILE.py:Class, vectors, a model card.")
+
+
+def _models_table(entries: Sequence[CatalogueEntry], *, verbose: bool) -> FittedTable:
+    sizes = ["-" if entry.parameters is None else f"{entry.parameters / 1e6:,.0f} M" for entry in entries]
+    contexts = [f"{entry.context_s:g} s" if entry.context_s else "any" for entry in entries]
+    columns = [
+        Column("model", [entry.name for entry in entries], right=False),
+        Column("family", [entry.family for entry in entries], 7, right=False),
+        Column("size", sizes, 1),
+        Column("rate", [f"{entry.sample_rate / 1000:g} kHz" for entry in entries], 6),
+        Column("context", contexts, 3),
+        Column("hop", [f"{entry.hop_s * 1000:.4g} ms" for entry in entries], 4),
+        Column("layers", [str(entry.layers or "-") for entry in entries], 4),
+        Column("verified", [entry.verified for entry in entries], 5, right=False),
+        Column("licence", [entry.licence for entry in entries], 2, right=False),
+        Column("trained on", [entry.training_data for entry in entries], 8, right=False),
+    ]
+    return FittedTable(None, columns, verbose)
 
 
 def show_model(
-    name: Annotated[
-        str,
-        typer.Argument(
-            help="A model's name, its Hugging Face id, a folder with weights, or a model card.",
-            autocompletion=complete.models,
-        ),
-    ],
+    *,
+    name: Annotated[list[str], typer.Argument(help="Models, named as for -m.", autocompletion=complete.models)],
+    encoder: opt.ModelOptions,
     as_json: opt.Json = False,
 ) -> None:
-    """Show one model in full: facts, training data, and its contamination flag for every task."""
-    print_fields(api.describe_model(name), as_json=as_json)
+    """Show models in full: facts, training data, and the contamination flag for every task."""
+    specs = opt.model_specs(name, encoder)
+    described = [api.describe_model(spec) for spec in specs]
+    if as_json:
+        opt.print_json(described[0] if len(described) == 1 else described)
+        return
+    for index, fields in enumerate(described):
+        if index:
+            print("---")
+        print_fields(fields, as_json=False)
 
 
 def check_model(
+    *,
     model: Annotated[str, typer.Argument(help="A model, named as for -m.", autocompletion=complete.models)],
     task: Annotated[
         str | None, typer.Option("-t", "--task", help="Take the audio of this card, manifest or folder.")
     ] = None,
     data: opt.Data = None,
-    weights: opt.Weights = None,
-    context: opt.Context = api.Context.FULL,
-    revision: opt.Revision = None,
+    encoder: opt.ModelOptions,
     device: opt.Device = "auto",
-    trust_remote_code: opt.RemoteCode = False,
-    python: opt.Python = None,
     as_json: opt.Json = False,
 ) -> None:
     """Measure what an encoder promises: frame hop, independence of batch mates, determinism, speed.
 
     Uses clips of a task's audio; without --task, generated sounds.
     """
-    spec = api.ModelSpec(model, weights, context.value, revision, trust_remote_code, python)
-    conformance = api.check_encoder(spec, task=task, data=data, device=device)
+    conformance = api.check_encoder(encoder.spec(model), task=task, data=data, device=device)
     if as_json:
         opt.print_json(conformance.to_json())
     else:

@@ -9,29 +9,11 @@ from uwbench.cli.options import print_json
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.table import Table
-
-
-def new_table(*columns: str) -> Table:
-    """Return an empty table with these columns."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(Text(column), overflow="fold")
-    return table
 
 
 def print_view(view: RenderableType) -> None:
-    """Print tables at their full width: folded into a narrow terminal, names could not be copied."""
-    from rich.measure import Measurement
-
-    console = open_console(markup=False)
-    wide = console.options.update(width=1000)
-    console.width = max(console.width, Measurement.get(console, wide, view).maximum)
-    console.print(view)
+    """Print tables and text; what is wider than the terminal runs on, so that names can be copied."""
+    open_console(markup=False).print(view, crop=False)
 
 
 def print_fields(fields: dict[str, Any], *, as_json: bool) -> None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from uwbench import api
-from uwbench.api import printable
+from uwbench.api import Column, FittedTable, printable
 from uwbench.cli import complete
 from uwbench.cli import options as opt
-from uwbench.cli.tables import new_table, print_fields, print_view
+from uwbench.cli.tables import print_fields, print_view
+
+if TYPE_CHECKING:
+    from uwbench.report.listings import TaskRow
 
 
 def register(group: typer.Typer) -> None:
@@ -28,6 +32,7 @@ def list_tasks(
     data: opt.Data = None,
     cache: opt.Cache = None,
     results: opt.Results = None,
+    verbose: opt.Verbose = False,
     as_json: opt.Json = False,
 ) -> None:
     """List the tasks, show a card in full, or check a card."""
@@ -37,23 +42,27 @@ def list_tasks(
     if as_json:
         opt.print_json([asdict(row) for row in rows])
     else:
-        table = new_table("task", "title", "domain", "kind", "metric", "clips", "data here", "cached", "scored")
-        for row in sorted(rows, key=lambda row: (row.domain, row.name)):
-            table.add_row(
-                row.name,
-                row.title,
-                row.domain,
-                row.kind,
-                row.metric,
-                f"{row.clips:,}" if row.clips else "-",
-                "yes" if row.data else "no",
-                str(row.cached or "-"),
-                str(row.scored or "-"),
-            )
-        print_view(table)
-        print("cached, scored: number of models. uwbench tasks NAME shows a card in full.")
+        print_view(_tasks_table(rows, verbose=verbose))
+        print("data: whether it is on this machine; cached, scored: number of models.")
+        print("uwbench tasks NAME shows a card in full.")
     for problem in problems:
         print(printable(f"skipped: {problem}"), file=sys.stderr)
+
+
+def _tasks_table(rows: Sequence[TaskRow], *, verbose: bool) -> FittedTable:
+    rows = sorted(rows, key=lambda row: (row.domain, row.name))
+    columns = [
+        Column("task", [printable(row.name) for row in rows], right=False),
+        Column("title", [printable(row.title) for row in rows], 5, right=False),
+        Column("domain", [row.domain for row in rows], 1, right=False),
+        Column("kind", [row.kind for row in rows], 6, right=False),
+        Column("metric", [row.metric for row in rows], 3, right=False),
+        Column("clips", [f"{row.clips:,}" if row.clips else "-" for row in rows], 2),
+        Column("data", ["yes" if row.data else "no" for row in rows], 1),
+        Column("cached", [str(row.cached or "-") for row in rows], 4),
+        Column("scored", [str(row.scored or "-") for row in rows], 4),
+    ]
+    return FittedTable(None, columns, verbose)
 
 
 def show_task(

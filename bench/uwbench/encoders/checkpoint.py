@@ -5,6 +5,7 @@ Nothing here imports torch until tensors are read, so a run whose embeddings are
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -34,6 +35,7 @@ _WRAPPERS = re.compile(r"\b(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped
 _OTHER_WEIGHTS = {".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".h5", ".msgpack", ".onnx"}
 _ADAPTER = ("adapter_config", "adapter_model")
 _ADAPTER_TENSOR = re.compile(r"\b(?:lora_[A-Za-z]|ia3_l|hada_w|vera_lambda|oft_r|base_layer\.)")
+_CHUNK = 1 << 24  # bytes that are hashed at a time
 _NESTED = ("state_dict", "model_state_dict", "model", "module")
 
 
@@ -146,10 +148,16 @@ def identity_of(folder: ModelFolder, files: Sequence[Path] | None = None) -> dic
 
     `files` are the weight files to read, if not all of them. File names do not count.
     """
-    identity: dict[str, Any] = {
+    return {
         "config": digest(_cleaned(folder.config)),
         "weights": [sha256_file(file) for file in files or weight_files(folder)],
+        **extractor_identity(folder),
     }
+
+
+def extractor_identity(folder: ModelFolder) -> dict[str, str]:
+    """Return what identifies a checkpoint's feature extractor."""
+    identity: dict[str, str] = {}
     texts = {
         "preprocessor_config.json": extractor_settings(folder),  # wherever they lie: the settings alone count
         "feature_extractor_config.json": read_json(folder.path / "feature_extractor_config.json"),
@@ -217,6 +225,30 @@ def as_transformers_reads(folder: ModelFolder, lead: str = "") -> Iterator[Path]
 def files_under(folder: ModelFolder, prefixes: Sequence[str]) -> list[Path]:
     """Return the weight files that `read_tensors` reads; of a large model, the shards that hold its encoder."""
     return sorted({file for file, _ in _under(folder, prefixes)[1].values()})
+
+
+def hash_of_tensors(folder: ModelFolder, prefix: str) -> str:
+    """Return the hex sha256 of the tensors under `prefix`: names without it, types, shapes and bytes, by name.
+
+    Only their bytes are read, so it is the same for every sharding and whatever lies beside them. Pickles, which cannot
+    be read in part, are hashed as whole files.
+    """
+    places = _under(folder, [prefix])[1]
+    total, headers = hashlib.sha256(), {}
+    for name, (file, stored) in sorted(places.items()):
+        if file.suffix != ".safetensors":
+            return digest([sha256_file(path) for path in files_under(folder, [prefix])])
+        if file not in headers:
+            headers[file] = _header(file)
+        entry = headers[file][stored]
+        total.update(json.dumps([name.removeprefix(prefix), entry["dtype"], entry["shape"]]).encode())
+        with file.open("rb") as opened:
+            base = 8 + int.from_bytes(opened.read(8), "little")
+            start, end = entry["data_offsets"]
+            opened.seek(base + start)
+            for offset in range(start, end, _CHUNK):
+                total.update(opened.read(min(_CHUNK, end - offset)))
+    return total.hexdigest()
 
 
 def stored_tensors(folder: ModelFolder) -> dict[str, tuple[Path, str]]:

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
 
 from uwbench.base.hashing import sha256_file
-from uwbench.base.schema import Closed
+from uwbench.base.schema import Closed, first_fault
 from uwbench.encoders.base import Batching, Encoded, EncoderInfo, ModelSpec
 from uwbench.encoders.own_code import local_sources, training_data_in, weights_identity
 from uwbench.encoders.worker_process import WorkerProcess, describe_isolation
@@ -181,6 +181,5 @@ class IsolatedEncoder:
         try:
             return worker, _Opened.model_validate(reply)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(map(str, first["loc"]))
-            raise worker.broken(f"states facts that cannot be: {where}: {first['msg']}") from None
+            field, what = first_fault(error)
+            raise worker.broken(f"states facts that cannot be: {field}: {what}") from None

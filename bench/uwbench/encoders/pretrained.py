@@ -117,7 +117,7 @@ def _load(
     import torch
 
     try:
-        with _quiet(), as_transformers_reads(folder, lead) as path:
+        with quiet(), as_transformers_reads(folder, lead) as path:
             model, report = model_class.from_pretrained(
                 path,
                 **options,
@@ -154,6 +154,20 @@ def load_extractor(folder: ModelFolder, *, code: bool = False) -> Any:
             what, remedy = "names remote code, which is not run for a known family", "restore the family's own file"
             raise EncoderError(what, where=where, remedy=remedy) from error
         raise EncoderError(f"names no feature extractor that can be loaded ({one_line(error)})", where=where) from error
+
+
+class ClipExtractor:
+    """A checkpoint's feature extractor, loaded at first use, which runs on the CPU, clip by clip."""
+
+    def __init__(self, folder: ModelFolder) -> None:
+        self._folder = folder
+        self._extract: Any = None
+
+    def __call__(self, waveforms: torch.Tensor, lengths: torch.Tensor, **options: Any) -> Any:
+        if self._extract is None:
+            self._extract = load_extractor(self._folder)
+        clips = [row[:length].numpy() for row, length in zip(waveforms, lengths.tolist(), strict=True)]
+        return self._extract(clips, sampling_rate=self._extract.sampling_rate, return_tensors="pt", **options)
 
 
 def required_settings(folder: ModelFolder) -> Mapping[str, Any]:
@@ -215,7 +229,7 @@ def mask_unasked(model: Any) -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence transformers' progress bars and its lists of unused heads and decoders."""
     from transformers.utils import logging
 

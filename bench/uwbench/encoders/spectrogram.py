@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from uwbench.base.device import send
 from uwbench.encoders.base import Encoded, Encoder, Input, ModelFolder, ModelSpec
 from uwbench.encoders.pretrained import (
+    ClipExtractor,
     PretrainedEncoder,
     describe,
     layer_names,
-    load_extractor,
     load_pretrained,
     mask_unasked,
     pick,
@@ -61,7 +61,7 @@ def open_ast(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
         min_s=window / rate,
         forward_s=context,
     )
-    extractor = _Extractor(folder)
+    extractor = ClipExtractor(folder)
 
     def forward(model: Any, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
         inputs = send(extractor(waveforms, lengths.clamp(min=window))["input_values"], model.device).to(model.dtype)
@@ -95,7 +95,7 @@ def open_wav2vec2_bert(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
         # Each mel band is normalised over time, which needs two frames.
         min_s=min_samples / rate,
     )
-    extractor = _Extractor(folder)
+    extractor = ClipExtractor(folder)
 
     def forward(model: Any, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
         features = extractor(waveforms, lengths.clamp(min=min_samples), padding=True)
@@ -158,7 +158,7 @@ def open_parakeet(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
         context_s=longest_s,
         min_s=2 * hop / rate,
     )
-    extractor = _Extractor(folder)
+    extractor = ClipExtractor(folder)
 
     def forward(model: Any, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
         features = extractor(waveforms, lengths.clamp(min=2 * hop), padding="longest")
@@ -200,7 +200,7 @@ def open_clap(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
         context_s=seconds,
         forward_s=seconds,
     )
-    extractor = _Extractor(folder)
+    extractor = ClipExtractor(folder)
 
     def forward(model: Any, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
         import torch
@@ -219,17 +219,3 @@ def open_clap(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
         return load_pretrained(ClapAudioModel, folder, config=ClapAudioConfig(**config), keys=names)
 
     return PretrainedEncoder(info, build, forward)
-
-
-class _Extractor:
-    """A checkpoint's feature extractor, loaded at first use."""
-
-    def __init__(self, folder: ModelFolder) -> None:
-        self._folder = folder
-        self._extract: Any = None
-
-    def __call__(self, waveforms: torch.Tensor, lengths: torch.Tensor, **options: Any) -> Any:
-        if self._extract is None:
-            self._extract = load_extractor(self._folder)
-        clips = [row[:length].numpy() for row, length in zip(waveforms, lengths.tolist(), strict=True)]
-        return self._extract(clips, sampling_rate=self._extract.sampling_rate, return_tensors="pt", **options)

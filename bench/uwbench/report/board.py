@@ -6,7 +6,7 @@ Averages over different task sets, or over different data of a task, are never r
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,9 +17,10 @@ from uwbench.base.hashing import SHORT
 from uwbench.cards.find import find_protocol, find_suite, names_of
 from uwbench.cards.protocol import Bootstrap, Protocol
 from uwbench.cards.suite import Suite
-from uwbench.encoders.base import IMPORTED
-from uwbench.errors import UsageError, printable
+from uwbench.errors import UsageError
 from uwbench.methods import HEADLINE, METHODS, in_order
+from uwbench.report.elsewhere import commands_elsewhere, results_elsewhere
+from uwbench.report.labels import labels_of
 from uwbench.report.origins import bundles_of, disagreements
 from uwbench.report.references import Published, load_references
 from uwbench.report.ties import Standing, TaskDraws, draw_tasks, stand
@@ -121,6 +122,7 @@ class Board:
     off: tuple[OffBoard, ...]
     problems: tuple[str, ...]
     references: tuple[Published, ...]
+    elsewhere: tuple[str, ...]  # of an empty board: where there are results, and the command that shows them
     draws: Mapping[Method, Mapping[str, TaskDraws]]  # paired bootstrap draws per task, if it has predictions
     asked_for: tuple[Method, ...] = ()  # methods that the reader named
 
@@ -195,18 +197,20 @@ def build_board(
     ties: bool = True,
     contaminated: Literal["keep", "drop"] = "keep",
     methods: Sequence[Method] | None = None,
+    usual: Sequence[Path] = (),
 ) -> Board:
     """Collect the results under one or several folders into a board of `protocol`, a name or the path of its file.
 
     Without a suite, the board takes the smallest built-in suite that has all the tasks, or else the tasks that have
     results. Failed and limited results are listed and not scored. Of two results for the same model and task, from
     several machines, the newer counts. With `contaminated="drop"`, scores of tasks that the model has seen something of
-    are listed and not shown. `methods` are those to show, by default all. Raises UsageError if a folder does not exist.
+    are listed and not shown. `methods` are those to show, by default all. If nothing is left, `elsewhere` says where
+    there are results: under other protocols, or in the `usual` folders. Raises UsageError if a folder does not exist.
     """
     folders = [results] if isinstance(results, Path) else list(results)
-    every, problems = _collect(folders)
     card = _protocol(protocol)
     name = card.name if card is not None else protocol
+    every, problems = _collect(folders, lambda: commands_elsewhere(name, folders, usual))
     selected, off, version = _select(every, name, card)
     bundles = bundles_of(folders)
     suite = suite or suite_of([result.task.name for _, result in selected.values()])
@@ -216,7 +220,7 @@ def build_board(
         off += [(selected.pop(key)[1], f"{flags[key].flag}: {'; '.join(flags[key].because)}") for key in seen]
     tasks = _tasks([result for _, result in selected.values()], suite)
     infos = {task.info.name: task.info for task in tasks}
-    labels = _labels([result for _, result in every])
+    labels = labels_of({model_key(result): result.model for _, result in every})
     disagreeing = disagreements(selected, every, labels, bundles)
     settings = _settings(selected, card)
     cells, other_methods = _cells(selected, infos, flags, bundles, disagreeing, settings)
@@ -239,6 +243,7 @@ def build_board(
         ),
         problems=tuple(problems),
         references=_references(suite) if references else (),
+        elsewhere=() if selected else results_elsewhere(name, folders, usual),
         draws=draws,
         asked_for=tuple(methods or ()),
     )
@@ -273,11 +278,15 @@ def _references(suite: Suite) -> tuple[Published, ...]:
     return references if published & set(suite.tasks) else ()
 
 
-def _collect(folders: Sequence[Path]) -> tuple[list[tuple[Path, Result]], list[str]]:
+def _collect(
+    folders: Sequence[Path], elsewhere: Callable[[], Sequence[str]]
+) -> tuple[list[tuple[Path, Result]], list[str]]:
     results, problems = [], []
     for folder in folders:
         if not folder.is_dir():
-            raise UsageError("this folder of results does not exist", where=folder, remedy="run uwbench run first")
+            commands = elsewhere()
+            remedy = f"there are {'; '.join(commands)}" if commands else "run uwbench run first"
+            raise UsageError("this folder of results does not exist", where=folder, remedy=remedy)
         readable, unreadable = find_results(folder)
         results += readable
         problems += unreadable
@@ -357,23 +366,6 @@ def _data_of(result: Result) -> tuple[str | None, str, float, float]:
     """Return what two results of a task must have in common to be comparable."""
     task = result.task
     return task.data_sha256, task.metric, task.weight, task.chance
-
-
-def _labels(results: Sequence[Result]) -> dict[str, str]:
-    """Return one label per model: its name, with its context or fingerprint if several models have the name."""
-    infos = {model_key(result): result.model for result in results}
-    names = Counter(info.name for info in infos.values())
-    labels = {}
-    for key, info in infos.items():
-        contexts = Counter(namesake.context for namesake in infos.values() if namesake.name == info.name)
-        mark = f" ({IMPORTED})" if info.family == IMPORTED else ""
-        if names[info.name] == 1:
-            labels[key] = f"{info.name}{mark}"
-        elif info.context is not None and contexts[info.context] == 1:
-            labels[key] = f"{info.name} ({info.context})"
-        else:
-            labels[key] = f"{info.name}{mark} [{info.fingerprint[:SHORT]}]"
-    return labels
 
 
 def _contamination(result: Result) -> Contamination:
@@ -541,7 +533,7 @@ def _model(key: str, label: str, results: Sequence[Result]) -> BoardModel:
     newest = max(results, key=lambda result: result.run.started)
     return BoardModel(
         key=key,
-        label=printable(label),
+        label=label,
         info=newest.model,
         speed={name: median(speed[name] for speed in speeds) for name in sorted(names)} or None,
         device=newest.run.device,

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from uwbench.base.hashing import SHORT
 from uwbench.base.registry import suggestion
 from uwbench.errors import UsageError
-from uwbench.report.board import Board, Cell
-from uwbench.report.table import html_of, text_table
+from uwbench.report.board import Board, BoardModel, Cell
+from uwbench.report.export import METHOD_NAMES
+from uwbench.report.fitted import Column, FittedTable
+from uwbench.report.table import html_of
 from uwbench.report.ties import TaskDraws, difference_terms, p_value
 from uwbench.results.averages import AVERAGES, Entry, Method, combine
 from uwbench.results.bootstrap import difference_interval, generator, holm
@@ -19,6 +22,8 @@ from uwbench.results.bootstrap import difference_interval, generator, holm
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import RenderableType
+
+_SHORTEST = 4  # characters of a fingerprint that name a model
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,84 +93,108 @@ class Comparison:
     def __repr__(self) -> str:
         return repr(self.to_frame())
 
+    def view(self, *, verbose: bool = False) -> RenderableType:
+        """Return the tables for a terminal: the columns that fit into it, or with `verbose` all."""
+        return comparison_view(self, verbose=verbose)
+
     def __rich__(self) -> RenderableType:
-        return comparison_view(self)
+        return self.view()
 
     def _repr_html_(self) -> str:
         return html_of(self)
 
 
-def comparison_view(comparison: Comparison) -> RenderableType:
-    """Return the tables of a comparison for a terminal: tasks, averages, and which tasks were left out."""
+def comparison_view(comparison: Comparison, *, verbose: bool = False) -> RenderableType:
+    """Return the tables of a comparison for a terminal: tasks, averages, what the columns mean, tasks left out."""
     from rich.console import Group
     from rich.text import Text
 
-    first, second = comparison.first, comparison.second
-    title = f"{first} against {second} ({comparison.method}), {len(comparison.tasks)} of {comparison.of} tasks"
+    method = METHOD_NAMES[comparison.method]
+    count = f"{len(comparison.tasks)} of {comparison.of} tasks"
     parts: list[RenderableType] = [
-        text_table(
-            title,
-            ["task", first, second, "difference", "p", "p (Holm)", "effect h"],
-            [
-                [
-                    row.task,
-                    f"{row.first:.3f}",
-                    f"{row.second:.3f}",
-                    f"{row.difference:+.3f}{_interval_text(row.low, row.high)}",
-                    _p_text(row.p),
-                    _p_text(row.p_corrected),
-                    f"{row.effect:+.2f}",
-                ]
-                for row in comparison.tasks
-            ],
-        ),
-        text_table(
-            "Averages",
-            ["average", first, second, "these tasks", "p", "tasks like these", "p", "ahead"],
-            [
-                [
-                    row.average,
-                    f"{row.first:.3f}",
-                    f"{row.second:.3f}",
-                    f"{row.difference:+.3f}{_interval_text(row.low, row.high)}",
-                    _p_text(row.p),
-                    _interval_text(row.tasks_low, row.tasks_high).strip(),
-                    _p_text(row.tasks_p),
-                    f"{row.ahead:.0%}",
-                ]
-                for row in comparison.overall
-            ],
-        ),
+        Text(f"A: {comparison.first}"),
+        Text(f"B: {comparison.second}"),
+        Text(),
+        FittedTable(f"A against B by task: {method}, {count}", _task_columns(comparison.tasks), verbose),
     ]
+    if comparison.overall:
+        averages = FittedTable("A against B on average", _average_columns(comparison.overall), verbose)
+        parts += [Text(), averages]
+    parts += [Text(line, style="dim") for line in _MEANINGS]
+    if not comparison.overall:
+        parts.append(Text("averages: not compared, because predictions of some tasks are missing"))
     if comparison.left_out:
         parts.append(Text(f"left out, not scored by both on the same data: {', '.join(comparison.left_out)}"))
     return Group(*parts)
 
 
+_MEANINGS = (
+    "A − B: difference with its 95 % interval, by a paired bootstrap over test clips.",
+    "p (Holm): corrected for the number of tasks; below 0.05 is significant.",
+    "effect: Cohen's h of the two scores; 0.2 is small, 0.5 medium, 0.8 large.",
+    "tasks like these: the interval if tasks are drawn too, not only their clips;",
+    "their p: the p-value of that; ahead: the share of these draws that A wins.",
+)
+
+
+def _task_columns(rows: Sequence[TaskDifference]) -> list[Column]:
+    return [
+        Column("task", [row.task for row in rows], right=False),
+        Column("A", [f"{row.first:.3f}" for row in rows]),
+        Column("B", [f"{row.second:.3f}" for row in rows]),
+        Column("A − B", [f"{row.difference:+.3f}" for row in rows]),
+        Column("95 % interval", [_interval_text(row.low, row.high) for row in rows], 2),
+        Column("p", [_p_text(row.p) for row in rows], 4),
+        Column("p (Holm)", [_p_text(row.p_corrected) for row in rows], 1),
+        Column("effect", [f"{row.effect:+.2f}" for row in rows], 3),
+    ]
+
+
+def _average_columns(rows: Sequence[OverallDifference]) -> list[Column]:
+    return [
+        Column("average", [AVERAGES[row.average].name for row in rows], right=False),
+        Column("A", [f"{row.first:.3f}" for row in rows]),
+        Column("B", [f"{row.second:.3f}" for row in rows]),
+        Column("A − B", [f"{row.difference:+.3f}" for row in rows]),
+        Column("95 % interval", [_interval_text(row.low, row.high) for row in rows], 1),
+        Column("p", [_p_text(row.p) for row in rows], 2),
+        Column("tasks like these", [_interval_text(row.tasks_low, row.tasks_high) for row in rows], 3),
+        Column("their p", [_p_text(row.tasks_p) for row in rows], 5),
+        Column("ahead", [f"{row.ahead:.0%}" for row in rows], 4),
+    ]
+
+
 def _interval_text(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f" [{low:+.3f}, {high:+.3f}]"
+    return "-" if low is None or high is None else f"[{low:+.3f}, {high:+.3f}]"
 
 
 def _p_text(p: float | None) -> str:
-    return "-" if p is None else "<0.0001" if p < 1e-4 else f"{p:.4f}"
+    return "-" if p is None else "<0.001" if p < 1e-3 else f"{p:.3f}"
 
 
 def find_model(board: Board, name: str) -> str:
-    """Return the key of a model by its label, name, slug, key or fingerprint; raise UsageError with suggestions."""
-    exact = [model.key for model in board.models if name in (model.label, model.key, model.info.fingerprint)]
-    keys = exact or [
-        model.key
-        for model in board.models
-        if name in (model.info.name, model.info.slug, model.info.fingerprint[:8])
-        or model.info.name.endswith(f"/{name}")
-    ]
-    if len(keys) > 1:
-        labels = ", ".join(board.label(key) for key in keys)
-        raise UsageError(f"{name!r} is the name of several models", remedy=f"give one of {labels}")
-    if not keys:
-        labels = [model.label for model in board.models]
-        raise UsageError(f"no results of {name!r} are on the board", remedy=suggestion(name, labels))
-    return keys[0]
+    """Return the key of the model that a user means: by its label, name, slug, key, fingerprint, or a part of these.
+
+    Raises UsageError, naming the candidates, for what fits several models, and with suggestions for what fits none.
+    """
+    short = name.casefold()
+    tests: tuple[Callable[[BoardModel], bool], ...] = (
+        lambda model: name in (model.label, model.key, model.info.fingerprint),
+        lambda model: name in (model.info.name, model.info.slug, model.info.fingerprint[:SHORT]),
+        lambda model: short in (model.label.casefold(), model.label.casefold().rpartition("/")[2]),
+        lambda model: short == model.info.name.casefold().rpartition("/")[2],
+        lambda model: bool(name) and (short in model.label.casefold() or short in model.info.slug.casefold()),
+        lambda model: len(name) >= _SHORTEST and model.info.fingerprint.startswith(name),
+    )
+    for fits in tests:
+        models = [model for model in board.models if fits(model)]
+        if len(models) == 1:
+            return models[0].key
+        if models:
+            labels = ", ".join(repr(model.label) for model in models)
+            raise UsageError(f"{name!r} may be one of several models", remedy=f"give one of {labels}")
+    labels = [model.label for model in board.models]
+    raise UsageError(f"no results of {name!r} are on the board", remedy=suggestion(name, labels))
 
 
 def compare_models(board: Board, first: str, second: str, method: Method) -> Comparison:

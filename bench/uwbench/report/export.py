@@ -28,6 +28,7 @@ ROBUSTNESS_NOTE = (
     "interval of a bootstrap over the same clips."
 )
 TIE_MEANING = "= after a rank: no significant difference from at least one other model (paired bootstrap, Holm)."
+UNRANKED_MEANING = "– as a rank: an average over fewer tasks, or over other data; it is not ranked."
 LEAK_MARK = "¶"  # after a score with test clips among its training clips
 LEAK_MEANING = f"{LEAK_MARK} test clips are among the training clips: the score is too high."
 BUNDLE_MARK = "‖"  # after a score from a bundle

@@ -126,8 +126,12 @@ class Leaderboard:
     def __repr__(self) -> str:
         return repr(self.to_frame())
 
+    def view(self, *, verbose: bool = False) -> RenderableType:
+        """Return the tables for a terminal: the columns that fit into it, or with `verbose` all."""
+        return board_view(self.board, verbose=verbose)
+
     def __rich__(self) -> RenderableType:
-        return board_view(self.board)
+        return self.view()
 
     def _repr_html_(self) -> str:
         return html_of(self)

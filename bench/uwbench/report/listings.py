@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from uwbench.base.registry import suggestion
 from uwbench.cards.card import Card
 from uwbench.cards.find import find_cards
-from uwbench.errors import UsageError
+from uwbench.encoders.base import ModelSpec
 from uwbench.options import Folders
 
 
@@ -52,24 +50,23 @@ def _task_row(card: Card, folders: Folders) -> TaskRow:
     )
 
 
-def describe_model(name: str) -> dict[str, Any]:
+def describe_model(model: str | ModelSpec) -> dict[str, Any]:
     """Return the facts of a model, what it was trained on, and its contamination flag for every task.
 
-    `name` is one of the catalogue, its hub id, a folder with weights, a model card or ready vectors. Raises UsageError
-    for any other.
+    A name or hub id of the catalogue needs no weights; anything else that `load_encoder` takes is opened, and raises
+    its errors.
     """
     from uwbench.encoders.catalogue import CATALOGUE
     from uwbench.results.contamination import FLAGS, judge, read_lineage, stated, training_of
 
+    spec = ModelSpec(model) if isinstance(model, str) else model
     entries = {key: entry for entry in CATALOGUE for key in (entry.name, entry.hub_id) if key}
     training_data = None
-    if name in entries:
-        facts, name = asdict(entries[name]), entries[name].name
-    elif Path(name).expanduser().exists():
-        facts, training_data = _own_facts(name)
-        name = facts["name"]
+    if spec == ModelSpec(spec.name) and spec.name in entries:
+        facts = asdict(entries[spec.name])
     else:
-        raise UsageError(f"unknown model {name!r}", remedy=suggestion(name, {entry.name for entry in CATALOGUE}))
+        facts, training_data = _own_facts(spec)
+    name = facts["name"]
     training = stated(training_data) if training_data is not None else training_of(name, read_lineage())
     if training is not None:
         facts["trained_on"] = training.model_dump(mode="json", exclude={"names"}, exclude_none=True)
@@ -82,11 +79,10 @@ def describe_model(name: str) -> dict[str, Any]:
     return facts
 
 
-def _own_facts(name: str) -> tuple[dict[str, Any], tuple[dict[str, Any], ...] | None]:
-    """Return what a folder of weights or a model card says of itself, and its own list of training data."""
-    from uwbench.encoders.base import ModelSpec
+def _own_facts(spec: ModelSpec) -> tuple[dict[str, Any], tuple[dict[str, Any], ...] | None]:
+    """Return what an encoder says of itself, and its own list of training data."""
     from uwbench.encoders.resolve import open_encoder
 
-    info = open_encoder(ModelSpec(name)).info
+    info = open_encoder(spec).info
     fields = ("name", "family", "parameters", "sample_rate", "context_s", "hop_s", "licence")
     return {**{field: getattr(info, field) for field in fields}, "layers": len(info.layers)}, info.training_data

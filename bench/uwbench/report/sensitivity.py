@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from uwbench.report.board import Board
-from uwbench.report.table import text_table
+from uwbench.report.export import METHOD_NAMES
+from uwbench.report.fitted import Column, FlowingTable
 from uwbench.results.averages import AVERAGES, Entry, Method, borda, combine, rank_by
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import RenderableType
 
 _SETTING = re.compile(r"(standardised )?k=\d+|(best|weighted) layers?")  # figures of the main metric in Score.raw
 
@@ -70,18 +71,50 @@ def sensitivity(board: Board, method: Method) -> Sensitivity | None:
     return Sensitivity(method, tuple(models), tuple(views), best, worst)
 
 
-def sensitivity_view(board: Board, result: Sensitivity) -> Table:
-    """Return the ranks for a terminal: one row per view, one column per model."""
-    rows = [
-        [
-            "Borda count" if view.kind == "borda" else f"{view.kind} {view.name}",
-            *(str(view.ranks[model]) for model in result.models),
-            "-" if view.tau is None else f"{view.tau:.2f}",
+def sensitivity_view(board: Board, result: Sensitivity) -> RenderableType:
+    """Return the ranks for a terminal, models as rows: tables of averages, settings, and without each task and domain.
+
+    The last row of each is Kendall's tau.
+    """
+    from rich.console import Group
+    from rich.text import Text
+
+    names = Column("Model", [*map(board.label, result.models), "Kendall's tau"], right=False)
+    spans = [_span(result.best[model], result.worst[model]) for model in result.models]
+    parts: list[RenderableType] = []
+    for title, kinds in _TABLES.items():
+        views = [view for view in result.views if view.kind in kinds]
+        columns = [
+            Column(
+                _view_name(view),
+                [*(str(view.ranks[model]) for model in result.models), "-" if view.tau is None else f"{view.tau:.2f}"],
+            )
+            for view in views
         ]
-        for view in result.views
-    ]
-    labels = [board.label(model) for model in result.models]
-    return text_table(f"Ranks under other views ({result.method})", ["view", *labels, "tau"], rows)
+        if "average" in kinds:
+            columns.insert(0, Column("all views", [*spans, ""]))
+        if columns:
+            parts.append(FlowingTable(f"Ranks {title} ({METHOD_NAMES[result.method]})", names, columns))
+    parts.append(Text("all views: best to worst rank. Kendall's tau: 1 is the order of the weighted average.", "dim"))
+    return Group(*parts)
+
+
+_TABLES = {
+    "by other averages": ("average", "borda"),
+    "under other settings of the probe": ("setting",),
+    "without one task": ("without task",),
+    "without one domain": ("without domain",),
+}
+
+
+def _span(best: int, worst: int) -> str:
+    return str(best) if best == worst else f"{best}–{worst}"
+
+
+def _view_name(view: View) -> str:
+    if view.kind == "average":
+        return AVERAGES[view.name].name
+    return "Borda count" if view.kind == "borda" else view.name
 
 
 def _rankings(models: Sequence[str], entries: Mapping[str, Sequence[Entry]]) -> Iterator[Ranking]:

@@ -3,45 +3,57 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from uwbench.encoders.base import IMPORTED
 from uwbench.errors import printable
 from uwbench.methods import HEADLINE, METHODS, in_order
-from uwbench.report.export import LEAK_MARK, LEAK_MEANING, METHOD_NAMES, TIE_MEANING, legend, marks
+from uwbench.report.export import (
+    LEAK_MARK,
+    LEAK_MEANING,
+    METHOD_NAMES,
+    TIE_MEANING,
+    UNRANKED_MEANING,
+    legend,
+    marks,
+)
+from uwbench.report.fitted import Column, FittedTable, FlowingTable
+from uwbench.report.labels import labels_of
 from uwbench.report.robustness import run_lines
 from uwbench.results.averages import AVERAGES, Average, Method, averages
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.table import Table
+    from rich.text import Text
 
     from uwbench.cards.suite import Suite
     from uwbench.report.board import Board, Row
     from uwbench.results.record import Result, Score
 
-_WIDTH = 80  # columns of a terminal
 
+def run_view(
+    results: Sequence[Result], suite: Suite, *, paths: Sequence[object] = (), verbose: bool = False
+) -> RenderableType:
+    """Return the end of a run: one table per model, the averages over `suite`, and the folders of the results.
 
-def run_view(results: Sequence[Result], suite: Suite, *, paths: Sequence[object] = ()) -> RenderableType:
-    """Return the end of a run: one table per model, the averages over `suite`, and the folders of the results."""
+    With `verbose`, every column: also what the probes chose on validation data.
+    """
     from rich.console import Group
     from rich.text import Text
 
     parts: list[RenderableType] = []
+    labels = labels_of({result.model.fingerprint: result.model for result in results})
     by_model: dict[str, list[Result]] = {}
     for result in results:
-        by_model.setdefault(result.model.fingerprint, []).append(result)
-    for of_model in by_model.values():
-        parts.append(run_table(of_model))
-        further = further_table(of_model)
+        by_model.setdefault(labels[result.model.fingerprint], []).append(result)
+    for label, of_model in by_model.items():
+        parts.append(run_table(label, of_model, verbose=verbose))
+        further = further_table(label, of_model, verbose=verbose)
         parts += [] if further is None else [further]
         for failed in (result for result in of_model if result.status == "failed"):
             reason = failed.error.message if failed.error else "no reason recorded"
             parts.append(Text(printable(f"failed: {failed.task.name}: {reason}"), style="red"))
-        layers = layers_table(of_model)
+        layers = layers_table(label, of_model)
         parts += [] if layers is None else [layers]
     parts += [Text(line) for line in run_lines(results)]
     notes = dict.fromkeys(f"{result.task.name}: {note}" for result in results for note in result.notes)
@@ -49,91 +61,98 @@ def run_view(results: Sequence[Result], suite: Suite, *, paths: Sequence[object]
     if any(result.leaked for result in results):
         parts.append(Text(LEAK_MEANING, style="dim"))
     if any(result.scores and result.status in ("ok", "partial") for result in results):
-        parts.append(run_averages(list(by_model.values()), suite))
+        parts.append(run_averages(by_model, suite, verbose=verbose))
     if paths:
-        parts.append(Text("Results: " + ", ".join(sorted({str(path) for path in paths}))))
+        folders = "\n".join(sorted({f"Results: {path}" for path in paths}))
+        parts.append(Text(printable(folders), no_wrap=True, overflow="ignore"))
     return Group(*parts)
 
 
-def run_table(results: Sequence[Result]) -> Table:
-    """Return one model's table: clips, headline scores and seconds of each task; failed tasks come last."""
+def run_table(label: str, results: Sequence[Result], *, verbose: bool = False) -> FittedTable:
+    """Return one model's table: clips, scores and seconds of each task; failed tasks come last."""
     from rich.text import Text
 
-    scored = {method for result in results for method in result.scores}
+    finished = [result for result in results if result.status != "failed"]
+    failed = [result for result in results if result.status == "failed"]
+    blanks = [""] * len(failed)
+    scored = {method for result in finished for method in result.scores}
     methods = HEADLINE if not scored or scored & set(HEADLINE) else ()
-    table = new_table(Text(_model_text(results[0])))
-    table.add_column("Task", overflow="fold")
-    table.add_column("n", justify="right")
+    tasks = [_task_text(result) for result in (*finished, *failed)]
+    columns = [
+        Column("Task", tasks, right=False),
+        Column("n", [*(f"{result.task.n:,}" for result in finished), *(Text("failed", style="red") for _ in failed)]),
+    ]
+    for index, method in enumerate(methods):
+        scores = [result.scores.get(method) for result in finished]
+        numbers = [_number(None if score is None else score.main_score) for score in scores]
+        ranges = [_range(None if score is None else score.ci95) for score in scores]
+        columns.append(Column(METHOD_NAMES[method], [*numbers, *blanks]))
+        columns.append(Column("95 %", [*ranges, *blanks], 1 + index))
+    columns.append(Column("s", [*(f"{sum(result.run.seconds.values()):.1f}" for result in finished), *blanks]))
     for method in methods:
-        table.add_column(METHOD_NAMES[method], justify="right", no_wrap=True)
-    table.add_column("s", justify="right")
-    for result in sorted(results, key=lambda result: result.status == "failed"):
-        if result.status == "failed":
-            table.add_row(Text(result.task.name), "", Text("failed", style="red"))
-            continue
-        mark = (LEAK_MARK if result.leaked else "") + ("" if result.status == "ok" else f" ({result.status})")
-        table.add_row(
-            Text(result.task.name + mark),
-            f"{result.task.n:,}",
-            *(_score_text(result.scores.get(method)) for method in methods),
-            f"{sum(result.run.seconds.values()):.1f}",
-        )
-    return table
+        chosen = [_choice_text(result, method) for result in finished]
+        columns.append(Column(f"chosen ({METHOD_NAMES[method]})", [*chosen, *blanks], None, right=False))
+    return FittedTable(label, columns, verbose)
 
 
-def further_table(results: Sequence[Result]) -> Table | None:
+def further_table(label: str, results: Sequence[Result], *, verbose: bool = False) -> FittedTable | None:
     """Return one model's scores by methods beyond the headline, a row each; None if there are none."""
-    from rich.text import Text
-
     rows = [
-        (result.task.name, result.scores[method], METHODS[method].title)
+        (result, method, result.scores[method])
         for result in results
         for method in in_order(result.scores)
         if method not in HEADLINE
     ]
     if not rows:
         return None
-    table = new_table(Text(f"{_model_text(results[0])}: further methods"))
-    table.add_column("Task", overflow="fold")
-    for name in ("Method", "Metric"):
-        table.add_column(name, no_wrap=True)
-    table.add_column("Score", justify="right", no_wrap=True)
-    for task, score, title in rows:
-        table.add_row(Text(task), title, score.metric, _score_text(score))
-    return table
+    columns = [
+        Column("Task", [printable(result.task.name) for result, *_ in rows], right=False),
+        Column("Method", [METHODS[method].title for _, method, _ in rows], right=False),
+        Column("Metric", [score.metric for *_, score in rows], 2, right=False),
+        Column("Score", [_number(score.main_score) for *_, score in rows]),
+        Column("95 %", [_range(score.ci95) for *_, score in rows], 1),
+        Column("chosen", [_choice_text(result, method) for result, method, _ in rows], None, right=False),
+    ]
+    return FittedTable(f"{label}: further methods", columns, verbose)
 
 
-def layers_table(results: Sequence[Result]) -> Table | None:
+def _choice_text(result: Result, method: Method) -> str:
+    score = result.scores.get(method)
+    return "" if score is None else printable(chosen_text(score.chosen, several_layers=len(result.model.layers) > 1))
+
+
+def _task_text(result: Result) -> str:
+    state = "" if result.status in ("ok", "failed") else f" ({result.status})"
+    return printable(f"{result.task.name}{LEAK_MARK if result.leaked else ''}{state}")
+
+
+def layers_table(label: str, results: Sequence[Result]) -> FlowingTable | None:
     """Return one model's MLP scores by layer, one column per task; None if the layers were not probed.
 
     A layer's score is that of the first seed. Two more rows have the scores, over all seeds, of the layer that is best
     on validation and of the trained sum of all layers.
     """
-    from rich.text import Text
-
     swept = {r.task.name: r.scores["mlp"] for r in results if "mlp" in r.scores and r.scores["mlp"].layers}
     if not swept:
         return None
-    title = f"{_model_text(results[0])}: layers, {METHOD_NAMES['mlp']}, one seed"
-    table = new_table(Text(title))
-    # Wide enough for the title, which would otherwise be broken into lines.
-    table.add_column("Layer", overflow="fold", min_width=min(60, len(title) - 14 * len(swept)))
-    for task in swept:
-        table.add_column(Text(task, overflow="fold"), justify="right")
-    for name in dict.fromkeys(layer for score in swept.values() for layer in score.layers or ()):
-        cells = [(score.layers or {}).get(name) for score in swept.values()]
-        table.add_row(Text(name), *("–" if value is None else f"{value:.3f}" for value in cells))
-    for name, row in (("best layer", "best on validation"), ("weighted layers", "weighted sum of all")):
-        if any(name in score.raw for score in swept.values()):
-            table.add_row(row, *(_further(score, name) for score in swept.values()))
-    return table
-
-
-def _model_text(result: Result) -> str:
-    """Return a model's name, and that its context is trimmed or its vectors were imported if they were."""
-    model = result.model
-    mark = "trimmed" if model.context == "trimmed" else IMPORTED if model.family == IMPORTED else None
-    return printable(f"{model.name} ({mark})" if mark else model.name)
+    layers = list(dict.fromkeys(layer for score in swept.values() for layer in score.layers or ()))
+    further = {
+        name: row
+        for name, row in (("best layer", "best on validation"), ("weighted layers", "weighted sum of all"))
+        if any(name in score.raw for score in swept.values())
+    }
+    names = Column("Layer", [printable(name) for name in [*layers, *further.values()]], right=False)
+    columns = [
+        Column(
+            printable(task),
+            [
+                *(_number((score.layers or {}).get(layer)) for layer in layers),
+                *(_further(score, name) for name in further),
+            ],
+        )
+        for task, score in swept.items()
+    ]
+    return FlowingTable(f"{label}: layers, {METHOD_NAMES['mlp']}, one seed", names, columns)
 
 
 def _further(score: Score, name: str) -> str:
@@ -143,23 +162,35 @@ def _further(score: Score, name: str) -> str:
     return f"{score.raw[name]:.3f}{layer}"
 
 
-def run_averages(by_model: Sequence[Sequence[Result]], suite: Suite) -> Table:
+def run_averages(by_model: Mapping[str, Sequence[Result]], suite: Suite, *, verbose: bool = False) -> FittedTable:
     """Return the averages of each model's results over a suite, with the number of tasks in each."""
-    from rich.text import Text
-
-    table = _averages_head(Text(f"Averages over {suite.title}"), ranked=False)
-    for of_model in by_model:
+    labels, methods, rows = [], [], []
+    for label, of_model in by_model.items():
         for method in METHODS:
             scored = [result for result in of_model if result.status in ("ok", "partial") and method in result.scores]
             values = averages(scored, suite, method)
             if values:
-                cells = [_average_text(values[name]) for name in AVERAGES]
-                count = _count_text(values["weighted"])
-                table.add_row(Text(_model_text(of_model[0])), METHODS[method].short, *cells, count)
-    return table
+                labels.append(label)
+                methods.append(METHODS[method].short)
+                rows.append(values)
+    names = [Column("Model", labels, right=False), Column("Method", methods, right=False)]
+    return FittedTable(f"Averages over {suite.title}", [*names, *_average_columns(rows)], verbose)
 
 
-def board_view(board: Board) -> RenderableType:
+def _average_columns(rows: Sequence[Mapping[str, Average | None]]) -> list[Column]:
+    """Return the columns of the averages: the headline with its interval first, then as many as fit."""
+    columns = []
+    for index, (name, text) in enumerate(AVERAGES.items()):
+        values = [row.get(name) for row in rows]
+        scores = [_number(None if value is None else value.score) for value in values]
+        columns.append(Column(text.short, scores, 2 + index if index else 0))
+        columns.append(Column("95 %", [_range(_bounds(value)) for value in values], 6 + index if index else 2))
+    headline = [row.get("weighted") for row in rows]
+    columns.append(Column("Tasks", ["" if value is None else _count_text(value) for value in headline], 1))
+    return columns
+
+
+def board_view(board: Board, *, verbose: bool = False) -> RenderableType:
     """Return the board for a terminal: averages per method, task scores, and what is off the board."""
     from rich.console import Group
     from rich.text import Text
@@ -167,15 +198,15 @@ def board_view(board: Board) -> RenderableType:
     parts: list[RenderableType] = [
         Text(f"{board.suite.title} · protocol {board.protocol}, version {board.protocol_version}", style="bold")
     ]
-    if not board.models:
-        parts.append(Text("No result of this protocol is here yet."))
-    for method in board.first_methods:
-        parts.append(_board_averages(board, method))
+    parts += [Text(printable(line), no_wrap=True, overflow="ignore") for line in board.elsewhere]
+    parts += [_board_averages(board, method, verbose=verbose) for method in board.first_methods]
     if board.models:
-        parts += _board_tasks(board)
+        parts.append(_board_tasks(board))
         lines = [line for method in board.first_methods for line in legend(board, method)]
         if any(row.standing is not None and row.standing.tied for row in board.rows):
             lines.insert(0, TIE_MEANING)
+        if any(row.scope == "suite" and row.rank is None for row in board.rows):
+            lines.insert(0, UNRANKED_MEANING)
         parts += [Text(line, style="dim") for line in dict.fromkeys(lines)]
     others = [method for method in board.methods if method not in board.first_methods]
     if others:
@@ -188,45 +219,32 @@ def board_view(board: Board) -> RenderableType:
     return Group(*parts)
 
 
-def _board_averages(board: Board, method: Method) -> Table:
-    from rich.text import Text
-
-    table = _averages_head(Text(f"{METHOD_NAMES[method]}: averages"), ranked=True)
+def _board_averages(board: Board, method: Method, *, verbose: bool) -> FittedTable:
     rows = [row for model in board.models if (row := board.row(model.key, method, "weighted")) is not None]
-    for row in sorted(rows, key=lambda row: (row.rank is None, row.rank or 0)):
-        averages_of_model = [board.row(row.model, method, name) for name in AVERAGES]
-        cells = ["–" if average is None else _average_text(average.average) for average in averages_of_model]
-        table.add_row(_rank_text(row), Text(board.label(row.model)), *cells, _count_text(row.average))
-    return table
+    rows.sort(key=lambda row: (row.rank is None, row.rank or 0))
+    values = [
+        {name: average.average for name in AVERAGES if (average := board.row(row.model, method, name)) is not None}
+        for row in rows
+    ]
+    ranks = Column("#", [_rank_text(row) for row in rows])
+    names = Column("Model", [board.label(row.model) for row in rows], right=False)
+    return FittedTable(f"{METHOD_NAMES[method]}: averages", [ranks, names, *_average_columns(values)], verbose)
 
 
-def _board_tasks(board: Board) -> Iterator[Table]:
-    """Yield tables of task scores, models as rows, with as many tasks side by side as 80 columns hold."""
-    from rich.text import Text
-
+def _board_tasks(board: Board) -> FlowingTable:
+    """Return the task scores: models as rows, one column per task."""
     title = "Tasks: " + " / ".join(METHOD_NAMES[method] for method in board.first_methods)
-    columns: list[tuple[str, list[str]]] = []
+    columns = []
     for task in board.tasks:
         cells = [f"{task.info.n:,}"]
         for model in board.models:
             by_method = [board.cell(model.key, task.info.name, method) for method in board.first_methods]
             mark = next((marks(cell) for cell in by_method if cell is not None), "")
-            scores = ["–" if cell is None else f"{cell.score.main_score:.3f}" for cell in by_method]
+            scores = [_number(None if cell is None else cell.score.main_score) for cell in by_method]
             cells.append(" / ".join(scores) + mark)
-        columns.append((task.info.name, cells))
-    names = ["n", *(model.label for model in board.models)]
-    room = _WIDTH - max(map(len, names)) - 3
-    while columns:
-        widths = accumulate(max(len(name), *map(len, cells)) + 3 for name, cells in columns)
-        count = max(1, sum(width <= room for width in widths))
-        table = new_table(Text(title))
-        table.add_column("Model", overflow="fold")
-        for name, _ in columns[:count]:
-            table.add_column(Text(name), justify="right", no_wrap=True)
-        for index, name in enumerate(names):
-            table.add_row(Text(name), *(Text(cells[index]) for _, cells in columns[:count]))
-        yield table
-        columns = columns[count:]
+        columns.append(Column(task.info.name, cells))
+    names = Column("Model", ["n", *(model.label for model in board.models)], right=False)
+    return FlowingTable(title, names, columns)
 
 
 def chosen_text(chosen: Mapping[str, Any], *, several_layers: bool = True) -> str:
@@ -269,26 +287,6 @@ def _commonest(value: object) -> str:
     return first if len(counts) <= 1 else f"{first} ({times} of {counts.total()})"
 
 
-def new_table(title: Any) -> Table:
-    """Return an empty table in the common style."""
-    from rich import box
-    from rich.table import Table
-
-    return Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
-
-
-def text_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """Return a table of plain text without markup; the first column is aligned left, the others right."""
-    from rich.text import Text
-
-    table = new_table(Text(title))
-    for index, column in enumerate(columns):
-        table.add_column(Text(column), justify="right" if index else "left")
-    for row in rows:
-        table.add_row(*(Text(value) for value in row))
-    return table
-
-
 def html_of(view: RenderableType) -> str:
     """Return a terminal view as an HTML fragment, for notebooks."""
     import io
@@ -301,33 +299,20 @@ def html_of(view: RenderableType) -> str:
     return console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
 
 
-def _averages_head(title: Any, *, ranked: bool) -> Table:
-    table = new_table(title)
-    if ranked:
-        table.add_column("#", justify="right")
-    table.add_column("Model", overflow="fold")
-    if not ranked:
-        table.add_column("Method")
-    for name in AVERAGES:
-        table.add_column(AVERAGES[name].short, justify="right", no_wrap=True)
-    table.add_column("Tasks", justify="right", no_wrap=True)
-    return table
+def _number(score: float | None) -> str:
+    return "–" if score is None else f"{score:.3f}"
 
 
-def _score_text(score: Score | None) -> str:
-    if score is None:
-        return "–"
-    return _with_interval(score.main_score, score.ci95)
+def _range(bounds: tuple[float, float] | None) -> Text:
+    from rich.text import Text
+
+    return Text("" if bounds is None else f"{bounds[0]:.3f}–{bounds[1]:.3f}", style="dim")
 
 
-def _average_text(average: Average) -> str:
-    bounds = None if average.low is None or average.high is None else (average.low, average.high)
-    # In 80 columns only the headline has room for its interval; the other formats show them all.
-    return _with_interval(average.score, bounds if average.name == "weighted" else None)
-
-
-def _with_interval(score: float, bounds: tuple[float, float] | None) -> str:
-    return f"{score:.3f}" if bounds is None else f"{score:.3f} [dim]{bounds[0]:.3f}–{bounds[1]:.3f}[/dim]"
+def _bounds(average: Average | None) -> tuple[float, float] | None:
+    if average is None or average.low is None or average.high is None:
+        return None
+    return average.low, average.high
 
 
 def _count_text(average: Average) -> str:

@@ -19,7 +19,7 @@ from pydantic import ConfigDict, Field, StringConstraints, ValidationError
 from uwbench.base.atomic import write_atomically
 from uwbench.base.hashing import SHORT, digest
 from uwbench.base.json_text import parse_json
-from uwbench.base.schema import Closed
+from uwbench.base.schema import Closed, first_fault
 from uwbench.errors import InputError
 
 if TYPE_CHECKING:
@@ -285,9 +285,8 @@ def read_result(path: Path) -> Result:
     try:
         return Result.model_validate(data)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{field}: {first['msg']}", where=path) from error
+        field, what = first_fault(error)
+        raise InputError(f"{field}: {what}", where=path) from error
 
 
 def find_results(results: Path) -> tuple[list[tuple[Path, Result]], list[str]]:

@@ -1,0 +1,240 @@
+"""Encoders of speech models that are fed by their own extractor's spectrogram and a mask: one row each.
+
+Every row names the tower's class in transformers, its name inside complete models, the settings that give its size with
+the defaults of its class, and the function that calls it. Layers that are faster than the output are averaged to it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from uwbench.base.device import send
+from uwbench.encoders.base import Batching, Encoded, Encoder, Input, ModelFolder, ModelSpec
+from uwbench.encoders.pretrained import (
+    ClipExtractor,
+    PretrainedEncoder,
+    layer_names,
+    mask_unasked,
+    pick,
+    required_settings,
+)
+from uwbench.encoders.tower import at_rate, describe_tower, find_tower, inputs_of, load_tower
+
+if TYPE_CHECKING:
+    import torch
+
+_RATE, _HOP = 16_000, 160
+_HOST: tuple[Input, ...] = ("waveforms", "lengths")  # their spectrum is made on the CPU
+Features = Mapping[str, "torch.Tensor"]
+# (model, its extractor's output on the device, and on the CPU) -> all layers, the output, valid frames `(batch,)`.
+Run = Callable[[Any, Features, Features], tuple[Sequence["torch.Tensor"], "torch.Tensor", "torch.Tensor"]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Family:
+    model: str
+    module: str
+    width: tuple[str, int]
+    depth: tuple[str, int]
+    mels: int  # mel frames to one of its frames
+    run: Run
+    context_s: float | None = None
+    batching: Batching = "padded"
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the extractor's call
+    shortest: int = 2  # frames that a clip is padded to, as the convolutions need
+
+
+def open_mel_tower(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
+    """Return the encoder of a model whose type has a row in the table below."""
+    name = _ALIASES.get(str(folder.config["model_type"]), str(folder.config["model_type"]))
+    family = _FAMILIES[name]
+    tower = find_tower(folder, family.model, family.module)
+    settings = required_settings(folder)
+    rate = int(settings.get("sampling_rate", _RATE))
+    hop = int(settings.get("hop_length", rate * _HOP // _RATE)) * family.mels
+    info = describe_tower(
+        tower,
+        name,
+        sample_rate=rate,
+        dim=int(tower.settings.get(*family.width)),
+        layers=layer_names(int(tower.settings.get(*family.depth))),
+        hop_s=hop / rate,
+        context_s=family.context_s,
+        min_s=family.shortest * hop / rate,
+        batching=family.batching,
+        host_inputs=_HOST,
+    )
+    extractor = ClipExtractor(folder)
+
+    def forward(model: Any, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
+        features = extractor(waveforms, lengths.clamp(min=family.shortest * hop), **family.options)
+        inputs = {key: send(value, model.device) for key, value in features.items()}
+        inputs |= {key: value.to(model.dtype) for key, value in inputs.items() if value.is_floating_point()}
+        states, output, valid = family.run(model, inputs, features)
+        return Encoded(pick(states, output, layers), valid.clamp(1, output.shape[1]))
+
+    return PretrainedEncoder(info, lambda: mask_unasked(load_tower(tower)), forward)
+
+
+def open_glm_asr(folder: ModelFolder, spec: ModelSpec) -> Encoder:
+    """Return GLM-ASR's encoder, which sees the silence up to 30 s as Whisper does unless it is trimmed.
+
+    It knows no mask: trimmed clips share a batch with others of their length only.
+    """
+    tower = find_tower(folder, "glmasr.GlmAsrEncoder", "audio_tower")
+    settings, trimmed = required_settings(folder), spec.context == "trimmed"
+    rate, stride = int(settings.get("sampling_rate", _RATE)), 2 * int(settings.get("hop_length", _HOP))
+    context_s = float(settings.get("chunk_length", 30))
+    info = describe_tower(
+        tower,
+        "glmasr",
+        sample_rate=rate,
+        dim=int(tower.settings.get("hidden_size", 1280)),
+        layers=layer_names(int(tower.settings.get("num_hidden_layers", 32))),
+        hop_s=stride / rate,
+        context_s=context_s,
+        forward_s=0.0 if trimmed else context_s,
+        batching="equal-length" if trimmed else "padded",
+        context=spec.context,
+        host_inputs=_HOST,
+    )
+    info = replace(info, identity={**info.identity, "context": spec.context})
+    extractor = ClipExtractor(folder)
+
+    def forward(model: Any, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
+        mels = send(extractor(waveforms, lengths)["input_features"], model.device).to(model.dtype)
+        if trimmed:
+            mels = mels[..., : 2 * -(-waveforms.shape[1] // stride)]
+        output = model(mels, output_hidden_states=True)
+        frames = pick(output.hidden_states, output.last_hidden_state, layers)
+        return Encoded(frames, (-(-lengths // stride)).clamp(1, frames.shape[2]))
+
+    return PretrainedEncoder(info, lambda: load_tower(tower), forward)
+
+
+def _masked(model: Any, inputs: Features, _host: Features) -> Any:
+    """Run LASR or Nemotron's streaming FastConformer, which return their own mask."""
+    options = {"output_attention_mask": True, "output_hidden_states": True}
+    if hasattr(model.config, "default_num_lookahead_tokens"):
+        options["num_lookahead_tokens"] = model.config.default_num_lookahead_tokens
+    output = model(inputs["input_features"], attention_mask=inputs["attention_mask"], **options)
+    return output.hidden_states, output.last_hidden_state, output.attention_mask.sum(1).long()
+
+
+def _causal(model: Any, inputs: Features, host: Features) -> Any:
+    """Run Voxtral Realtime: no frame sees what comes after it, so silence after a clip changes none of its frames."""
+    output = model(inputs["input_features"], output_hidden_states=True)
+    return output.hidden_states, output.last_hidden_state, (host["attention_mask"].sum(1) + 1) // 2
+
+
+def _gemma3n(model: Any, inputs: Features, _host: Features) -> Any:
+    """Run Gemma 3n's encoder, whose output is every fourth of its frames of 40 ms; its mask is 1 beyond a clip."""
+    outside = ~inputs["input_features_mask"].bool()
+    with inputs_of(model.conformer) as states:
+        output = model(inputs["input_features"], outside)
+    frames, stride = output.last_hidden_state, math.prod(time for time, _ in model.config.sscp_conv_stride_size)
+    inside = ~outside[:, ::stride][:, : states[0].shape[1]]
+    slower = [at_rate(state, frames.shape[1], inside) for state in states]
+    return [*slower, frames], frames, (~output.audio_mel_mask).sum(1)
+
+
+def _gemma4(model: Any, inputs: Features, _host: Features) -> Any:
+    """Run Gemma 4's encoder without its last projection, which leads to the width of the language model."""
+    with inputs_of([*model.layers, model.output_proj]) as states:
+        output = model(inputs["input_features"], inputs["input_features_mask"])
+    return states, states[-1], output.attention_mask.sum(1).long()
+
+
+def _phi4(model: Any, inputs: Features, _host: Features) -> Any:
+    """Run Phi-4-multimodal's encoder on clips of one length: it adds its mask to the scores as 0 and 1."""
+    features = inputs["audio_input_features"]
+    with inputs_of(model.encoders) as states:
+        output = model(features, None)
+    return [*states, output], output, features.new_full((len(features),), output.shape[1]).long()
+
+
+def _seamless(model: Any, inputs: Features, host: Features) -> Any:
+    """Run SeamlessM4T's conformer; what comes after it makes one frame of eight for the translation model."""
+    features, mask = model.feature_projection(inputs["input_features"]), host["attention_mask"]
+    with inputs_of(model.encoder.layers) as states:
+        output = model.encoder(features, attention_mask=None if bool(mask.all()) else inputs["attention_mask"])
+    return [*states, output], output, mask.sum(1)
+
+
+_PADDED = {"padding": True, "return_attention_mask": True}
+_WIDTH, _DEPTH = "hidden_size", "num_hidden_layers"
+_FAMILIES: dict[str, _Family] = {
+    "nemotron_asr_streaming": _Family(
+        "nemotron_asr_streaming.NemotronAsrStreamingEncoder",
+        "encoder",
+        (_WIDTH, 1024),
+        (_DEPTH, 24),
+        8,
+        _masked,
+        options={"padding": True},
+    ),
+    "lasr": _Family(
+        "lasr.LasrEncoder", "encoder", (_WIDTH, 512), (_DEPTH, 17), 4, _masked, options=_PADDED, shortest=4
+    ),
+    "voxtral_realtime": _Family(
+        "voxtral_realtime.VoxtralRealtimeEncoder",
+        "audio_tower",
+        (_WIDTH, 1280),
+        (_DEPTH, 32),
+        2,
+        _causal,
+        options=_PADDED,
+    ),
+    "gemma3n": _Family(
+        "gemma3n.Gemma3nAudioEncoder",
+        "audio_tower",
+        (_WIDTH, 1536),
+        ("conf_num_hidden_layers", 12),
+        16,
+        _gemma3n,
+        30.0,
+        "equal-length",
+    ),
+    "gemma4": _Family("gemma4.Gemma4AudioModel", "audio_tower", (_WIDTH, 1024), (_DEPTH, 12), 4, _gemma4, 30.0),
+    "phi4_multimodal": _Family(
+        "phi4_multimodal.Phi4MultimodalAudioModel",
+        "audio_embed.encoder",
+        (_WIDTH, 1024),
+        ("num_blocks", 24),
+        8,
+        _phi4,
+        40.0,  # it cuts longer clips itself, after 500 frames
+        "equal-length",
+    ),
+    "seamless_m4t": _Family(
+        "seamless_m4t.SeamlessM4TSpeechEncoder",
+        "speech_encoder",
+        (_WIDTH, 1024),
+        ("speech_encoder_layers", 24),
+        2,
+        _seamless,
+        options=_PADDED,
+    ),
+    "seamless_m4t_v2": _Family(
+        "seamless_m4t_v2.SeamlessM4Tv2SpeechEncoder",
+        "speech_encoder",
+        (_WIDTH, 1024),
+        ("speech_encoder_layers", 24),
+        2,
+        _seamless,
+        options=_PADDED,
+    ),
+}
+# The model types of towers that were saved alone.
+_ALIASES = {
+    "gemma3n_audio": "gemma3n",
+    "gemma4_audio": "gemma4",
+    "lasr_ctc": "lasr",
+    "lasr_encoder": "lasr",
+    "nemotron_asr_streaming_encoder": "nemotron_asr_streaming",
+    "phi4_multimodal_audio": "phi4_multimodal",
+    "voxtral_realtime_encoder": "voxtral_realtime",
+}
