@@ -13,13 +13,14 @@ from typing import Any
 from uwbench.base.json_text import parse_json
 from uwbench.errors import InputError
 from uwbench.options import TaskSpec
-from uwbench.sources import cuts, embedded
+from uwbench.sources import cuts, embedded, tars
 from uwbench.sources.dataset import AUDIO_SUFFIXES
 from uwbench.sources.forms import Form, Table
 from uwbench.sources.rows import MANIFEST_SUFFIXES, Row, rows_of
-from uwbench.sources.splits import SPLIT_FOLDERS, subset_in, subset_of, subset_of_file
+from uwbench.sources.splits import subset_in, subset_of, subset_of_file
 
 _LINES = (".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz", ".ndjson.gz")
+_TARS = (".tar", ".tar.gz", ".tgz")  # compressed ones are refused with the remedy
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 _MOST_MANIFESTS = 64  # files of JSON in a folder; more of them are the notes of single clips
 _DEPTH = 3  # levels at which tables are searched for: <folder>/data/<split>/0000.parquet
@@ -35,7 +36,9 @@ def find_form(path: Path) -> Form | None:
         return _saved(path) or _in_folder(path)
     if path.name.lower() in METADATA:
         return _audio_folder(path, path.parent, [path])
-    if path.suffix.lower() == ".parquet" and path.is_file():
+    if path.name.lower().endswith(_TARS) and path.is_file():
+        form = _tars(path, path.parent, [Table(path)])
+    elif path.suffix.lower() == ".parquet" and path.is_file():
         form = _parquet(path, path.parent, [Table(path)])
     elif path.name.lower().endswith(_LINES) and path.is_file():
         form = _lines(path, path.parent, [Table(path)])
@@ -139,6 +142,7 @@ class _Listing:
 
     metadata: list[Path] = field(default_factory=list)
     tables: list[Path] = field(default_factory=list)
+    tars: list[Path] = field(default_factory=list)
     audio: bool = False
 
 
@@ -158,6 +162,8 @@ def _list(folder: Path, depth: int, listing: _Listing) -> _Listing:
             listing.metadata.append(Path(entry.path))
         elif name.endswith(MANIFEST_SUFFIXES):
             listing.tables.append(Path(entry.path))
+        elif name.endswith(".tar"):
+            listing.tars.append(Path(entry.path))
         elif not listing.audio:
             listing.audio = Path(name).suffix in AUDIO_SUFFIXES
     return listing
@@ -172,9 +178,10 @@ def _in_folder(folder: Path) -> Form | None:
     lines = [path for path in texts if path.name.lower().endswith(_LINES)]
     if len(lines) <= _MOST_MANIFESTS and (form := _manifests(folder, lines)) is not None:
         return form
+    archives = [] if listing.audio else listing.tars  # beside audio, they are what it was unpacked from
     forms = [
         form
-        for paths, make in ((parquet, _parquet), (texts, _texts))
+        for paths, make in ((parquet, _parquet), (texts, _texts), (archives, _tars))
         if (form := _of_kind(folder, paths, make, listing.audio)) is not None
     ]
     if len(forms) > 1:
@@ -228,7 +235,7 @@ def _refuse_configurations(place: Path, root: Path, tables: Iterable[Table]) -> 
     homes: dict[tuple[str, ...], Path] = {}
     for table in tables:
         folders = table.path.relative_to(root).parts[:-1]
-        home = tuple(name for name in folders if name.lower() not in SPLIT_FOLDERS and not subset_in(name))
+        home = tuple(name for name in folders if not subset_of([name]))
         homes.setdefault(home, table.path.parent)
     if len(homes) > 1:
         names = ", ".join("/".join(home) or "." for home in homes)
@@ -314,6 +321,21 @@ def _cuts_form(place: Path, root: Path, tables: list[Table]) -> Form:
                 yield table, row
 
     return Form("Lhotse cuts", place, root, tuple(tables), rows, cuts.AUDIO)
+
+
+# WebDataset
+
+
+def _tars(place: Path, root: Path, files: list[Table]) -> Form:
+    """Return the form of WebDataset tars."""
+    _refuse_configurations(place, root, files)
+
+    def rows(_: TaskSpec, notes: list[str]) -> Iterator[tuple[Table, Row]]:
+        for table in files:
+            for row in tars.tar_rows(table.path, notes):
+                yield table, row
+
+    return Form("WebDataset", place, root, tuple(files), rows, tars.AUDIO)
 
 
 # AudioFolder

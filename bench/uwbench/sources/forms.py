@@ -1,7 +1,8 @@
 """Own data as other libraries write it, read without code and in place.
 
-AudioFolder, Parquet and save_to_disk folders of `datasets`, manifests of NeMo and Lhotse, and tables whose names tell
-the split. A form is a set of tables, each of one split or fold or of none; their rows are read as those of a manifest.
+AudioFolder, Parquet and save_to_disk folders of `datasets`, manifests of NeMo and Lhotse, WebDataset tars, and tables
+whose names tell the split. A form is a set of tables, each of one split or fold or of none; their rows are read as
+those of a manifest.
 """
 
 from __future__ import annotations
@@ -161,7 +162,7 @@ def _audio_reader(form: Form, names: Names, spec: TaskSpec) -> Callable[[Row], t
             return audio_file(row, column, form.root, allow_outside=spec.allow_outside)
         name = value.name
         if name in seen:
-            name = f"{Path(row.where).stem}-{row.line.rpartition(' ')[2]}/{name}"
+            name = f"{Path(row.where).stem}-{row.line.partition(' ')[2]}/{name}"
         seen.add(name)
         return name, value
 

@@ -1,7 +1,8 @@
-"""Read X-ARES's WebDataset tars in place: index where each record's audio is, and its label.
+"""Read WebDataset tars, X-ARES's and others, in place: index where each record's audio is, and its label.
 
-A record is `<key>.<audio extension>` and `<key>.json`. The key is the name without its last extension, so that names
-with dots (`blues.00000.wav`) stay whole. Names inside an archive only label clips and are never used as paths on disk.
+A record is `<key>.<audio extension>` and `<key>.json`; others may have `<key>.cls` or `<key>.txt`. The key is the name
+without its last extension, so that names with dots (`blues.00000.wav`) stay whole. Names inside an archive only label
+clips and are never used as paths on disk.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 import tarfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,13 +101,31 @@ def read_shards(card: Card, parts: tuple[Part, ...]) -> Reading:
     return Reading(unique, tuple(problems))
 
 
+@dataclass(frozen=True, slots=True)
+class Index:
+    """The members of a tar by their names without the last extension; `others` counts the rest by extension.
+
+    `texts` has the content of members in plain text, by extension.
+    """
+
+    audio: dict[str, AudioMember]
+    records: dict[str, Any]
+    texts: dict[str, dict[str, str]]
+    others: Counter[str]
+
+
 def read_index(path: Path) -> tuple[dict[str, AudioMember], dict[str, Any]]:
-    """Return the audio members and the JSON records of a tar, by name without the last extension.
+    """Return the audio members and the JSON records of X-ARES's tar, by name without the last extension."""
+    index = index_tar(path, SHARD_AUDIO)
+    return index.audio, index.records
+
+
+def index_tar(path: Path, audio_suffixes: frozenset[str], text_suffixes: tuple[str, ...] = ()) -> Index:
+    """Return where a tar's members are.
 
     Raises DataError if the archive is compressed, damaged or cut short, or has a member that is not a plain file.
     """
-    audio: dict[str, AudioMember] = {}
-    records: dict[str, Any] = {}
+    index = Index({}, {}, {suffix: {} for suffix in text_suffixes}, Counter())
     end = 0
     try:
         with path.open("rb") as raw:
@@ -121,13 +141,13 @@ def read_index(path: Path) -> tuple[dict[str, AudioMember], dict[str, Any]]:
                     continue
                 if not member.isreg() or member.issparse():
                     raise DataError(f"{member.name!r} is not a plain file", where=path)
-                _index_member(member, path, raw, audio, records)
+                _index_member(member, path, raw, index, audio_suffixes)
             raw.seek(min(end, path.stat().st_size))
             if raw.read(_BLOCK).strip(b"\0") or raw.tell() < end + _BLOCK:
                 raise DataError("is damaged or cut short: its end mark is missing", where=path, remedy="fetch it again")
     except (OSError, tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
         raise DataError(f"cannot be read as a tar ({error})", where=path, remedy="fetch it again") from error
-    return audio, records
+    return index
 
 
 class _Bounded(io.FileIO):
@@ -143,7 +163,7 @@ class _Bounded(io.FileIO):
 
 
 def _index_member(
-    member: tarfile.TarInfo, path: Path, raw: BinaryIO, audio: dict[str, AudioMember], records: dict[str, Any]
+    member: tarfile.TarInfo, path: Path, raw: BinaryIO, index: Index, audio_suffixes: frozenset[str]
 ) -> None:
     stem, dot, extension = member.name.removeprefix("./").rpartition(".")
     suffix = (dot + extension).lower()
@@ -151,22 +171,36 @@ def _index_member(
     if base.startswith("._"):
         return
     require_utf8(member.name, path)
-    known = records if suffix == ".json" else audio
-    if (suffix in SHARD_AUDIO or suffix == ".json") and stem in known:
+    if suffix in audio_suffixes:
+        members: dict[str, Any] = index.audio
+    elif suffix in index.texts or suffix == ".json":
+        members = index.records if suffix == ".json" else index.texts[suffix]
+    else:
+        index.others[suffix if dot else ""] += 1
+        return
+    if stem in members:
         raise DataError(f"contains {member.name!r} twice", where=path)
-    if suffix in SHARD_AUDIO:
-        audio[stem] = AudioMember(path, member.offset_data, member.size, member.name)
-    elif suffix == ".json":
-        if member.size > _JSON_LIMIT:
-            raise DataError(f"{member.name!r} is too large to be a record's label", where=path)
-        raw.seek(member.offset_data)
-        data = raw.read(member.size)
-        if len(data) < member.size:
-            raise DataError(f"is cut short inside {member.name!r}", where=path, remedy="fetch it again")
-        try:
-            records[stem] = parse_json(data)
-        except ValueError as error:
-            raise DataError(f"{member.name!r} is not valid JSON ({error})", where=path) from error
+    if members is index.audio:
+        members[stem] = AudioMember(path, member.offset_data, member.size, member.name)
+        return
+    data = _content(member, path, raw)
+    try:
+        members[stem] = parse_json(data) if suffix == ".json" else data.decode().strip()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{member.name!r} is not UTF-8", where=path) from error
+    except ValueError as error:
+        raise DataError(f"{member.name!r} is not valid JSON ({error})", where=path) from error
+
+
+def _content(member: tarfile.TarInfo, path: Path, raw: BinaryIO) -> bytes:
+    """Return the content of a member that is a label."""
+    if member.size > _JSON_LIMIT:
+        raise DataError(f"{member.name!r} is too large to be a record's label", where=path)
+    raw.seek(member.offset_data)
+    data = raw.read(member.size)
+    if len(data) < member.size:
+        raise DataError(f"is cut short inside {member.name!r}", where=path, remedy="fetch it again")
+    return data
 
 
 def _labels(record: Any, card: Card, vocabulary: tuple[str, ...], layout: Layout | None) -> Labels:
