@@ -72,6 +72,9 @@ def _bytes_field(kind: pa.DataType) -> pa.Field | None:
 def choose_audio(schema: pa.Schema, where: Path) -> str | None:
     """Return the column of a table that holds its clips' audio, or None; raise InputError if there are several."""
     columns = audio_columns(schema)
+    twice = next((name for name in schema.names if schema.names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"has two columns {twice!r}", where=where)
     if "audio" in columns or len(columns) < 2:
         return "audio" if "audio" in columns else next(iter(columns), None)
     raise InputError(
