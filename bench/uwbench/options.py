@@ -110,6 +110,12 @@ class TaskSpec:
     source: str | Path
     label: str | None = None  # the manifest's column that holds the label; None: the column "label"
     group: str | None = None  # the column that holds the speaker, recording or song
+    path: str | None = None  # the columns for the audio file, the split or the fold, and the stretch in seconds;
+    split: str | None = None  # None: the columns of these names, or of other common names
+    fold: str | None = None
+    start: str | None = None
+    end: str | None = None
+    duration: str | None = None
     name: str | None = None  # what results call the task; None: after the folder or file, and the label column
     kind: Kind | str | None = None  # None: single-label
     domain: Domain | str = Domain.SOUND

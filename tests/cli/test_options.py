@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from conftest import Command
 from uwbench import options
 from uwbench.api import Domain, Kind, TaskSpec, UsageError
-from uwbench.cli.options import model_names, split_commas, split_task_options, task_specs
+from uwbench.cli.options import OwnData, model_names, split_commas, split_task_options, task_specs
 
 KEYS = ("label", "group", "name", "kind", "domain", "source")
 # Characters that mean something to the parser, and some that do not.
@@ -98,8 +98,7 @@ def test_each_task_may_have_its_own_options(files: Path) -> None:
             "[ab]1.csv[group=who]",
             "esc50",
         ],
-        label="emotion",
-        group="session",
+        OwnData(label="emotion", group="session"),
     )
     assert specs == [
         TaskSpec("a1.csv", label="speaker", group="session", kind=Kind.MULTI_LABEL),

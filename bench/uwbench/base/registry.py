@@ -49,8 +49,9 @@ class Registry:
 
 
 def close_names(name: str, known: Iterable[str]) -> list[str]:
-    """Return up to three known names that are close to `name`, the closest first."""
-    return difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+    """Return up to three known names that are close to `name` in any case, the closest first."""
+    folded = {other.casefold(): other for other in known}
+    return [folded[match] for match in difflib.get_close_matches(name.casefold(), list(folded), n=3, cutoff=0.6)]
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

@@ -11,6 +11,7 @@ from uwbench import api
 from uwbench.api import UsageError, printable
 from uwbench.cli import complete
 from uwbench.cli import options as opt
+from uwbench.cli.groups import with_groups
 
 if TYPE_CHECKING:
     from uwbench.sources.check import CheckReport
@@ -21,7 +22,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="Print no progress.")]
 def register(group: typer.Typer) -> None:
     """Add the commands of this module to the group `uwbench data`."""
     group.command("fetch")(fetch_data)
-    group.command("check")(check_data)
+    group.command("check")(with_groups(check_data))
 
 
 def fetch_data(
@@ -42,21 +43,17 @@ def fetch_data(
 
 
 def check_data(
+    *,
     task: Annotated[
         str, typer.Argument(help="A card's name, a card file, a manifest or a folder.", autocompletion=complete.tasks)
     ],
     data: opt.Data = None,
-    label: opt.Label = None,
-    group: opt.Group = None,
-    name: opt.Name = None,
-    kind: opt.Kind = None,
-    domain: opt.Domain = api.Domain.SOUND,
-    allow_outside: opt.AllowOutside = False,
+    own_data: opt.OwnData,
     quiet: Quiet = False,
     as_json: opt.Json = False,
 ) -> None:
     """Count and decode a task's clips and report what is wrong with them."""
-    specs = opt.task_specs([task], label, group, name, kind, domain, allow_outside)
+    specs = opt.task_specs([task], own_data)
     if len(specs) != 1:
         raise UsageError(f"names {len(specs)} tasks; check one at a time", where=task)
     report = api.check_data(specs[0], data=data, progress=not quiet)

@@ -13,6 +13,7 @@ from uwbench import api
 from uwbench.api import Column, FittedTable, printable
 from uwbench.cli import complete
 from uwbench.cli import options as opt
+from uwbench.cli.groups import with_groups
 from uwbench.cli.tables import print_fields, print_view
 
 if TYPE_CHECKING:
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 def register(group: typer.Typer) -> None:
     """Add the commands of this module to the group `uwbench models`."""
     group.callback(invoke_without_command=True)(list_models)
-    group.command("show", hidden=True)(show_model)
-    group.command("check")(check_model)
+    group.command("show", hidden=True)(with_groups(show_model))
+    group.command("check")(with_groups(check_model))
 
 
 def list_models(ctx: typer.Context, verbose: opt.Verbose = False, as_json: opt.Json = False) -> None:
@@ -63,16 +64,13 @@ def _models_table(entries: Sequence[CatalogueEntry], *, verbose: bool) -> Fitted
 
 
 def show_model(
+    *,
     name: Annotated[list[str], typer.Argument(help="Models, named as for -m.", autocompletion=complete.models)],
-    weights: opt.Weights = None,
-    context: opt.Context = api.Context.FULL,
-    revision: opt.Revision = None,
-    trust_remote_code: opt.RemoteCode = False,
-    python: opt.Python = None,
+    encoder: opt.ModelOptions,
     as_json: opt.Json = False,
 ) -> None:
     """Show models in full: facts, training data, and the contamination flag for every task."""
-    specs = opt.model_specs(name, weights, context, revision, trust_remote_code, python)
+    specs = opt.model_specs(name, encoder)
     described = [api.describe_model(spec) for spec in specs]
     if as_json:
         opt.print_json(described[0] if len(described) == 1 else described)
@@ -84,25 +82,21 @@ def show_model(
 
 
 def check_model(
+    *,
     model: Annotated[str, typer.Argument(help="A model, named as for -m.", autocompletion=complete.models)],
     task: Annotated[
         str | None, typer.Option("-t", "--task", help="Take the audio of this card, manifest or folder.")
     ] = None,
     data: opt.Data = None,
-    weights: opt.Weights = None,
-    context: opt.Context = api.Context.FULL,
-    revision: opt.Revision = None,
+    encoder: opt.ModelOptions,
     device: opt.Device = "auto",
-    trust_remote_code: opt.RemoteCode = False,
-    python: opt.Python = None,
     as_json: opt.Json = False,
 ) -> None:
     """Measure what an encoder promises: frame hop, independence of batch mates, determinism, speed.
 
     Uses clips of a task's audio; without --task, generated sounds.
     """
-    spec = api.ModelSpec(model, weights, context.value, revision, trust_remote_code, python)
-    conformance = api.check_encoder(spec, task=task, data=data, device=device)
+    conformance = api.check_encoder(encoder.spec(model), task=task, data=data, device=device)
     if as_json:
         opt.print_json(conformance.to_json())
     else:
@@ -118,7 +112,9 @@ def _print_conformance(conformance: Conformance) -> None:
         "model": conformance.model,
         "audio": conformance.audio,
         "layers": f"{len(info.layers)} of {info.dim} values",
-        "hop": f"{conformance.hop_seconds * 1000:.4g} ms ({info.hop_s * 1000:.4g} ms declared)",
+        "hop": f"{conformance.hop_seconds * 1000:.4g} ms ({info.hop_s * 1000:.4g} ms declared)"
+        if info.hop_s
+        else "none: one vector per clip",
         "batch deviation": f"{deviation} (at most {api.BATCH_TOLERANCE:g})",
         "deterministic": "yes" if conformance.deterministic else "no",
         "clips per second": f"{conformance.clips_per_second:.3g}, of 1 to 4.3 s each",

@@ -1,18 +1,18 @@
-"""Options that several commands share, and the names of tasks and models on the command line."""
+"""Options that several commands share, alone and in groups, and the names of tasks and models on the command line."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from uwbench import api
-from uwbench.api import ModelSpec, TaskSpec, UsageError, escaped
+from uwbench.api import ExtractOptions, ModelSpec, TaskSpec, UsageError, escaped
 from uwbench.cli import complete
 
 Models = Annotated[
@@ -82,19 +82,6 @@ Method = Annotated[
         autocompletion=complete.method,
     ),
 ]
-Weights = Annotated[str | None, typer.Option("--weights", help="Folder or Hugging Face id of the model's weights.")]
-Context = Annotated[
-    api.Context,
-    typer.Option("--context", help="full: with padding, as the model was trained; trimmed: without padding."),
-]
-Dtype = Annotated[api.Dtype, typer.Option("--dtype", help="Precision; bf16 also reports its distance from fp32.")]
-Layers = Annotated[str, typer.Option("--layers", help="last, all, or a list of names or numbers.")]
-Pooling = Annotated[str, typer.Option("--pooling", help="Poolings to store: mean, mean-all, std, max, first.")]
-BatchSeconds = Annotated[
-    float | None,
-    typer.Option("--batch-seconds", min=0.1, help="Seconds of audio per forward pass, including padding."),
-]
-Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Decoding threads.")]
 Corrupt = Annotated[
     str | None,
     typer.Option(
@@ -103,10 +90,6 @@ Corrupt = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the probes.")]
-Limit = Annotated[
-    int | None, typer.Option("--limit", min=1, help="Clips per split or fold; results are marked as limited.")
-]
-Force = Annotated[bool, typer.Option("--force", help="Re-encode even if cached.")]
 AllowMissing = Annotated[
     int, typer.Option("--allow-missing", min=0, help="Score even if up to this many clips cannot be read.")
 ]
@@ -118,38 +101,6 @@ TextEncoder = Annotated[
         help="Sentence encoder for retrieval, on this machine: a folder, a package, or a cached Hugging Face id.",
     ),
 ]
-Label = Annotated[str | None, typer.Option("--label", help="Own data: the manifest's column that holds the label.")]
-Group = Annotated[
-    str | None, typer.Option("--group", help="Own data: the column that holds the speaker, recording or song.")
-]
-Name = Annotated[str | None, typer.Option("--name", help="Own data: the task's name.")]
-Kind = Annotated[api.Kind | None, typer.Option("--kind", help="Own data: the task's kind.")]
-Domain = Annotated[api.Domain, typer.Option("--domain", help="Own data: the task's domain.")]
-AllowOutside = Annotated[
-    bool, typer.Option("--allow-outside", help="Own data: allow paths that leave the manifest's folder.")
-]
-Source = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--source",
-        help="Own data: the published dataset or collection its recordings are from, as freesound; or own. Repeat.",
-    ),
-]
-RemoteCode = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Run the Python code that comes with a checkpoint.")
-]
-Revision = Annotated[str | None, typer.Option("--revision", help="Revision of a Hugging Face id.")]
-Python = Annotated[
-    str | None,
-    typer.Option(
-        "--python",
-        metavar="PATH",
-        help="Run FILE.py:Class, hear:MODULE or a folder in this interpreter, which needs no uwbench.",
-    ),
-]
-Engine = Annotated[
-    api.Engine, typer.Option("--engine", help="Extract in this process, or on a Ray cluster (RAY_ADDRESS).")
-]
 Merge = Annotated[
     list[Path] | None,
     typer.Option("--merge", help="Another folder of results, from another machine, or a verified bundle. Repeat."),
@@ -158,35 +109,134 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="Print no plan and no progr
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show all columns, however wide the terminal is.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-_TASK_OPTIONS = ("label", "group", "name", "kind", "domain", "source")
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnData:
+    """How the user's own data is read, unless options in brackets say otherwise for one task."""
+
+    label: Annotated[str | None, typer.Option("--label", help="Own data: the manifest's column of labels.")] = None
+    group: Annotated[
+        str | None, typer.Option("--group", help="Own data: the column of the speaker, recording or song.")
+    ] = None
+    path: Annotated[str | None, typer.Option("--path", help="Own data: the column of audio files.")] = None
+    split: Annotated[str | None, typer.Option("--split", help="Own data: the column of splits.")] = None
+    fold: Annotated[str | None, typer.Option("--fold", help="Own data: the column of folds.")] = None
+    start: Annotated[str | None, typer.Option("--start", help="Own data: the column of starts, in seconds.")] = None
+    end: Annotated[str | None, typer.Option("--end", help="Own data: the column of ends, in seconds.")] = None
+    duration: Annotated[
+        str | None, typer.Option("--duration", help="Own data: the column of durations, in seconds.")
+    ] = None
+    name: Annotated[str | None, typer.Option("--name", help="Own data: the task's name.")] = None
+    kind: Annotated[api.Kind | None, typer.Option("--kind", help="Own data: the task's kind.")] = None
+    domain: Annotated[api.Domain, typer.Option("--domain", help="Own data: the task's domain.")] = api.Domain.SOUND
+    allow_outside: Annotated[
+        bool, typer.Option("--allow-outside", help="Own data: allow paths that leave the manifest's folder.")
+    ] = False
+    source: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--source",
+            help="Own data: the published dataset or collection its recordings are from, as freesound; or own. Repeat.",
+        ),
+    ] = None
+
+    def spec(self) -> TaskSpec:
+        """Return the specification of a task without its source."""
+        options = {option.name: getattr(self, option.name) for option in fields(self)}
+        taken_from = tuple(name for value in options.pop("source") or () for name in value.split(","))
+        return TaskSpec("", taken_from=taken_from, **options)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelOptions:
+    """How each model that -m names is opened."""
+
+    weights: Annotated[
+        str | None, typer.Option("--weights", help="Folder or Hugging Face id of the model's weights.")
+    ] = None
+    context: Annotated[
+        api.Context,
+        typer.Option("--context", help="full: with padding, as the model was trained; trimmed: without padding."),
+    ] = api.Context.FULL
+    revision: Annotated[str | None, typer.Option("--revision", help="Revision of a Hugging Face id.")] = None
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run the Python code that comes with a checkpoint.")
+    ] = False
+    python: Annotated[
+        str | None,
+        typer.Option(
+            "--python",
+            metavar="PATH",
+            help="Run FILE.py:Class, hear:MODULE or a folder in this interpreter, which needs no uwbench.",
+        ),
+    ] = None
+
+    def spec(self, name: str) -> ModelSpec:
+        """Return the model that `name` names, with these options."""
+        return ModelSpec(name, self.weights, self.context.value, self.revision, self.trust_remote_code, self.python)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extraction:
+    """How clips are encoded."""
+
+    layers: Annotated[str, typer.Option("--layers", help="last, all, or a list of names or numbers.")] = "last"
+    pooling: Annotated[str, typer.Option("--pooling", help="Poolings to store: mean, mean-all, std, max, first.")] = (
+        "mean,mean-all"
+    )
+    dtype: Annotated[
+        api.Dtype, typer.Option("--dtype", help="Precision; bf16 also reports its distance from fp32.")
+    ] = api.Dtype.FP32
+    batch_seconds: Annotated[
+        float | None,
+        typer.Option("--batch-seconds", min=0.1, help="Seconds of audio per forward pass, including padding."),
+    ] = None
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Decoding threads.")] = None
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Clips per split or fold; results are marked as limited.")
+    ] = None
+    force: Annotated[bool, typer.Option("--force", help="Re-encode even if cached.")] = False
+    engine: Annotated[
+        api.Engine, typer.Option("--engine", help="Extract in this process, or on a Ray cluster (RAY_ADDRESS).")
+    ] = api.Engine.LOCAL
+
+    def options(self, *, part: tuple[int, int] | None = None, corruptions: tuple[str, ...] = ()) -> ExtractOptions:
+        """Return the options of an extraction, of one machine's `part` of it, with corrupted clips if there are any."""
+        return ExtractOptions(
+            layers=self.layers,
+            poolings=tuple(split_commas(self.pooling)),
+            dtype=self.dtype,
+            batch_seconds=self.batch_seconds,
+            workers=self.workers,
+            limit=self.limit,
+            force=self.force,
+            engine=self.engine,
+            part=part,
+            corruptions=corruptions,
+        )
+
+
+_TASK_OPTIONS = (
+    *("label", "group", "path", "split", "fold", "start", "end", "duration", "name", "kind", "domain", "source"),
+)
 _BRACKETS = re.compile(r"(?P<source>.+)\[(?P<options>[^\[\]]*)\]", re.DOTALL)
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")  # in NAME=PATH
 # A part of a comma-separated list: brackets and what they hold, or single characters other than commas.
 _LIST_PART = re.compile(r"(?:\[[^\[\]]*\]|[^,])+", re.DOTALL)
 
 
-def task_specs(
-    values: Sequence[str] | None,
-    label: str | None = None,
-    group: str | None = None,
-    name: str | None = None,
-    kind: api.Kind | None = None,
-    domain: api.Domain = api.Domain.SOUND,
-    allow_outside: bool = False,
-    origins: Sequence[str] | None = None,
-) -> list[TaskSpec]:
+def task_specs(values: Sequence[str] | None, own_data: OwnData | None = None) -> list[TaskSpec]:
     """Return the tasks that -t names, with commas split, globs expanded and options in brackets read.
 
-    The other arguments apply to all of the user's own data among them; options in brackets come first.
+    `own_data` applies to all of the user's own data among them; options in brackets come first.
     """
-    taken_from = tuple(name for value in origins or () for name in value.split(","))
-    own_data = TaskSpec("", label, group, name, kind, domain, allow_outside, taken_from)
+    shared = (own_data or OwnData()).spec()
     specs = []
     for place, options in _sources(values):
-        fields: dict[str, Any] = {**options}
-        if "source" in fields:
-            fields["taken_from"] = (fields.pop("source"),)
-        specs.append(replace(own_data if api.is_own_data(place) else TaskSpec(""), source=place, **fields))
+        changes: dict[str, Any] = {**options}
+        if "source" in changes:
+            changes["taken_from"] = (changes.pop("source"),)
+        specs.append(replace(shared if api.is_own_data(place) else TaskSpec(""), source=place, **changes))
     return list(dict.fromkeys(specs))
 
 
@@ -198,6 +248,7 @@ def _sources(values: Sequence[str] | None) -> Iterator[tuple[str, dict[str, str]
             name, mark, path = source.partition("=")
             if mark and _NAME.fullmatch(name) and api.is_own_data(path) and not _exists(source):
                 source, options = path, {"name": name, **options}
+            source = _at_home(source)
             for path in _expand(source, api.task_names, "--task"):
                 yield path, options
 
@@ -228,23 +279,16 @@ def model_names(values: Sequence[str] | None) -> list[str]:
     names = []
     for value in values or ():
         for item in [value] if _exists(value) else split_commas(value):
-            names.extend(_expand(item, list, "--model"))
+            names.extend(_expand(_at_home(item), list, "--model"))
     return list(dict.fromkeys(names))
 
 
-def model_specs(
-    values: Sequence[str] | None,
-    weights: str | None,
-    context: api.Context,
-    revision: str | None,
-    trust: bool,
-    python: str | None,
-) -> list[ModelSpec]:
+def model_specs(values: Sequence[str] | None, options: ModelOptions) -> list[ModelSpec]:
     """Return the models that -m names, each with these options."""
     names = model_names(values)
     if not names:
         raise UsageError("no model was named", remedy="give -m NAME; uwbench models lists the names")
-    return [ModelSpec(name, weights, context.value, revision, trust, python) for name in names]
+    return [options.spec(name) for name in names]
 
 
 def _expand(item: str, names: Callable[[], list[str]], option: str) -> list[str]:
@@ -258,6 +302,11 @@ def _expand(item: str, names: Callable[[], list[str]], option: str) -> list[str]
         remedy = f"options in brackets are {', '.join(_TASK_OPTIONS)}" if item.endswith("]") else None
         raise UsageError(f"{item!r} matches no card and no file", where=option, remedy=remedy)
     return matches
+
+
+def _at_home(text: str) -> str:
+    """Return a path with `~/` as the home folder, which a shell leaves as it is after a comma or an equals sign."""
+    return str(Path(text).expanduser()) if text.startswith("~/") else text
 
 
 def _glob(pattern: str) -> list[str]:

@@ -10,8 +10,9 @@ import typer
 from typer.core import TyperCommand
 
 from uwbench import api
-from uwbench.api import ExtractOptions, ProbeOptions, UsageError, printable
+from uwbench.api import ProbeOptions, UsageError, printable
 from uwbench.cli import options as opt
+from uwbench.cli.groups import with_groups
 from uwbench.cli.signals import sigterm_interrupts
 
 if TYPE_CHECKING:
@@ -31,41 +32,25 @@ class TaskCommand(TyperCommand):
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to the command line."""
     for command in (run, extract, probe):
-        app.command(cls=TaskCommand, context_settings={"allow_extra_args": True})(command)
+        app.command(cls=TaskCommand, context_settings={"allow_extra_args": True})(with_groups(command))
     app.command()(reproduce)
 
 
 def run(
+    *,
     model: opt.Models = None,
     task: opt.Tasks = None,
     suite: opt.Suite = None,
     protocol: opt.Protocol = "uwbench-1",
     method: opt.Methods = "default",
-    weights: opt.Weights = None,
-    context: opt.Context = api.Context.FULL,
-    layers: opt.Layers = "last",
-    pooling: opt.Pooling = "mean,mean-all",
-    dtype: opt.Dtype = api.Dtype.FP32,
+    encoder: opt.ModelOptions,
+    extraction: opt.Extraction,
     device: opt.Device = "auto",
-    batch_seconds: opt.BatchSeconds = None,
-    workers: opt.Workers = None,
     seed: opt.Seed = 0,
     corrupt: opt.Corrupt = None,
-    limit: opt.Limit = None,
-    force: opt.Force = False,
-    engine: opt.Engine = api.Engine.LOCAL,
     allow_missing: opt.AllowMissing = 0,
     text_encoder: opt.TextEncoder = None,
-    label: opt.Label = None,
-    group: opt.Group = None,
-    name: opt.Name = None,
-    kind: opt.Kind = None,
-    domain: opt.Domain = api.Domain.SOUND,
-    allow_outside: opt.AllowOutside = False,
-    source: opt.Source = None,
-    trust_remote_code: opt.RemoteCode = False,
-    python: opt.Python = None,
-    revision: opt.Revision = None,
+    own_data: opt.OwnData,
     cache: opt.Cache = None,
     data: opt.Data = None,
     results: opt.Results = None,
@@ -76,8 +61,8 @@ def run(
     """Extract, probe and print the scores. Cached clips are not re-encoded."""
     with sigterm_interrupts():
         report = api.evaluate(
-            opt.model_specs(model, weights, context, revision, trust_remote_code, python),
-            opt.task_specs(task, label, group, name, kind, domain, allow_outside, source),
+            opt.model_specs(model, encoder),
+            opt.task_specs(task, own_data),
             suite=suite,
             protocol=protocol,
             methods=opt.split_commas(method),
@@ -85,16 +70,7 @@ def run(
             cache=cache,
             results=results,
             device=device,
-            extract=ExtractOptions(
-                layers=layers,
-                poolings=tuple(opt.split_commas(pooling)),
-                dtype=dtype,
-                batch_seconds=batch_seconds,
-                workers=workers,
-                limit=limit,
-                force=force,
-                engine=engine,
-            ),
+            extract=extraction.options(),
             probe=ProbeOptions(seed, allow_missing, text_encoder, _argv(), _names(corrupt)),
             progress=not quiet,
         )
@@ -103,34 +79,18 @@ def run(
 
 
 def extract(
+    *,
     model: opt.Models = None,
     task: opt.Tasks = None,
     suite: opt.Suite = None,
-    weights: opt.Weights = None,
-    context: opt.Context = api.Context.FULL,
-    layers: opt.Layers = "last",
-    pooling: opt.Pooling = "mean,mean-all",
-    dtype: opt.Dtype = api.Dtype.FP32,
+    encoder: opt.ModelOptions,
+    extraction: opt.Extraction,
     device: opt.Device = "auto",
-    batch_seconds: opt.BatchSeconds = None,
-    workers: opt.Workers = None,
     corrupt: opt.Corrupt = None,
-    limit: opt.Limit = None,
-    force: opt.Force = False,
-    engine: opt.Engine = api.Engine.LOCAL,
     part: Annotated[
         str | None, typer.Option("--part", metavar="I/N", help="Extract the I-th of N shares, from 1.")
     ] = None,
-    label: opt.Label = None,
-    group: opt.Group = None,
-    name: opt.Name = None,
-    kind: opt.Kind = None,
-    domain: opt.Domain = api.Domain.SOUND,
-    allow_outside: opt.AllowOutside = False,
-    source: opt.Source = None,
-    trust_remote_code: opt.RemoteCode = False,
-    python: opt.Python = None,
-    revision: opt.Revision = None,
+    own_data: opt.OwnData,
     cache: opt.Cache = None,
     data: opt.Data = None,
     results: opt.Results = None,
@@ -139,36 +99,26 @@ def extract(
     """Put embeddings into the cache. Without -t: every task of the suite whose data is on this machine."""
     with sigterm_interrupts():
         report = api.extract(
-            opt.model_specs(model, weights, context, revision, trust_remote_code, python),
-            opt.task_specs(task, label, group, name, kind, domain, allow_outside, source),
+            opt.model_specs(model, encoder),
+            opt.task_specs(task, own_data),
             suite=suite,
             data=data,
             cache=cache,
             results=results,
             device=device,
-            extract=ExtractOptions(
-                layers=layers,
-                poolings=tuple(opt.split_commas(pooling)),
-                dtype=dtype,
-                batch_seconds=batch_seconds,
-                workers=workers,
-                limit=limit,
-                force=force,
-                engine=engine,
-                part=_part(part),
-                corruptions=_names(corrupt),
-            ),
+            extract=extraction.options(part=_part(part), corruptions=_names(corrupt)),
             progress=not quiet,
         )
-    for model_name, task_name, extraction in report.extractions:
-        if extraction is None:
+    for model_name, task_name, encoded in report.extractions:
+        if encoded is None:
             print(printable(f"{model_name}  {task_name}: everything was cached"))
         else:
-            print(printable(f"{model_name}  {task_name}: {extraction.encoded:,} clips in {extraction.seconds:.1f} s"))
+            print(printable(f"{model_name}  {task_name}: {encoded.encoded:,} clips in {encoded.seconds:.1f} s"))
     _leave(report)
 
 
 def probe(
+    *,
     task: opt.Tasks = None,
     model: opt.Models = None,
     suite: opt.Suite = None,
@@ -179,13 +129,7 @@ def probe(
     corrupt: opt.Corrupt = None,
     allow_missing: opt.AllowMissing = 0,
     text_encoder: opt.TextEncoder = None,
-    label: opt.Label = None,
-    group: opt.Group = None,
-    name: opt.Name = None,
-    kind: opt.Kind = None,
-    domain: opt.Domain = api.Domain.SOUND,
-    allow_outside: opt.AllowOutside = False,
-    source: opt.Source = None,
+    own_data: opt.OwnData,
     cache: opt.Cache = None,
     data: opt.Data = None,
     results: opt.Results = None,
@@ -197,7 +141,7 @@ def probe(
     with sigterm_interrupts():
         report = api.probe(
             opt.model_names(model),
-            opt.task_specs(task, label, group, name, kind, domain, allow_outside, source),
+            opt.task_specs(task, own_data),
             suite=suite,
             protocol=protocol,
             methods=opt.split_commas(method),

@@ -35,26 +35,25 @@ def open_frame(frame: pd.DataFrame, spec: TaskSpec, *, rate: int | None = None) 
     """
     if not frame.columns.is_unique:
         raise InputError(f"has two columns {frame.columns[frame.columns.duplicated()][0]!r}", where=WHERE)
-    audio_column = "audio" if "audio" in frame.columns else "path"
-
+    audio_column = spec.path or ("audio" if "audio" in frame.columns else "path")
     names = Names(columns_of(spec), audio_column)
 
     def audio_of(row: Row) -> tuple[str, Audio]:
         return _audio(row, names.of(row.values)["path"], rate)
 
-    reading = read_rows(_rows(frame), names, WHERE, audio_of)
+    reading = read_rows(_rows(frame, audio_column), names, WHERE, audio_of)
     name = task_name(spec.name or "own-data", Path())
     return make_dataset(reading, spec, name=name, where=WHERE, source=f"{WHERE} of {len(frame)} rows")
 
 
-def _rows(frame: pd.DataFrame) -> Iterator[Row]:
+def _rows(frame: pd.DataFrame, audio_column: str) -> Iterator[Row]:
     """Yield the rows; each is called by its label in the index, as pandas shows it."""
     ids = frame.index if frame.index.is_unique else range(len(frame))
     cells = frame.astype(object).where(frame.notna(), None)  # every missing value becomes None
     for label, number, values in zip(frame.index.tolist(), ids, cells.to_dict("records"), strict=True):
         row: dict[str, Any] = {"id": str(number)}
         for key, value in values.items():  # an array of labels becomes the list that a manifest has
-            is_labels = isinstance(value, np.ndarray) and key not in ("audio", "path")
+            is_labels = isinstance(value, np.ndarray) and key not in (audio_column, "audio", "path")
             row[str(key)] = value.tolist() if is_labels else value
         yield Row(row, WHERE, f"row {label!r}")
 

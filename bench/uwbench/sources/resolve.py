@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from uwbench.base.registry import close_names
 from uwbench.cards.card import Card
 from uwbench.cards.find import find_card, find_cards, load_card, tasks_folder
 from uwbench.errors import DataError, InputError, UsageError
@@ -21,8 +22,9 @@ from uwbench.sources.folder import open_folder
 from uwbench.sources.forms import open_form
 from uwbench.sources.hub import find_parquet, read_hub
 from uwbench.sources.layouts import LAYOUTS, load_layout
-from uwbench.sources.layouts.base import find_root, with_real_names
+from uwbench.sources.layouts.base import find_root
 from uwbench.sources.own_card import manifest_name
+from uwbench.sources.real_names import renamed_note, with_real_names
 from uwbench.sources.rows import MANIFEST_SUFFIXES
 from uwbench.sources.shards import Part, find_shards, read_shards
 from uwbench.sources.table import MANIFEST_NAMES, open_manifest
@@ -44,6 +46,9 @@ def open_task(task: TaskSpec | str | Path, data: Path | None = None) -> Dataset:
         _refuse_options(source, spec.changes(), "can be used with own data only, and this is a card")
         return open_card(card, data)
     manifest = _manifest_of(path)
+    if not path.exists():
+        what = "is not a folder, a manifest or a card" if manifest is None else "does not exist"
+        raise InputError(what, where=source, remedy=_near(path))
     form = find_form(path) if manifest in (None, path) else None
     if form is not None:
         dataset = open_form(form, spec)
@@ -52,15 +57,25 @@ def open_task(task: TaskSpec | str | Path, data: Path | None = None) -> Dataset:
         dataset = open_manifest(manifest, spec)
         notes = _same_name(dataset.card)
     elif path.is_dir():
-        kind = None if spec.kind == "single-label" else spec.kind
-        values = {"label": spec.label, "group": spec.group, "kind": kind}
-        used = [name for name, value in values.items() if value is not None]
+        for_folders = ("name", "domain", "taken_from", "allow_outside")
+        used = [
+            name for name in spec.changes() if name not in for_folders and (name, spec.kind) != ("kind", "single-label")
+        ]
         _refuse_options(source, used, "can be used with a manifest only")
         dataset = open_folder(path, spec)
         notes = [*_same_name(dataset.card), *_known_layout(path)]
     else:
         raise InputError("is not a folder, a manifest or a card", where=source, remedy="see: uwbench tasks")
     return replace(dataset, problems=(*dataset.problems, *notes))
+
+
+def _near(path: Path) -> str:
+    """Return what to do about a path that does not exist: the files of a similar name beside it, if there are any."""
+    try:
+        close = close_names(path.name, [other.name for other in path.parent.iterdir()])
+    except OSError:
+        close = []
+    return f"did you mean {path.parent / close[0]}?" if close else "see: uwbench tasks"
 
 
 def with_name(spec: TaskSpec) -> TaskSpec:
@@ -182,11 +197,11 @@ def _read_layout(card: Card, root: Path) -> Reading:
     reading = layout.read(root, card)
     if not reading.clips:
         raise DataError(f"contains no clips; expected: {layout.expects}", where=root)
-    named, renamed = with_real_names(reading.clips)
+    named, renamed = with_real_names(reading.clips, root, may_leave=True)
     clips, repeated = with_unique_ids(named)
     problems = list(reading.problems)
     if renamed:
-        problems.append(f"{renamed} files were found under names that differ in case or space from those listed")
+        problems.append(renamed_note(renamed))
     if repeated:
         problems.append(f"{len(repeated)} clips are listed more than once, first {repeated[0]!r}")
     return Reading(clips, tuple(problems))

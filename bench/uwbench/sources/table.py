@@ -26,6 +26,7 @@ from uwbench.errors import InputError
 from uwbench.options import TaskSpec
 from uwbench.sources.dataset import Dataset, Reading, spelling_notes, with_unique_ids
 from uwbench.sources.own_card import make_card, task_name
+from uwbench.sources.real_names import renamed_note, with_real_names
 from uwbench.sources.rows import Row, cell_text, rows_of
 
 MANIFEST_NAMES = ("manifest.csv", "manifest.tsv", "manifest.jsonl", "manifest.parquet")
@@ -40,6 +41,7 @@ SPLIT_NAMES = {
     "test": "test",
     "testing": "test",
 }
+_USES = ("path", "label", "split", "fold", "group", "start", "end", "duration")
 # Other common names of columns, which are used if the documented name is absent, and said.
 _COMMON_NAMES = {
     "path": ("file_name", "filename", "filepath", "file_path", "audio_filepath", "audio_path", "audio", "file"),
@@ -53,16 +55,21 @@ _SPLITS_ALLOWED = "train, valid (validation, val, dev), test"
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """How to read the columns of a manifest. If `group` is None, the column `group` is used if there is one.
+    """How to read the columns of a manifest.
 
-    With `gaps`, a clip with an empty label gets the labels `()`; without, an empty label is an error.
+    `named` has the names of columns that were chosen by the user, by use (`path`, `label`, `group`, ...); the other
+    columns have the documented or other common names. With `gaps`, a clip with an empty label gets the labels `()`;
+    without, an empty label is an error.
     """
 
-    label: str = "label"
-    group: str | None = None
+    named: Mapping[str, str]
     kind: Kind = "single-label"
     allow_outside: bool = False
     gaps: bool = False
+
+    @property
+    def label(self) -> str:
+        return self.named.get("label", "label")
 
 
 def open_manifest(path: Path, spec: TaskSpec) -> Dataset:
@@ -83,8 +90,8 @@ def open_manifest(path: Path, spec: TaskSpec) -> Dataset:
 
 def columns_of(spec: TaskSpec) -> Columns:
     """Return how `spec` says to read the columns of a table."""
-    kind = cast(Kind, str(spec.kind or "single-label"))
-    return Columns(spec.label or "label", spec.group, kind, spec.allow_outside)
+    named = {use: name for use in _USES if (name := getattr(spec, use)) is not None}
+    return Columns(named, cast(Kind, str(spec.kind or "single-label")), spec.allow_outside)
 
 
 def make_dataset(reading: Reading, spec: TaskSpec, *, name: str, where: str | Path, source: str) -> Dataset:
@@ -99,7 +106,7 @@ def make_dataset(reading: Reading, spec: TaskSpec, *, name: str, where: str | Pa
         taken_from=spec.taken_from,
         where=where,
         label=columns.label,
-        group=(spec.group or "group") if grouped else None,
+        group=columns.named.get("group", "group") if grouped else None,
     )
     return Dataset(card, reading.clips, source, (*reading.problems, *spelling_notes(reading.clips, columns.kind)))
 
@@ -114,7 +121,10 @@ def read_manifest(path: Path, columns: Columns) -> Reading:
         return audio_file(row, column, path.parent, allow_outside=columns.allow_outside)
 
     reading = read_rows(rows_of(path, notes), names, path, audio_of)
-    return Reading(reading.clips, (*notes, *reading.problems))
+    clips, renamed = with_real_names(reading.clips, path.parent, may_leave=columns.allow_outside)
+    if renamed:
+        notes.append(renamed_note(renamed))
+    return Reading(clips, (*notes, *reading.problems))
 
 
 def read_rows(
@@ -140,10 +150,11 @@ def read_rows(
     _refuse_two_labels(clips, lines, where, columns)
     folds = {clip.fold for clip in clips if clip.fold is not None}
     if folds and all(fold.lower() in SPLIT_NAMES for fold in folds):
+        column, splits = columns.named.get("fold", "fold"), ", ".join(sorted(folds))
         raise InputError(
-            f"column 'fold': contains names of splits ({', '.join(sorted(folds))}), and each fold is tested in turn",
+            f"column {column!r}: contains names of splits ({splits}), and each fold is tested in turn",
             where=where,
-            remedy="rename the column to `split`",
+            remedy="rename the column to `split`, or name it with --split",
         )
     unique, repeated = with_unique_ids(clips)
     problems = [f"{Path(where).name}: {note}" for note in names.notes()]
@@ -169,42 +180,42 @@ class Names:
             common = dict(_COMMON_NAMES)
             if "onset" in row:
                 common |= {"start": ("onset",), "end": ("offset",)}
-            if self.columns.kind == "transcription" and self.columns.label == "label":
+            if self.columns.kind == "transcription":
                 common["label"] = ("text", "sentence", "transcript", "transcription")
-            own = {"path": self._audio_column, "label": self.columns.label, "group": self.columns.group or "group"}
             lower = {name.strip().lower(): name for name in reversed(key) if isinstance(name, str)}
             names: dict[str, str] = {}
-            for use in ("path", "label", "split", "fold", "group", "start", "end", "duration"):
-                name = own.get(use, use)
-                choices = (lower.get(other) for other in (name.lower(), *common.get(use, ())))
-                choice = name if name in row else next(filter(None, choices), None)
+            for use in self._uses():
+                chosen = self.columns.named.get(use)
+                name = chosen or (self._audio_column if use == "path" else use)
+                others = (name.lower(),) if chosen else (name.lower(), *common.get(use, ()))
+                choice = name if name in row else next(filter(None, map(lower.get, others)), None)
                 if choice is not None:
                     names[use] = choice
             self._names[key] = names
         return self._names[key]
 
+    def _uses(self) -> Iterator[str]:
+        """Yield the uses of columns; a choice of `split` or `end` leaves a column `fold` or `duration` out."""
+        alternatives = {"split": "fold", "fold": "split", "end": "duration", "duration": "end"}
+        named = self.columns.named
+        return (use for use in _USES if use in named or alternatives.get(use) not in named)
+
     def check(self, row: Mapping[str, Any], where: str | Path) -> None:
         """Raise InputError if a required column is missing in the first row."""
         names = self.of(row)
-        required = {"path": (self._audio_column, None), "label": (self.columns.label, "--label")}
-        if self.columns.group:
-            required["group"] = (self.columns.group, "--group")
-        for use, (name, option) in required.items():
+        for use, name in {"path": self._audio_column, "label": "label", **self.columns.named}.items():
             if use not in names:
                 known = [column for column in row if isinstance(column, str) and column]
                 hint = f"{suggestion(name, known)}; columns: {', '.join(known)}"
-                raise InputError(
-                    f"the column {name!r} is missing ({hint})",
-                    where=where,
-                    remedy=f"choose another column with {option}" if option else None,
-                )
+                what = f"the column {name!r} is missing ({hint})"
+                raise InputError(what, where=where, remedy=f"choose another column with --{use}")
         subsets = [name for name in ("split", "fold") if name in names]
         if len(subsets) == 2:
-            raise InputError(
-                "has a column `split` and a column `fold`", where=where, remedy="remove or rename one of them"
-            )
+            remedy = "name the one to use with --split or --fold"
+            raise InputError("has a column `split` and a column `fold`", where=where, remedy=remedy)
         if not subsets:
-            raise InputError(f"has neither a column `split` ({_SPLITS_ALLOWED}) nor a column `fold`", where=where)
+            what = f"has neither a column `split` ({_SPLITS_ALLOWED}) nor a column `fold`"
+            raise InputError(what, where=where, remedy="name one with --split or --fold")
         self.subset = subsets[0]
 
     def find_separator(self, rows: Iterable[Row], where: str | Path) -> None:
@@ -220,9 +231,8 @@ class Names:
     def notes(self) -> Iterator[str]:
         """Yield what was taken for what, and columns that look like stretches but cannot be used."""
         taken = {(use, name) for names in self._names.values() for use, name in names.items()}
-        taken.discard(("path", self._audio_column))
         for use, name in sorted(taken):
-            if use not in (name, "label" if name == self.columns.label else "", "group"):
+            if use != name and use not in self.columns.named and (use, name) != ("path", self._audio_column):
                 yield f"the column {name!r} is taken as {use!r}"
         if self.separator != ";":
             yield f"labels are separated at {self.separator!r}"
@@ -238,7 +248,10 @@ def _clip(row: Row, names: Names, name: str, audio: Audio) -> Clip:
     if names.subset == "split":
         split = SPLIT_NAMES.get(row.required(subset).lower())
         if split is None:
-            raise row.error(subset, f"{row.cell(subset)!r} is not one of {_SPLITS_ALLOWED}")
+            remedy = (
+                "if these are folds, each of which is tested in turn, use --fold" if "split" in columns.named else None
+            )
+            raise row.error(subset, f"{row.cell(subset)!r} is not one of {_SPLITS_ALLOWED}", remedy)
     else:
         fold = row.required(subset)
     label_column = column.get("label", columns.label)
@@ -250,15 +263,15 @@ def _clip(row: Row, names: Names, name: str, audio: Audio) -> Clip:
     except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise row.error(label_column, f"{error}") from error
     group = row.cell(column.get("group", "group")) or None
-    if columns.group is not None and group is None:
-        raise row.error(columns.group, "is empty")
+    if "group" in columns.named and group is None:
+        raise row.error(columns.named["group"], "is empty")
     stretch = "" if start is None and end is None else f"#{_short(start or 0)}" + (f"-{_short(end)}" if end else "")
     return Clip(name + stretch, audio, labels, split, fold, group, start, end)
 
 
 def _stretch(row: Row, column: Mapping[str, str]) -> tuple[float | None, float | None]:
     """Return the start and end of a row's clip in seconds, from `start` with `end` or `duration`."""
-    start, end, length = (row.seconds(column.get(use, use)) for use in ("start", "end", "duration"))
+    start, end, length = (row.seconds(column[use]) if use in column else None for use in ("start", "end", "duration"))
     if end is not None and end <= (start or 0.0):
         raise row.error(column["end"], f"{row.values[column['end']]!r} is not after the start")
     if length is None or "start" not in column:
@@ -284,7 +297,11 @@ def audio_file(row: Row, column: str, root: Path, *, allow_outside: bool) -> tup
     name = row.required(column)
     if "\0" in name:
         raise row.error(column, "contains a null byte")
+    if "://" in name:
+        raise row.error(column, f"{name!r} is a URL", "download the audio, and list the files")
     folder = Path(row.where).parent
+    if name.startswith("~/"):
+        name = str(Path(name).expanduser())
     file = folder / name
     path = PurePosixPath(_within(name, folder, root) or name)
     if not allow_outside:

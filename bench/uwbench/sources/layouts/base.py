@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 import random
 import re
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from uwbench.audio.clip import AudioFile, Clip
 from uwbench.cards.card import Card
 from uwbench.errors import DataError
 from uwbench.sources.dataset import Reading
@@ -145,45 +144,6 @@ def open_text(path: Path) -> TextIO:
         return path.open(encoding="utf-8-sig", newline="")
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})", where=path) from error
-
-
-def with_real_names(clips: Iterable[Clip]) -> tuple[tuple[Clip, ...], int]:
-    """Return the clips with the file names that exist on disk, and how many differ from the listed names.
-
-    Names may differ in case, often `.WAV` for `.wav`, and in surrounding space. Each folder is listed once.
-    """
-    listings: dict[Path, tuple[set[str], dict[str, str]]] = {}
-    corrected, renamed = [], 0
-    for clip in clips:
-        audio = clip.audio
-        if isinstance(audio, AudioFile):
-            folder, name = audio.path.parent, audio.path.name
-            if folder not in listings:
-                listings[folder] = _listing(folder)
-            names, name_of = listings[folder]
-            real = name_of.get(_loose(name))
-            if name not in names and real is not None:
-                renamed += 1
-                corrected.append(replace(clip, audio=AudioFile(folder / real)))
-                continue
-        corrected.append(clip)
-    return tuple(corrected), renamed
-
-
-def _listing(folder: Path) -> tuple[set[str], dict[str, str]]:
-    """Return the names in a folder, and the name for each loose name that only one file has."""
-    try:
-        names = {path.name for path in folder.iterdir()}
-    except OSError:
-        return set(), {}
-    counts = Counter(map(_loose, names))
-    return names, {_loose(name): name for name in names if counts[_loose(name)] == 1}
-
-
-def _loose(name: str) -> str:
-    """Return a file name without differences in case and space."""
-    stem, dot, suffix = name.strip().casefold().rpartition(".")
-    return f"{stem.strip()}{dot}{suffix}"
 
 
 def first_existing(folder: Path, *names: str) -> Path:
