@@ -9,6 +9,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from uwbench.base.sharing import describe_access
+from uwbench.base.sharing import remedy as sharing_remedy
+
 # Control characters except line ends and tabs, marks that change the direction of text, and lone surrogates.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -57,6 +60,10 @@ def disk_error(error: OSError) -> UwbenchError:
     """
     if error.errno is None:
         raise error
+    if isinstance(error, PermissionError) and error.filename is not None:
+        path = Path(error.filename).absolute()
+        what = f"{error.strerror} ({describe_access(path)})"
+        return UwbenchError(what, where=error.filename, remedy=sharing_remedy(path.parent))
     remedy = "finished work is kept; fix the disk and run the same command again"
     return UwbenchError(error.strerror or str(error), where=error.filename, remedy=remedy)
 
