@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO := build/demo
 
-.PHONY: demo notebook test slow bench faults fuzz lint types docs clean install install-dev
+.PHONY: demo notebook test slow bench gpu gpu-wheels faults fuzz lint types docs site clean install install-dev
 
 # One stamp per set of requirements: while pyproject.toml is unchanged, nothing is installed again.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -40,7 +40,7 @@ WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=$(WORKERS) --maxprocesses=8 --dist=loadfile --no-loadscope-reorder --durations=15
 
 test: install-dev
-	$(PYTEST) -m 'not slow'
+	$(PYTEST) -m 'not slow and not gpu'
 
 slow: install-dev
 	$(PYTEST) -m slow
@@ -53,6 +53,22 @@ bench: install
 	$(BIN)/python benchmarks/extraction.py --quick
 	$(BIN)/python benchmarks/probes.py
 	$(BIN)/python benchmarks/paper.py
+
+# All that needs a GPU, in eight minutes (benchmarks/README.md); DEVICE=cpu runs tiny shapes. A GPU machine has a torch of
+# its own and no network: its Python runs this, with the packages that `make gpu-wheels` collected elsewhere.
+DEVICE ?= cuda
+GPU_PACKAGES := build/gpu-packages.tar.xz
+
+ifeq ($(DEVICE),cpu)
+gpu: install-dev
+	$(BIN)/python benchmarks/gpu.py --device cpu
+else
+gpu:
+	$(PYTHON) benchmarks/gpu.py --device $(DEVICE) $(if $(wildcard $(GPU_PACKAGES)),--packages $(GPU_PACKAGES))
+endif
+
+gpu-wheels: install
+	$(BIN)/python benchmarks/gpu_wheels.py $(GPU_PACKAGES)
 
 # Kills, full disks, damaged files, many processes: each ends as an undisturbed run does or in a clear error
 # (docs/faults.md).
@@ -73,6 +89,16 @@ types: install-dev
 # Regenerates the generated pages of docs/; a test fails if they are out of date.
 docs: install-dev
 	$(BIN)/python docs/generate.py
+
+# The documentation as pages, in build/site; broken links and anchors are errors. They load nothing from elsewhere. For
+# the search: python3 -m http.server -d build/site
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
+site: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@echo build/site/index.html
 
 clean:
 	rm -rf $(VENV) build dist

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import inspect
 import io
 import subprocess
@@ -86,6 +87,18 @@ def test_the_example_gives_what_it_says(scored: tuple[Path, dict[str, Any]]) -> 
     assert tuple(labels["id"]) == embeddings.ids
     assert [row.task for row in names["comparison"].tasks] == ["mini_music"]
     assert {model.label for model in names["board"].board.models} == {"logmel", "mfcc"}
+
+
+@pytest.mark.parametrize("name", [name for name in uwbench.__all__ if inspect.isfunction(getattr(api, name))])
+def test_the_example_in_a_docstring_is_true(name: str, folder: Path) -> None:
+    tests = doctest.DocTestFinder(recurse=False).find(getattr(api, name), name, globs={"uwbench": uwbench})
+    examples = [example for test in tests for example in test.examples]
+    assert examples or name in {"reproduce", "bundle", "verify"}, "these need a file of an earlier run"
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+    printed = io.StringIO()
+    for test in tests:
+        runner.run(test, out=printed.write)
+    assert not runner.failures, printed.getvalue()
 
 
 def result_of(folder: Path) -> Path:

@@ -55,7 +55,7 @@ class Results:
     """The outcome of a run: results by model and task, what failed, and which tasks were not at hand."""
 
     runs: tuple[TaskRun, ...] = ()
-    missing: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()  # tasks whose data is not at hand, with the reason
     refused: tuple[str, ...] = ()  # tasks and cached encoders that could not be opened at all, with the reason
     suite: str | None = None
 
@@ -523,6 +523,9 @@ def _extract_one(
     from uwbench.encoders.vectors import ReadyVectors
 
     extraction = None
+    if plan.parts and plan.needs_frames and model.encoder.info.hop_s == 0:
+        what = f"has one vector per clip, and {plan.task.card.name} is scored on frames"
+        raise EncoderError(what, where=model.encoder.info.name, remedy="leave the task out")
     if plan.parts and isinstance(model.encoder, ReadyVectors):
         from uwbench.extraction.imported import import_vectors
 

@@ -7,6 +7,7 @@ and little more. docs/audio.md has the rules for odd input; each case has a defi
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import re
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from uwbench.errors import AudioError
 PREPROCESSING_VERSION = 1
 
 _BLOCK = 1 << 16  # frames decoded at a time
+_WHOLE = 32  # a clip of at most so many blocks is resampled in one call
 _LEAST_RATE, _MOST_RATE = (
     1_000,
     1_000_000,
@@ -262,8 +264,14 @@ def _resample(blocks: Iterator[np.ndarray], source: int, target: int) -> Iterato
     if source == target:
         yield from blocks
         return
+    first = list(itertools.islice(blocks, _WHOLE + 1))
+    if len(first) <= _WHOLE:
+        # The same samples; here, making the filter does not hold the interpreter's lock, so that threads scale.
+        if first:
+            yield soxr.resample(np.concatenate(first), source, target, quality="VHQ")
+        return
     stream = soxr.ResampleStream(source, target, 1, dtype="float32", quality="VHQ")
-    for block in blocks:
+    for block in itertools.chain(first, blocks):
         yield stream.resample_chunk(np.ascontiguousarray(block))
     yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
 

@@ -8,7 +8,8 @@ there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -134,7 +135,8 @@ class Forward:
         with torch.inference_mode():
             waveforms, lengths = self._upload(windows)
             try:
-                encoded = self.encoder.encode(waveforms, lengths, self.layers)
+                with _exact_convolutions():
+                    encoded = self.encoder.encode(waveforms, lengths, self.layers)
             except (RuntimeError, ValueError, TypeError, LookupError) as error:
                 if out_of_memory(error):
                     raise
@@ -215,6 +217,19 @@ class Forward:
                 remedy = f"try --dtype fp32; the clip decodes, so the fault is in {self.info.name}"
                 raise EncoderError("the encoder returned NaN or infinite values", where=name, remedy=remedy)
         return [Window(statistics, values) for statistics, values in zip(pooled, frames, strict=True)]
+
+
+@contextmanager
+def _exact_convolutions() -> Iterator[None]:
+    """Keep cuDNN from rounding the inputs of float32 convolutions to TF32's ten bits, which torch allows by default."""
+    import torch
+
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def out_of_memory(error: BaseException) -> bool:
