@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 from uwbench.audio.corruption import HELP as CORRUPTIONS
+from uwbench.base.disk import disk_error
 from uwbench.base.sharing import access_problem, describe_access
 from uwbench.encoders.base import IMPORTED, Encoded, Encoder, EncoderInfo, ModelSpec
 from uwbench.errors import (
@@ -35,7 +36,6 @@ from uwbench.errors import (
     StoreError,
     UsageError,
     UwbenchError,
-    disk_error,
     escaped,
     printable,
 )

@@ -9,9 +9,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from uwbench.base.sharing import describe_access
-from uwbench.base.sharing import remedy as sharing_remedy
-
 # Control characters except line ends and tabs, marks that change the direction of text, and lone surrogates.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -51,21 +48,6 @@ class UwbenchError(Exception):
 
 def _rebuild(kind: type[UwbenchError], what: str, where: str | None, remedy: str | None) -> UwbenchError:
     return kind(what, where=where, remedy=remedy)
-
-
-def disk_error(error: OSError) -> UwbenchError:
-    """Return an error that tells the user about a full disk, a read-only folder or a broken drive.
-
-    An OSError without an error number is raised unchanged, because libraries use the type for other errors.
-    """
-    if error.errno is None:
-        raise error
-    if isinstance(error, PermissionError) and error.filename is not None:
-        path = Path(error.filename).absolute()
-        what = f"{error.strerror} ({describe_access(path)})"
-        return UwbenchError(what, where=error.filename, remedy=sharing_remedy(path.parent))
-    remedy = "finished work is kept; fix the disk and run the same command again"
-    return UwbenchError(error.strerror or str(error), where=error.filename, remedy=remedy)
 
 
 class UsageError(UwbenchError):

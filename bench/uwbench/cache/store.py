@@ -28,6 +28,7 @@ import numpy as np
 
 from uwbench.audio.corruption import Corruption, corruption_of_file
 from uwbench.base.atomic import make_folder, sync_folder, write_atomically
+from uwbench.base.disk import disk_error
 from uwbench.base.sharing import file_mode
 from uwbench.cache.frames import Spill
 from uwbench.cache.parts import PooledRows, damage, read_index, write_frames, write_pooled
@@ -42,7 +43,7 @@ from uwbench.cache.records import (
 )
 from uwbench.cache.task_vectors import READERS, IndexedPart, TaskVectors, find_keys, key_array
 from uwbench.cache.verified import State, VerifiedFiles, file_state
-from uwbench.errors import StoreError, disk_error
+from uwbench.errors import StoreError
 
 _CORRUPTED = re.compile(r"pooled-\d+-(?P<corruption>[a-z]+_.+?)(-[0-9a-f]{8})?\.arrow")
 
