@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uwbench.audio.clip import AudioBytes, AudioMember
-from uwbench.base.atomic import write_atomically
+from uwbench.base.atomic import make_folder, write_atomically
 from uwbench.base.hashing import digest
 from uwbench.base.json_text import parse_json
+from uwbench.base.sharing import follow_folder
 from uwbench.errors import DataError, InputError
 from uwbench.sources.rows import Row
 
@@ -276,7 +277,7 @@ def lay_out(
 
     `progress` is called with the number of rows so far.
     """
-    home.mkdir(parents=True, exist_ok=True)
+    make_folder(home)
     (home / "source.json").unlink(missing_ok=True)
     lines = []
     offset = 0
@@ -288,6 +289,7 @@ def lay_out(
                 lines.append(json.dumps({**record, "offset": offset, "size": len(audio)}))
                 offset += len(audio)
                 progress(number)
+        follow_folder(unfinished)
         unfinished.replace(home / "audio.bin")
     finally:
         unfinished.unlink(missing_ok=True)
