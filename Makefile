@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO := build/demo
 
-.PHONY: demo notebook test slow bench gpu gpu-wheels faults fuzz lint types docs clean install install-dev
+.PHONY: demo notebook test slow bench gpu gpu-wheels faults fuzz lint types docs site clean install install-dev
 
 # One stamp per set of requirements: while pyproject.toml is unchanged, nothing is installed again.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -89,6 +89,16 @@ types: install-dev
 # Regenerates the generated pages of docs/; a test fails if they are out of date.
 docs: install-dev
 	$(BIN)/python docs/generate.py
+
+# The documentation as pages, in build/site; broken links and anchors are errors. They load nothing from elsewhere. For
+# the search: python3 -m http.server -d build/site
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
+site: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@echo build/site/index.html
 
 clean:
 	rm -rf $(VENV) build dist

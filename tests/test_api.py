@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import inspect
 import io
 import subprocess
@@ -88,6 +89,18 @@ def test_the_example_gives_what_it_says(scored: tuple[Path, dict[str, Any]]) -> 
     assert {model.label for model in names["board"].board.models} == {"logmel", "mfcc"}
 
 
+@pytest.mark.parametrize("name", [name for name in uwbench.__all__ if inspect.isfunction(getattr(api, name))])
+def test_the_example_in_a_docstring_is_true(name: str, folder: Path) -> None:
+    tests = doctest.DocTestFinder(recurse=False).find(getattr(api, name), name, globs={"uwbench": uwbench})
+    examples = [example for test in tests for example in test.examples]
+    assert examples or name in {"reproduce", "bundle", "verify"}, "these need a file of an earlier run"
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+    printed = io.StringIO()
+    for test in tests:
+        runner.run(test, out=printed.write)
+    assert not runner.failures, printed.getvalue()
+
+
 def result_of(folder: Path) -> Path:
     return next((folder / "results").glob("mfcc/*/*/mini_music.json"))
 
@@ -98,7 +111,9 @@ CALLS: dict[str, Callable[[Path], object]] = {
     "check_data": lambda _: api.check_data("mini_music"),
     "check_encoder": lambda _: api.check_encoder("mfcc"),
     "compare": lambda _: api.compare("logmel", "mfcc", method="knn"),
+    "access_problem": api.access_problem,
     "decode": lambda _: api.decode(api.load_task("mini_music").clips[0].audio, 8000),
+    "describe_access": api.describe_access,
     "describe_model": lambda _: api.describe_model("logmel"),
     "evaluate": lambda _: api.evaluate("mfcc", "mini_music", methods=["knn"]),
     "extract": lambda _: api.extract(["logmel", "mfcc"], "mini_music"),

@@ -16,6 +16,7 @@ import pytest
 import soundfile
 
 from conftest import ROOT, Command
+from uwbench import __all__ as public_names
 
 
 def generator() -> ModuleType:
@@ -33,18 +34,38 @@ def test_the_command_line_page_is_current() -> None:
     assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == module.render(), "run make docs"
 
 
+def test_the_page_on_python_is_current_and_has_every_public_name() -> None:
+    module = generator()
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    assert page == module.render_api(), "run make docs"
+    assert not [name for name in public_names if f"\n### {name}\n" not in page and f"| `{name}` |" not in page]
+
+
 def test_the_tables_of_the_readme_are_current() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert generator().with_tables(readme) == readme, "run make docs"
 
 
+def python_of(page: str) -> list[str]:
+    """Return the blocks of Python on a page."""
+    return re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.M | re.S)
+
+
 def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (block,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
-    exec(compile(block, "README.md", "exec"), names)
+    exec(compile(python_of("README.md")[0], "README.md", "exec"), names)
     assert len(names["scores"]) == 4  # type: ignore[arg-type]
     assert (tmp_path / "board.html").stat().st_size > 100_000
+
+
+def test_the_notebooks_cells_of_the_readme_run(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(workplace)  # a class in a cell has its source, as one in a file does
+    names: dict[str, Any] = {}
+    exec("import uwbench; from voice import Voice", names)
+    exec(compile(python_of("README.md")[2], "README.md", "exec"), names)
+    assert names["results"].failures == []
+    assert set(names["results"].to_frame()["model"]) == {"voice", "logmel"}
 
 
 def commands_of(page: str) -> list[list[str]]:
@@ -57,11 +78,8 @@ def commands_of(page: str) -> list[list[str]]:
 def workplace(tmp_path: Path, small_whisper: Path) -> Path:
     """The files that the README's commands name: a model folder, an encoder file, a manifest with speakers."""
     shutil.copytree(small_whisper, tmp_path / "my_model")
-    text = (ROOT / "docs" / "adding-an-encoder.md").read_text(encoding="utf-8")
-    example = next(
-        block for block in re.findall(r"^```python\n(.*?)^```", text, re.M | re.S) if "class BandEnergies" in block
-    )
-    (tmp_path / "my_encoder.py").write_text(example)
+    (tmp_path / "my_encoder.py").write_text(python_of("docs/adding-an-encoder.md")[0])
+    (tmp_path / "voice.py").write_text(python_of("README.md")[1])
     data = tmp_path / "my_data"
     data.mkdir()
     rng = np.random.default_rng(0)
@@ -86,6 +104,12 @@ def test_every_command_of_the_readme_runs(workplace: Path, uwbench: Command) -> 
         done = uwbench(*words[1:])
         assert done.code == 0, f"{shlex.join(words)}\n{done.out}\n{done.err}"
     assert (workplace / "board.html").is_file()
+
+
+def test_the_encoder_of_its_page_passes_the_check(workplace: Path, uwbench: Command) -> None:
+    done = uwbench("models", "check", workplace / "my_encoder.py:BandEnergies")
+    assert done.code == 0, done.out
+    assert "hop              20 ms (20 ms declared)" in done.out
 
 
 def test_every_command_on_robustness_runs(workplace: Path, uwbench: Command) -> None:
@@ -116,6 +140,11 @@ def test_every_command_on_bundles_runs_and_so_does_its_python(tmp_path: Path, uw
     exec(compile(block, "docs/bundles.md", "exec"), names)
     assert names["verified"].equal
     assert list(names["board"].to_frame()["model"]) == ["mfcc"]
+
+
+def test_the_site_lists_every_page() -> None:
+    listed = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    assert not [page.name for page in (ROOT / "docs").glob("*.md") if f": docs/{page.name}\n" not in listed]
 
 
 def test_links_of_the_documentation_lead_somewhere() -> None:

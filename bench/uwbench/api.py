@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 from uwbench.audio.corruption import HELP as CORRUPTIONS
+from uwbench.base.disk import disk_error
+from uwbench.base.sharing import access_problem, describe_access
 from uwbench.encoders.base import IMPORTED, Encoded, Encoder, EncoderInfo, ModelSpec
 from uwbench.errors import (
     AudioError,
@@ -34,7 +36,6 @@ from uwbench.errors import (
     StoreError,
     UsageError,
     UwbenchError,
-    disk_error,
     escaped,
     printable,
 )
@@ -104,7 +105,13 @@ _LAZY = {
         ("Audio", "AudioArray", "AudioBytes", "AudioFile", "AudioMember", "Clip", "Event", "Labels", "read_bytes"),
         "uwbench.audio.clip",
     ),
+    "CheckReport": "uwbench.sources.check",
+    "Comparison": "uwbench.report.compare",
+    "Conformance": "uwbench.encoders.conformance",
+    "Dataset": "uwbench.sources.dataset",
+    "Leaderboard": "uwbench.report.leaderboard",
     "Reporter": "uwbench.progress",
+    "Reproduction": "uwbench.probes.reproduce",
     "Results": "uwbench.pipeline",
     "describe_model": "uwbench.report.listings",
     "BATCH_TOLERANCE": "uwbench.encoders.conformance",
@@ -136,21 +143,46 @@ def evaluate(
     probe: ProbeOptions = ProbeOptions(),
     progress: bool | Reporter | None = None,
 ) -> Results:
-    """Extract the embeddings of every task under every model, score them, and write the results.
+    """Score models on tasks: extract the embeddings that the cache lacks, train probes, write the results.
 
-    A model is a name, a Hugging Face id, a folder, `hear:MODULE`, `FILE.py:Class`, ready vectors (a .parquet or .npz
-    file, a folder of .npy), a `ModelSpec`, or an encoder object or class, known by its source and state. A task is
-    the name of a card, a card file, a manifest, a folder with one sub-folder per class, a `TaskSpec`, a `Dataset`, or
-    a DataFrame (see `load_task`). Without `tasks`, every task of `suite` (a name or a file; by default uniwhisper-20)
-    whose data is at hand is taken. `device` is auto, cpu, cuda, cuda:1 or mps.
+    Embeddings in the cache are not computed again. What fails for one task under one model is in `failures` of the
+    results, and the rest goes on.
 
-    Embeddings that the cache holds are not computed again. `progress` shows rate and time left: True in a notebook or
-    on stderr, False nowhere, None (the default) in a notebook alone; or give a `Reporter`. Raises UsageError or
-    InputError for a request that cannot be carried out at all; what fails for one task under one model is in `failures`
-    of the results, and the rest goes on.
+    Args:
+        models: One or several: a name (`uwbench models`), a Hugging Face id, a folder, `hear:MODULE`, `FILE.py:Class`,
+            ready vectors (a .parquet or .npz file, a folder of .npy), a `ModelSpec`, or an encoder object or class,
+            which is known by its source and state.
+        tasks: One or several: the name of a card, a card file, a manifest, a folder with one sub-folder per class, a
+            `TaskSpec`, a `Dataset`, or a DataFrame (see `load_task`). None: every task of `suite` whose data is here.
+        suite: The suite whose tasks the averages are taken over, by name or file. None: uniwhisper-20 if there are no
+            `tasks`, else these.
+        protocol: The rules for probes and scores, by name or file.
+        methods: How embeddings are scored: names in `METHODS`, `default` (mlp and knn) or `all`. One that does not take
+            a task's labels leaves a line in `notes` of the results.
+        data, cache, results: The folders of datasets (with one folder per task), embeddings and results. None: see
+            `folders`.
+        device: auto, cpu, cuda, cuda:1 or mps.
+        extract: How embeddings are made: layers, poolings, precision, batches.
+        probe: How embeddings are scored beyond the protocol: seed, missing clips, corruptions.
+        progress: Whether rate and time left are shown, in a notebook or else on stderr. None: in a notebook alone. A
+            `Reporter` is told instead.
 
-    `methods` are names in `METHODS`, `default` (mlp and knn) or `all`; one that does not take a task's labels leaves a
-    line in `notes` of the results.
+    Returns:
+        A result per model and task, each of which is also a file under `results`.
+
+    Raises:
+        UsageError: A name is unknown, options contradict each other, or the device is not there.
+        InputError: A card, manifest or checkpoint is malformed.
+        StoreError: The disk has no room for the embeddings.
+
+    Example:
+        >>> results = uwbench.evaluate(["logmel", "mfcc"], "mini_music")
+        >>> results.to_frame()[["model", "task", "method", "n", "status"]]
+            model        task method   n status
+        0  logmel  mini_music    mlp  40     ok
+        1  logmel  mini_music    knn  40     ok
+        2    mfcc  mini_music    mlp  40     ok
+        3    mfcc  mini_music    knn  40     ok
     """
     from uwbench.pipeline import Scoring, load_rules
 
@@ -171,9 +203,20 @@ def extract(
     extract: ExtractOptions = ExtractOptions(),
     progress: bool | Reporter | None = None,
 ) -> Results:
-    """Put the embeddings of every task under every model into the cache; the arguments are those of `evaluate`.
+    """Put the embeddings of tasks under models into the cache, without scoring them.
 
-    Nothing is written to `results`; the reporter is told the folder.
+    The arguments are those of `evaluate`. Nothing is written to `results`; a `Reporter` is told the folder.
+
+    Returns:
+        `extractions` has the model, the task and the `Extraction` of each (clips, seconds of audio, seconds taken,
+        clips that could not be read); None in its place if everything was cached. `to_frame()` is empty.
+
+    Raises:
+        UsageError, InputError, StoreError: As `evaluate`.
+
+    Example:
+        >>> uwbench.extract("mfcc", "mini_music").extractions
+        [('mfcc', 'mini_music', None)]
     """
     return _run(models, tasks, suite, _existing_folders(cache, data, results), device, extract, None, progress)
 
@@ -194,9 +237,20 @@ def probe(
 ) -> Results:
     """Score tasks from the cache and write the results; needs neither audio nor encoder.
 
-    A model is what the cache knows it by: its name, its folder or fingerprint there, or an encoder. Without `models`,
-    every model in the cache; without `tasks`, every task that it holds, or those of `suite`. A task that is given by
-    its path is read again, so that changed labels count.
+    The other arguments are those of `evaluate`.
+
+    Args:
+        models: One or several by what the cache knows them by: a name, a folder there, a fingerprint, or an encoder.
+            None: every model in the cache.
+        tasks: As for `evaluate`; one that is given by its path is read again, so that changed labels count. None: every
+            task in the cache, or those of `suite`.
+
+    Raises:
+        UsageError: The cache holds no such model, or a name is unknown.
+
+    Example:
+        >>> uwbench.probe("mfcc", "mini_music", methods="knn").failures
+        []
     """
     from uwbench.pipeline import Scoring, load_rules, probe_cached
 
@@ -226,14 +280,38 @@ def load_task(
     rate: int | None = None,
     taken_from: Sequence[str] = (),
 ) -> Dataset:
-    """Return the clips of a task and its card.
+    """Return the clips of a task and the card that says how they are scored; no audio is decoded.
 
-    The options other than `data`, the folder with one folder per dataset, say how a manifest, a folder or a DataFrame
-    is read: `label` to `duration` name columns, the last three in seconds (see `TaskSpec`). A DataFrame has one row
-    per clip and the columns of a manifest; its column `audio` (or `path`) has paths, bytes of encoded files, or arrays
-    `(samples,)`, whose rate in Hz is in the column `rate` or in the argument. Raises UsageError for an unknown name or
-    an option that does not apply, InputError, with row and column, for malformed data, DataError if a card's data is
-    not at hand.
+    The options other than `data` say how a manifest, a folder or a DataFrame is read; a card takes none of them.
+
+    Args:
+        task: The name of a card, a card file, a manifest, a folder with one sub-folder per class, a `TaskSpec`, or a
+            DataFrame with one row per clip and the columns of a manifest. Its column `audio` (or `path`) has paths,
+            bytes of encoded files, or arrays `(samples,)`: floats from -1 to 1, or int16.
+        data: The folder of datasets, with one folder per task.
+        label: The column of the labels. None: `label`.
+        group: The column of the speaker, recording or song that must not be in two splits.
+        path, split, fold, start, end, duration: Other columns of a table with names of its own (see `TaskSpec`); the
+            last three in seconds.
+        name: The task's name in results.
+        kind: single-label (the default), multi-label, frame-multi-label, retrieval or transcription.
+        domain: speech, sound (the default) or music.
+        allow_outside: Whether a manifest's paths may leave its folder.
+        rate: The sample rate in Hz of a DataFrame's arrays, if it has no column `rate`.
+        taken_from: The published datasets or collections that the recordings are from, or `own`.
+
+    Returns:
+        `card`, `clips` in the order of the source, `source` in words, and `problems` seen while the labels were read.
+
+    Raises:
+        UsageError: A name is unknown, or an option does not apply.
+        InputError: The data is malformed; the error names row and column.
+        DataError: A card's data is not at hand.
+
+    Example:
+        >>> task = uwbench.load_task("mini_music")
+        >>> len(task.clips), task.card.kind, task.clips[0].split
+        (120, 'single-label', 'train')
     """
     from uwbench.pipeline import open_dataset
 
@@ -265,11 +343,25 @@ def load_encoder(
     trust_remote_code: bool = False,
     python: str | Path | None = None,
 ) -> Encoder:
-    """Return an encoder, its weights hashed and not loaded; call its `load` before `encode`.
+    """Return an encoder, its weights hashed but not loaded; call its `load` before `encode`.
 
-    `name` is what `evaluate` takes; `weights` is a folder or hub id for families that ship none; `context` is `full`
-    or `trimmed`; `python` is another interpreter to run it in. Raises UsageError for an unknown name, InputError for
-    a folder that is no checkpoint, EncoderError if weights are missing or cannot be downloaded.
+    Args:
+        name: A name (`uwbench models`), a Hugging Face id, a folder, `hear:MODULE` or `FILE.py:Class`.
+        weights: A folder or Hugging Face id, for families that ship no weights.
+        context: `full`: with padding, as the model was trained; `trimmed`: the clip's own positions alone.
+        revision: The revision of a Hugging Face id.
+        trust_remote_code: Whether to run the Python code that comes with a checkpoint.
+        python: Another interpreter to run the encoder in.
+
+    Raises:
+        UsageError: The name is unknown.
+        InputError: The folder holds no checkpoint.
+        EncoderError: The weights are missing or cannot be downloaded.
+
+    Example:
+        >>> encoder = uwbench.load_encoder("mfcc")
+        >>> encoder.info.sample_rate, encoder.info.dim, encoder.info.hop_s
+        (16000, 60, 0.01)
     """
     from uwbench.encoders.resolve import open_encoder
 
@@ -313,8 +405,23 @@ def load_embeddings(
 ) -> Embeddings:
     """Return a task's embeddings from the cache.
 
-    `encoder` is what `probe` takes, `pooling` one that was extracted: mean (over the clip's valid frames), mean-all,
-    std, max or first. Raises StoreError if the cache lacks them, UsageError if it knows no such encoder or several.
+    Args:
+        encoder: A model as for `probe`.
+        task: A task as for `evaluate`.
+        pooling: One that was extracted: mean (over the clip's valid frames), mean-all, std, max or first.
+        cache: The folder of embeddings. None: see `folders`.
+
+    Returns:
+        `vectors`, float32 `(clips, layers, dim)`, with labels, splits, folds, groups and ids in the same order.
+
+    Raises:
+        StoreError: The cache lacks them; the error says what to run.
+        UsageError: The cache knows no such encoder, or several.
+
+    Example:
+        >>> embeddings = uwbench.load_embeddings("mfcc", "mini_music")
+        >>> embeddings.vectors.shape, embeddings.labels[0]
+        ((120, 1, 60), 'bell')
     """
     from uwbench.pipeline import find_cached
 
@@ -336,9 +443,22 @@ def leaderboard(
 ) -> Leaderboard:
     """Return the leaderboard of the results under one or several folders, or in bundles that `verify` found equal.
 
-    Without `suite`, its tasks are whatever the results hold. `references` adds published rows. `contaminated` is `keep`
-    (mark scores of tasks that a model was trained on) or `drop` (leave them out). `methods` are those to show, as for
-    `evaluate`; without them, tables and files have every method and a terminal the headline's.
+    Args:
+        results: Folders of results, or bundles. None: see `folders`.
+        suite: The suite whose tasks count, by name or file. None: the tasks that the results hold.
+        protocol: The protocol whose results are ranked.
+        references: Whether published rows stand beside them, never ranked with them.
+        contaminated: `keep` marks scores of tasks that a model was trained on, `drop` leaves them out.
+        methods: The methods to show, as for `evaluate`. None: all in tables and files, the headline's on a terminal.
+
+    Raises:
+        UsageError: A name is unknown.
+        InputError: A result file is malformed.
+
+    Example:
+        >>> board = uwbench.leaderboard(suite="mini", references=False)
+        >>> sorted(set(board.to_frame()["model"]))
+        ['logmel', 'mfcc']
     """
     from uwbench.cards.find import find_suite
     from uwbench.report.board import build_board
@@ -366,10 +486,27 @@ def compare(
     tasks: Sequence[str] = (),
     protocol: str = "uwbench-1",
 ) -> Comparison:
-    """Compare two models that have results, by label, name or fingerprint, on the clips that both were scored on.
+    """Compare two models that have results, on the clips that both were scored on.
 
-    Averages are taken over `tasks`, else over the suite, else over the tasks that the results hold. Raises UsageError
-    if no such model has results, or the two share no task.
+    Args:
+        first: A model by label, name or fingerprint.
+        second: Another one; differences are the first minus this one.
+        method: The method whose scores are compared.
+        results: The folders of results. None: see `folders`.
+        suite: The suite that averages are taken over, by name or file.
+        tasks: Tasks that averages are taken over instead. Neither: those that the results hold.
+        protocol: The protocol whose results are compared.
+
+    Returns:
+        A paired difference with its 95 % interval, p-values and effect size (Cohen's h) per task and per average.
+
+    Raises:
+        UsageError: No such model has results, or the two share no task.
+
+    Example:
+        >>> comparison = uwbench.compare("mfcc", "logmel", method="knn")
+        >>> [(row.task, row.low < row.difference < row.high) for row in comparison.tasks]
+        [('mini_music', True)]
     """
     from uwbench.cards.find import find_suite
     from uwbench.report.board import build_board, suite_of
@@ -432,9 +569,20 @@ def model_card(
 def reproduce(
     result: str | Path, *, cache: str | Path | None = None, device: str = "auto", text_encoder: str | None = None
 ) -> Reproduction:
-    """Score the result in a file again from the cache, and return whether it is equal and what differs.
+    """Score the result in a file again from the cache, and say what differs.
 
-    Raises StoreError, with the command that makes them, if the cache lacks the embeddings.
+    Args:
+        result: The file of a result.
+        cache: The folder of embeddings. None: see `folders`.
+        device: auto, cpu, cuda, cuda:1 or mps.
+        text_encoder: For retrieval: the sentence encoder that embeds captions.
+
+    Returns:
+        `equal`, the `differences`, and in `context` what differs around the numbers, such as versions.
+
+    Raises:
+        StoreError: The cache lacks the embeddings; the error has the command that makes them.
+        UsageError: The file holds no score.
     """
     from uwbench.base.device import pick_device
     from uwbench.probes.reproduce import reproduce
@@ -488,8 +636,23 @@ def check_encoder(
 ) -> Conformance:
     """Measure what an encoder promises: frame hop, independence of batch mates, determinism, speed.
 
-    On four clips of a task's audio; without `task`, on sounds that are computed on the spot. `problems` of what is
-    returned lists every promise that does not hold.
+    Args:
+        encoder: A model as for `evaluate`.
+        task: Four of this task's clips are encoded. None: sounds that are computed on the spot.
+        data: The folder of datasets. None: see `folders`.
+        device: auto, cpu, cuda, cuda:1 or mps.
+
+    Returns:
+        The measurements; `problems` has a sentence for each promise that does not hold.
+
+    Raises:
+        UsageError: The name is unknown, or stands for ready vectors.
+        EncoderError: The weights are missing, or encoding fails.
+
+    Example:
+        >>> report = uwbench.check_encoder("mfcc")
+        >>> report.problems, round(report.hop_seconds, 6)
+        ((), 0.01)
     """
     from uwbench.base.device import pick_device
     from uwbench.encoders.conformance import check_encoder
@@ -513,7 +676,24 @@ def check_encoder(
 def check_data(
     task: TaskInput, *, data: str | Path | None = None, progress: bool | Reporter | None = None
 ) -> CheckReport:
-    """Decode every clip of a task and report what is wrong with the clips, labels and splits."""
+    """Decode every clip of a task and report what is wrong with the clips, labels and splits.
+
+    Args:
+        task: A task as for `evaluate`.
+        data: The folder of datasets. None: see `folders`.
+        progress: As for `evaluate`.
+
+    Returns:
+        `ok` is False if a finding is an error; each of `findings` has a code, a severity, a message and clips.
+
+    Raises:
+        UsageError, InputError, DataError: As `load_task`.
+
+    Example:
+        >>> report = uwbench.check_data("mini_music")
+        >>> report.ok, report.counts
+        (True, {'train': 60, 'valid': 20, 'test': 40})
+    """
     from uwbench.sources.check import check_dataset
 
     dataset, reporter = load_task(task, data=data), _reporter(progress)
@@ -838,11 +1018,15 @@ __all__ = [
     "AudioFile",
     "AudioMember",
     "CardFormat",
+    "CheckReport",
     "Clip",
     "Column",
+    "Comparison",
+    "Conformance",
     "Contaminated",
     "Context",
     "DataError",
+    "Dataset",
     "Domain",
     "Dtype",
     "Embeddings",
@@ -860,20 +1044,24 @@ __all__ = [
     "InputError",
     "Kind",
     "Labels",
+    "Leaderboard",
     "ModelSpec",
     "ProbeError",
     "ProbeOptions",
     "Reporter",
+    "Reproduction",
     "Results",
     "StoreError",
     "TaskSpec",
     "UsageError",
     "UwbenchError",
+    "access_problem",
     "bundle",
     "check_data",
     "check_encoder",
     "compare",
     "decode",
+    "describe_access",
     "describe_model",
     "disk_error",
     "escaped",

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from uwbench.errors import DataError, EncoderError, StoreError, UsageError, UwbenchError, disk_error
+from uwbench.base.disk import disk_error
+from uwbench.errors import DataError, EncoderError, StoreError, UsageError, UwbenchError
 from uwbench.options import Engine, ExtractOptions, Folders, ProbeOptions, TaskSpec
 from uwbench.progress import SCAN, Reporter
 
@@ -55,7 +56,7 @@ class Results:
     """The outcome of a run: results by model and task, what failed, and which tasks were not at hand."""
 
     runs: tuple[TaskRun, ...] = ()
-    missing: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()  # tasks whose data is not at hand, with the reason
     refused: tuple[str, ...] = ()  # tasks and cached encoders that could not be opened at all, with the reason
     suite: str | None = None
 
@@ -523,6 +524,9 @@ def _extract_one(
     from uwbench.encoders.vectors import ReadyVectors
 
     extraction = None
+    if plan.parts and plan.needs_frames and model.encoder.info.hop_s == 0:
+        what = f"has one vector per clip, and {plan.task.card.name} is scored on frames"
+        raise EncoderError(what, where=model.encoder.info.name, remedy="leave the task out")
     if plan.parts and isinstance(model.encoder, ReadyVectors):
         from uwbench.extraction.imported import import_vectors
 

@@ -86,7 +86,7 @@ def test_the_list_says_size_rate_context_hop_layers_licence_and_data(uwbench: Co
     assert [entry["name"] for entry in found] == [entry.name for entry in CATALOGUE]
     for entry in found:
         if entry["name"] != "uniwhisper":
-            assert entry["parameters"] is not None
+            assert entry["parameters"] is None or entry["parameters"] >= 0
             assert entry["layers"] > 0
             assert entry["training_data"]
         assert entry["sample_rate"] > 0
@@ -119,3 +119,39 @@ def test_sizes_are_those_of_transformers_models(name: str, kind: str) -> None:
     # A mask of training alone is left out, as in the weights that are read.
     count = sum(value.numel() for key, value in model.named_parameters() if not key.endswith("masked_spec_embed"))
     assert next(entry for entry in CATALOGUE if entry.name == name).parameters == count
+
+
+VECTORS = """
+import torch
+from uwbench import Encoded, EncoderInfo
+
+
+class Vectors:
+    info = EncoderInfo("vectors", "own", 16_000, 2, ("last",), {hop}, None, batching="single")
+
+    def load(self, device, dtype):
+        pass
+
+    def encode(self, waveforms, lengths, layers):
+        vectors = torch.stack([waveforms.mean(-1), waveforms.square().mean(-1)], -1)
+        return Encoded(vectors[:, None, None].expand(-1, -1, {frames}, -1), torch.full_like(lengths, {frames}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("hop", "frames", "said"),
+    [
+        (0, 1, "hop              none: one vector per clip"),
+        (0, 2, "problem: declares one frame per clip (hop_s 0) but returns 2 for the longest"),
+        (0.02, 1, "declare hop_s=0 if it gives one vector per clip"),
+    ],
+)
+def test_an_encoder_may_give_one_vector_per_clip(
+    uwbench: Command, tmp_path: Path, hop: float, frames: int, said: str
+) -> None:
+    (tmp_path / "vectors.py").write_text(VECTORS.format(hop=hop, frames=frames))
+    checked = uwbench("models", "check", "vectors.py:Vectors")
+    assert said in checked.out
+    assert checked.code == (0 if said.startswith("hop") else 1)
+    if checked.code == 0:
+        assert uwbench("run", "-m", "vectors.py:Vectors", "-t", "mini_music", "--method", "knn").code == 0

@@ -112,7 +112,9 @@ def _print_conformance(conformance: Conformance) -> None:
         "model": conformance.model,
         "audio": conformance.audio,
         "layers": f"{len(info.layers)} of {info.dim} values",
-        "hop": f"{conformance.hop_seconds * 1000:.4g} ms ({info.hop_s * 1000:.4g} ms declared)",
+        "hop": f"{conformance.hop_seconds * 1000:.4g} ms ({info.hop_s * 1000:.4g} ms declared)"
+        if info.hop_s
+        else "none: one vector per clip",
         "batch deviation": f"{deviation} (at most {api.BATCH_TOLERANCE:g})",
         "deterministic": "yes" if conformance.deterministic else "no",
         "clips per second": f"{conformance.clips_per_second:.3g}, of 1 to 4.3 s each",

@@ -47,14 +47,12 @@ class EncoderInfo:
     sample_rate: int  # Hz
     dim: int
     layers: tuple[str, ...]  # every layer `encode` can return, in order; the last is the model's output
-    hop_s: float  # seconds between frames
+    hop_s: float  # seconds between frames; 0: one frame per clip, its vector
     context_s: float | None  # longest input; longer clips are chunked. None: no limit
     min_s: float = 0.0  # shorter clips are zero-padded to this before they are encoded
     forward_s: float = 0.0  # seconds of audio that even the shortest clip costs (30 for Whisper at full context)
     batching: Batching = "padded"
-    host_inputs: tuple[
-        Input, ...
-    ] = ()  # inputs that `encode` takes on the CPU, to read values without a wait for a GPU
+    host_inputs: tuple[Input, ...] = ()  # those that `encode` takes on the CPU: reading values waits for no GPU
     context: str | None = None  # full | trimmed, for families that offer the choice
     parameters: int | None = None
     revision: str | None = None
@@ -80,10 +78,15 @@ class Encoded:
 
 
 class Encoder(Protocol):
-    """The interface that extraction calls. An `open` function builds one without its weights; `load` reads them."""
+    """The interface of an encoder: any object with these three members is one.
+
+    Pooling, masking, chunking and batching happen outside, once for all encoders.
+    """
 
     @property
-    def info(self) -> EncoderInfo: ...
+    def info(self) -> EncoderInfo:
+        """The facts that are known before the weights are loaded."""
+        ...
 
     def load(self, device: str, dtype: str) -> None:
         """Read the weights and put them on `device` in `dtype` (`fp32` or `bf16`)."""

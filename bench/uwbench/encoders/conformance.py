@@ -26,10 +26,10 @@ class Conformance:
     """Measurements of one encoder; `problems` lists each breach of the contract in one sentence."""
 
     model: str
-    hop_seconds: float
-    batch_deviation: float
-    deterministic: bool
-    clips_per_second: float
+    hop_seconds: float  # measured, between two frames; 0: their number does not grow with the clip
+    batch_deviation: float  # largest relative difference between a clip's mean vector alone and in a full batch
+    deterministic: bool  # whether the same clips gave the same frames twice
+    clips_per_second: float  # in the batches that the encoder allows
     problems: tuple[str, ...]
     audio: str  # the audio it was measured on, in words
     info: EncoderInfo  # as the encoder declares itself
@@ -66,9 +66,14 @@ def check_encoder(
     seconds = time.perf_counter() - started
 
     problems = _broken(info, alone)
-    hop = _slope(counts, [int(encoded.valid[0]) for encoded in alone], info.sample_rate)
-    if hop <= 0:
-        problems.append("the number of valid frames does not grow with the length of the clip")
+    frames = [int(encoded.valid[0]) for encoded in alone]
+    hop = _slope(counts, frames, info.sample_rate)
+    if info.hop_s == 0:
+        if set(frames) != {1}:
+            problems.append(f"declares one frame per clip (hop_s 0) but returns {max(frames)} for the longest")
+    elif hop <= 0:
+        advice = "; declare hop_s=0 if it gives one vector per clip" if set(frames) == {1} else ""
+        problems.append(f"the number of valid frames does not grow with the length of the clip{advice}")
     elif abs(hop - info.hop_s) > HOP_TOLERANCE * info.hop_s:
         problems.append(f"declares one frame per {info.hop_s * 1000:g} ms but returns one per {hop * 1000:.4g} ms")
     deterministic = all(bool((a.frames == b.frames).all()) for a, b in zip(alone, again, strict=True))
@@ -129,12 +134,13 @@ def _lengths(info: EncoderInfo) -> list[int]:
     # Shorter than the context, because some encoders drop its last frame.
     longest = min(_LONGEST_S, 0.9 * (info.context_s or _LONGEST_S))
     first = max(info.min_s, longest / 4)
-    steps = [int((longest * share - first) / info.hop_s) for share in (0.45, 0.7, 1.0)]
-    return [round((first + step * info.hop_s) * info.sample_rate) for step in (0, *steps)]
+    hop = info.hop_s or 1 / info.sample_rate
+    steps = [int((longest * share - first) / hop) for share in (0.45, 0.7, 1.0)]
+    return [round((first + step * hop) * info.sample_rate) for step in (0, *steps)]
 
 
 def _slope(samples: Sequence[int], frames: Sequence[int], rate: int) -> float:
-    slope = float(np.polyfit(samples, frames, 1)[0])
+    slope = 0.0 if len(set(frames)) == 1 else float(np.polyfit(samples, frames, 1)[0])
     return 1.0 / (slope * rate) if slope > 0 else 0.0
 
 

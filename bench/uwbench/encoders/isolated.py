@@ -37,7 +37,7 @@ class WorkerInfo(Closed):
     sample_rate: _Count
     dim: _Count
     layers: Annotated[tuple[str, ...], Field(min_length=1, max_length=10_000)]
-    hop_s: _Positive
+    hop_s: _Seconds
     context_s: _Positive | None
     min_s: _Seconds
     forward_s: _Seconds

@@ -33,14 +33,10 @@ class Match:
 def import_vectors(plan: Plan, model: ReadyVectors, note: Callable[[str], None]) -> Extraction:
     """Write the vectors that `plan` lacks into the cache, and note how many clips were matched and by what.
 
-    Clips without a row stay missing. Raises EncoderError if no clip is matched, if two rows fit one clip, or if the
-    task is scored on frames.
+    Clips without a row stay missing. Raises EncoderError if no clip is matched, or if two rows fit one clip.
     """
     started = time.perf_counter()
     task, store, name = plan.task, plan.store, plan.task.card.name
-    if plan.needs_frames:
-        what = f"holds one vector per clip, and {name} is scored on frames"
-        raise EncoderError(what, where=model.info.name, remedy="leave the task out")
     match = match_rows(task, model.file)
     note(_summary(match, model.info.name, name))
     store.create()

@@ -74,9 +74,9 @@ class Comparison:
     second: str
     method: Method
     tasks: tuple[TaskDifference, ...]
-    overall: tuple[OverallDifference, ...]
-    of: int
-    left_out: tuple[str, ...]
+    overall: tuple[OverallDifference, ...]  # one per average
+    of: int  # tasks of the board
+    left_out: tuple[str, ...]  # tasks that were not scored by both on the same data
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per task: both scores, their difference with interval and p-values, and the effect size."""
