@@ -59,6 +59,24 @@ _METHODS = (
         "uwbench.probes.methods.linear:score",
         corruptible=True,
     ),
+    MethodInfo(
+        "clustering",
+        "Clustering",
+        "cluster",
+        "Do classes form clusters without any label?",
+        ("single-label",),
+        "uwbench.probes.methods.clustering:score",
+        metric="v-measure",
+    ),
+    MethodInfo(
+        "clip-retrieval",
+        "Clip retrieval",
+        "clips",
+        "Does a test clip find the other test clips of its class first?",
+        ("single-label",),
+        "uwbench.probes.methods.clip_retrieval:score",
+        metric="query-map",
+    ),
 )
 METHODS: Mapping[str, MethodInfo] = MappingProxyType({info.name: info for info in _METHODS})
 HEADLINE = tuple(info.name for info in _METHODS if info.headline)

@@ -11,11 +11,12 @@ import torch
 from encoders.families import CASES as FAMILIES
 from encoders.families import Case
 from encoders.tower_families import CASES as TOWERS
+from encoders.wave_families import CASES as WAVES
 from uwbench.encoders.base import Encoder, ModelSpec
 from uwbench.encoders.conformance import check_encoder
 from uwbench.encoders.resolve import open_encoder
 
-CASES: tuple[Case, ...] = (*FAMILIES, *TOWERS)
+CASES: tuple[Case, ...] = (*FAMILIES, *TOWERS, *WAVES)
 
 
 @dataclass(frozen=True)

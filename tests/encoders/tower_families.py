@@ -40,7 +40,7 @@ _VISION = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 
 States = tuple[list[torch.Tensor], torch.Tensor]
 
 
-def _maker(whole: str, config: str, extractor: str, settings: dict[str, Any], **parts: Any) -> Callable[[Path], None]:
+def maker(whole: str, config: str, extractor: str, settings: dict[str, Any], **parts: Any) -> Callable[[Path], None]:
     """Return a function that saves a model of the class `whole` and its feature extractor."""
 
     def make(folder: Path) -> None:
@@ -54,14 +54,16 @@ def _maker(whole: str, config: str, extractor: str, settings: dict[str, Any], **
     return make
 
 
-def _direct(whole: str, extractor: str, run: Callable[[Any, Any], States], **options: Any) -> Direct:
+def direct_call(
+    whole: str, extractor: str, run: Callable[[Any, Any], States], *, rate: int = 16_000, **options: Any
+) -> Direct:
     """Return the direct call: the complete model, loaded by transformers, on the extractor's output."""
 
     def direct(folder: Path, samples: Any) -> States:
         import transformers
 
         extract = getattr(transformers, extractor).from_pretrained(folder)
-        inputs = extract([samples], sampling_rate=16_000, return_tensors="pt", **options)
+        inputs = extract([samples], sampling_rate=rate, return_tensors="pt", **options)
         return run(getattr(transformers, whole).from_pretrained(folder).eval(), inputs)
 
     return direct
@@ -92,7 +94,7 @@ def averaged(states: torch.Tensor, factor: int, count: int, frames: int) -> torc
     )
 
 
-def _own_states(tower: Any, *inputs: Any, **named: Any) -> States:
+def own_states(tower: Any, *inputs: Any, **named: Any) -> States:
     output = tower(*inputs, **named, output_hidden_states=True)
     return list(output.hidden_states), output.last_hidden_state
 
@@ -180,7 +182,7 @@ def _seamless_case(version: str, **extra: Any) -> Case:
     speech = {"speech_encoder_layers": 3, "speech_encoder_attention_heads": 4, "speech_encoder_intermediate_size": 48}
     words = {"vocab_size": 40, "t2u_vocab_size": 20, "unit_hifi_gan_vocab_size": 20, "max_position_embeddings": 64}
     voice = {"upsample_initial_channel": 32, "unit_embed_dim": 8, "lang_embed_dim": 4, "spkr_embed_dim": 4}
-    make = _maker(
+    make = maker(
         f"SeamlessM4T{version}Model",
         f"SeamlessM4T{version}Config",
         "SeamlessM4TFeatureExtractor",
@@ -192,7 +194,7 @@ def _seamless_case(version: str, **extra: Any) -> Case:
         **voice,
         **extra,
     )
-    direct = _direct(f"SeamlessM4T{version}Model", "SeamlessM4TFeatureExtractor", _seamless)
+    direct = direct_call(f"SeamlessM4T{version}Model", "SeamlessM4TFeatureExtractor", _seamless)
     name = f"seamless_m4t{'_' if version else ''}{version}"
     return Case(name, make, direct, 0.02)
 
@@ -213,8 +215,10 @@ def _tower_case(
     reads_back: bool = False,
 ) -> Case:
     whole = prefix + head
-    make = _maker(whole, config or f"{prefix}Config", extractor, settings or {}, **parts)
-    return Case(name, make, _direct(whole, extractor, run, **(options or {})), hop_s, batching, reads_back=reads_back)
+    make = maker(whole, config or f"{prefix}Config", extractor, settings or {}, **parts)
+    return Case(
+        name, make, direct_call(whole, extractor, run, **(options or {})), hop_s, batching, reads_back=reads_back
+    )
 
 
 _MEL_80 = {"feature_size": 80}
@@ -286,7 +290,7 @@ CASES = (
         "glmasr",
         "GlmAsr",
         "WhisperFeatureExtractor",
-        lambda model, inputs: _own_states(model.model.audio_tower, inputs.input_features),
+        lambda model, inputs: own_states(model.model.audio_tower, inputs.input_features),
         0.02,
         {
             "audio_config": _SIZES | {"num_mel_bins": 80, "intermediate_size": 128},
@@ -299,7 +303,7 @@ CASES = (
         "voxtral_realtime",
         "VoxtralRealtime",
         "VoxtralRealtimeFeatureExtractor",
-        lambda model, inputs: _own_states(model.model.audio_tower, inputs.input_features),
+        lambda model, inputs: own_states(model.model.audio_tower, inputs.input_features),
         0.02,
         {
             "audio_config": _SIZES | {"num_mel_bins": 80, "head_dim": 8, "sliding_window": 20},
@@ -311,7 +315,7 @@ CASES = (
         "nemotron_asr_streaming",
         "NemotronAsrStreaming",
         "NemotronAsrStreamingFeatureExtractor",
-        lambda model, inputs: _own_states(model.encoder, **inputs, num_lookahead_tokens=3),
+        lambda model, inputs: own_states(model.encoder, **inputs, num_lookahead_tokens=3),
         0.08,
         {
             "vocab_size": 20,
@@ -326,7 +330,7 @@ CASES = (
         "lasr",
         "Lasr",
         "LasrFeatureExtractor",
-        lambda model, inputs: _own_states(model.encoder, **inputs),
+        lambda model, inputs: own_states(model.encoder, **inputs),
         0.04,
         {"vocab_size": 20, "encoder_config": _CONFORMER | {"num_mel_bins": 128, "conv_kernel_size": 8}},
         head="ForCTC",

@@ -8,14 +8,18 @@ from typing import get_args
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.cluster import KMeans
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import adjusted_rand_score, average_precision_score, v_measure_score
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import StandardScaler, normalize
 
 from conftest import ROOT, Command
-from probes.made_data import frame_task, multi_label, shuffled, single_label
+from probes.made_data import card as made_card
+from probes.made_data import frame_task, multi_label, shuffled, single_label, task_data
 from uwbench.cache.clip_table import read_table
 from uwbench.cache.store import open_encoders
 from uwbench.cards import card
@@ -25,10 +29,13 @@ from uwbench.errors import InputError
 from uwbench.methods import GROUPS, HEADLINE, METHODS, in_order
 from uwbench.options import methods_of
 from uwbench.probes.data import TaskData
+from uwbench.probes.methods.clip_retrieval import expected_precision, rank
 from uwbench.probes.run import run_probes
 from uwbench.probes.score_task import load_task_data
 from uwbench.results.bootstrap import seed_scores
 from uwbench.results.items import read_items
+from uwbench.results.record import Score
+from worlds import World, coverage, scores_and_intervals
 
 GOLDEN = ROOT / "tests" / "golden" / "esc10-whisper-tiny.en"
 UWBENCH, XARES = find_protocol("uwbench-1"), find_protocol("xares-0.1.3")
@@ -133,6 +140,123 @@ def test_training_clips_of_one_class_and_classes_without_any_are_no_error() -> N
     some = [tuple(name for name in names if name == "c0") for names in rare]
     score = run_probes(replace(sounds, labels=some), UWBENCH, methods=["linear"]).scores["linear"]
     assert 0 < score.main_score < 1
+
+
+def test_clustering_is_scikit_learns_k_means_and_measures(esc10: TaskData) -> None:
+    """The clusters on record give the score and its neighbours; k-means on plain arrays gives as much."""
+    outcome = run_probes(esc10, UWBENCH, methods=["clustering"])
+    score, rows = outcome.scores["clustering"], outcome.predictions.to_pandas()
+    by_seed = [of_seed.sort_values("id") for _, of_seed in rows.groupby("seed")]
+    clusters = [np.array(of_seed["counts"].tolist())[:, 0].astype(int) for of_seed in by_seed]
+    values = [v_measure_score(of_seed["truth"], found) for of_seed, found in zip(by_seed, clusters, strict=True)]
+    assert list(score.per_seed) == pytest.approx(values)
+    assert score.main_score == pytest.approx(np.mean(values)) == pytest.approx(score.raw["nmi"])
+    ari = [adjusted_rand_score(of_seed["truth"], found) for of_seed, found in zip(by_seed, clusters, strict=True)]
+    assert score.raw["ari"] == pytest.approx(np.mean(ari))
+    unit = unit_length(esc10.pooled[:, 0])
+    plain = [v_measure_score(np.array(esc10.labels), KMeans(10, random_state=s).fit(unit).labels_) for s in range(5)]
+    assert score.main_score == pytest.approx(np.mean(plain), abs=0.04)
+    items = read_items(outcome.predictions, "clustering", score.metric)
+    np.testing.assert_allclose(seed_scores(items), values, atol=1e-6)
+    assert items.n_clusters == 20
+    assert score.chance == pytest.approx(
+        np.mean([v_measure_score(np.array(esc10.labels), c) for c in shuffles(clusters[0])]), abs=0.01
+    )
+
+
+def unit_length(vectors: np.ndarray) -> np.ndarray:
+    return np.asarray(normalize(vectors))
+
+
+def shuffles(labels: np.ndarray) -> list[np.ndarray]:
+    return [np.random.default_rng(seed).permutation(labels) for seed in range(30)]
+
+
+def test_clip_retrieval_is_scikit_learns_average_precision(esc10: TaskData) -> None:
+    outcome = run_probes(esc10, UWBENCH, methods=["clip-retrieval"])
+    score = outcome.scores["clip-retrieval"]
+    codes, folds = np.unique(np.array(esc10.labels), return_inverse=True)[1], np.array(esc10.folds)
+    precisions, first = [], []
+    for fold in np.unique(folds):
+        part = folds == fold
+        unit = unit_length(esc10.pooled[part, 0])
+        similarity = unit @ unit.T
+        for query in range(part.sum()):
+            others = np.arange(part.sum()) != query
+            relevant = codes[part][others] == codes[part][query]
+            precisions.append(average_precision_score(relevant, similarity[query, others]))
+            first.append(relevant[similarity[query, others].argmax()])
+    assert score.main_score == pytest.approx(np.mean(precisions), abs=1e-4)
+    assert score.raw["p@1"] == pytest.approx(np.mean(first))
+    items = read_items(outcome.predictions, "clip-retrieval", score.metric)
+    assert seed_scores(items)[0] == pytest.approx(score.main_score, abs=1e-5)
+
+
+def test_a_clips_influence_is_the_derivative_of_weighted_average_precision() -> None:
+    rng = np.random.default_rng(0)
+    vectors, codes = unit_length(rng.normal(size=(40, 5))), rng.integers(0, 3, 40)
+    ranked = rank(vectors.astype(np.float32), codes, np.arange(40))
+
+    def total(weights: np.ndarray) -> float:
+        out = 0.0
+        for query in range(40):
+            others = np.arange(40) != query
+            similarity = (vectors[others] @ vectors[query]).round(6)
+            out += average_precision_score(codes[others] == codes[query], similarity, sample_weight=weights[others])
+        return out
+
+    step = 1e-4
+    for clip in (0, 7, 23):
+        weights = np.ones(40)
+        weights[clip] += step
+        assert ranked.influence[clip] == pytest.approx((total(weights) - total(np.ones(40))) / step, abs=1e-3)
+    assert ranked.influence.sum() == pytest.approx(0, abs=1e-9)
+
+
+def test_clips_of_one_group_do_not_search_each_other() -> None:
+    """Vectors are those of groups: within groups all is found, across groups nothing."""
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(16), 5)
+    vectors = rng.normal(size=(16, 16))[groups] + 0.01 * rng.normal(size=(80, 16))
+
+    def score_of(classes: int) -> Score:
+        data = task_data(
+            made_card(),
+            vectors,
+            [f"c{group % classes}" for group in groups],
+            splits=["train" if group < 8 else "test" for group in groups],
+            groups=[f"g{group}" for group in groups],
+        )
+        return run_probes(data, UWBENCH, methods=["clip-retrieval"]).scores["clip-retrieval"]
+
+    across, within = score_of(4), score_of(8)  # two test groups per class; a class per test group
+    assert across.chosen["groups_apart"]
+    assert across.main_score == pytest.approx(across.chance or 0, abs=0.2)
+    assert not within.chosen["groups_apart"]
+    assert within.main_score > 0.95
+
+
+@given(relevant=st.integers(1, 6), more=st.integers(0, 6), seed=st.integers(0, 99))
+@settings(max_examples=5, deadline=None)
+def test_the_expected_precision_is_that_of_random_orders(relevant: int, more: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    truth = np.arange(relevant + more) < relevant
+    drawn = [average_precision_score(truth, rng.permutation(len(truth))) for _ in range(100)]
+    expected = expected_precision(np.array([relevant]), np.array([len(truth)]))[0]
+    assert expected == pytest.approx(np.mean(drawn), abs=4 * float(np.std(drawn)) / 10 + 1e-9)
+
+
+@pytest.mark.parametrize("method", ["clustering", "clip-retrieval"])
+def test_intervals_hold_the_expected_score(method: str) -> None:
+    """A short version of benchmarks/coverage.py: 15 draws of a world, of which a 95 % interval misses one."""
+    scores, bounds = scores_and_intervals(World(groups=25), few_draws(), method, 15)
+    assert coverage(scores, bounds) >= 0.8
+    assert (bounds[:, 1] - bounds[:, 0]).mean() < 6 * scores.std()
+
+
+def few_draws() -> Protocol:
+    few = with_settings("clustering", seeds=[0], blocks=8)
+    return few.model_copy(update={"bootstrap": UWBENCH.bootstrap.model_copy(update={"resamples": 200})})
 
 
 def test_frames_are_not_scored_by_methods_of_whole_clips() -> None:

@@ -48,13 +48,19 @@ def open_encodec(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
     def build() -> Any:
         from transformers import EncodecModel
 
-        encoder = load_pretrained(EncodecModel, folder).encoder
-        # Three numbers of each convolution are buffers; on a device, padding would wait for them.
-        for module in encoder.modules():
-            for name, number in list(module.named_buffers(recurse=False)):
-                if name in ("stride", "kernel_size", "padding_total"):
-                    delattr(module, name)
-                    vars(module)[name] = number
-        return encoder
+        return numbers_on_host(load_pretrained(EncodecModel, folder).encoder)
 
     return PretrainedEncoder(info, build, forward)
+
+
+def numbers_on_host(model: Any) -> Any:
+    """Return a codec whose convolutions keep the three numbers of their padding on the CPU.
+
+    They are buffers; on a device, padding would wait for them.
+    """
+    for module in model.modules():
+        for name, number in list(module.named_buffers(recurse=False)):
+            if name in ("stride", "kernel_size", "padding_total"):
+                delattr(module, name)
+                vars(module)[name] = number
+    return model

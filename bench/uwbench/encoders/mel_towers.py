@@ -1,82 +1,37 @@
-"""Encoders of speech models that are fed by their own extractor's spectrogram and a mask: one row each.
+"""Encoders of speech and language models that are fed by their own extractor's spectrogram: one row each.
 
-Every row names the tower's class in transformers, its name inside complete models, the settings that give its size with
-the defaults of its class, and the function that calls it. Layers that are faster than the output are averaged to it.
+Layers that are faster than the output are averaged to it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from uwbench.base.device import send
-from uwbench.encoders.base import Batching, Encoded, Encoder, Input, ModelFolder, ModelSpec
-from uwbench.encoders.pretrained import (
-    ClipExtractor,
-    PretrainedEncoder,
-    layer_names,
-    mask_unasked,
-    pick,
-    required_settings,
-)
+from uwbench.encoders.base import Encoded, Encoder, ModelFolder, ModelSpec
+from uwbench.encoders.pretrained import ClipExtractor, PretrainedEncoder, layer_names, pick, required_settings
 from uwbench.encoders.tower import at_rate, describe_tower, find_tower, inputs_of, load_tower
+from uwbench.encoders.tower_row import HOST, Features, Row, open_row
 
 if TYPE_CHECKING:
     import torch
 
 _RATE, _HOP = 16_000, 160
-_HOST: tuple[Input, ...] = ("waveforms", "lengths")  # their spectrum is made on the CPU
-Features = Mapping[str, "torch.Tensor"]
-# (model, its extractor's output on the device, and on the CPU) -> all layers, the output, valid frames `(batch,)`.
-Run = Callable[[Any, Features, Features], tuple[Sequence["torch.Tensor"], "torch.Tensor", "torch.Tensor"]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Family:
-    model: str
-    module: str
-    width: tuple[str, int]
-    depth: tuple[str, int]
-    mels: int  # mel frames to one of its frames
-    run: Run
-    context_s: float | None = None
-    batching: Batching = "padded"
-    options: Mapping[str, Any] = field(default_factory=dict)  # of the extractor's call
-    shortest: int = 2  # frames that a clip is padded to, as the convolutions need
 
 
 def open_mel_tower(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
     """Return the encoder of a model whose type has a row in the table below."""
-    name = _ALIASES.get(str(folder.config["model_type"]), str(folder.config["model_type"]))
-    family = _FAMILIES[name]
-    tower = find_tower(folder, family.model, family.module)
-    settings = required_settings(folder)
-    rate = int(settings.get("sampling_rate", _RATE))
-    hop = int(settings.get("hop_length", rate * _HOP // _RATE)) * family.mels
-    info = describe_tower(
-        tower,
-        name,
-        sample_rate=rate,
-        dim=int(tower.settings.get(*family.width)),
-        layers=layer_names(int(tower.settings.get(*family.depth))),
-        hop_s=hop / rate,
-        context_s=family.context_s,
-        min_s=family.shortest * hop / rate,
-        batching=family.batching,
-        host_inputs=_HOST,
-    )
-    extractor = ClipExtractor(folder)
+    name = str(folder.config["model_type"])
+    name = _ALIASES.get(name, name)
+    return open_row(folder, name, _ROWS[name])
 
-    def forward(model: Any, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
-        features = extractor(waveforms, lengths.clamp(min=family.shortest * hop), **family.options)
-        inputs = {key: send(value, model.device) for key, value in features.items()}
-        inputs |= {key: value.to(model.dtype) for key, value in inputs.items() if value.is_floating_point()}
-        states, output, valid = family.run(model, inputs, features)
-        return Encoded(pick(states, output, layers), valid.clamp(1, output.shape[1]))
 
-    return PretrainedEncoder(info, lambda: mask_unasked(load_tower(tower)), forward)
+def _mels(count: int) -> Callable[[Any, Mapping[str, Any]], int]:
+    """Return the function that gives the samples in `count` mel frames."""
+    return lambda _, settings: count * int(settings.get("hop_length", _HOP))
 
 
 def open_glm_asr(folder: ModelFolder, spec: ModelSpec) -> Encoder:
@@ -99,7 +54,7 @@ def open_glm_asr(folder: ModelFolder, spec: ModelSpec) -> Encoder:
         forward_s=0.0 if trimmed else context_s,
         batching="equal-length" if trimmed else "padded",
         context=spec.context,
-        host_inputs=_HOST,
+        host_inputs=HOST,
     )
     info = replace(info, identity={**info.identity, "context": spec.context})
     extractor = ClipExtractor(folder)
@@ -150,10 +105,9 @@ def _gemma4(model: Any, inputs: Features, _host: Features) -> Any:
 
 def _phi4(model: Any, inputs: Features, _host: Features) -> Any:
     """Run Phi-4-multimodal's encoder on clips of one length: it adds its mask to the scores as 0 and 1."""
-    features = inputs["audio_input_features"]
     with inputs_of(model.encoders) as states:
-        output = model(features, None)
-    return [*states, output], output, features.new_full((len(features),), output.shape[1]).long()
+        output = model(inputs["audio_input_features"], None)
+    return [*states, output], output, None
 
 
 def _seamless(model: Any, inputs: Features, host: Features) -> Any:
@@ -166,64 +120,64 @@ def _seamless(model: Any, inputs: Features, host: Features) -> Any:
 
 _PADDED = {"padding": True, "return_attention_mask": True}
 _WIDTH, _DEPTH = "hidden_size", "num_hidden_layers"
-_FAMILIES: dict[str, _Family] = {
-    "nemotron_asr_streaming": _Family(
+_ROWS: dict[str, Row] = {
+    "nemotron_asr_streaming": Row(
         "nemotron_asr_streaming.NemotronAsrStreamingEncoder",
         "encoder",
         (_WIDTH, 1024),
         (_DEPTH, 24),
-        8,
+        _mels(8),
         _masked,
         options={"padding": True},
     ),
-    "lasr": _Family(
-        "lasr.LasrEncoder", "encoder", (_WIDTH, 512), (_DEPTH, 17), 4, _masked, options=_PADDED, shortest=4
+    "lasr": Row(
+        "lasr.LasrEncoder", "encoder", (_WIDTH, 512), (_DEPTH, 17), _mels(4), _masked, options=_PADDED, shortest=4
     ),
-    "voxtral_realtime": _Family(
+    "voxtral_realtime": Row(
         "voxtral_realtime.VoxtralRealtimeEncoder",
         "audio_tower",
         (_WIDTH, 1280),
         (_DEPTH, 32),
-        2,
+        _mels(2),
         _causal,
         options=_PADDED,
     ),
-    "gemma3n": _Family(
+    "gemma3n": Row(
         "gemma3n.Gemma3nAudioEncoder",
         "audio_tower",
         (_WIDTH, 1536),
         ("conf_num_hidden_layers", 12),
-        16,
+        _mels(16),
         _gemma3n,
         30.0,
         "equal-length",
     ),
-    "gemma4": _Family("gemma4.Gemma4AudioModel", "audio_tower", (_WIDTH, 1024), (_DEPTH, 12), 4, _gemma4, 30.0),
-    "phi4_multimodal": _Family(
+    "gemma4": Row("gemma4.Gemma4AudioModel", "audio_tower", (_WIDTH, 1024), (_DEPTH, 12), _mels(4), _gemma4, 30.0),
+    "phi4_multimodal": Row(
         "phi4_multimodal.Phi4MultimodalAudioModel",
         "audio_embed.encoder",
         (_WIDTH, 1024),
         ("num_blocks", 24),
-        8,
+        _mels(8),
         _phi4,
         40.0,  # it cuts longer clips itself, after 500 frames
         "equal-length",
     ),
-    "seamless_m4t": _Family(
+    "seamless_m4t": Row(
         "seamless_m4t.SeamlessM4TSpeechEncoder",
         "speech_encoder",
         (_WIDTH, 1024),
         ("speech_encoder_layers", 24),
-        2,
+        _mels(2),
         _seamless,
         options=_PADDED,
     ),
-    "seamless_m4t_v2": _Family(
+    "seamless_m4t_v2": Row(
         "seamless_m4t_v2.SeamlessM4Tv2SpeechEncoder",
         "speech_encoder",
         (_WIDTH, 1024),
         ("speech_encoder_layers", 24),
-        2,
+        _mels(2),
         _seamless,
         options=_PADDED,
     ),

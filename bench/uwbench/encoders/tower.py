@@ -99,7 +99,8 @@ def load_tower(tower: Tower) -> Any:
     except (RuntimeError, TypeError, ValueError, AttributeError) as error:
         text = " ".join(str(error).split())[:200]
         raise EncoderError(f"cannot be loaded ({type(error).__name__}: {text})", where=where) from error
-    faults = sorted(report["missing_keys"]) or [str(key) for key in report["mismatched_keys"]]
+    faults = sorted(key for key in report["missing_keys"] if not key.endswith("masked_spec_embed"))  # of training
+    faults = faults or [str(key) for key in report["mismatched_keys"]]
     if faults:
         raise EncoderError(f"the weights lack {', '.join(faults[:3])} ({len(faults)} in all)", where=where)
     return model

@@ -10,19 +10,24 @@ import numpy as np
 
 from uwbench.probes.data import TaskData
 from uwbench.probes.kinds.base import Predicted
-from uwbench.probes.splits import Fold
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
 def prediction_rows(
-    data: TaskData, method: str, seed: int, fold: Fold, truths: Sequence[str], predicted: Predicted
+    data: TaskData,
+    method: str,
+    seed: int,
+    fold: str | None,
+    clips: np.ndarray,
+    truths: Sequence[str],
+    predicted: Predicted,
 ) -> pa.Table:
-    """Return the rows of one method under one seed on one fold's test clips."""
+    """Return the rows of one method under one seed on test clips of one fold; `clips` are their rows in the data."""
     import pyarrow as pa
 
-    count = len(fold.test)
+    count = len(clips)
 
     def text(values: Sequence[str | None]) -> pa.Array:
         return pa.array(values, pa.string())
@@ -31,9 +36,9 @@ def prediction_rows(
         {
             "method": text([method] * count),
             "seed": pa.array(np.full(count, seed, np.int32)),
-            "fold": text([fold.name] * count),
-            "id": text([str(data.ids[row]) for row in fold.test]),
-            "group": text([data.groups[row] for row in fold.test]),
+            "fold": text([fold] * count),
+            "id": text([str(data.ids[row]) for row in clips]),
+            "group": text([data.groups[row] for row in clips]),
             "truth": text(truths),
             "prediction": text(predicted.texts),
             "scores": _lists(predicted.scores, count),

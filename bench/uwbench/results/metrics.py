@@ -12,6 +12,8 @@ import numpy as np
 
 from uwbench.errors import ProbeError
 
+MEANS = ("query-map", "v-measure")  # metrics that are means over items
+
 
 def accuracy(truth: np.ndarray, predicted: np.ndarray) -> float:
     """Return the share of equal entries of two integer arrays `(n,)`."""
@@ -107,9 +109,11 @@ def segment_counts(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 def of_counts(metric: str, counts: np.ndarray) -> np.ndarray:
     """Return a metric of summed counts (last axis) by its name on the task card.
 
-    The counts are errors and words for `one-minus-wer`, hits and queries of both directions for `recall-at-1`, and
-    those of `segment_counts` for segment F1.
+    The counts are a sum and a number of items for means over items, errors and words for `one-minus-wer`, hits and
+    queries of both directions for `recall-at-1`, and those of `segment_counts` for segment F1.
     """
+    if metric in MEANS:
+        return counts[..., 0] / np.maximum(counts[..., 1], 1)
     if metric == "one-minus-wer":  # X-ARES's form of the word error rate
         return np.maximum(0.0, 1 - counts[..., 0] / np.maximum(counts[..., 1], 1))
     if metric == "recall-at-1":

@@ -133,7 +133,7 @@ def _pool(task: ProbeRun, outcomes: Outcomes, seed: int) -> tuple[np.ndarray, Pr
 
 def _rows(task: ProbeRun, method: Method, outcomes: Outcomes) -> list[pa.Table]:
     return [
-        prediction_rows(task.data, method, seed, fold, task.kind.truths(fold.test), predicted)
+        prediction_rows(task.data, method, seed, fold.name, fold.test, task.kind.truths(fold.test), predicted)
         for (seed, index), predicted in sorted(outcomes.items(), key=lambda entry: entry[0])
         for fold in (task.folds[index],)
     ]

@@ -1,0 +1,141 @@
+"""Neural codecs as encoders: their latents before quantisation, one row each.
+
+Their convolutions see beyond a clip's end, so clips share a batch with others of their length only. Where a codec keeps
+its latents to itself, its quantiser is made to return what it is given.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from uwbench.encoders.base import Encoded, Encoder, ModelFolder, ModelSpec
+from uwbench.encoders.checkpoint import extractor_settings
+from uwbench.encoders.encodec import numbers_on_host
+from uwbench.encoders.pretrained import PretrainedEncoder, default_notes, describe, load_pretrained
+from uwbench.encoders.tower import at_rate, inputs_of
+from uwbench.errors import EncoderError
+
+if TYPE_CHECKING:
+    import torch
+
+Config = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Codec:
+    model: str  # class in transformers
+    rate: int  # Hz, if neither extractor nor configuration says
+    hop: Callable[[Config], int]  # samples
+    dim: Callable[[Config], int]
+    states: Callable[[Any, torch.Tensor], Sequence[torch.Tensor]]  # (model, `(batch, 1, samples)`) -> frames by layer
+    whole: bool = False  # its extractor fills the last frame with silence
+    depth: tuple[str, int] | None = None  # setting and default of a transformer's layers before the latents
+
+
+def open_codec(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
+    """Return the encoder of a mono codec whose model type has a row in the table below."""
+    config, settings = folder.config, extractor_settings(folder) or {}
+    family = str(config["model_type"])
+    codec = _CODECS[family]
+    if int(settings.get("feature_size", 1)) != 1 or int(config.get("audio_channels", 1)) != 1:
+        raise EncoderError("takes more than one channel", where=folder.path, remedy="use the codec's mono model")
+    hop = codec.hop(config)
+    rate = int(settings.get("sampling_rate") or config.get("sampling_rate") or config.get("sample_rate") or codec.rate)
+    blocks = int(config.get(*codec.depth)) + 1 if codec.depth else 0
+    info = describe(
+        folder,
+        family,
+        sample_rate=rate,
+        dim=codec.dim(config),
+        layers=(*(str(index) for index in range(blocks)), "latent"),
+        hop_s=hop / rate,
+        context_s=None,
+        min_s=2 * hop / rate,
+        batching="equal-length",
+        notes=default_notes(folder, f"{rate:,} Hz and mono"),
+    )
+
+    def forward(model: Any, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
+        import torch
+
+        samples = waveforms.unsqueeze(1).to(model.dtype)
+        if codec.whole:
+            samples = torch.nn.functional.pad(samples, (0, -samples.shape[2] % hop))
+        states = codec.states(model, samples)
+        frames = torch.stack([states[layer] for layer in layers], dim=1)
+        return Encoded(frames, torch.full_like(lengths, frames.shape[2]))
+
+    def build() -> Any:
+        import transformers
+
+        return numbers_on_host(load_pretrained(getattr(transformers, codec.model), folder))
+
+    return PretrainedEncoder(info, build, forward)
+
+
+def _dac(model: Any, samples: torch.Tensor) -> list[torch.Tensor]:
+    return [model.encoder(samples).transpose(1, 2)]
+
+
+def _mimi(model: Any, samples: torch.Tensor) -> list[torch.Tensor]:
+    """Return Mimi's transformer layers, which have twice the rate, averaged to that of its latents, and the latents."""
+    encoder = model.encoder
+    with inputs_of([*encoder.encoder_transformer.layers, encoder.downsample]) as states:
+        latents = encoder(samples).latents.transpose(1, 2)
+    states[-1] = states[-1].transpose(1, 2)
+    return [*(at_rate(state, latents.shape[1]) for state in states), latents]
+
+
+def _wavtokenizer(model: Any, samples: torch.Tensor) -> list[torch.Tensor]:
+    return [model.encoder_model.encoder(samples).transpose(1, 2)]
+
+
+def _xcodec(model: Any, samples: torch.Tensor) -> list[torch.Tensor]:
+    """Return what X-codec's quantiser is given: its acoustic and semantic branches, joined."""
+    model.quantizer.encode = lambda latents, *_: latents
+    return [model.encode(samples).audio_codes.permute(1, 2, 0)]
+
+
+def _product(name: str, default: tuple[int, ...], *, factor: int = 1) -> Callable[[Config], int]:
+    return lambda config: factor * math.prod(config.get(name) or default)
+
+
+def _dac_width(config: Config) -> int:
+    return int(config.get("encoder_hidden_size", 64)) * 2 ** len(config.get("downsampling_ratios", (2, 4, 8, 8)))
+
+
+def _xcodec_part(config: Config, part: str, name: str, default: Any) -> Any:
+    return (config.get(f"{part}_model_config") or {}).get(name, default)
+
+
+_CODECS = {
+    "dac": _Codec("DacModel", 16_000, _product("downsampling_ratios", (2, 4, 8, 8)), _dac_width, _dac, whole=True),
+    "mimi": _Codec(
+        "MimiModel",
+        24_000,
+        _product("upsampling_ratios", (8, 6, 5, 4), factor=2),
+        lambda config: int(config.get("hidden_size", 512)),
+        _mimi,
+        depth=("num_hidden_layers", 8),
+    ),
+    "wavtokenizer": _Codec(
+        "WavTokenizerModel",
+        24_000,
+        _product("upsampling_ratios", (6, 5, 5, 4)),
+        lambda config: int(config.get("hidden_size", 512)),
+        _wavtokenizer,
+    ),
+    "xcodec": _Codec(
+        "XcodecModel",
+        16_000,
+        lambda config: math.prod(_xcodec_part(config, "acoustic", "downsampling_ratios", (8, 5, 4, 2))),
+        lambda config: sum(
+            _xcodec_part(config, part, "hidden_size", size) for part, size in (("acoustic", 256), ("semantic", 768))
+        ),
+        _xcodec,
+        whole=True,
+    ),
+}

@@ -1,0 +1,82 @@
+"""Encoders that are fed by their own feature extractor and differ in a few facts: a table row each.
+
+A row names the class in transformers, its name inside complete models, the settings that give its size with the
+defaults of its class, the samples to a frame, and the function that calls it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from uwbench.base.device import send
+from uwbench.encoders.base import Batching, Encoded, Encoder, Input, ModelFolder
+from uwbench.encoders.pretrained import (
+    ClipExtractor,
+    PretrainedEncoder,
+    layer_names,
+    mask_unasked,
+    pick,
+    required_settings,
+)
+from uwbench.encoders.tower import describe_tower, find_tower, load_tower
+
+if TYPE_CHECKING:
+    import torch
+
+HOST: tuple[Input, ...] = ("waveforms", "lengths")  # the extractor runs on the CPU
+Features = Mapping[str, "torch.Tensor"]
+# (model, its extractor's output on the device, and on the CPU) -> all layers, the output, and the number of valid
+# frames `(batch,)`, or None if all are.
+Run = Callable[[Any, Features, Features], tuple[Sequence["torch.Tensor"], "torch.Tensor", "torch.Tensor | None"]]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What is particular to a family."""
+
+    model: str  # package and class in transformers
+    module: str
+    width: tuple[str, int]
+    depth: tuple[str, int]
+    hop: Callable[[Mapping[str, Any], Mapping[str, Any]], int]  # (the encoder's settings, its extractor's) -> samples
+    run: Run
+    context_s: float | None = None
+    batching: Batching = "padded"
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the extractor's call
+    shortest: int = 2  # frames that a clip is padded to, as the convolutions need
+    rate: int = 16_000  # Hz, if the extractor does not say
+
+
+def open_row(folder: ModelFolder, family: str, row: Row) -> Encoder:
+    """Return the encoder that `row` describes."""
+    tower = find_tower(folder, row.model, row.module)
+    settings = required_settings(folder)
+    rate = int(settings.get("sampling_rate", row.rate))
+    hop = row.hop(tower.settings, settings)
+    info = describe_tower(
+        tower,
+        family,
+        sample_rate=rate,
+        dim=int(tower.settings.get(*row.width)),
+        layers=layer_names(int(tower.settings.get(*row.depth))),
+        hop_s=hop / rate,
+        context_s=row.context_s,
+        min_s=row.shortest * hop / rate,
+        batching=row.batching,
+        host_inputs=HOST,
+    )
+    extractor = ClipExtractor(folder)
+
+    def forward(model: Any, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
+        import torch
+
+        features = extractor(waveforms, lengths.clamp(min=row.shortest * hop), **row.options)
+        inputs = {key: send(value, model.device) for key, value in features.items()}
+        inputs |= {key: value.to(model.dtype) for key, value in inputs.items() if value.is_floating_point()}
+        states, output, valid = row.run(model, inputs, features)
+        valid = torch.full((len(output),), output.shape[1]) if valid is None else valid.clamp(1, output.shape[1])
+        return Encoded(pick(states, output, layers), valid)
+
+    return PretrainedEncoder(info, lambda: mask_unasked(load_tower(tower)), forward)

@@ -1,0 +1,124 @@
+"""Encoders that take a waveform from their own feature extractor: one row each.
+
+OmniASR masks its padding; the convolutions of the others carry it into frames, so their batches have one length.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from uwbench.encoders.base import Encoder, ModelFolder, ModelSpec
+from uwbench.encoders.tower import at_rate, inputs_of
+from uwbench.encoders.tower_row import Features, Row, open_row
+
+
+def open_wave_tower(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
+    """Return the encoder of a model whose type has a row in the table below."""
+    model_type = str(folder.config["model_type"])
+    name = _ALIASES.get(model_type, model_type)
+    return open_row(folder, name, _ROWS[name])
+
+
+def _strides(config: Mapping[str, Any], _: Any) -> int:
+    return math.prod(config.get("conv_stride", (5, 2, 2, 2, 2, 2, 2)))
+
+
+def _omniasr(model: Any, inputs: Features, host: Features) -> Any:
+    mask = None if bool(host["padding_mask"].all()) else inputs["padding_mask"]
+    output = model(inputs["input_values"], padding_mask=mask, output_hidden_states=True)
+    lengths = host["padding_mask"].sum(1)
+    for kernel, stride in zip(model.config.conv_kernel, model.config.conv_stride, strict=True):
+        lengths = (lengths - kernel) // stride + 1
+    return output.hidden_states, output.last_hidden_state, lengths
+
+
+def _squeezed(model: Any, inputs: Features, _host: Features) -> Any:
+    """Run SEW or SEW-D, whose blocks have half the output's rate: each of their frames is repeated.
+
+    If the number of frames is odd, the model appends one of zeros, which is left out.
+    """
+    blocks = model.encoder.encoder.layer if hasattr(model.encoder, "encoder") else model.encoder.layers
+    with inputs_of(blocks) as states:
+        output = model(inputs["input_values"]).last_hidden_state
+    count = states[0].shape[1] * model.config.squeeze_factor
+    output = output[:, :count]
+    return [*(at_rate(state, count) for state in states), output], output, None
+
+
+def _whole(model: Any, inputs: Features, _host: Features) -> Any:
+    output = model(inputs["input_values"], output_hidden_states=True)
+    return output.hidden_states, output.last_hidden_state, None
+
+
+def _moonshine(model: Any, inputs: Features, _host: Features) -> Any:
+    """Run Moonshine's streaming encoder, whose causal convolutions take whole frames of 5 ms."""
+    output = model(inputs["input_values"], attention_mask=inputs["attention_mask"], output_hidden_states=True)
+    return output.hidden_states, output.last_hidden_state, output.attention_mask.sum(1).long()
+
+
+def _pe_audio(model: Any, inputs: Features, _host: Features) -> Any:
+    """Run PE-Audio without its summary token, which is the first position of every layer."""
+    with inputs_of(model.layers) as states:
+        output = model(inputs["input_values"]).last_hidden_state
+    return [*(state[:, 1:] for state in states), output], output, None
+
+
+def _samples(ratios: str, default: tuple[int, ...]) -> Callable[[Mapping[str, Any], Any], int]:
+    """Return the function that gives PE-Audio's samples to a frame, from its DAC's ratios."""
+    return lambda config, _: math.prod((config.get("dac_config") or {}).get(ratios, default))
+
+
+_WIDTH, _DEPTH, _EQUAL = "hidden_size", "num_hidden_layers", "equal-length"
+_PADDED = {"padding": True, "return_attention_mask": True}
+_ROWS = {
+    "omniasr": Row(
+        "omniasr.OmniASRAudioModel",
+        "audio_tower",
+        (_WIDTH, 1024),
+        (_DEPTH, 24),
+        _strides,
+        _omniasr,
+        options=_PADDED,
+    ),
+    "sew": Row("sew.SEWModel", "sew", (_WIDTH, 768), (_DEPTH, 12), _strides, _squeezed, None, _EQUAL, shortest=4),
+    "sew-d": Row(
+        "sew_d.SEWDModel", "sew_d", (_WIDTH, 768), (_DEPTH, 12), _strides, _squeezed, None, _EQUAL, shortest=4
+    ),
+    "speecht5": Row(
+        "speecht5.SpeechT5EncoderWithSpeechPrenet",
+        "encoder",
+        (_WIDTH, 768),
+        ("encoder_layers", 12),
+        _strides,
+        _whole,
+        None,
+        _EQUAL,
+    ),
+    "moonshine_streaming": Row(
+        "moonshine_streaming.MoonshineStreamingEncoder",
+        "encoder",
+        (_WIDTH, 320),
+        (_DEPTH, 6),
+        lambda config, settings: round(4 * config.get("frame_ms", 5.0) * settings.get("sampling_rate", 16_000) / 1000),
+        _moonshine,
+        None,
+        _EQUAL,
+        _PADDED | {"pad_to_multiple_of": 80},
+    ),
+    "pe_audio": Row(
+        "pe_audio.PeAudioEncoder",
+        "audio_encoder",
+        (_WIDTH, 1792),
+        (_DEPTH, 6),
+        _samples("downsampling_ratios", (2, 8, 10, 12)),
+        _pe_audio,
+        None,
+        _EQUAL,
+        {"padding": True},
+        shortest=1,
+        rate=48_000,
+    ),
+}
+_ALIASES = {"omniasr_ctc": "omniasr", "omniasr_audio": "omniasr", "pe_audio_encoder": "pe_audio"}
