@@ -296,13 +296,13 @@ def test_where_two_models_cross_is_found_with_an_interval() -> None:
     rng = np.random.default_rng(0)
     codes = np.arange(900) % 2
     sign = (2.0 * codes - 1)[:, None]
-    clear = np.hstack([0.7 * sign + rng.normal(size=(900, 1)), 0.01 * rng.normal(size=(900, 1))])
-    many = 0.25 * sign + rng.normal(size=(900, 40))
+    clear = 1.2 * sign + rng.normal(size=(900, 1))
+    many = 0.3 * sign + rng.normal(size=(900, 40))
     splits = ["train" if row < 600 else "test" for row in range(900)]
     rivals, clips = [], []
     for vectors in (clear, many):
         data = task_data(made_card(), vectors, [f"c{code}" for code in codes], splits=splits)
-        outcome = run_probes(data, with_settings("few-shot", draws=5), methods=["few-shot"])
+        outcome = run_probes(data, with_settings("few-shot", draws=8), methods=["few-shot"])
         score = outcome.scores["few-shot"]
         rivals.append(read_items(outcome.predictions, "few-shot", score.metric))
         clips = [point.clips for point in score.curve or ()]
@@ -345,20 +345,14 @@ def test_the_command_line_scores_and_shows_further_methods(tmp_path: Path, uwben
     scored = [uwbench("run", "-m", "mfcc", "-t", "mini_sound", "--method", "knn")]
     scored.append(uwbench("probe", "-t", "mini_sound", "--method", "linear"))
     scored.append(uwbench("probe", "-t", "mini_sound", "--method", "linear", "--protocol", "xares-0.1.3"))
-    scored.append(uwbench("run", "-m", "logmel", "-t", "mini_sound", "--method", "few-shot"))
-    scored.append(uwbench("probe", "-m", "mfcc", "-t", "mini_sound", "--method", "few-shot"))
-    assert [done.code for done in scored] == [0] * 5
+    assert [done.code for done in scored] == [0, 0, 0]
     assert "Logistic regression" in scored[1].out
     assert "note: mini_sound: not scored by linear, which xares-0.1.3 does not run" in scored[2].err
     assert not list(tmp_path.rglob("xares-0.1.3/*.json"))
     plain, chosen = uwbench("leaderboard").out, uwbench("leaderboard", "--method", "linear").out
     assert "kNN: averages" in plain
-    assert "also scored by linear, few-shot" in plain
+    assert "also scored by linear" in plain
     assert "Logistic regression: averages" in chosen
     assert "kNN" not in chosen
-    crossed = uwbench("compare", "mfcc", "logmel", "--method", "few-shot")
-    assert crossed.code == 0
-    assert "mini_sound: " in crossed.out
-    assert '"crossings"' in uwbench("compare", "mfcc", "logmel", "--method", "few-shot", "--json").out
     assert '"method": "linear"' in uwbench("leaderboard", "--json").out
     assert ",linear,uwbench-1," in uwbench("leaderboard", "--format", "csv").out
