@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from mteb.models.abs_encoder import AbsEncoder
-from mteb.models.modality_collators import AudioCollator
-from mteb.models.model_meta import ModelMeta
+from mteb.models.abs_encoder import AbsEncoder  # pyright: ignore[reportMissingImports]
+from mteb.models.modality_collators import AudioCollator  # pyright: ignore[reportMissingImports]
+from mteb.models.model_meta import ModelMeta  # pyright: ignore[reportMissingImports]
 
 from uniwhisper.wrappers.frames import WhisperFrames
 
