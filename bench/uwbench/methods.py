@@ -78,6 +78,15 @@ _METHODS = (
         metric="v-measure",
     ),
     MethodInfo(
+        "verification",
+        "Verification",
+        "verify",
+        "Are two test clips of one class, as two recordings of one speaker?",
+        ("single-label",),
+        "uwbench.probes.methods.verification:score",
+        metric="one-minus-eer",
+    ),
+    MethodInfo(
         "clip-retrieval",
         "Clip retrieval",
         "clips",

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import adjusted_rand_score, average_precision_score, v_measure_score
+from sklearn.metrics import adjusted_rand_score, average_precision_score, roc_curve, v_measure_score
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler, normalize
@@ -35,6 +35,7 @@ from uwbench.probes.run import run_probes
 from uwbench.probes.score_task import load_task_data
 from uwbench.results.bootstrap import seed_scores
 from uwbench.results.curves import find_crossing, last_crossing
+from uwbench.results.detection import equal_error_rate, weighted_error_rates
 from uwbench.results.items import read_items
 from uwbench.results.record import Score
 from worlds import World, coverage, crossings_without_difference, scores_and_intervals
@@ -270,6 +271,53 @@ def test_the_few_shot_curve_ends_at_scikit_learns_accuracy_and_its_area_is_the_s
     assert items.seeds == (0, 1)
 
 
+def test_verification_is_scikit_learns_roc_on_all_pairs(esc10: TaskData) -> None:
+    outcome = run_probes(esc10, UWBENCH, methods=["verification"])
+    score = outcome.scores["verification"]
+    x, y, folds = unit_length(esc10.pooled[:, 0]), np.array(esc10.labels), np.array(esc10.folds)
+    similarity, target = [], []
+    for fold in np.unique(folds):
+        part = np.flatnonzero(folds == fold)
+        first, second = (part[places] for places in np.triu_indices(len(part), 1))
+        similarity.append((x[first] * x[second]).sum(axis=1))
+        target.append(y[first] == y[second])
+    accepted, hit, _ = roc_curve(np.concatenate(target), np.concatenate(similarity), drop_intermediate=False)
+    at = np.abs(1 - hit - accepted).argmin()
+    assert 1 - score.main_score == pytest.approx((1 - hit[at] + accepted[at]) / 2, abs=1e-3)
+    cost = (0.05 * (1 - hit) + 0.95 * accepted).min() / 0.05
+    assert score.raw["min-dcf"] == pytest.approx(cost, abs=1e-3)
+    precision = average_precision_score(np.concatenate(target), np.concatenate(similarity))
+    assert score.raw["ap"] == pytest.approx(precision, abs=1e-3)
+    assert score.chosen["pairs"] == sum(map(len, target))
+    items = read_items(outcome.predictions, "verification", score.metric)
+    assert seed_scores(items)[0] == pytest.approx(score.main_score, abs=1e-6)
+    assert items.n_clusters == 400
+
+
+def test_weighted_error_rates_are_those_of_repeated_pairs() -> None:
+    rng = np.random.default_rng(0)
+    first, second = np.triu_indices(12, 1)
+    similarity, target = rng.normal(size=66).round(1), rng.random(66) < 0.4
+    weights = rng.integers(0, 4, size=(5, 12)).astype(np.float32)
+    rates = weighted_error_rates(similarity, target, first, second, weights)
+    for row, rate in zip(weights, rates, strict=True):
+        repeated = np.repeat(np.arange(66), (row[first] * row[second]).astype(int))
+        assert rate == pytest.approx(equal_error_rate(similarity[repeated], target[repeated]))
+
+
+def test_whitening_sees_training_clips_alone_and_pairs_are_drawn_by_their_ids() -> None:
+    data = single_label(spread=3.0)
+    few = with_settings("verification", pairs=200)
+    first, second = (run_probes(part, few, methods=["verification"]) for part in (data, shuffled(data, 3)))
+    assert first.scores["verification"].chosen["pairs"] == 400
+    assert first.predictions["id"].to_pylist() == second.predictions["id"].to_pylist()
+    pooled = data.pooled.copy()
+    pooled[np.array(data.splits) == "train"] *= np.linspace(0.1, 5, pooled.shape[-1])
+    moved = run_probes(replace(data, pooled=pooled), few, methods=["verification"]).scores["verification"]
+    assert moved.main_score == first.scores["verification"].main_score
+    assert moved.raw["whitened eer"] != first.scores["verification"].raw["whitened eer"]
+
+
 @given(groups=st.lists(st.integers(0, 5), min_size=1, max_size=40), seed=st.integers(0, 999))
 def test_labels_come_from_as_many_groups_as_there_are(groups: list[int], seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -318,7 +366,7 @@ def test_models_that_do_not_differ_are_not_said_to_cross() -> None:
     assert sum(crossing.crosses for crossing in crossings) <= 1
 
 
-@pytest.mark.parametrize("method", ["few-shot", "clustering", "clip-retrieval"])
+@pytest.mark.parametrize("method", ["few-shot", "clustering", "verification", "clip-retrieval"])
 def test_intervals_hold_the_expected_score(method: str) -> None:
     """A short version of benchmarks/coverage.py: 15 draws of a world, of which a 95 % interval misses one."""
     scores, bounds = scores_and_intervals(World(groups=25), few_draws(), method, 15)
@@ -330,6 +378,7 @@ def few_draws() -> Protocol:
     methods = {
         "clustering": {**UWBENCH.methods["clustering"], "seeds": [0], "blocks": 8},
         "few-shot": {**UWBENCH.methods["few-shot"], "draws": 4},
+        "verification": {**UWBENCH.methods["verification"], "pairs": 1500},
     }
     few = UWBENCH.model_copy(update={"methods": {**UWBENCH.methods, **methods}})
     return few.model_copy(update={"bootstrap": UWBENCH.bootstrap.model_copy(update={"resamples": 200})})

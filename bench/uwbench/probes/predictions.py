@@ -47,6 +47,48 @@ def prediction_rows(
     )
 
 
+def pair_rows(
+    data: TaskData,
+    method: str,
+    fold: str | None,
+    first: np.ndarray,
+    second: np.ndarray,
+    target: np.ndarray,
+    similarity: np.ndarray,
+    threshold: float,
+) -> pa.Table:
+    """Return one row per pair of clips: ids and groups as JSON lists of two, truth and prediction as JSON booleans.
+
+    `first` and `second` are rows in the data, and `counts` holds the similarity. A clip without a group is its own.
+    """
+    import pyarrow as pa
+
+    def text(values: Sequence[str | None]) -> pa.Array:
+        return pa.array(values, pa.string())
+
+    def both(names: Sequence[str]) -> list[str]:
+        return [json.dumps([names[a], names[b]], ensure_ascii=False) for a, b in zip(first, second, strict=True)]
+
+    ids = [str(name) for name in data.ids]
+    groups = [
+        f"group {group}" if group is not None else f"clip {name}" for group, name in zip(data.groups, ids, strict=True)
+    ]
+    count = len(first)
+    return pa.table(
+        {
+            "method": text([method] * count),
+            "seed": pa.array(np.zeros(count, np.int32)),
+            "fold": text([fold] * count),
+            "id": text(both(ids)),
+            "group": text(both(groups)),
+            "truth": text([json.dumps(bool(value)) for value in target]),
+            "prediction": text([json.dumps(bool(value)) for value in similarity >= threshold]),
+            "scores": _lists(None, count),
+            "counts": _lists(similarity[:, None], count),
+        }
+    )
+
+
 def join_rows(tables: Sequence[pa.Table], classes: Sequence[str]) -> pa.Table:
     """Return all rows as one table, sorted by method, seed, fold and clip, with the class names in its metadata."""
     import pyarrow as pa

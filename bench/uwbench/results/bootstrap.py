@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from uwbench.errors import InputError
+from uwbench.results.detection import weighted_error_rates
 from uwbench.results.items import Items
 from uwbench.results.metrics import mean_f1, of_counts, weighted_map
 
@@ -18,6 +19,7 @@ _WEIGHTS_AT_ONCE = 4_000_000  # 16 MB of float32
 _ZERO_ERROR = 1e-6  # standard errors below this are rounding alone
 _ROUNDING = 1e-24  # a variance below this is rounding alone
 _LARGE_TASK, _FEW_RESAMPLES = 400_000, 200  # clips times classes from which mAP is drawn fewer times
+_MANY_PAIRS = 10_000  # from which equal error rates are drawn fewer times
 _MAP_RESAMPLES_AT_ONCE = 256  # so that the item weights stay in the processor's cache
 
 
@@ -43,6 +45,12 @@ def score_weighted(items: Items, weights: np.ndarray, *, of_folds: str = "pooled
         return np.nanmean(np.stack(per_fold), axis=0)
     if items.metric == "map":
         return _mean_average_precision(items, weights)
+    if items.second is not None and items.truth is not None and items.counts is not None:
+        of_seeds = [
+            1 - weighted_error_rates(of_seed[:, 0], items.truth, items.clusters, items.second, weights)
+            for of_seed in items.counts
+        ]
+        return np.stack(of_seeds, axis=1)
     if items.counts is not None:
         return of_counts(items.metric, _sums(items.counts, items.clusters, items.n_clusters, weights))
     if items.truth is None or items.predicted is None:
@@ -159,6 +167,7 @@ def resamples_for(items: Items, resamples: int) -> int:
     Intervals and ties need standard errors only, which 200 draws give within 5 %.
     """
     large = items.metric == "map" and len(items.ids) * items.classes > _LARGE_TASK
+    large |= items.second is not None and len(items.ids) > _MANY_PAIRS
     return min(resamples, _FEW_RESAMPLES) if large else resamples
 
 

@@ -36,10 +36,11 @@ class Items:
     scores: np.ndarray | None = None
     counts: np.ndarray | None = None
     classes: int = 0
+    second: np.ndarray | None = None  # pairs of clips: the cluster of the second clip, `(n,)`
 
     @property
     def n_clusters(self) -> int:
-        return int(self.clusters.max()) + 1
+        return int(max(self.clusters.max(), -1 if self.second is None else self.second.max())) + 1
 
     def take(self, rows: np.ndarray) -> Items:
         """Return the items at `rows` (positions), with clusters renumbered."""
@@ -47,10 +48,13 @@ class Items:
         def pick(array: np.ndarray | None, axis: int) -> np.ndarray | None:
             return None if array is None else array.take(rows, axis)
 
+        both = [self.clusters[rows]] if self.second is None else [self.clusters[rows], self.second[rows]]
+        numbers = np.split(np.unique(np.concatenate(both), return_inverse=True)[1], len(both))
         return replace(
             self,
             ids=self.ids[rows],
-            clusters=np.unique(self.clusters[rows], return_inverse=True)[1],
+            clusters=numbers[0],
+            second=None if self.second is None else numbers[1],
             folds=self.folds[rows],
             truth=pick(self.truth, 0),
             predicted=pick(self.predicted, 1),
@@ -123,6 +127,13 @@ def _codes(table: pa.Table, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _with_contents(items: Items, table: pa.Table, by_seed: np.ndarray) -> Items:
     """Return the items with the arrays that their metric needs; `by_seed` `(S, n)` orders the table's rows."""
+    if items.metric == "one-minus-eer":
+        pairs = np.array([parse_json(text) for text in table.column("group").take(by_seed[0]).to_pylist()], dtype=str)
+        first, second = np.split(np.unique(pairs.T.ravel(), return_inverse=True)[1], 2)
+        truth, truths = _codes(table, "truth")
+        similarity = _matrix(table, "counts")[by_seed]
+        target = (truths == "true")[truth[by_seed[0]]]
+        return replace(items, clusters=first, second=second, truth=target, counts=similarity)
     if items.metric == "v-measure":  # pseudo-values of blocks of clips (probes/methods/clustering.py)
         _, value, share, block = np.moveaxis(_matrix(table, "counts")[by_seed], -1, 0)
         of_block = np.stack([value * share, share], axis=-1)
