@@ -89,11 +89,10 @@ def _average_precision(relevant: np.ndarray, scores: np.ndarray, weights: np.nda
     order = np.argsort(-scores, kind="stable")
     ranked, hit = scores[order], relevant[order]
     ends = np.searchsorted(-ranked, -ranked[hit], side="right")  # end of each positive's block of equal scores
-    ends, owner = np.unique(ends, return_inverse=True)
+    ends, firsts = np.unique(ends, return_index=True)  # each block, and the first of its positives
     starts = np.concatenate([[0], ends[:-1]])
     retrieved = np.cumsum(np.add.reduceat(weights[order[: ends[-1]]], starts, axis=0), axis=0, dtype=np.float64)
-    of_block = np.zeros((len(ends), weights.shape[1]))
-    np.add.at(of_block, owner, weights[order[hit]])
+    of_block = np.add.reduceat(weights[order[hit]], firsts, axis=0, dtype=np.float64)
     recalled = np.cumsum(of_block, axis=0)
     precision = np.divide(recalled, retrieved, out=np.zeros_like(recalled), where=retrieved > 0)
     positives = recalled[-1]
