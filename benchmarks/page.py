@@ -10,6 +10,7 @@ import argparse
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import uwbench
 from machine import print_machine, seconds
@@ -18,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from report.made_results import MadeTask, make_result
 
-KINDS = (  # of every six tasks: four with one label, one with several, one by frames
+KINDS: tuple[dict[str, Any], ...] = (  # of every six tasks: four with one label, one with several, one by frames
     {},
     {"folds": ("1", "2", "3", "4", "5")},
     {"domain": "speech"},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 
@@ -64,6 +64,15 @@ class TaskDraws:
 
     scores: Mapping[str, np.ndarray]
     n_clusters: int
+    _variances: dict[tuple[str, str, float | None], float] = field(default_factory=dict, repr=False, compare=False)
+
+    def variance(self, models: tuple[str, str], entry: Entry, average: str) -> float:
+        """Return the variance of two models' difference, on the scale of an average; computed once for every scope."""
+        key = (*models, entry.chance if average == "chance" else None)
+        if key not in self._variances:
+            scaled = [combine(average, [entry], self.scores[model][None]) for model in models]
+            self._variances[key] = float(np.var(scaled[0] - scaled[1]))
+        return self._variances[key]
 
 
 def draw_tasks(
@@ -131,8 +140,7 @@ def difference_terms(
     observed = float(combine(average, first, scores[0]) - combine(average, first, scores[1]))
     variances = []
     for entry, share, task in zip(first, average_shares(average, first), draws, strict=True):
-        scaled = [combine(average, [entry], task.scores[model][None]) for model in models]
-        variances.append(float(share**2 * np.var(scaled[0] - scaled[1])))
+        variances.append(float(share**2 * task.variance(models, entry, average)))
     return observed, variances, [task.n_clusters for task in draws]
 
 
