@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 from uwbench.audio.corruption import HELP as CORRUPTIONS
+from uwbench.base.disk import disk_error
+from uwbench.base.sharing import access_problem, describe_access
 from uwbench.encoders.base import IMPORTED, Encoded, Encoder, EncoderInfo, ModelSpec
 from uwbench.errors import (
     AudioError,
@@ -34,7 +36,6 @@ from uwbench.errors import (
     StoreError,
     UsageError,
     UwbenchError,
-    disk_error,
     escaped,
     printable,
 )
@@ -1054,11 +1055,13 @@ __all__ = [
     "TaskSpec",
     "UsageError",
     "UwbenchError",
+    "access_problem",
     "bundle",
     "check_data",
     "check_encoder",
     "compare",
     "decode",
+    "describe_access",
     "describe_model",
     "disk_error",
     "escaped",

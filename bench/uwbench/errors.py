@@ -50,17 +50,6 @@ def _rebuild(kind: type[UwbenchError], what: str, where: str | None, remedy: str
     return kind(what, where=where, remedy=remedy)
 
 
-def disk_error(error: OSError) -> UwbenchError:
-    """Return an error that tells the user about a full disk, a read-only folder or a broken drive.
-
-    An OSError without an error number is raised unchanged, because libraries use the type for other errors.
-    """
-    if error.errno is None:
-        raise error
-    remedy = "finished work is kept; fix the disk and run the same command again"
-    return UwbenchError(error.strerror or str(error), where=error.filename, remedy=remedy)
-
-
 class UsageError(UwbenchError):
     """The command or call is wrong: an unknown name, or options that contradict each other."""
 

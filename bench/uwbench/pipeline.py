@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from uwbench.errors import DataError, EncoderError, StoreError, UsageError, UwbenchError, disk_error
+from uwbench.base.disk import disk_error
+from uwbench.errors import DataError, EncoderError, StoreError, UsageError, UwbenchError
 from uwbench.options import Engine, ExtractOptions, Folders, ProbeOptions, TaskSpec
 from uwbench.progress import SCAN, Reporter
 

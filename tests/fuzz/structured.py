@@ -185,6 +185,20 @@ def arrow_like(seeds: Sequence[bytes]) -> st.SearchStrategy[bytes]:
 row_tables = arrow_like
 
 
+def arrow_streams(seeds: Sequence[bytes]) -> st.SearchStrategy[bytes]:
+    """Streams of Arrow like the seeds, some compressed, some with several batches."""
+    tables = _tables([pa.ipc.open_stream(pa.py_buffer(seed)).read_all() for seed in seeds])
+    return st.builds(_stream, tables, st.sampled_from([None, None, "lz4", "zstd"]), st.sampled_from([None, 1]))
+
+
+def _stream(table: pa.Table, compression: str | None, rows: int | None) -> bytes:
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression=compression, allow_64bit=True)
+    with pa.ipc.new_stream(sink, table.schema, options=options) as file:
+        file.write_table(table, max_chunksize=rows)
+    return sink.getvalue().to_pybytes()
+
+
 def _arrow(table: pa.Table, compression: str | None, rows: int | None) -> bytes:
     sink = pa.BufferOutputStream()
     options = pa.ipc.IpcWriteOptions(compression=compression, allow_64bit=True)

@@ -142,10 +142,91 @@ def manifest_parquet(folder: Path, world: Path, data: bytes) -> None:
 
 def _manifest(path: Path, data: bytes) -> None:
     path.write_bytes(data)
-    dataset = open_task(TaskSpec(path, kind=_KINDS[_choice(data, len(_KINDS))]))
+    _open(path, data)
+
+
+def _open(path: Path, data: bytes, label: str | None = None) -> None:
+    """Open own data as a kind of task that the input decides, and use its clips."""
+    dataset = open_task(TaskSpec(path, kind=_KINDS[_choice(data, len(_KINDS))], label=label))
     dataset.card.sha256()
     _use_clips(dataset.clips)
     _usable(dataset.problems)
+    for clip in dataset.clips:
+        if not isinstance(clip.audio, AudioFile):
+            read_bytes(clip.audio)
+
+
+# Forms
+
+
+def form_metadata(folder: Path, world: Path, data: bytes) -> None:
+    """The table of an AudioFolder."""
+    (folder / "train").mkdir(exist_ok=True)
+    path = folder / "metadata.csv"
+    path.write_bytes(data)
+    _open(folder, data)
+
+
+def form_nemo(folder: Path, world: Path, data: bytes) -> None:
+    """A manifest of NeMo, in a folder for each split."""
+    for split in ("train", "test"):
+        (folder / f"{split}_manifest.json").write_bytes(data)
+    _open(folder, data)
+
+
+def form_cuts(folder: Path, world: Path, data: bytes) -> None:
+    """A manifest of Lhotse."""
+    path = folder / "cuts.jsonl"
+    path.write_bytes(data)
+    _open(path, data, "speaker")
+
+
+def form_supervisions(folder: Path, world: Path, data: bytes) -> None:
+    """Supervisions of Lhotse and their recordings: lines of both, one after the other."""
+    lines = data.splitlines(keepends=True)
+    (folder / "supervisions.jsonl").write_bytes(b"".join(lines[::2]))
+    (folder / "recordings.jsonl").write_bytes(b"".join(lines[1::2]))
+    _open(folder, data, "speaker")
+
+
+def form_state(folder: Path, world: Path, data: bytes) -> None:
+    """The record of a saved dataset's files, or of its splits."""
+    home = folder / "saved"
+    if not home.is_dir():
+        shutil.copytree(world / "saved", home)
+    for name in ("state.json", "dataset_info.json"):
+        (home / name).write_bytes(data)
+    if _choice(data, 3) == 0:
+        (home / "dataset_dict.json").write_bytes(data)
+    try:
+        _open(home, data)
+    finally:
+        (home / "dataset_dict.json").unlink(missing_ok=True)
+
+
+def form_arrow(folder: Path, world: Path, data: bytes) -> None:
+    """The rows of a saved dataset."""
+    home = folder / "saved"
+    if not home.is_dir():
+        shutil.copytree(world / "saved", home)
+    (path,) = home.glob("*.arrow")
+    path.unlink()  # so that a mapped file stays as it was
+    path.write_bytes(data)
+    _open(home, data)
+
+
+def form_parquet(folder: Path, world: Path, data: bytes) -> None:
+    """Parquet files with embedded audio, one per split."""
+    for split in ("train", "test"):
+        (folder / f"{split}.parquet").write_bytes(data)
+    _open(folder, data)
+
+
+def form_tar(folder: Path, world: Path, data: bytes) -> None:
+    """A user's own WebDataset tar."""
+    path = folder / "x.tar"
+    path.write_bytes(data)
+    _open(path, data)
 
 
 def _use_clips(clips: Iterable[Clip]) -> None:

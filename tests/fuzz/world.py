@@ -105,6 +105,7 @@ def _seeds(world: Path, data: Path, clips: list[Path]) -> Iterator[tuple[str, li
     yield "suite", _texts(TASKS / "suites", "*.yaml")
     yield "protocol", _texts(TASKS / "protocols", "*.yaml")
     yield from _manifests(clips)
+    yield from _forms(world, clips)
     yield from _archives(world, clips)
     yield from _audio(data, clips)
     (folder,) = (path.parent for path in (world / "cache").glob("*/encoder.json"))
@@ -180,6 +181,81 @@ def _manifests(clips: Sequence[Path]) -> Iterator[tuple[str, list[bytes]]]:
         pq.write_table(pa.Table.from_pylist(some), sink)
         tables.append(sink.getvalue().to_pybytes())
     yield "manifest Parquet", tables
+
+
+def _forms(world: Path, clips: Sequence[Path]) -> Iterator[tuple[str, list[bytes]]]:
+    """Yield files as `datasets`, NeMo, Lhotse and WebDataset write them; save a dataset to `world/saved`."""
+    rows = [{"file_name": row["path"], "label": row["label"], "speaker": row["group"]} for row in _rows(clips)]
+    by_folder = [{**row, "file_name": f"{('train', 'test')[i % 2]}/{row['file_name']}"} for i, row in enumerate(rows)]
+    tables = [rows, by_folder, [{**row, "label": "a;b"} for row in by_folder]]
+    yield "form metadata", [_csv(table, ",").encode() for table in tables]
+    nemo = [
+        {"audio_filepath": row["file_name"], "duration": 0.1, "offset": 0.01, **row, "text": "zero"} for row in rows
+    ]
+    yield "form NeMo", [_lines(nemo), _lines([{**row, "label": ["a", "b"]} for row in nemo])]
+    yield from _cuts(clips)
+    folder = _saved(world / "saved", clips)
+    yield (
+        "form state",
+        [(folder / name).read_bytes() for name in ("state.json", "dataset_info.json")]
+        + [json.dumps({"splits": ["train", "test"]}).encode()],
+    )
+    yield "form Arrow", [path.read_bytes() for path in folder.glob("*.arrow")]
+    yield "form Parquet", [path.read_bytes() for path in sorted(world.glob("*.parquet"))]
+    tars = []
+    for kind, labels in (("json", [b'{"label": "a", "speaker": 1}', b'{"label": "b"}']), ("cls", [b"a", b"b"])):
+        path = world / "own.tar"
+        with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+            for clip, label in zip(clips, labels * 3, strict=True):
+                for name, data in ((clip.name, clip.read_bytes()[:200]), (f"{clip.stem}.{kind}", label)):
+                    member = tarfile.TarInfo(name)
+                    member.size = len(data)
+                    tar.addfile(member, io.BytesIO(data))
+        tars.append(path.read_bytes())
+        path.unlink()
+    yield "form tar", tars
+
+
+def _lines(rows: Sequence[object]) -> bytes:
+    return "\n".join(map(json.dumps, rows)).encode()
+
+
+def _cuts(clips: Sequence[Path]) -> Iterator[tuple[str, list[bytes]]]:
+    """Yield cuts, and supervisions each with its recording, as Lhotse writes them."""
+    cuts: list[object] = []
+    pairs: list[object] = []
+    for clip in clips:
+        source = {"type": "file", "channels": [0], "source": clip.name}
+        recording = {"id": clip.stem, "sources": [source], "sampling_rate": 8000, "num_samples": 960}
+        recording |= {"duration": 0.12, "channel_ids": [0]}
+        supervision = {"id": clip.stem, "recording_id": clip.stem, "start": 0.0, "duration": 0.12, "channel": 0}
+        supervision |= {"text": "zero", "speaker": clip.stem[2:-2], "custom": {"digit": clip.name[0]}}
+        cut = {"id": clip.stem, "start": 0.01, "duration": 0.1, "channel": 0, "supervisions": [supervision]}
+        cuts.append(cut | {"recording": recording, "type": "MonoCut", "custom": {"take": 1}})
+        pairs += [supervision, recording]
+    yield "form cuts", [_lines(cuts), _lines(cuts[:2])]
+    yield "form supervisions", [_lines(pairs)]
+
+
+def _saved(folder: Path, clips: Sequence[Path]) -> Path:
+    """Save a dataset of the clips' first bytes with `datasets`, and as Parquet beside the folder."""
+    import datasets
+
+    features = datasets.Features(
+        {
+            "audio": {"bytes": datasets.Value("binary"), "path": datasets.Value("string")},
+            "label": datasets.ClassLabel(names=["zero", "one"]),
+            "tags": datasets.List(datasets.ClassLabel(names=["a", "b"])),
+        }
+    )
+    rows = [
+        {"audio": {"bytes": clip.read_bytes()[:200], "path": clip.name}, "label": int(clip.name[0]), "tags": [1, 0]}
+        for clip in clips
+    ]
+    made = datasets.Dataset.from_list(rows, features=features)
+    made.save_to_disk(folder)
+    made.to_parquet(str(folder.with_suffix(".parquet")))
+    return folder
 
 
 def _archives(world: Path, clips: Sequence[Path]) -> Iterator[tuple[str, list[bytes]]]:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from uwbench.base.sharing import follow_folder
+
 
 def write_atomically(path: Path, data: bytes | memoryview, *, locked: bool = False) -> None:
     """Write `data` to `path`, which holds either all of it or its old content, even after a power cut.
@@ -18,6 +20,7 @@ def write_atomically(path: Path, data: bytes | memoryview, *, locked: bool = Fal
     make_folder(path.parent)
     if locked:
         temporary = path.with_name(f".{path.name}.tmp")
+        temporary.unlink(missing_ok=True)  # of another user, whose file only that user could change
     else:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         os.close(handle)
@@ -36,6 +39,7 @@ def write_in_place(path: Path) -> Iterator[Path]:
     """
     make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.tmp")
+    temporary.unlink(missing_ok=True)
     with _replacing(path, temporary):
         yield temporary
 
@@ -46,7 +50,7 @@ def _replacing(path: Path, temporary: Path) -> Iterator[None]:
         yield
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o644)
+        follow_folder(temporary)
         temporary.replace(path)
     except BaseException as error:
         if isinstance(error, OSError) and error.filename is None:
@@ -62,7 +66,11 @@ def make_folder(folder: Path) -> None:
         missing.append(folder)
         folder = folder.parent
     for parent in reversed(missing):
-        parent.mkdir(exist_ok=True)
+        try:
+            parent.mkdir()
+        except FileExistsError:  # made by another process meanwhile
+            continue
+        follow_folder(parent)
         sync_folder(parent.parent)
 
 

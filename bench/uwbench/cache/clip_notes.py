@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from uwbench.audio.clip import Event, Labels
+from uwbench.base.sharing import follow_folder
 from uwbench.cache.clip_table import ClipTable
 
 
@@ -73,8 +74,12 @@ def remember_silent(root: Path, keys: Iterable[bytes]) -> None:
     new = sorted({key.hex() for key in keys} - _silent(root))
     with suppress(OSError):  # a note is not worth a run
         if new:
-            with (root / "clips" / "silent.txt").open("a", encoding="ascii") as file:
+            path = root / "clips" / "silent.txt"
+            made = not path.exists()
+            with path.open("a", encoding="ascii") as file:
                 file.write("".join(f"{key}\n" for key in new))
+            if made:
+                follow_folder(path)
 
 
 def _silent(root: Path) -> set[str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from uwbench.audio.corruption import Corruption
+from uwbench.base.sharing import access_problem
 from uwbench.cache.clip_table import read_table
 from uwbench.cache.store import Damage, EncoderStore, corruption_of_part, open_encoders
 from uwbench.errors import StoreError
@@ -27,6 +28,7 @@ class Holding:
 def holdings(root: Path) -> tuple[list[Holding], list[str]]:
     """Return the content of the cache, and one error line for each record that cannot be read."""
     stores, problems = open_encoders(root)
+    problems.extend(_access(root))
     content = []
     for store in stores:
         for task in store.tasks():
@@ -53,6 +55,7 @@ def holdings(root: Path) -> tuple[list[Holding], list[str]]:
 def verify(root: Path) -> tuple[int, list[Damage], list[str]]:
     """Check every part; return how many were checked, the damaged ones, and an error line per unreadable record."""
     stores, problems = open_encoders(root)
+    problems.extend(_access(root))
     checked, damaged = 0, []
     for store in stores:
         for task in store.tasks():
@@ -80,6 +83,7 @@ def prune(root: Path, *, dry_run: bool) -> list[Pruned]:
     No extraction may run on the cache meanwhile. With `dry_run`, return what would be removed.
     """
     stores, problems = open_encoders(root)
+    problems.extend(_access(root))
     if problems:
         raise StoreError(problems[0], remedy="run uwbench cache verify and fix what it reports before pruning")
     pruned: list[Pruned] = []
@@ -125,3 +129,8 @@ def _unnamed(root: Path, stores: list[EncoderStore]) -> list[Path]:
 def _keys_in_use(root: Path, stores: list[EncoderStore]) -> set[bytes]:
     names = {manifest.table for store in stores for task in store.tasks() if (manifest := store.manifest(task))}
     return {key for name in names for key in read_table(root, name).keys}
+
+
+def _access(root: Path) -> list[str]:
+    problem = access_problem(root)
+    return [] if problem is None else [f"{root}: {'; '.join(problem)}"]

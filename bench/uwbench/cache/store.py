@@ -13,6 +13,8 @@ names does not exist. No file holds a time stamp, so the same work gives the sam
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
@@ -25,7 +27,9 @@ from typing import Any
 import numpy as np
 
 from uwbench.audio.corruption import Corruption, corruption_of_file
-from uwbench.base.atomic import sync_folder, write_atomically
+from uwbench.base.atomic import make_folder, sync_folder, write_atomically
+from uwbench.base.disk import disk_error
+from uwbench.base.sharing import file_mode
 from uwbench.cache.frames import Spill
 from uwbench.cache.parts import PooledRows, damage, read_index, write_frames, write_pooled
 from uwbench.cache.records import (
@@ -248,8 +252,8 @@ class EncoderStore:
         import filelock
 
         folder = self.root / ".locks" / self.record.folder
-        folder.mkdir(parents=True, exist_ok=True)
-        return filelock.FileLock(folder / f"{name}.lock", thread_local=False)
+        make_folder(folder)
+        return filelock.FileLock(folder / f"{name}.lock", mode=file_mode(folder), thread_local=False)
 
     def _manifest_path(self, task: str) -> Path:
         return self.folder / task / "manifest.json"
@@ -276,7 +280,12 @@ def corruption_of_part(name: str) -> Corruption | None:
 def open_encoders(root: Path) -> tuple[list[EncoderStore], list[str]]:
     """Return the encoders in a cache, sorted by folder, and one error line for each that cannot be read."""
     stores, problems = [], []
-    for path in sorted(root.glob("*/encoder.json")):
+    for folder in sorted(root.iterdir()) if root.is_dir() else ():
+        path = folder / "encoder.json"
+        if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):
+            problems.append(str(disk_error(PermissionError(errno.EACCES, "Permission denied", str(folder)))))
+        if not os.access(folder, os.X_OK) or not path.is_file():
+            continue
         try:
             stores.append(EncoderStore(root, read_encoder(path)))
         except StoreError as error:

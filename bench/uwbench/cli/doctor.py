@@ -187,7 +187,12 @@ def _folder(subject: str, folder: Path) -> Iterator[Diagnosis]:
         with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:
-        yield Diagnosis(subject, False, f"{folder} cannot be written ({error.strerror})", f"use another --{subject}")
+        text = f"{folder} cannot be written ({error.strerror}: {api.describe_access(nearest)})"
+        yield Diagnosis(subject, False, text, f"use another --{subject}")
+        return
+    problem = api.access_problem(folder)
+    if problem is not None:
+        yield Diagnosis(subject, False, f"{folder}: {problem[0]}", problem[1])
         return
     free = shutil.disk_usage(nearest).free
     if free < 1e9:

@@ -6,6 +6,7 @@ and the fields of both `custom` objects. https://lhotse.readthedocs.io/en/latest
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def cut_rows(path: Path, spec: TaskSpec, notes: list[str]) -> Iterator[Row]:
 def supervision_rows(path: Path, spec: TaskSpec, notes: list[str]) -> Iterator[Row]:
     """Yield one row per supervision, from its manifest and that of the recordings beside it."""
     recordings = recordings_of(path)
-    recording_of = {row.values.get("id"): row.values for row in rows_of(recordings, notes) if row.cell("id")}
+    recording_of = {row.required("id"): row.values for row in rows_of(recordings, notes)}
     rows = []
     for row in rows_of(path, notes):
         recording = recording_of.get(row.required("recording_id"))
@@ -84,8 +85,8 @@ def _cut_row(row: Row, cut: Record, spec: TaskSpec) -> tuple[Row, bool]:
         raise error("has no recording", "make the cuts from recordings, not from features alone")
     source, resampled = _source(recording, cut, error)
     start, duration = (_seconds(cut.get(name), name, error) for name in ("start", "duration"))
-    length = recording.get("duration")
-    whole = isinstance(length, int | float) and start < _SAME_S and abs(duration - length) < _SAME_S
+    length = _number(recording.get("duration"))
+    whole = length is not None and start < _SAME_S and abs(duration - length) < _SAME_S
     stretch = {"start": None, "duration": None} if whole else {"start": start, "duration": duration}
     supervisions = cut.get("supervisions") or []
     if not isinstance(supervisions, list) or not all(isinstance(item, Mapping) for item in supervisions):
@@ -99,11 +100,12 @@ def _source(recording: Record, cut: Record, error: Callable[..., InputError]) ->
     """Return the file of a recording, and whether Lhotse would resample it; raise if it is not one plain file."""
     sources = recording.get("sources")
     sources = sources if isinstance(sources, list) else []
-    kinds = {source.get("type") if isinstance(source, Mapping) else None for source in sources}
+    kinds = {str(source.get("type")) if isinstance(source, Mapping) else "nothing" for source in sources}
     if len(sources) != 1 or kinds != {"file"} or not isinstance(sources[0].get("source"), str):
-        what = " and ".join(sorted(map(str, kinds))) if kinds - {"file"} else f"{len(sources)} files"
+        what = " and ".join(sorted(kinds)) if kinds - {"file"} else f"{len(sources)} files"
         raise error(f"its recording is not one file ({what})", _SAVE)
     transforms = recording.get("transforms") or []
+    transforms = transforms if isinstance(transforms, list) else [transforms]
     names = [item.get("name") if isinstance(item, Mapping) else None for item in transforms if item]
     if any(name != "Resample" for name in names):
         raise error(f"its recording is changed by Lhotse ({', '.join(map(str, names))})", _SAVE)
@@ -117,9 +119,19 @@ def _source(recording: Record, cut: Record, error: Callable[..., InputError]) ->
 
 
 def _seconds(value: Any, name: str, error: Callable[..., InputError]) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+    number = _number(value)
+    if number is None or number < 0:
         raise error(f"its {name}, {value!r}, is not a number of seconds")
-    return float(value)
+    return number
+
+
+def _number(value: Any) -> float | None:
+    """Return a finite number, or None for anything else."""
+    try:
+        number = math.nan if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _labels(
@@ -161,9 +173,9 @@ def _events(
 ) -> Iterator[dict[str, Any]]:
     """Yield the supervisions that have a label as events within the cut, in seconds from its start."""
     for supervision, value in zip(supervisions, values, strict=True):
-        start, length = supervision.get("start"), supervision.get("duration")
-        if isinstance(start, bool) or not isinstance(start, int | float):
-            raise error(f"the start of a supervision, {start!r}, is not a number of seconds")
-        end = min(float(start) + _seconds(length, "supervision's duration", error), duration)
+        start = _number(supervision.get("start"))
+        if start is None:
+            raise error(f"the start of a supervision, {supervision.get('start')!r}, is not a number of seconds")
+        end = min(start + _seconds(supervision.get("duration"), "supervision's duration", error), duration)
         if value is not None and end > max(0.0, start):
-            yield {"onset": max(0.0, float(start)), "offset": end, "label": value}
+            yield {"onset": max(0.0, start), "offset": end, "label": value}

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uwbench.audio.clip import AudioBytes, AudioMember
-from uwbench.base.atomic import write_atomically
+from uwbench.base.atomic import make_folder, write_atomically
 from uwbench.base.hashing import digest
 from uwbench.base.json_text import parse_json
+from uwbench.base.sharing import follow_folder
 from uwbench.errors import DataError, InputError
 from uwbench.sources.rows import Row
 
@@ -72,6 +73,9 @@ def _bytes_field(kind: pa.DataType) -> pa.Field | None:
 def choose_audio(schema: pa.Schema, where: Path) -> str | None:
     """Return the column of a table that holds its clips' audio, or None; raise InputError if there are several."""
     columns = audio_columns(schema)
+    twice = next((name for name in schema.names if schema.names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"has two columns {twice!r}", where=where)
     if "audio" in columns or len(columns) < 2:
         return "audio" if "audio" in columns else next(iter(columns), None)
     raise InputError(
@@ -273,7 +277,7 @@ def lay_out(
 
     `progress` is called with the number of rows so far.
     """
-    home.mkdir(parents=True, exist_ok=True)
+    make_folder(home)
     (home / "source.json").unlink(missing_ok=True)
     lines = []
     offset = 0
@@ -285,6 +289,7 @@ def lay_out(
                 lines.append(json.dumps({**record, "offset": offset, "size": len(audio)}))
                 offset += len(audio)
                 progress(number)
+        follow_folder(unfinished)
         unfinished.replace(home / "audio.bin")
     finally:
         unfinished.unlink(missing_ok=True)

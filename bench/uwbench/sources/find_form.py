@@ -110,8 +110,9 @@ def _arrow_files(folder: Path) -> list[Path]:
         remedy = "load it and save it again, which drops the indices"
         raise InputError("was saved with indices by an old version of `datasets`", where=folder, remedy=remedy)
     listed = state.get("_data_files")
-    names = [entry.get("filename") if isinstance(entry, dict) else None for entry in listed or ()]
-    if not isinstance(listed, list) or not all(map(_is_name, names)):
+    entries = listed if isinstance(listed, list) else [None]
+    names = [entry.get("filename") if isinstance(entry, dict) else None for entry in entries]
+    if not all(map(_is_name, names)):
         raise InputError("lists no data files", where=folder / "state.json")
     return [folder / str(name) for name in names]
 
