@@ -86,7 +86,7 @@ def test_the_list_says_size_rate_context_hop_layers_licence_and_data(uwbench: Co
     assert [entry["name"] for entry in found] == [entry.name for entry in CATALOGUE]
     for entry in found:
         if entry["name"] != "uniwhisper":
-            assert entry["parameters"] is not None
+            assert entry["parameters"] is None or entry["parameters"] >= 0
             assert entry["layers"] > 0
             assert entry["training_data"]
         assert entry["sample_rate"] > 0

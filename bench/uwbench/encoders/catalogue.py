@@ -62,6 +62,23 @@ def _waveform(
     return CatalogueEntry(name, family, f"{owner}/{name}", size, 16_000, None, hop_s, layers + 1, licence, data)
 
 
+def _known(
+    name: str,
+    family: str,
+    hub_id: str,
+    size: int | None,
+    hop_s: float,
+    layers: int,
+    licence: str = _UNKNOWN,
+    data: str = _UNKNOWN,
+    *,
+    context_s: float | None = None,
+    rate: int = 16_000,
+) -> CatalogueEntry:
+    """Return a model of a family whose sizes are the defaults of its class; `layers` counts every one it returns."""
+    return CatalogueEntry(name, family, hub_id, size, rate, context_s, hop_s, layers, licence, data)
+
+
 def _dasheng(size: str, count: int) -> CatalogueEntry:
     name, data = f"dasheng-{size}", "272k h: AudioSet, VGGSound, ACAV100M, MTG-Jamendo"
     return CatalogueEntry(
@@ -205,6 +222,140 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
         1,
         _UNKNOWN,
         "DNS challenge, Common Voice, AudioSet, FSD50K, Jamendo, and music that is not public",
+    ),
+    _known(
+        "mhubert-147",
+        "hubert",
+        "utter-project/mHuBERT-147",
+        94_370_944,
+        0.02,
+        13,
+        "CC BY-NC-SA 4.0",
+        "90k h of speech in 147 languages",
+    ),
+    _known(
+        "clap-htsat-fused",
+        "clap",
+        "laion/clap-htsat-fused",
+        27_549_128,
+        0.3125,
+        1,
+        "Apache-2.0",
+        "LAION-Audio-630K with captions",
+        context_s=10.0,
+        rate=48_000,
+    ),
+    *(
+        _known(name, "clap", f"laion/{hub}", None, 0.3125, 1, _UNKNOWN, data, context_s=10.0, rate=48_000)
+        for name, hub, data in (
+            ("larger-clap-general", "larger_clap_general", "general audio, music and speech with captions"),
+            ("larger-clap-music", "larger_clap_music", "music with captions"),
+            ("larger-clap-music-and-speech", "larger_clap_music_and_speech", "music and speech with captions"),
+        )
+    ),
+    *(
+        _known(f"qwen2.5-omni-{size}", "qwen2_5_omni", f"Qwen/Qwen2.5-Omni-{size.upper()}", 639_647_232, 0.04, 33)
+        for size in ("3b", "7b")
+    ),
+    *(
+        _known(f"qwen3-omni{end}", "qwen3_omni_moe", f"Qwen/Qwen3-Omni-30B-A3B-{hub}", 649_894_784, 1 / 13, 33)
+        for end, hub in (("", "Instruct"), ("-captioner", "Captioner"))
+    ),
+    _known("qwen3-asr-1.7b", "qwen3_asr", "Qwen/Qwen3-ASR-1.7B-hf", 314_328_704, 1 / 13, 25),
+    _known("glm-asr-nano", "glmasr", "zai-org/GLM-ASR-Nano-2512", 635_048_960, 0.02, 33, context_s=30.0),
+    _known("gemma-3n-e4b", "gemma3n", "google/gemma-3n-E4B", 681_348_640, 0.16, 13, context_s=30.0),
+    _known("gemma-4-e2b", "gemma4", "google/gemma-4-e2b-it", 304_824_608, 0.04, 13, context_s=30.0),
+    _known(
+        "voxtral-mini-4b-realtime",
+        "voxtral_realtime",
+        "mistralai/Voxtral-Mini-4B-Realtime-2602",
+        970_395_392,
+        0.02,
+        33,
+        "Apache-2.0",
+    ),
+    _known(
+        "nemotron-streaming-0.6b",
+        "nemotron_asr_streaming",
+        "nvidia/nemotron-speech-streaming-en-0.6b",
+        608_011_264,
+        0.08,
+        25,
+    ),
+    _known("canary-1b-v2", "canary", "nvidia/canary-1b-v2", 810_984_448, 0.08, 33, "CC BY 4.0"),
+    _known(
+        "cohere-transcribe",
+        "cohere_asr",
+        "CohereLabs/cohere-transcribe-03-2026",
+        1_895_339_264,
+        0.08,
+        49,
+        context_s=30.0,
+    ),
+    _known("medasr", "lasr", "google/medasr", 105_002_752, 0.04, 18),
+    _known(
+        "seamless-m4t-v2-large",
+        "seamless_m4t_v2",
+        "facebook/seamless-m4t-v2-large",
+        635_046_720,
+        0.02,
+        25,
+        "CC BY-NC 4.0",
+        "w2v-BERT 2.0's, and translated speech",
+    ),
+    *(
+        _known(
+            f"omniasr-{kind}-300m",
+            "omniasr",
+            f"hf-audio/omniasr-{kind}-300m-v2",
+            315_437_568,
+            0.02,
+            25,
+            data="speech in 1,600 languages",
+        )
+        for kind in ("ctc", "llm")
+    ),
+    _known(
+        "moonshine-streaming-tiny",
+        "moonshine_streaming",
+        "UsefulSensors/moonshine-streaming-tiny",
+        9_461_121,
+        0.02,
+        7,
+        "MIT",
+    ),
+    _known("pe-a-frame-large", "pe_audio", "facebook/pe-a-frame-large", 282_057_664, 0.04, 7, rate=48_000),
+    _known("sew-tiny-100k", "sew", "asapp/sew-tiny-100k", None, 0.02, 13, "Apache-2.0", _LIBRISPEECH),
+    _known("sew-d-tiny-100k", "sew-d", "asapp/sew-d-tiny-100k", None, 0.02, 13, "Apache-2.0", _LIBRISPEECH),
+    _known("speecht5-asr", "speecht5", "microsoft/speecht5_asr", 94_391_424, 0.02, 13, "MIT", _LIBRISPEECH),
+    _known("mimi", "mimi", "kyutai/mimi", 79_308_609, 0.08, 10, "CC BY 4.0", rate=24_000),
+    _known(
+        "dac-16khz",
+        "dac",
+        "descript/dac_16khz",
+        None,
+        0.02,
+        1,
+        "MIT",
+        "DAPS, DNS challenge, Common Voice, VCTK, MUSDB, Jamendo, AudioSet",
+    ),
+    _known(
+        "wavtokenizer-large",
+        "wavtokenizer",
+        "swiss-ai/wavtokenizer-large-unify-40token",
+        72_111_714,
+        0.025,
+        1,
+        rate=24_000,
+    ),
+    _known(
+        "xcodec-hubert-librispeech",
+        "xcodec",
+        "hf-audio/xcodec-hubert-librispeech",
+        160_697_857,
+        0.02,
+        1,
+        data="HuBERT's, and LibriSpeech",
     ),
     # The last five need --trust-remote-code. Their sizes are those stated in their papers.
     CatalogueEntry(
