@@ -12,7 +12,7 @@ import numpy as np
 
 from uwbench.errors import ProbeError
 
-MEANS = ("query-map", "v-measure")  # metrics that are means over items
+MEANS = ("query-map", "v-measure", "few-shot-accuracy")  # metrics that are means over items
 
 
 def accuracy(truth: np.ndarray, predicted: np.ndarray) -> float:
