@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,79 +68,53 @@ def read_detail(result: Path, method: Method, kind: str) -> Detail | None:
             return None
         if kind not in ("single-label", "multi-label"):
             return _from_counts(table, kind)
-        answers = _Answers.read(table)
-        return _single_label(answers) if kind == "single-label" else _multi_label(answers)
+        ids, truths, predictions = (table.column(name).to_pylist() for name in ("id", "truth", "prediction"))
+        values = {text: parse_json(text) for text in {*truths, *predictions}}
+        rows = [
+            {"id": clip, "truth": values[truth], "prediction": values[prediction]}
+            for clip, truth, prediction in zip(ids, truths, predictions, strict=True)
+        ]
+        return _single_label(rows) if kind == "single-label" else _multi_label(rows)
     except (LookupError, ValueError, TypeError, pa.ArrowException, InputError):
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class _Answers:
-    """Truths and predictions of the clips, a row for each clip and seed; `ids` and `values` are distinct and sorted.
-
-    `clips`, `truths` and `predictions` `(rows,)` are indices into them.
-    """
-
-    ids: tuple[str, ...]
-    values: tuple[Any, ...]
-    clips: np.ndarray
-    truths: np.ndarray
-    predictions: np.ndarray
-
-    @classmethod
-    def read(cls, table: pa.Table) -> _Answers:
-        """Read the columns of predictions; each distinct answer is parsed once."""
-        ids, clips = _codes(table.column("id").to_pylist())
-        texts, codes = _codes([*table.column("truth").to_pylist(), *table.column("prediction").to_pylist()])
-        return cls(tuple(ids), tuple(map(parse_json, texts)), clips, *np.split(codes, 2))
-
-    @property
-    def seeds(self) -> float:
-        return len(self.clips) / len(self.ids)
-
-
-def _codes(values: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    names = sorted(set(values))
+def _single_label(rows: Sequence[Mapping[str, Any]]) -> Detail:
+    names = sorted({row["truth"] for row in rows} | {row["prediction"] for row in rows}, key=str)
     position = {name: index for index, name in enumerate(names)}
-    return names, np.array([position[value] for value in values], dtype=np.int64)
-
-
-def _single_label(answers: _Answers) -> Detail:
-    order = sorted(range(len(answers.values)), key=lambda code: str(answers.values[code]))
-    names = [str(answers.values[code]) for code in order]
-    rank = np.empty(len(order), dtype=np.int64)
-    rank[order] = np.arange(len(order))
-    truths, predictions = rank[answers.truths], rank[answers.predictions]
-    cells = np.bincount(truths * len(names) + predictions, minlength=len(names) ** 2)
-    matrix = cells.reshape(len(names), len(names)) / answers.seeds
+    seeds = len(rows) / len({row["id"] for row in rows})
+    cells = [position[row["truth"]] * len(names) + position[row["prediction"]] for row in rows]
+    matrix = np.bincount(cells, minlength=len(names) ** 2).reshape(len(names), -1) / seeds
     total = matrix.sum(axis=1)
     recall = np.divide(np.diag(matrix), total, out=np.zeros(len(names)), where=total > 0)
-    by_recall = [i for i in np.argsort(recall, kind="stable") if total[i] > 0]
-    worst = tuple(ClassScore(names[i], float(recall[i]), round(float(total[i]))) for i in by_recall[:_WORST])
-    shown = sorted(by_recall[:_CLASSES])
+    order = [i for i in np.argsort(recall, kind="stable") if total[i] > 0]
+    worst = tuple(ClassScore(str(names[i]), float(recall[i]), round(float(total[i]))) for i in order[:_WORST])
+    shown = sorted(order[:_CLASSES])
     confusion = tuple(
-        (names[i], names[j], float(matrix[i, j] / total[i]), float(matrix[i, j])) for i in shown for j in shown
+        (str(names[i]), str(names[j]), float(matrix[i, j] / total[i]), float(matrix[i, j]))
+        for i in shown
+        for j in shown
     )
-    return Detail("recall", confusion, worst, _hardest(answers, lambda a, b: float(a != b)), len(names))
+    return Detail("recall", confusion, worst, _hardest(rows, _differs), len(names))
 
 
-def _multi_label(answers: _Answers) -> Detail:
-    names = sorted({label for value in answers.values for label in value})
+def _multi_label(rows: Sequence[Mapping[str, Any]]) -> Detail:
+    names = sorted({label for row in rows for label in (*row["truth"], *row["prediction"])})
     counts = dict.fromkeys(names, 0)
     hits, guesses = dict(counts), dict(counts)
-    pairs, times = np.unique(np.stack([answers.truths, answers.predictions]), axis=1, return_counts=True)
-    for truth_code, predicted_code, count in zip(*pairs, times, strict=True):
-        predicted, truth = set(answers.values[predicted_code]), set(answers.values[truth_code])
+    for row in rows:
+        predicted, truth = set(row["prediction"]), set(row["truth"])
         for label in truth:
-            counts[label] += count
+            counts[label] += 1
         for label in predicted:
-            guesses[label] += count
+            guesses[label] += 1
         for label in predicted & truth:
-            hits[label] += count
-    f1 = {name: float(2 * hits[name] / max(1, counts[name] + guesses[name])) for name in names}
+            hits[label] += 1
+    seeds = len(rows) / len({row["id"] for row in rows})
+    f1 = {name: 2 * hits[name] / max(1, counts[name] + guesses[name]) for name in names}
     present = sorted((name for name in names if counts[name]), key=lambda name: f1[name])
-    worst = tuple(ClassScore(name, f1[name], round(float(counts[name] / answers.seeds))) for name in present[:_WORST])
-    return Detail("F1", (), worst, _hardest(answers, _distance), len(names))
+    worst = tuple(ClassScore(name, f1[name], round(counts[name] / seeds)) for name in present[:_WORST])
+    return Detail("F1", (), worst, _hardest(rows, _distance), len(names))
 
 
 def _from_counts(table: pa.Table, kind: str) -> Detail | None:
@@ -171,27 +146,34 @@ def _from_counts(table: pa.Table, kind: str) -> Detail | None:
     return Detail("F1", (), worst, tuple(clip for clip in hardest if clip.wrong > 0), len(worst))
 
 
-def _hardest(answers: _Answers, wrong: Callable[[Any, Any], float]) -> tuple[HardClip, ...]:
-    """Return the clips that are wrong most, by the mean of `wrong(truth, prediction)` over seeds."""
-    pairs, of_row = np.unique(np.stack([answers.truths, answers.predictions]), axis=1, return_inverse=True)
-    of_pair = np.array([wrong(answers.values[truth], answers.values[guess]) for truth, guess in pairs.T])
-    rows = np.bincount(answers.clips, minlength=len(answers.ids))
-    shares = np.bincount(answers.clips, of_pair[of_row.ravel()], minlength=len(answers.ids)) / rows
-    order = [clip for clip in np.argsort(-shares, kind="stable") if shares[clip] > 0][:_CLIPS]
-    hardest = []
-    for clip in order:
-        rows_of_clip = np.flatnonzero(answers.clips == clip)
-        truth = _labels(answers.values[answers.truths[rows_of_clip[0]]])
-        guesses = [_labels(answers.values[code]) for code in answers.predictions[rows_of_clip]]
-        commonest = max(sorted(set(guesses)), key=guesses.count)
-        hardest.append(HardClip(answers.ids[clip], float(shares[clip]), truth, commonest))
-    return tuple(hardest)
+def _hardest(rows: Sequence[Mapping[str, Any]], wrong: Any) -> tuple[HardClip, ...]:
+    wrongs, counts = dict.fromkeys((row["id"] for row in rows), 0.0), Counter(row["id"] for row in rows)
+    for row in rows:
+        wrongs[row["id"]] += wrong(row["truth"], row["prediction"])
+    shares = {name: total / counts[name] for name, total in wrongs.items()}
+    hardest = sorted((name for name in shares if shares[name] > 0), key=lambda name: (-shares[name], name))[:_CLIPS]
+    by_id: dict[str, list[Mapping[str, Any]]] = {name: [] for name in hardest}
+    for row in rows:
+        if row["id"] in by_id:
+            by_id[row["id"]].append(row)
+    return tuple(
+        HardClip(name, shares[name], _labels(by_id[name][0]["truth"]), _commonest(by_id[name])) for name in hardest
+    )
+
+
+def _differs(truth: object, prediction: object) -> float:
+    return float(truth != prediction)
 
 
 def _distance(truth: Sequence[str], prediction: Sequence[str]) -> float:
     """Return the share of all labels, true or predicted, that are not both (Jaccard distance)."""
     union = set(truth) | set(prediction)
     return 1 - len(set(truth) & set(prediction)) / len(union) if union else 0.0
+
+
+def _commonest(rows: Sequence[Mapping[str, Any]]) -> str:
+    predictions = [_labels(row["prediction"]) for row in rows]
+    return max(sorted(set(predictions)), key=predictions.count)
 
 
 def _labels(value: object) -> str:
