@@ -10,7 +10,7 @@ import numpy as np
 
 from uwbench.base.hashing import SHORT
 from uwbench.base.registry import suggestion
-from uwbench.errors import UsageError
+from uwbench.errors import InputError, UsageError
 from uwbench.report.board import Board, BoardModel, Cell
 from uwbench.report.export import METHOD_NAMES
 from uwbench.report.fitted import Column, FittedTable
@@ -19,7 +19,10 @@ from uwbench.report.table import html_of
 from uwbench.report.ties import TaskDraws, difference_terms, p_value
 from uwbench.results.averages import AVERAGES, Entry, Method, combine
 from uwbench.results.bootstrap import combined_error, difference_interval, generator, holm
+from uwbench.results.curves import Crossing, find_crossing
+from uwbench.results.items import columns_of, read_items, shared_items
 from uwbench.results.ranks import POWER
+from uwbench.results.record import read_predictions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,6 +89,7 @@ class Comparison:
     overall: tuple[OverallDifference, ...]  # one per average
     of: int  # tasks of the board
     left_out: tuple[str, ...]  # tasks that were not scored by both on the same data
+    crossings: tuple[Crossing, ...] = ()  # of few-shot curves, one per task
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per task: both scores, their difference with interval and p-values, and the effect size."""
@@ -152,9 +156,21 @@ def comparison_view(comparison: Comparison, *, verbose: bool = False) -> Rendera
     parts += [Text(line, style="dim") for line in _MEANINGS]
     if not comparison.overall:
         parts.append(Text("averages: not compared, because predictions of some tasks are missing"))
+    parts += [Text(_crossing_text(crossing)) for crossing in comparison.crossings]
     if comparison.left_out:
         parts.append(Text(f"left out, not scored by both on the same data: {', '.join(comparison.left_out)}"))
     return Group(*parts)
+
+
+def _crossing_text(crossing: Crossing) -> str:
+    """Return a crossing in words."""
+    if crossing.labels is None:
+        return f"{crossing.task}: {crossing.ahead} is ahead with any number of labels that was tried"
+    low = "the fewest" if crossing.low is None else f"{crossing.low:,.0f}"
+    high = "never" if crossing.high is None else f"{crossing.high:,.0f}"
+    known = "" if crossing.crosses else "; that the curves cross is not shown"
+    text = f"{crossing.ahead} is ahead from {crossing.labels:,.0f} labelled clips on (95 %: {low} to {high}{known})"
+    return f"{crossing.task}: {text}"
 
 
 _MEANINGS = (
@@ -253,7 +269,26 @@ def compare_models(board: Board, first: str, second: str, method: Method) -> Com
         overall=_overall(board, shared, [of_task for of_task in draws if of_task is not None], models),
         of=len(board.suite.tasks),
         left_out=tuple(name for name in names if name not in compared),
+        crossings=tuple(crossing for pair in shared if (crossing := _crossing(board, *pair)) is not None),
     )
+
+
+def _crossing(board: Board, a: Cell, b: Cell) -> Crossing | None:
+    """Return where two curves cross; None without curves at the same points, or without predictions to draw from."""
+    if a.score.curve is None or b.score.curve is None:
+        return None
+    clips = [[point.clips for point in cell.score.curve or ()] for cell in (a, b)]
+    columns = columns_of(a.score.metric)
+    try:
+        first, second = shared_items(
+            [read_items(read_predictions(cell.path, columns), cell.method, cell.score.metric) for cell in (a, b)]
+        )
+    except InputError:
+        return None
+    if clips[0] != clips[1] or first.seeds != second.seeds:
+        return None
+    names = board.label(a.model), board.label(b.model)
+    return find_crossing(a.task, names, (first, second), clips[0], board.bootstrap)
 
 
 def shared_cells(board: Board, models: tuple[str, str], task: str, method: Method) -> tuple[Cell, Cell] | None:

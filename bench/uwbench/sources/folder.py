@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import cast
 
 from uwbench.audio.clip import AudioFile, Clip
-from uwbench.audio.decode import read_header
 from uwbench.cards.card import Domain
 from uwbench.errors import AudioError, InputError
 from uwbench.options import TaskSpec
@@ -192,6 +191,8 @@ def _entries(folder: Path, tally: Tally) -> Iterator[tuple[Path, str]]:
 
 
 def _is_audio(path: Path) -> bool:
+    from uwbench.audio.decode import read_header
+
     try:
         return read_header(AudioFile(path)).n_frames > 0
     except AudioError:
@@ -203,7 +204,7 @@ def _leave_out(path: Path, tally: Tally, reason: str) -> None:
 
 
 def _listed(tally: Tally) -> str:
-    """Return the counts of files that are not clips in one line, e.g. "58 .m4a (not audio that libsndfile reads)"."""
+    """Return the counts of files that are not clips in one line, e.g. "58 .txt (not audio that libsndfile reads)"."""
     kinds = sorted(tally.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{count} {suffix or 'without suffix'} ({reason})" for (suffix, reason), count in kinds)
 
