@@ -79,12 +79,14 @@ def main() -> None:
         model, collators = built(encoder, options.lm)
         for questions in (2, 4):
             compare(model, collators, clips(3, seconds, questions), rounds)
-    rows, vocabulary, dim = (400, 40_000, 256) if options.quick else (960, 151_936, 1024)
-    print(f"\nloss of {rows:,} tokens, {vocabulary:,} words, {dim:,} dimensions: forward and backward")
+    rows, vocabulary, dim = (400, 40_000, 256) if options.quick else (1_920, 151_936, 1024)
     parts = min(AudioModel.most_scores, rows * vocabulary // 4)
-    peaks = [in_a_process(peak_of_loss, rows, vocabulary, dim, most) for most in (10**12, parts)]
-    for name, (peak, took) in zip(("all at once", "in parts"), peaks, strict=True):
-        print(f"    {name:<12} {took:6.2f} s, {peak / 2**20:7,.0f} MB above the weights and their gradient")
+    print(f"\nloss of {rows:,} tokens, {vocabulary:,} words, {dim:,} dimensions: forward and backward")
+    for learns in (True, False):
+        print(f"    output layer {'trained' if learns else 'frozen'}, memory above the weights and their gradient:")
+        for name, most in (("all at once", 10**12), ("in parts", parts)):
+            peak, took = in_a_process(peak_of_loss, rows, vocabulary, dim, most, learns)
+            print(f"        {name:<12} {took:6.2f} s, {peak / 2**20:7,.0f} MB", flush=True)
 
 
 def built(encoder: Path, lm: Path | None) -> tuple[AudioModel, dict[str, Collator]]:
@@ -185,7 +187,7 @@ def kept_bytes(model: AudioModel, batch: Batch) -> int:
     return total
 
 
-def peak_of_loss(rows: int, vocabulary: int, dim: int, most: int) -> tuple[int, float]:
+def peak_of_loss(rows: int, vocabulary: int, dim: int, most: int, learns: bool) -> tuple[int, float]:
     """Return the bytes at most above the weights and their gradient, and the seconds, of a loss and its backward."""
 
     class Head(AudioModel):
@@ -205,7 +207,8 @@ def peak_of_loss(rows: int, vocabulary: int, dim: int, most: int) -> tuple[int, 
     torch.set_num_threads(1)
     head = Head()
     head.most_scores = most
-    head.words.weight.grad = torch.zeros_like(head.words.weight)
+    head.words.weight.requires_grad_(learns)
+    head.words.weight.grad = torch.ones_like(head.words.weight) if learns else None
     states = (torch.randn(rows, dim) / math.sqrt(dim)).requires_grad_()
     targets = torch.arange(rows) % vocabulary
     before = peak_anonymous(lambda: time.sleep(0.05))

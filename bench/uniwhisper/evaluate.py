@@ -47,11 +47,10 @@ def encoder_of(trained: Path, output: Path) -> Path:
     """
     if (trained / "uniwhisper.json").is_file() and (trained / "config.json").is_file():
         return trained
-    if not (trained / "encoder").is_dir():
-        folders = checkpoints(trained) if trained.is_dir() else []
-        if not folders:
-            raise UsageError("is neither an export nor a checkpoint, nor a run that has one", where=trained)
-        trained = folders[-1]
+    folder = checkpoint_of(trained)
+    if folder is None:
+        raise UsageError("is neither an export nor a checkpoint, nor a run that has one", where=trained)
+    trained = folder
     description = output / "uniwhisper.json"
     if description.is_file():
         recorded = json.loads(description.read_text(encoding="utf-8"))
@@ -59,6 +58,13 @@ def encoder_of(trained: Path, output: Path) -> Path:
             return output
         raise UsageError("holds the export of another checkpoint", where=output, remedy="name another --output")
     return export_encoder(trained, output)
+
+
+def checkpoint_of(trained: Path) -> Path | None:
+    """Return a checkpoint, given it or its run (the last one), or None if the folder is neither."""
+    if (trained / "encoder").is_dir():
+        return trained
+    return next(reversed(checkpoints(trained)), None)
 
 
 def evaluate(

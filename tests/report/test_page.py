@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tarfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,8 @@ import pytest
 
 from report.made_results import TASKS, MadeTask, make_board_results, make_result
 from uwbench.report.board import Board, build_board
-from uwbench.report.html import render_html, script_json
+from uwbench.report.compare import compare_models
+from uwbench.report.html import render_html, script_json, without_folders
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -31,7 +33,7 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-VIEWS = ("board", "tasks", "charts", "compare", "stability", "published", "method")
+VIEWS = ("board", "choose", "tasks", "charts", "compare", "stability", "published", "method")
 
 
 def lacking(what: str) -> None:
@@ -78,21 +80,48 @@ def browser() -> Iterator[Browser]:
         started.close()
 
 
-@pytest.fixture
-def page(browser: Browser, html: Path) -> Iterator[Page]:
-    """Open the page; afterwards check that it logged no error and requested nothing from elsewhere."""
+@contextmanager
+def opened(browser: Browser, path: Path) -> Iterator[Page]:
+    """Open a page; afterwards check that it logged no error and requested nothing from elsewhere."""
     context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light")
-    opened = context.new_page()
+    page = context.new_page()
     faults: list[str] = []
-    opened.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
-    opened.on("pageerror", lambda error: faults.append(str(error)))
-    opened.on("dialog", lambda dialog: faults.append(f"dialog {dialog.message}"))
-    opened.on("request", lambda r: None if re.match(r"file:|data:|blob:", r.url) else faults.append(f"request {r.url}"))
-    opened.goto(html.as_uri())
-    opened.wait_for_selector("body[data-drawn]")
-    yield opened
+    page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("dialog", lambda dialog: faults.append(f"dialog {dialog.message}"))
+    page.on("request", lambda r: None if re.match(r"file:|data:|blob:", r.url) else faults.append(f"request {r.url}"))
+    page.goto(path.as_uri())
+    page.wait_for_selector("body[data-drawn]")
+    yield page
     context.close()
     assert faults == []
+
+
+@pytest.fixture
+def page(browser: Browser, html: Path) -> Iterator[Page]:
+    with opened(browser, html) as page:
+        yield page
+
+
+@pytest.fixture(scope="module")
+def ranked(tmp_path_factory: pytest.TempPathFactory) -> Board:
+    """A board of three ranked models, and one that has a single task."""
+    results = tmp_path_factory.mktemp("ranked")
+    make_board_results(results, {"good": 0.8, "fair": 0.65, "poor": 0.35})
+    make_result(results, "half", TASKS[1], 0.6)
+    return build_board(results)
+
+
+@pytest.fixture
+def ranked_page(browser: Browser, ranked: Board, tmp_path: Path) -> Iterator[Page]:
+    (tmp_path / "ranked.html").write_text(render_html(ranked), encoding="utf-8")
+    with opened(browser, tmp_path / "ranked.html") as page:
+        yield page
+
+
+# Tables and charts that are wider than the place they are in.
+CUT = """[...document.querySelectorAll('.scroll, .chart')].filter((e) => e.scrollWidth > e.clientWidth + 1)
+.map((e) => `${e.getAttribute('aria-label')}: ${e.scrollWidth} > ${e.clientWidth}`)"""
 
 
 def names(page: Page) -> list[str]:
@@ -125,7 +154,7 @@ def test_sorting_by_a_column_and_back(page: Page) -> None:
     page.click("[data-sort=name]")
     assert names(page) == sorted(names(page), key=str.lower, reverse=True)
     page.click("[data-sort=score]")
-    shown = [float(cell) for cell in page.locator("tr[data-model] td .value").all_inner_texts()]
+    shown = [float(cell) for cell in page.locator("tr[data-model] td[data-column=score] .value").all_inner_texts()]
     assert shown == sorted(shown, reverse=True)
 
 
@@ -158,6 +187,151 @@ def test_average_probe_and_tasks_can_be_chosen(page: Page, board: Board) -> None
     assert shown() == expected("knn", "chance", "domain:music")
 
 
+def set_slider(page: Page, task: str, value: float) -> None:
+    page.get_by_role("slider", name=task, exact=True).fill(str(value))
+
+
+def test_my_mix_ranks_by_own_weights_which_the_address_keeps(ranked_page: Page, ranked: Board) -> None:
+    page = ranked_page
+    page.check("input[name=average][value=mix]", force=True)
+    set_slider(page, "Genres", 3)
+    set_slider(page, "Scenes", 0)
+    weights = {task.name: 1.0 for task in TASKS} | {"genres": 3.0, "scenes": 0.0}
+    expected = {}
+    for model in ranked.models[:3]:
+        cells = {name: ranked.cell(model.key, name, "mlp") for name in weights}
+        total = sum(weights[name] * cell.score.main_score for name, cell in cells.items() if cell is not None)
+        expected[model.label] = f"{total / sum(weights.values()):.3f}"
+    assert names(page) == ["good", "fair", "poor", "half"]
+    for rank, label in enumerate(expected, 1):
+        row = page.locator(f"tr[data-model={label}]")
+        assert row.locator("[data-column=rank]").inner_text() == str(rank)
+        assert row.locator("[data-column=score] .value").inner_text() == expected[label]
+    half = page.locator("tr[data-model=half]")
+    assert half.locator("[data-column=rank]").inner_text() == "–"
+    assert half.locator("[data-column=tasks]").inner_text() == "1 of 5"
+    assert "mix=" in page.url
+    page.reload()
+    page.wait_for_selector("body[data-drawn]")
+    assert page.inner_text("tr[data-model=good] [data-column=score] .value") == expected["good"]
+    assert page.get_by_role("slider", name="Genres", exact=True).input_value() == "3"
+    page.get_by_role("button", name="Reset").click()
+    assert "mix=" not in page.url
+    plain = ranked.row(ranked.models[0].key, "mlp", "task")
+    assert plain is not None
+    assert page.inner_text("tr[data-model=good] [data-column=score] .value") == f"{plain.average.score:.3f}"
+
+
+def test_my_mix_is_set_by_keyboard(page: Page) -> None:
+    page.check("input[name=average][value=mix]", force=True)
+    slider = page.get_by_role("slider", name="Words", exact=True)
+    slider.focus()
+    for _ in range(4):
+        page.keyboard.press("ArrowLeft")
+    assert slider.input_value() == "0"
+    assert page.evaluate("document.activeElement.type") == "range"
+    assert "mix=words:0" in page.url
+
+
+def test_a_rank_stands_beside_the_paired_difference_to_the_best_or_a_chosen_model(
+    ranked_page: Page, ranked: Board
+) -> None:
+    page, board = ranked_page, ranked
+
+    def shown(label: str) -> str:
+        return page.inner_text(f"tr[data-model={label}] td[data-column=difference]")
+
+    def text(value: float) -> str:
+        return f"{value:+.3f}".replace("-", "−")
+
+    for average in ("weighted", "chance"):
+        page.check(f"input[name=average][value={average}]", force=True)
+        for label in ("fair", "poor"):
+            overall = {row.average: row for row in compare_models(board, label, "good", "mlp").overall}[average]
+            assert shown(label).split() == [text(overall.difference), text(overall.low), "to", text(overall.high)]
+    page.select_option("#ref", label="fair")
+    page.check("input[name=average][value=task]", force=True)
+    overall = {row.average: row for row in compare_models(board, "good", "fair", "mlp").overall}["task"]
+    assert shown("good").split() == [text(overall.difference), text(overall.low), "to", text(overall.high)]
+    # A mix of equal weights is the task mean, whose interval the page combines from those of the tasks.
+    page.check("input[name=average][value=mix]", force=True)
+    words = shown("good").replace("−", "-").replace("to", "").split()
+    value, low, high = map(float, words)
+    assert value == pytest.approx(overall.difference, abs=1e-3)
+    assert (low, high) == pytest.approx((overall.low, overall.high), abs=0.01)
+
+
+def test_filters_hide_models_in_tables_and_charts_alike(page: Page) -> None:
+    go(page, "choose")
+    page.get_by_text("More filters").click()
+    page.fill("#size", "8.5")
+    assert page.locator("#view [role=status]").inner_text().startswith("3 of 5 models hidden")
+    small = {HOSTILE, "half"}
+    chosen = "[...document.querySelectorAll('tr[data-choice]')].map((row) => row.dataset.choice)"
+    assert set(page.evaluate(chosen)) == small
+    for view in ("board", "tasks", "charts"):
+        page.get_by_role("link", name={"board": "Leaderboard"}.get(view, view.title()), exact=True).click()
+        page.wait_for_function("view => location.hash.startsWith(`#${view}&`)", arg=view)
+        page.wait_for_selector("body[data-drawn]")
+        text = page.inner_text("#view")
+        assert "3 of 5 models hidden by filters" in text
+        assert "poor" not in text
+    page.select_option("#seen", "unseen")
+    assert "4 of 5 models hidden" in page.inner_text("#view")
+    page.get_by_role("button", name="Show all").click()
+    assert "poor" in page.inner_text("#view")
+    page.fill("#speed", "1000000")
+    assert "5 of 5 models hidden" in page.inner_text("#view")
+
+
+def test_the_models_that_no_other_beats_in_quality_and_cost_are_marked(page: Page, board: Board) -> None:
+    go(page, "choose")
+    rows = {model.label: board.row(model.key, "mlp", "weighted") for model in board.models}
+    ranked = {label: row.average.score for label, row in rows.items() if row is not None and row.rank is not None}
+    sizes = {model.label: model.info.parameters or 0 for model in board.models}
+    best = {
+        label
+        for label in ranked
+        if not any(ranked[rival] > ranked[label] and sizes[rival] <= sizes[label] for rival in ranked)
+    }
+    marked = page.locator("tr[data-choice]", has_text="best for its size")
+    assert {row.get_attribute("data-choice") for row in marked.all()} == best
+    assert page.locator("#view .chart svg").count() == 2
+
+
+def test_licences_of_known_models_can_be_filtered(browser: Browser, tmp_path: Path) -> None:
+    for model in ("mms-300m", "openai/whisper-tiny", "own"):
+        make_result(tmp_path / "r", model, TASKS[0], 0.5)
+    path = tmp_path / "licences.html"
+    path.write_text(render_html(build_board(tmp_path / "r")), encoding="utf-8")
+    page = browser.new_page()
+    page.goto(path.as_uri())
+    page.wait_for_selector("body[data-drawn]")
+    page.get_by_text("More filters").click()
+    page.uncheck("text=CC BY-NC 4.0")
+    page.uncheck("text=unknown")
+    assert names(page) == ["openai/whisper-tiny"]
+    page.reload()
+    page.wait_for_selector("body[data-drawn]")
+    assert names(page) == ["openai/whisper-tiny"]
+    page.close()
+
+
+def test_the_page_names_no_folder_of_its_maker(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    make_result(results, "m", TASKS[0], 0.5, notes=(f"2 clips are missing, first: {tmp_path}/data/a.wav",))
+    make_result(results, "m", TASKS[1], 0.5, status="failed", error=f"{tmp_path}/data/b.wav: cannot be read")
+    (results / "m" / "x" / "uwbench-1").mkdir(parents=True)
+    (results / "m" / "x" / "uwbench-1" / "broken.json").write_text("{")
+    text = render_html(build_board(results))
+    assert str(tmp_path) not in text
+    for name in ("…/a.wav", "…/b.wav", "…/broken.json"):
+        assert name in text
+    kept = "see https://example.org/a/b/c, label /m/09x0r, folds/1/a/b.wav"
+    assert without_folders(kept) == kept
+    assert without_folders(r"C:\Users\me\data\a.wav is silent") == "…/a.wav is silent"
+
+
 def test_a_model_page_shows_its_errors(page: Page, board: Board) -> None:
     page.click("tr[data-model=good] a")
     page.wait_for_selector("details[data-task=genres]")
@@ -181,13 +355,14 @@ def test_two_models_are_compared_either_way(page: Page) -> None:
 
 
 def test_every_view_draws_in_both_themes_and_on_a_phone(page: Page) -> None:
-    for width, theme in ((1280, "light"), (1280, "dark"), (390, "light")):
+    for width, theme in ((1280, "light"), (1280, "dark"), (420, "light")):
         page.set_viewport_size({"width": width, "height": 844})
         page.evaluate("theme => setTheme(theme)", theme)
         for view in VIEWS:
             go(page, view)
             assert page.inner_text("#view").strip()
             assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), view
+            assert page.evaluate(CUT) == [], f"{view} at {width}"
 
 
 def test_names_in_results_are_shown_as_text(page: Page, html: Path) -> None:
@@ -221,7 +396,7 @@ def test_the_page_is_usable_by_keyboard(page: Page) -> None:
     for _ in range(3):
         page.keyboard.press("Tab")
     page.keyboard.press("Enter")
-    page.wait_for_function("location.hash === '#tasks'")
+    page.wait_for_function("location.hash === '#choose'")
     go(page, "board")
     page.focus("[data-sort=name]")
     page.keyboard.press("Enter")
@@ -264,7 +439,7 @@ def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_no_accessibility_fault_is_found(page: Page, axe: str, theme: str) -> None:
     page.evaluate("theme => setTheme(theme)", theme)
     page.evaluate(axe)
-    for view in (*VIEWS, "model"):
+    for view in (*VIEWS, "board&average=mix&seen=unseen", "model"):
         argument = page.evaluate("encodeURIComponent(DATA.models[0].key)") if view == "model" else ""
         go(page, f"model={argument}" if argument else view)
         if argument:

@@ -36,8 +36,12 @@ def convert(
         list[str] | None,
         typer.Option(
             "--label",
-            help="The question about a column, COLUMN:TASK or COLUMN:TASK/FORM; repeats. Default: known ones.",
+            help="A column of answers, with its question as COLUMN:TASK or in --task; repeats. Default: known ones.",
         ),
+    ] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option("--task", help="The question about a --label, TASK or TASK/FORM (uniwhisper templates); repeats."),
     ] = None,
     split: Annotated[
         list[str] | None, typer.Option("--split", help="A split to convert; repeats. Default: train.")
@@ -80,7 +84,7 @@ def convert(
     request = Request(
         source=source,
         data=data,
-        ask=tuple(label or ()),
+        ask=_asked(label or (), task or ()),
         splits=_listed(split) or ("train",),
         folds=_listed(fold),
         exclude=tuple(exclude or ()),
@@ -166,6 +170,20 @@ def _counter(config: str) -> Callable[[str], int]:
 
     text = open_text(load_config(config))
     return lambda answer: len(text.encode(answer))
+
+
+def _asked(labels: Sequence[str], tasks: Sequence[str]) -> tuple[str, ...]:
+    """Return `COLUMN:TASK` for each question; without tasks of their own, labels name theirs."""
+    if not tasks:
+        for label in labels:
+            if ":" not in label:
+                remedy = f"give --label {label} --task TASK; `uniwhisper templates` lists the tasks"
+                raise UsageError(f"{label!r} has no question", where="--label", remedy=remedy)
+        return tuple(labels)
+    if len(labels) != len(tasks):
+        what = f"{len(tasks)} tasks for {len(labels)} labels"
+        raise UsageError(what, where="--task", remedy="give each --label its --task")
+    return tuple(f"{label}:{task}" for label, task in zip(labels, tasks, strict=True))
 
 
 def _listed(texts: Sequence[str] | None) -> tuple[str, ...]:

@@ -91,7 +91,7 @@ def _questions(settings: Config) -> str:
 
 @app.command()
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="A folder with a trained Whisper-shaped model.")],
+    checkpoint: Annotated[Path, typer.Argument(help="A run, its checkpoint, or a folder of Whisper weights.")],
     output: Annotated[Path, typer.Option("--output", help="The folder to write.")],
     base: Annotated[Path | None, typer.Option("--base", help="The original weights to interpolate with.")] = None,
     alpha: Annotated[float, typer.Option("--alpha", help="The trained weights' share.")] = 1.0,
@@ -101,8 +101,10 @@ def export(
     ] = None,
 ) -> None:
     """Write the encoder of a checkpoint as a folder for `uwbench -m uniwhisper --weights FOLDER`."""
+    from uniwhisper.evaluate import checkpoint_of
     from uniwhisper.export import export_encoder
 
+    checkpoint = checkpoint_of(checkpoint) or checkpoint
     print(export_encoder(checkpoint, output, base=base, alpha=alpha, training_data=training_data, ema=ema))
 
 

@@ -116,8 +116,13 @@ def train(
 
 
 def mix(
-    mixture: Annotated[str, typer.Argument(help="candidate-38k, candidate-38k-strict, mini, or a YAML file.")],
+    mixture: Annotated[
+        str | None, typer.Argument(help="candidate-38k, candidate-38k-strict, mini, or a YAML file.")
+    ] = None,
     data: Data = None,
+    write: Annotated[
+        Path | None, typer.Option("--write", help="Write a mixture of the datasets in --data to this YAML file.")
+    ] = None,
     config: Annotated[
         str | None, typer.Option("--config", help="Plan this configuration's steps; default: one pass over the data.")
     ] = None,
@@ -127,9 +132,19 @@ def mix(
     """Print a mixture: hours, licences, target shares of audio-seconds, and with --data the shares of a plan."""
     from uniwhisper.config import load_config
     from uniwhisper.data.mixture import load_mixture
+    from uniwhisper.sampling.own_mixture import mixture_of_data, write_mixture
     from uniwhisper.sampling.prepare import describe_mixture
 
-    loaded = load_mixture(mixture)
+    known = None if mixture is None else load_mixture(mixture)
+    if write is not None:
+        if not data:
+            raise UsageError("names no training rows", where="--data", remedy="make them with uniwhisper convert")
+        loaded = mixture_of_data(data, write.stem, known)
+        write_mixture(loaded, write)
+    elif known is not None:
+        loaded = known
+    else:
+        raise UsageError("names no mixture", where="mix", remedy="give a name, a file, or --data FOLDER --write FILE")
     report = describe_mixture(loaded, data or (), load_config(config, overlay_of(settings or ())) if config else None)
     if as_json:
         print(json.dumps({"name": loaded.name, "hours": loaded.hours, **asdict(report)}, indent=2, sort_keys=True))

@@ -32,14 +32,14 @@ class DatasetEntry(Closed):
     publisher or a report, false for general knowledge.
     """
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")]
     title: str
     domain: Domain
     hours: Annotated[float, Field(gt=0)]
     tasks: tuple[str, ...] = Field(min_length=1)
     licence: str
     where: str
-    available: Literal["open", "gated", "request", "links", "generated"]
+    available: Literal["open", "gated", "request", "links", "generated", "own"]
     hours_verified: bool
     licence_verified: bool
     overlaps: tuple[str, ...] = ()
@@ -178,7 +178,7 @@ def target_shares(mixture: Mixture, hours: Mapping[str, float], budget: float) -
     """
     present = [entry for entry in mixture.datasets if hours.get(entry.name, 0.0) > 0]
     if not present:
-        raise UsageError("none of its datasets is at hand", where=f"mixture {mixture.name}")
+        raise _nothing_at_hand(mixture, [name for name, value in hours.items() if value > 0])
     caps = [mixture.caps.of(hours[entry.name]) / budget for entry in present]
     if sum(caps) < 1 - _TOLERANCE:
         raise UsageError(
@@ -189,6 +189,16 @@ def target_shares(mixture: Mixture, hours: Mapping[str, float], budget: float) -
     shares = _within_domains(mixture, present, [hours[entry.name] for entry in present], caps)
     shares = _with_replay(mixture, present, shares)
     return dict(zip((entry.name for entry in present), fill(shares, caps, 1.0), strict=True))
+
+
+def _nothing_at_hand(mixture: Mixture, at_hand: Sequence[str]) -> UsageError:
+    remedy = "check --data, data.tasks and data.without_domains"
+    if at_hand:
+        remedy = (
+            f"the data hold {', '.join(at_hand)}: write a mixture of them with uniwhisper mix --data FOLDER "
+            "--write my_mixture.yaml, and name it with --mixture"
+        )
+    return UsageError("none of its datasets is at hand", where=f"mixture {mixture.name}", remedy=remedy)
 
 
 def _within_domains(

@@ -61,7 +61,7 @@ class AudioModel(nn.Module):
 
     encoder: Any
     lm: Any
-    most_scores = 2**26  # 256 MB in fp32
+    most_scores = 2**25  # 128 MB in fp32
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()

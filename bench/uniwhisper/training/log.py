@@ -116,6 +116,7 @@ class Log:
 
     def __init__(self, output: Path, config: Config, *, enabled: bool, world: int) -> None:
         self._config = config
+        self._name = output.name  # of several trainings in one terminal
         self._world = world
         self._file = (output / "log.jsonl").open("a", encoding="utf-8") if enabled else None
         self._board: Any = None
@@ -191,7 +192,9 @@ class Log:
             return
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
-        print(text, file=sys.stderr, flush=True)
+        # One write, so that lines of several trainings are never torn apart.
+        sys.stderr.write(f"{self._name}: {text}\n")
+        sys.stderr.flush()
         if self._board is not None:
             for name, value in _scalars(line):
                 self._board.add_scalar(name, value, line["step"])

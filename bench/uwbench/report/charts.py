@@ -21,6 +21,10 @@ FIT = {"type": "fit-x", "contains": "padding"}  # as wide as the page gives, as 
 
 Spec = dict[str, Any]
 
+THROUGHPUT = ("clips_per_s", "Clips encoded per second")
+SIZE = ("parameters", "Parameters (millions)")
+_SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left")
+
 
 def colour_scale(labels: Sequence[str]) -> Spec:
     """Return the scale that gives each model the same colour in every figure."""
@@ -78,11 +82,36 @@ def chart(board: Board, figure: str, method: Method, average: str, rows: Sequenc
         "averages": lambda: averages_chart(score),
         "heatmap": lambda: heatmap_chart(labels, tasks),
         "profile": lambda: profile_chart(labels, tasks),
-        "throughput": lambda: scatter_chart(labels, "clips_per_s", "Clips encoded per second", score, rows),
-        "size": lambda: scatter_chart(labels, "parameters", "Parameters (millions)", score, rows),
+        "throughput": lambda: scatter_chart(labels, *THROUGHPUT, score, rows),
+        "size": lambda: scatter_chart(labels, *SIZE, score, rows),
         "layers": lambda: layers_chart(labels),
     }[figure]()
     return {"$schema": SCHEMA, "data": {"name": "rows"}, **body}
+
+
+def page_charts(board: Board) -> dict[str, Any]:
+    """Return the specifications that the page fills: with rows, the chosen average for `@score`, the axis of a cost.
+
+    Charts of a cost have two: for the whole scale of scores, and fitted to the points.
+    """
+    labels = [model.label for model in board.models]
+    tasks = [task.info.name for task in board.tasks]
+    costs = {
+        name: {
+            "whole": scatter_chart(labels, *cost, "@score", front=True),
+            "fitted": scatter_chart(labels, *cost, "@score", front=True, whole=False),
+        }
+        for name, cost in (("throughput", THROUGHPUT), ("size", SIZE))
+    }
+    bodies = {
+        "averages": averages_chart("@score"),
+        "heatmap": heatmap_chart(labels, tasks),
+        "profile": profile_chart(labels, tasks),
+        "layers": layers_chart(labels),
+        "confusion": confusion_chart(),
+        "difference": difference_chart(),
+    }
+    return {**{name: {"$schema": SCHEMA, "data": {"name": "rows"}, **body} for name, body in bodies.items()}, **costs}
 
 
 def averages_chart(score: str) -> Spec:
@@ -169,7 +198,7 @@ def profile_chart(labels: Sequence[str], tasks: Sequence[str]) -> Spec:
                 "mark": {"type": "point", "filled": True, "size": 60, "opacity": 1},
                 "encoding": {
                     "y": _unit("score", "Score"),
-                    "shape": {"field": "model", "type": "nominal", "scale": {"domain": list(labels)}},
+                    "shape": _shape(labels),
                     "tooltip": _tooltip("model", "task", "score", "low", "high"),
                 },
             },
@@ -177,35 +206,69 @@ def profile_chart(labels: Sequence[str], tasks: Sequence[str]) -> Spec:
     }
 
 
-def scatter_chart(labels: Sequence[str], field: str, title: str, score: str, rows: Sequence[Spec]) -> Spec:
+def scatter_chart(
+    labels: Sequence[str],
+    field: str,
+    title: str,
+    score: str,
+    rows: Sequence[Spec] = (),
+    *,
+    front: bool = False,
+    whole: bool | None = None,
+) -> Spec:
     """Return quality against a cost on a logarithmic axis, with intervals; `rows` are the points.
 
-    The cost's axis spans a factor of two beyond the points, and with fewer than three points the score's is 0 to 1:
-    an axis fitted to one or two of them would show differences that are none.
+    The cost's axis spans a factor of two beyond the points, and with fewer than three points the score's is 0 to 1
+    (`whole`): an axis fitted to one or two of them would show differences that are none. With `front`, a line and names
+    mark the points whose `front` is true; the name stands at the side `name_at`.
     """
     costs = [row[field] for row in rows if row[field]]
     scale: Spec = {"type": "log", "nice": False}
     if costs:
         scale["domain"] = [min(costs) / 2, max(costs) * 2]
-    x = {"field": field, "type": "quantitative", "scale": scale, "title": title}
-    zero = len(costs) < 3
+    x = {
+        "field": field,
+        "type": "quantitative",
+        "scale": scale,
+        "title": title,
+        "axis": {"tickCount": 5, "grid": False},
+    }
+    zero = len(costs) < 3 if whole is None else whole
+    colour = _colour(labels)
     points = {
         "y": _unit("score", score, zero=zero),
-        "shape": {"field": "model", "type": "nominal", "scale": {"domain": list(labels)}},
+        "color": colour,
+        "shape": _shape(labels),
         "tooltip": [*_tooltip("model", "score", "low", "high", "tasks"), {"field": field, "title": title}],
     }
+    on_front = {"transform": [{"filter": "datum.front"}]}
+    y = {"y": _unit("score", score, zero=zero)}
+    dashes = {"type": "line", "strokeDash": [4, 3], "strokeWidth": 1.5, "color": "#8a8f98"}
+    line = {**on_front, "mark": dashes, "encoding": y}
+    names = [
+        {
+            "transform": [{"filter": f"datum.front && datum.name_at === '{side}'"}],
+            "mark": {"type": "text", "align": align, "dx": shift, "dy": -9, "fontSize": 12, "limit": 170},
+            "encoding": {**y, "text": {"field": "model"}},
+        }
+        for side, align, shift in (("left", "right", -9), ("right", "left", 9))
+    ]
     return {
+        "$schema": SCHEMA,
+        "data": {"name": "rows"},
         "width": "container",
         "autosize": FIT,
         "height": 300,
         "transform": [{"filter": f"isValid(datum.{field}) && datum.{field} > 0"}],
-        "encoding": {"x": x, "color": _colour(labels)},
+        "encoding": {"x": x},
         "layer": [
+            *([line] if front else []),
             {
                 "mark": {"type": "rule", "strokeWidth": 2, "opacity": 0.45},
-                "encoding": {"y": _unit("low", score, zero=zero), "y2": {"field": "high"}},
+                "encoding": {"y": _unit("low", score, zero=zero), "y2": {"field": "high"}, "color": colour},
             },
             *_points(points, size=110),
+            *(names if front else []),
         ],
     }
 
@@ -302,6 +365,11 @@ def _unit(field: str, title: str, *, zero: bool = True) -> Spec:
 def _colour(labels: Sequence[str]) -> Spec:
     legend = {"orient": "bottom", "title": None, "labelLimit": 180, "symbolOpacity": 1}
     return {"field": "model", "type": "nominal", "scale": colour_scale(labels), "legend": legend}
+
+
+def _shape(labels: Sequence[str]) -> Spec:
+    shapes = [_SHAPES[i % len(_SHAPES)] for i in range(len(labels))]
+    return {"field": "model", "type": "nominal", "scale": {"domain": list(labels), "range": shapes}}
 
 
 def _slanted() -> Spec:

@@ -7,24 +7,28 @@ from __future__ import annotations
 
 import importlib.resources
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from uwbench.encoders.catalogue import CATALOGUE
 from uwbench.errors import escaped
+from uwbench.methods import METHODS
 from uwbench.report.board import Board, BoardModel, Cell
-from uwbench.report.charts import FIGURES, PALETTE, chart, chart_rows, confusion_chart, difference_chart
+from uwbench.report.charts import PALETTE, page_charts
 from uwbench.report.compare import compare_models, shared_cells
 from uwbench.report.detail import Detail, read_detail
-from uwbench.report.export import METHOD_NAMES
 from uwbench.report.references import Published
 from uwbench.report.sensitivity import sensitivity
 from uwbench.report.table import chosen_text
-from uwbench.results.averages import AVERAGES, Method
+from uwbench.results.averages import AVERAGES
 from uwbench.results.contamination import MEANINGS
 
+_PROGRAM = ("dom.js", "state.js", "mix.js", "board.js", "choose.js", "views.js")
 _PAIRS = 190  # comparisons on the page, a few kilobytes each: all pairs of the first 20 models
 
 
@@ -39,7 +43,7 @@ def render_html(board: Board, *, audio: Mapping[str, Path] | None = None) -> str
 
     files = importlib.resources.files("uwbench.report") / "page"
     texts = {file.name: file.read_text(encoding="utf-8") for file in files.iterdir() if file.is_file()}
-    program = "\n".join(texts[name] for name in ("dom.js", "board.js", "views.js"))
+    program = "\n".join(texts[name] for name in _PROGRAM)
     template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(texts["board.html.j2"])
     return template.render(
         title=board.suite.title,
@@ -60,6 +64,7 @@ def script_json(data: object) -> str:
     return text
 
 
+@cache  # bundling takes seconds, and gives the same text each time
 def _vega() -> str:
     import vl_convert
 
@@ -77,7 +82,9 @@ def page_data(board: Board, audio: Mapping[str, Path]) -> dict[str, Any]:
     return {
         "suite": board.suite.model_dump(mode="json"),
         "protocol": {"name": board.protocol, "version": board.protocol_version},
-        "methods": [{"id": method, "name": METHOD_NAMES[method]} for method in board.methods],
+        "methods": [
+            {"id": name, "name": METHODS[name].title, "answers": METHODS[name].answers} for name in board.methods
+        ],
         "averages": [{"id": name, "name": text.name, "formula": text.formula} for name, text in AVERAGES.items()],
         "scopes": _scopes(board),
         "flags": [{"id": flag, "meaning": meaning} for flag, meaning in MEANINGS.items()],
@@ -91,11 +98,11 @@ def page_data(board: Board, audio: Mapping[str, Path]) -> dict[str, Any]:
         "pairs": _pairs(board),
         "details": {key: value for key, value in details.items() if value is not None},
         "sensitivity": _sensitivity(board),
-        "off": [asdict(off) for off in board.off],
-        "problems": list(board.problems),
-        "notes": board.notes,
+        "off": [{**asdict(off), "reason": without_folders(off.reason)} for off in board.off],
+        "problems": [without_folders(problem) for problem in board.problems],
+        "notes": [without_folders(note) for note in board.notes],
         "published": [_published(row) for row in board.references],
-        "charts": _charts(board),
+        "charts": page_charts(board),
         "audio": _audio(audio, details),
     }
 
@@ -112,12 +119,14 @@ def _scopes(board: Board) -> list[dict[str, Any]]:
 
 
 def _model(model: BoardModel, index: int) -> dict[str, Any]:
+    licences = {key: entry.licence for entry in CATALOGUE for key in (entry.name, entry.hub_id) if key}
     return {
         "key": model.key,
         "label": model.label,
         "colour": PALETTE[index % len(PALETTE)],
         "speed": model.speed,
         "device": model.device,
+        "licence": licences.get(model.info.name),
         **model.info.model_dump(mode="json"),
     }
 
@@ -223,23 +232,13 @@ def _published(row: Published) -> dict[str, Any]:
     }
 
 
-def _charts(board: Board) -> dict[str, Any]:
-    def figure(name: str, method: Method, average: str) -> dict[str, Any]:
-        rows = chart_rows(board, name, method, average)
-        return {"spec": chart(board, name, method, average, rows), "rows": rows}
+def without_folders(text: str) -> str:
+    """Return `text` with absolute paths cut to their last part: the page names no folder of its maker's machine."""
+    return _PATH.sub(lambda match: "…/" + match[0].replace("\\", "/").rpartition("/")[2], text)
 
-    drawn = {
-        method: {
-            average: {
-                name: figure(name, method, average)
-                for name in FIGURES
-                if average == "weighted" or name in ("averages", "throughput", "size")
-            }
-            for average in AVERAGES
-        }
-        for method in board.methods
-    }
-    return {"drawn": drawn, "confusion": confusion_chart(), "difference": difference_chart()}
+
+# An absolute path of three or more parts; before it stands what no path or web address has there.
+_PATH = re.compile(r"""(?:(?<![^\s'"(=:,])|(?<=file://))(?:~|[A-Za-z]:)?(?:[/\\][^\s/\\:;,'"()]+){3,}""")
 
 
 def _audio(audio: Mapping[str, Path], details: Mapping[str, Any]) -> dict[str, dict[str, str]]:

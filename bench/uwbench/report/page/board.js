@@ -2,31 +2,49 @@
 const DOMAINS = ["speech", "sound", "music"];
 
 function boardRows() {
-  const words = state.filter.toLowerCase().split(/\s+/).filter(Boolean);
-  return DATA.models
-    .map((model) => ({ model, row: rowOf(model.key, state.method, state.average, state.scope) }))
-    .filter(({ model, row }) => row && words.every((word) => `${model.label} ${model.family} ${model.dtype}`.toLowerCase().includes(word)));
+  const rows = rowsOf(state.method, state.average, state.scope);
+  return shownModels().map((model) => ({ model, row: rows.get(model.key) })).filter(({ row }) => row);
 }
 
-function boardColumns() {
+// The model that the others are compared with: the one chosen, or the best ranked one that is shown.
+function reference(items) {
+  const chosen = items.find(({ model }) => model.key === state.ref);
+  return chosen || items.filter(({ row }) => row.rank).sort((a, b) => a.row.rank - b.row.rank)[0];
+}
+
+function boardColumns(items) {
+  const inDomain = new Map(DOMAINS.map((name) => [name, rowsOf(state.method, state.average, `domain:${name}`)]));
   const domain = (name) => ({
-    id: `domain:${name}`, text: name[0].toUpperCase() + name.slice(1), class: "num hide-s",
-    value: ({ model }) => (rowOf(model.key, state.method, state.average, `domain:${name}`) || {}).score,
-    show: ({ model }) => fixed((rowOf(model.key, state.method, state.average, `domain:${name}`) || {}).score),
+    id: `domain:${name}`, text: name[0].toUpperCase() + name.slice(1), class: "num hide-m", down: true,
+    value: ({ model }) => inDomain.get(name).get(model.key)?.score,
+    show: ({ model }) => fixed(inDomain.get(name).get(model.key)?.score),
   });
   const present = DOMAINS.filter((name) => DATA.scopes.some((scope) => scope.id === `domain:${name}`));
+  const other = reference(items);
+  const against = (item) => (other && item.row.rank && item.model !== other.model ? pairedDifference(item.model.key, other.model.key) : null);
   return [
     { id: "rank", text: "#", class: "num", value: ({ row }) => row.rank ?? Infinity, show: ({ row }) => row.rank ?? "–" },
     { id: "name", text: "Model", value: ({ model }) => model.label.toLowerCase(), show: ({ model, row }) => [modelName(model.key), row.held < row.of && h("span", { class: "chip half" }, `${row.held} of ${row.of} tasks`), seenChip(model)], head: true },
-    { id: "score", text: nameOf(DATA.averages, state.average), class: "num", value: ({ row }) => row.score, show: ({ row }) => h("span", { class: "value" }, fixed(row.score)), down: true },
-    { id: "interval", text: "95 % interval", value: ({ row }) => (row.low === null ? undefined : row.high - row.low),
+    { id: "score", text: nameOf(AVERAGES, state.average), class: "num", value: ({ row }) => row.score, show: ({ row }) => [h("span", { class: "value" }, fixed(row.score)), h("span", { class: "under only-s" }, range(row.low, row.high))], down: true },
+    { id: "interval", text: "95 % interval", class: "hide-s", value: ({ row }) => (row.low === null ? undefined : row.high - row.low),
       show: ({ row }) => [bar(row.score, row.low, row.high), h("span", { class: "sub" }, range(row.low, row.high))] },
-    { id: "place", text: "Tie group", class: "hide-s", value: ({ row }) => row.place ?? Infinity, show: ({ row }) => place(row) },
+    { id: "difference", text: state.ref && other?.model.key === state.ref ? "To chosen" : "To best", class: "num", down: true, value: (item) => (item.model === other?.model ? 0 : against(item)?.value),
+      show: (item) => differenceCell(item, other, against(item)) },
+    ...(state.average === MIX ? [] : [{ id: "place", text: "Ranks", class: "hide-s", value: ({ row }) => row.place ?? Infinity, show: ({ row }) => place(row) }]),
     ...(state.scope.startsWith("domain:") ? [] : present.map(domain)),
-    { id: "tasks", text: "Tasks", class: "num hide-s", value: ({ row }) => row.held, show: ({ row }) => `${row.held} of ${row.of}`, down: true },
+    { id: "tasks", text: "Tasks", class: "num hide-m", value: ({ row }) => row.held, show: ({ row }) => `${row.held} of ${row.of}`, down: true },
     { id: "size", text: "Size", class: "num hide-s", value: ({ model }) => model.parameters ?? undefined, show: ({ model }) => millions(model.parameters) },
     { id: "speed", text: "Clips/s", class: "num hide-s", value: ({ model }) => model.speed?.clips_per_s, show: ({ model }) => number(model.speed?.clips_per_s), down: true },
   ];
+}
+
+// A difference is marked as sure if its interval leaves out zero.
+function differenceCell({ model }, other, difference) {
+  if (model === other?.model) return h("span", { class: "chip" }, state.ref === model.key ? "chosen" : "best");
+  if (!difference) return h("span", { class: "sub" }, "–");
+  const sure = difference.low !== null && (difference.low > 0 || difference.high < 0);
+  const text = difference.low === null ? "" : `${signed(difference.low)} to ${signed(difference.high)}`;
+  return [h("a", { class: `value link ${sure ? (difference.value > 0 ? "good" : "bad") : ""}`, href: link(`compare=${encodeURIComponent(model.key)},${encodeURIComponent(other.model.key)}`), title: sure ? "the interval leaves out zero" : "zero is inside the interval" }, signed(difference.value), sure ? "" : " ≈"), h("span", { class: "under" }, text)];
 }
 
 // The number of contaminated tasks, and which they are; the model's page gives the reasons.
@@ -37,28 +55,32 @@ function seenChip(model) {
   return h("span", { class: "chip seen", title: seen.map(([task, cell]) => `${task.title}: ${cell.flag} (${cell.because.join("; ")})`).join("\n") }, `${seen.length} ${seen.length === 1 ? "task" : "tasks"} seen in training`);
 }
 
+// The ranks that a model may have: from its place to the last that the tests leave it.
 function place(row) {
   if (row.place === null) return h("span", { class: "sub" }, row.rank ? "–" : "not ranked");
-  const note = row.tied.length ? `tied with ${row.tied.join(", ")}` : "tied with no other model";
-  return h("span", { class: "chip", title: note }, `group ${row.place}`, row.tied.length ? ` · ${row.tied.length + 1} tied` : "");
+  const last = row.rank_high ?? row.place + row.tied.length;
+  const note = row.tied.length ? `not told apart from ${row.tied.join(", ")}` : "told apart from every other model";
+  return h("span", { class: "chip", title: note }, last > row.place ? `${row.place} to ${last}` : row.place);
 }
 
 function sortBy(column) {
   if (state.sort === column.id) state.up = !state.up;
   else Object.assign(state, { sort: column.id, up: !column.down });
+  keepAddress();
   render();
   document.querySelector(`[data-sort="${column.id}"]`)?.focus();
 }
 
 function boardTable() {
-  const columns = boardColumns();
+  const rows = boardRows();
+  const columns = boardColumns(rows);
   const by = columns.find((column) => column.id === state.sort) || columns[0];
   const compare = (a, b) => {
     const [x, y] = [by.value(a), by.value(b)];
     if (x === undefined || y === undefined) return (x === undefined) - (y === undefined);
     return (x < y ? -1 : x > y ? 1 : 0) * (state.up ? 1 : -1);
   };
-  const rows = boardRows().sort(compare);
+  rows.sort(compare);
   const heads = columns.map((column) => ({
     class: column.class,
     sort: column === by ? (state.up ? "ascending" : "descending") : null,
@@ -69,19 +91,16 @@ function boardTable() {
     const fresh = state.sort === "rank" && last !== null && last !== item.row.place;
     last = item.row.place;
     return h("tr", { class: `${fresh ? "group" : ""} ${item.row.rank ? "" : "off"}`, "data-model": item.model.label },
-      columns.map((column) => h(column.head ? "th" : "td", { scope: column.head ? "row" : null, class: column.class }, column.show(item))));
+      columns.map((column) => h(column.head ? "th" : "td", { scope: column.head ? "row" : null, class: column.class, "data-column": column.id }, column.show(item))));
   });
   const scope = nameOf(DATA.scopes, state.scope);
-  const caption = `${nameOf(DATA.methods, state.method)}, ${nameOf(DATA.averages, state.average).toLowerCase()} average, ${scope.toLowerCase()}: ${rows.length} of ${DATA.models.length} models`;
+  const caption = `${nameOf(DATA.methods, state.method)}, ${nameOf(AVERAGES, state.average).toLowerCase()}${state.average === MIX ? "" : " average"}, ${scope.toLowerCase()}: ${rows.length} of ${DATA.models.length} models`;
   return h("section", { class: "card flush" }, table(caption, heads, body));
 }
 
 function boardView() {
-  const parts = [boardTable()];
-  if (!DATA.models.length) parts[0] = card("No results yet", "The folder has no finished result of this protocol.");
-  parts.push(h("p", { class: "hint" },
-    "Models in one tie group cannot be told apart: the group is 1 + the number of models that are significantly better (paired bootstrap over test items, Holm's correction, 5 %). ",
-    "An average over different tasks, or on different data, is not ranked."));
+  if (!DATA.models.length) return [card("No results yet", "The folder has no finished result of this protocol.")];
+  const parts = [hiddenNote(), boardTable(), h("p", { class: "hint" }, boardNote())];
   if (DATA.cells.some((cell) => SEEN.includes(cell.flag))) parts.push(flagLegend());
   if (DATA.notes.length) parts.push(h("details", { class: "card" }, h("summary", {}, `Notes on the data (${DATA.notes.length})`), h("ul", {}, DATA.notes.map((text) => h("li", {}, text)))));
   if (DATA.off.length || DATA.problems.length) {
@@ -93,17 +112,28 @@ function boardView() {
   return parts;
 }
 
-function boardControls(withScope = true, withFilter = true) {
-  const set = (name) => (value) => { state[name] = value; render(name); };
-  const parts = [chooser("Probe", "method", DATA.methods, state.method, set("method")), chooser("Average", "average", DATA.averages, state.average, set("average"))];
-  if (withScope && DATA.scopes.length > 1) parts.push(picker("Tasks", "scope", DATA.scopes, state.scope, set("scope")));
-  if (withFilter) {
-    const search = h("input", { type: "search", id: "filter", value: state.filter, placeholder: "Name or family", oninput: (event) => { state.filter = event.target.value; refresh(); } });
-    parts.push(h("div", {}, h("label", { class: "label", for: "filter" }, "Filter models"), search));
-  }
-  return parts;
+function boardNote() {
+  const ranks = state.average === MIX ? "" : "Ranks: those that a model may have, by pairwise tests on the same test clips (paired bootstrap, Holm's correction, 5 %). ";
+  return `${ranks}To best: the difference in points of the score with its 95 % interval, paired on the same clips; ≈ marks one whose interval holds zero. An average over other tasks or other data is not ranked.`;
 }
 
+// The controls of a view: `parts` names those that it has.
+function controls(...parts) {
+  const set = (name) => (value) => { state[name] = value; keepAddress(); render(name); };
+  const has = (name) => parts.includes(name);
+  const models = [{ id: "", name: "The best" }, ...DATA.models.map((model) => ({ id: model.key, name: model.label }))];
+  return [
+    DATA.methods.length > 1 && chooser("Probe", "method", DATA.methods, state.method, set("method")),
+    has("average") && chooser("Average", "average", AVERAGES, state.average, set("average")),
+    has("scope") && DATA.scopes.length > 1 && picker("Tasks", "scope", DATA.scopes, state.scope, set("scope")),
+    has("ref") && DATA.models.length > 1 && picker("Compare with", "ref", models, state.ref, set("ref")),
+    has("filter") && filterPanel(),
+    has("average") && state.average === MIX && mixPanel(),
+  ].flat().filter(Boolean);
+}
+
+// Draws the view again and leaves the controls, which may have the focus, as they are.
 function refresh() {
-  $("view").replaceChildren(...boardView());
+  keepAddress();
+  return render("", false);
 }

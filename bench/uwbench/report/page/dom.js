@@ -1,7 +1,6 @@
 "use strict";
 // Data from results is always set as text, never as markup.
 const DATA = JSON.parse(document.getElementById("data").textContent);
-const state = { method: DATA.methods.length ? DATA.methods[0].id : "mlp", average: "weighted", scope: "suite", filter: "", sort: "rank", up: true };
 const $ = (id) => document.getElementById(id);
 
 function h(tag, attributes, ...children) {
@@ -25,12 +24,16 @@ const number = (value) => (value === null || value === undefined ? "–" : value
 const millions = (value) => (value === null || value === undefined ? "–" : `${(value / 1e6).toFixed(value < 1e7 ? 1 : 0)} M`);
 const when = (text) => `${text.slice(0, 16).replace("T", " ")} UTC`;
 const pValue = (p) => (p === null || p === undefined ? "–" : p < 0.001 ? "< 0.001" : p.toFixed(3));
-const modelOf = (key) => DATA.models.find((model) => model.key === key);
-const taskOf = (name) => DATA.tasks.find((task) => task.name === name);
+const index = (list, ...fields) => new Map(list.map((item) => [fields.map((field) => item[field]).join("|"), item]));
+const MODELS = index(DATA.models, "key");
+const TASKS = index(DATA.tasks, "name");
+const CELLS = index(DATA.cells, "model", "task", "method");
+const ROWS = index(DATA.rows, "model", "method", "average", "scope");
+const modelOf = (key) => MODELS.get(key);
+const taskOf = (name) => TASKS.get(name);
 const nameOf = (list, id) => (list.find((item) => item.id === id) || { name: id }).name;
-const cellOf = (model, task, method) => DATA.cells.find((c) => c.model === model && c.task === task && c.method === method);
-const rowOf = (model, method, average, scope) =>
-  DATA.rows.find((r) => r.model === model && r.method === method && r.average === average && r.scope === scope);
+const cellOf = (model, task, method) => CELLS.get(`${model}|${task}|${method}`);
+const rowOf = (model, method, average, scope) => ROWS.get(`${model}|${method}|${average}|${scope}`);
 
 function bar(score, low, high) {
   const percent = (value) => `${(100 * value).toFixed(2)}%`;
@@ -45,10 +48,13 @@ function score(item) {
   return [h("span", { class: "value" }, fixed(item.score)), h("span", { class: "range" }, range(item.low, item.high))];
 }
 
+// A name may be broken after a slash or underscore, as it is at hyphens, and nowhere else.
+const breakable = (text) => text.split(/(?<=[/_])/).flatMap((part) => [part, h("wbr")]).slice(0, -1);
+
 function modelName(key) {
   const model = modelOf(key);
   const swatch = h("span", { class: "swatch", "aria-hidden": "true", style: { background: model.colour } });
-  return h("span", { class: "name" }, swatch, h("a", { href: `#model=${encodeURIComponent(key)}` }, model.label));
+  return h("span", { class: "name" }, swatch, h("a", { href: link(`model=${encodeURIComponent(key)}`) }, breakable(model.label)));
 }
 
 // Contamination is shown as words with a reason, never as a colour alone. Clean cells have no chip.
@@ -90,15 +96,27 @@ function picker(label, id, options, value, change) {
 }
 
 // Charts take their colours from the page, so that they are readable in both themes.
-function chartTheme() {
+const LEGEND_ENTRY = Math.min(200, 34 + 5.8 * Math.max(8, ...DATA.models.map((model) => model.label.length))); // pixels
+function chartTheme(width) {
   const style = getComputedStyle(document.documentElement);
   const [ink, soft, line] = ["--ink", "--soft", "--line"].map((name) => style.getPropertyValue(name).trim());
   const font = style.getPropertyValue("--font").trim();
   const text = { labelColor: soft, titleColor: soft, labelFont: font, titleFont: font, labelFontSize: 12, titleFontSize: 12, titleFontWeight: 500 };
   return {
     background: "transparent", font, view: { stroke: null }, point: { color: DATA.palette[0] }, rule: { color: soft }, text: { font, color: ink },
-    axis: { ...text, gridColor: line, domainColor: line, tickColor: line }, legend: { ...text, columns: window.innerWidth < 640 ? 2 : 4 }, header: { labelColor: ink, labelFont: font, labelFontWeight: 600 },
+    axis: { ...text, gridColor: line, domainColor: line, tickColor: line }, legend: { ...text, columns: Math.max(1, Math.floor((width - 30) / LEGEND_ENTRY)) }, header: { labelColor: ink, labelFont: font, labelFontWeight: 600 },
   };
+}
+
+// A specification with the chosen average in its titles, and in its scales the models that are shown alone.
+function titled(spec, models) {
+  const score = `${nameOf(AVERAGES, state.average)}${state.average === MIX ? "" : " average"}, ${nameOf(DATA.methods, state.method)}`;
+  return JSON.parse(JSON.stringify(spec, (name, value) => {
+    if (value === "@score") return score;
+    if (name !== "scale" || !value?.domain || !value.range) return value;
+    const kept = value.domain.map((label, at) => [label, value.range[at]]).filter(([label]) => models.has(label));
+    return kept.length ? { ...value, domain: kept.map(([label]) => label), range: kept.map(([, colour]) => colour) } : value;
+  }));
 }
 
 const drawn = [];
@@ -110,17 +128,19 @@ function draw(title, caption, spec, rows, options = {}) {
     place.removeAttribute("role");
     return figure;
   }
-  const copy = structuredClone(spec);
+  const copy = titled(spec, new Set(rows.map((row) => row.model)));
   copy.datasets = { rows };
   if (copy.columns && window.innerWidth < 1000) copy.columns = window.innerWidth < 640 ? 1 : 2;
-  drawn.push({ place, copy });
+  drawn.push({ place, copy, bands: options.along ? new Set(rows.map((row) => row[options.along])).size : 0 });
   return figure;
 }
 
 async function drawAll() {
-  for (const { place, copy } of drawn.splice(0)) {
-    if (copy.columns) copy.spec.width = Math.max(180, Math.floor(place.clientWidth / copy.columns) - 46);
-    const result = await vegaEmbed(place, { ...copy, config: chartTheme() }, { actions: false, renderer: "svg", logLevel: 1 });
+  for (const { place, copy, bands } of drawn.splice(0)) {
+    if (copy.columns) copy.spec.width = Math.max(180, Math.floor(place.clientWidth / copy.columns) - 56);
+    const room = 100 + 28 * bands; // below this width, the labels along the axis would be left out
+    if (copy.width === "container" && place.clientWidth < room) copy.width = room;
+    const result = await vegaEmbed(place, { ...copy, config: chartTheme(place.clientWidth) }, { actions: false, renderer: "svg", logLevel: 1 });
     place.querySelectorAll("svg").forEach((svg) => svg.setAttribute("aria-hidden", "true"));
     place.view = result.view;
   }

@@ -1,42 +1,46 @@
 // The other views. Each returns nodes; `render` puts them on the page and draws their figures.
 const VIEWS = [
-  { id: "board", name: "Leaderboard", show: boardView, controls: () => boardControls() },
-  { id: "tasks", name: "Tasks", show: tasksView, controls: () => boardControls(false, false).slice(0, 1) },
-  { id: "charts", name: "Charts", show: chartsView, controls: () => boardControls(false, false) },
-  { id: "compare", name: "Compare", show: compareView, controls: () => boardControls(false, false).slice(0, 1) },
-  { id: "stability", name: "Stability", show: stabilityView, controls: () => boardControls(false, false).slice(0, 1) },
+  { id: "board", name: "Leaderboard", show: boardView, controls: () => controls("average", "scope", "ref", "filter") },
+  { id: "choose", name: "Choose", show: chooseView, controls: () => controls("average", "scope", "filter") },
+  { id: "tasks", name: "Tasks", show: tasksView, controls: () => controls("scope", "filter") },
+  { id: "charts", name: "Charts", show: chartsView, controls: () => controls("average", "scope", "filter") },
+  { id: "compare", name: "Compare", show: compareView, controls: () => controls() },
+  { id: "stability", name: "Stability", show: stabilityView, controls: () => controls() },
   { id: "published", name: "Published", show: publishedView },
   { id: "method", name: "Method", show: methodView },
-  { id: "model", name: "Model", hidden: true, show: modelView, controls: () => boardControls(false, false).slice(0, 1) },
+  { id: "model", name: "Model", hidden: true, show: modelView, controls: () => controls() },
 ];
 
 function route() {
-  const [id, ...rest] = location.hash.slice(1).split("=");
+  const [id, ...rest] = location.hash.slice(1).split("&")[0].split("=");
   const view = VIEWS.find((item) => item.id === id) || VIEWS[0];
   return { view, argument: rest.length ? rest.join("=").split(",").map(decodeURIComponent) : [] };
 }
 
-function figure(name) {
-  const chosen = DATA.charts.drawn[state.method];
-  return (chosen[state.average] && chosen[state.average][name]) || chosen.weighted[name];
+// One row per score of the models and tasks that are shown, for charts.
+function cellRows() {
+  return shownModels().flatMap((model) => scopeTasks().map((task) => cellOf(model.key, task.name, state.method)).filter(Boolean)
+    .map((cell) => ({ model: model.label, task: cell.task, score: cell.score, low: cell.low, high: cell.high, layers: cell.layers })));
 }
+
+const layerRows = () => cellRows().flatMap((row) => Object.entries(row.layers || {}).map(([name, value], layer) => ({ model: row.model, task: row.task, layer, name, score: value })));
 
 function tasksView([name]) {
   if (!DATA.tasks.length) return [card("No tasks yet", "There are no results.")];
-  const task = taskOf(name) || DATA.tasks[0];
+  const task = taskOf(name) || scopeTasks()[0] || DATA.tasks[0];
   const choose = picker("Task", "task", DATA.tasks.map((t) => ({ id: t.name, name: `${t.title} (${t.domain})` })), task.name, (value) => go(`tasks=${encodeURIComponent(value)}`));
-  const cells = DATA.models.map((m) => cellOf(m.key, task.name, state.method)).filter(Boolean).sort((a, b) => b.score - a.score);
+  const cells = shownModels().map((m) => cellOf(m.key, task.name, state.method)).filter(Boolean).sort((a, b) => b.score - a.score);
   const rows = cells.map((c) => h("tr", { class: c.same ? "" : "off" }, h("th", { scope: "row" }, modelName(c.model)), h("td", { class: "num" }, h("span", { class: "value" }, fixed(c.score))),
     h("td", {}, bar(c.score, c.low, c.high), h("span", { class: "sub" }, range(c.low, c.high))), h("td", { class: "num hide-s" }, c.n.toLocaleString("en")),
     h("td", { class: "hide-s" }, c.chosen), h("td", {}, c.same ? (c.status === "ok" ? "" : h("span", { class: "chip" }, c.status)) : h("span", { class: "chip" }, "other data"), flagChip(c), SEEN.includes(c.flag) && h("span", { class: "sub" }, ` ${c.because.join("; ")}`))));
   const heads = [{ text: "Model" }, { text: task.metric, class: "num" }, { text: "95 % interval" }, { text: "n", class: "num hide-s" }, { text: "Chosen on validation data", class: "hide-s" }, { text: "Note" }];
   const facts = [["Domain", task.domain], ["Kind", task.kind], ["Metric", task.metric], ["Test items", task.n.toLocaleString("en")], ["Chance", fixed(task.chance)], ["Weight", number(task.weight)], ["Card version", task.version], ["In the suite", task.in_suite ? "yes" : "no"]];
-  const heat = figure("heatmap");
   return [
+    hiddenNote(),
     h("section", { class: "card" }, h("div", { class: "controls" }, choose), h("h2", {}, task.title), factList(facts)),
     h("section", { class: "card flush" }, table(`${task.title}: ${task.metric} of ${cells.length} models`, heads, rows)),
     flagLegend(),
-    draw("All tasks", "Scores of every model on every task; the tables have the same numbers.", heat.spec, heat.rows),
+    draw("All tasks", "Scores of every model on every task; the tables have the same numbers.", DATA.charts.heatmap, cellRows(), { along: "model" }),
   ];
 }
 
@@ -46,25 +50,21 @@ function factList(facts) {
 
 function chartsView() {
   if (!DATA.models.length) return [card("No charts yet", "There are no results.")];
-  const panel = (name, title, caption, wide) => { const f = figure(name); return draw(title, caption, f.spec, usable(name, f.rows), { class: wide ? "wide" : "" }); };
-  return [h("div", { class: "grid" },
-    panel("averages", "Averages", "Dot and 95 % interval; best on top. Hollow dots, below: averages over the number of tasks in brackets, or over other data, which have no rank.", true),
-    panel("profile", "Profile", "One line per model over all tasks; bars are 95 % intervals.", true),
-    panel("throughput", "Quality against speed", "Up and to the right is better. Speeds are comparable on the same device only."),
-    panel("size", "Quality against size", "Up and to the left is better."),
-    panel("layers", "Layers", "Score of each layer, if all layers were probed.", true))];
+  const panel = (name, rows, title, caption, along) => draw(title, caption, DATA.charts[name], rows, { class: "wide", along });
+  return [hiddenNote(), h("div", { class: "grid" },
+    panel("averages", averageRows(), "Averages", "Dot and 95 % interval; best on top. Hollow dots, below: averages over the number of tasks in brackets, or over other data, which have no rank."),
+    panel("profile", cellRows(), "Profile", "One line per model over all tasks; bars are 95 % intervals.", "task"),
+    panel("layers", layerRows(), "Layers", "Score of each layer, if all layers were probed."))];
 }
-
-const usable = (name, rows) => (name === "throughput" ? rows.filter((r) => r.clips_per_s) : name === "size" ? rows.filter((r) => r.parameters) : rows);
 
 function modelView([key]) {
   const model = modelOf(key);
   if (!model) return [card("Unknown model", "This board has no model of that name.")];
   const facts = [["Family", model.family], ["Parameters", millions(model.parameters)], ["Vector", `${model.dim} numbers`], ["Layers", model.layers.length], ["Pooling", model.pooling], ["Context", model.context],
     ["Sample rate", model.sample_rate && `${model.sample_rate.toLocaleString("en")} Hz`], ["Hop", model.hop_s && `${(1000 * model.hop_s).toFixed(1)} ms`], ["Precision", model.dtype], ["Speed", model.speed && `${number(model.speed.clips_per_s)} clips/s on ${model.device}`],
-    ["Revision", model.revision], ["Training data", trainingData(model)], ["Fingerprint", h("code", {}, model.fingerprint.slice(0, 16))]];
+    ["Revision", model.revision], ["Licence", model.licence], ["Training data", trainingData(model)], ["Fingerprint", h("code", {}, model.fingerprint.slice(0, 16))]];
   const averages = DATA.averages.map((a) => { const row = rowOf(key, state.method, a.id, "suite"); return h("div", {}, h("dt", {}, a.name), h("dd", {}, h("div", { class: "headline" }, fixed(row?.score)), h("span", { class: "sub" }, row ? `${range(row.low, row.high)} · ${row.held} of ${row.of} tasks${row.rank ? ` · rank ${row.rank}` : ""}` : ""))); });
-  const compare = h("p", {}, h("a", { class: "link", href: `#compare=${encodeURIComponent(key)}` }, "Compare with another model"));
+  const compare = h("p", {}, h("a", { class: "link", href: link(`compare=${encodeURIComponent(key)}`) }, "Compare with another model"));
   return [
     h("section", { class: "card" }, h("h2", {}, model.label), h("dl", { class: "facts broad" }, averages), factList(facts), compare),
     h("section", { class: "card" }, h("h2", {}, "Tasks"), h("p", {}, "Open a task for its confusions, worst classes, hardest clips and provenance."), DATA.tasks.map((task) => taskDetail(model, task))),
@@ -162,7 +162,7 @@ function stabilityView() {
   const body = (kinds) => result.views.filter((view) => kinds.includes(view.kind)).map((view) => h("tr", {}, h("th", { scope: "row" }, viewName(view)), result.models.map((m) => h("td", { class: "num" }, view.ranks[m])), h("td", { class: "num" }, view.tau === null ? "–" : view.tau.toFixed(2))));
   const span = h("tr", {}, h("th", { scope: "row" }, "Best to worst rank"), result.models.map((m) => h("td", { class: "num" }, result.best[m] === result.worst[m] ? result.best[m] : `${result.best[m]}–${result.worst[m]}`)), h("td", {}));
   const heads = [{ text: "Ranked by" }, ...result.models.map((m) => ({ text: modelOf(m).label, class: "num" })), { text: "Kendall's tau", class: "num" }];
-  const section = (title, hint, kinds, extra) => h("section", { class: "card flush" }, table(`${title}. ${hint}`, heads, [...body(kinds), extra].filter(Boolean), { class: "tight" }));
+  const section = (title, hint, kinds, extra) => h("section", { class: "card flush" }, table(`${title}. ${hint}`, heads, [...body(kinds), extra].filter(Boolean), { class: "tight matrix" }));
   const sections = [
     ["Averages and Borda", "The same scores ranked in other ways; a tau of 1 means the headline's order.", ["average", "borda"], span],
     ["Other settings of the probe", "Headline average of the scores under other settings.", ["setting"]],
@@ -172,7 +172,7 @@ function stabilityView() {
   return sections.filter(([, , kinds]) => result.views.some((view) => kinds.includes(view.kind))).map((parts) => section(...parts));
 }
 
-const viewName = (view) => (view.kind === "average" ? `${nameOf(DATA.averages, view.name)} average` : view.kind === "borda" ? "Borda count" : view.kind === "setting" ? view.name : `without ${(taskOf(view.name) || { title: view.name }).title}`);
+const viewName = (view) => (view.kind === "average" ? nameOf(DATA.averages, view.name) : view.kind === "borda" ? "Borda count" : view.kind === "setting" ? view.name : (taskOf(view.name) || { title: view.name }).title);
 
 function publishedView() {
   if (!DATA.published.length) return [card("Published numbers", "There are no published numbers for the tasks of this suite.")];
@@ -187,28 +187,29 @@ function publishedView() {
 }
 
 function methodView() {
-  const formulas = DATA.averages.map((a) => h("div", {}, h("dt", {}, a.name), h("dd", {}, a.formula)));
+  const formulas = AVERAGES.map((a) => h("div", {}, h("dt", {}, a.name), h("dd", {}, a.formula)));
   const runs = DATA.models.map((m) => { const cells = DATA.cells.filter((c) => c.model === m.key); const dates = cells.map((c) => c.run.started).sort(); const version = [...new Set(cells.map((c) => c.run.versions.uwbench))].join(", ");
-    return h("tr", {}, h("th", { scope: "row" }, modelName(m.key)), h("td", {}, h("code", {}, m.fingerprint.slice(0, 16))), h("td", {}, dates.length ? [...new Set([when(dates[0]), when(dates[dates.length - 1])])].join(" to ") : "–"), h("td", {}, [...new Set(cells.map((c) => c.run.device))].join(", ")), h("td", {}, version), h("td", {}, [...new Set(cells.map((c) => (c.run.commit || "").slice(0, 10) + (c.run.dirty ? "+" : "")))].filter(Boolean).join(", ") || "–")); });
+    return h("tr", {}, h("th", { scope: "row" }, modelName(m.key)), h("td", { class: "hide-s" }, h("code", {}, m.fingerprint.slice(0, 16))), h("td", {}, dates.length ? [...new Set([when(dates[0]), when(dates[dates.length - 1])])].join(" to ") : "–"), h("td", {}, [...new Set(cells.map((c) => c.run.device))].join(", ")), h("td", { class: "hide-s" }, version), h("td", {}, [...new Set(cells.map((c) => (c.run.commit || "").slice(0, 10) + (c.run.dirty ? "+" : "")))].filter(Boolean).join(", ") || "–")); });
   return [
     card("How a score is made", `Protocol ${DATA.protocol.name}, version ${DATA.protocol.version}. A board never mixes protocols, versions of a task, or result schemas.`,
-      h("p", {}, "Encoders are frozen. Each clip is encoded once; an MLP probe is trained on the vectors (learning rate, decay, width and epoch chosen on validation data, several seeds), and in kNN the nearest neighbours vote. The protocol's card lists every setting: ", h("code", {}, `uwbench protocols ${DATA.protocol.name}`), ".")),
+      h("p", {}, "Encoders are frozen: each clip is encoded once, and what is trained or searched afterwards sees the vectors alone. Settings are chosen on validation data; the protocol's card lists them: ", h("code", {}, `uwbench protocols ${DATA.protocol.name}`), "."),
+      h("dl", { class: "facts broad" }, DATA.methods.map((method) => h("div", {}, h("dt", {}, method.name), h("dd", {}, method.answers))))),
     card("Averages", "Every task score is in 0–1, higher is better; a missing task is never counted as zero, and the board shows how many tasks an average has.", h("dl", { class: "facts broad" }, formulas)),
     card("Intervals and ties", "How much a score would change with other clips and other probe seeds.", h("p", {}, "95 % bootstrap intervals: test items are drawn with replacement by cluster (speaker, recording, song) and so are probe seeds; the standard error is carried to the logit scale, with the t distribution of the number of clusters. Averages combine the tasks' intervals. Ties: all pairs of models with the same tasks are tested on the same drawn items, two-sided, with Holm's correction at 5 %.")),
-    h("section", { class: "card flush" }, table("Provenance. A plus marks a checkout with uncommitted changes; a model's page has the details of each run.", [{ text: "Model" }, { text: "Fingerprint" }, { text: "Runs" }, { text: "Device" }, { text: "uwbench" }, { text: "Commit" }], runs)),
+    h("section", { class: "card flush" }, table("Provenance. A plus marks a checkout with uncommitted changes; a model's page has the details of each run.", [{ text: "Model" }, { text: "Fingerprint", class: "hide-s" }, { text: "Runs" }, { text: "Device" }, { text: "uwbench", class: "hide-s" }, { text: "Commit" }], runs)),
   ];
 }
 
-function go(hash) { location.hash = hash; }
+function go(view) { location.hash = link(view); }
 
-function render(focus) {
+function render(focus, withControls = true) {
   const { view, argument } = route();
   delete document.body.dataset.drawn;
   drawn.length = 0;
-  $("nav").replaceChildren(...VIEWS.filter((item) => !item.hidden).map((item) => h("a", { href: `#${item.id}`, "aria-current": item === view ? "page" : null }, item.name)));
-  $("controls").replaceChildren(...(view.controls && DATA.methods.length ? view.controls() : []));
+  $("nav").replaceChildren(...VIEWS.filter((item) => !item.hidden).map((item) => h("a", { href: link(item.id), "aria-current": item === view ? "page" : null }, item.name)));
+  if (withControls) $("controls").replaceChildren(...(view.controls && DATA.models.length ? view.controls() : []));
   $("view").replaceChildren(...view.show(argument).filter(Boolean));
-  if (typeof focus === "string") document.querySelector(`[name="${focus}"]:checked, #${focus}`)?.focus();
+  if (focus) document.querySelector(`[name="${focus}"]:checked, #${focus}`)?.focus();
   return drawAll();
 }
 
@@ -219,5 +220,6 @@ function setTheme(theme) {
 
 setTheme(matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
 $("theme").addEventListener("click", () => { setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"); render(); });
-window.addEventListener("hashchange", () => { render(); window.scrollTo(0, 0); });
+window.addEventListener("hashchange", () => { readAddress(); render(); window.scrollTo(0, 0); });
+readAddress();
 render();
