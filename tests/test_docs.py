@@ -128,6 +128,16 @@ def test_every_command_on_methods_runs(workplace: Path, uwbench: Command) -> Non
         assert done.code == 0, f"{shlex.join(words)}\n{done.out}\n{done.err}"
 
 
+def test_every_command_on_the_certainty_of_ranks_runs(uwbench: Command) -> None:
+    printed = ""
+    for words in commands_of("docs/leaderboard.md"):
+        done = uwbench(*words[1:])
+        assert done.code == 0, f"{shlex.join(words)}\n{done.out}\n{done.err}"
+        printed += done.out
+    assert "practically equal, with a margin of 0.5 points" in printed
+    assert "To tell A and B apart" in printed
+
+
 def test_every_command_on_bundles_runs_and_so_does_its_python(tmp_path: Path, uwbench: Command) -> None:
     printed = ""
     for words in commands_of("docs/bundles.md"):

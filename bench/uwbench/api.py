@@ -439,6 +439,7 @@ def leaderboard(
     protocol: str = "uwbench-1",
     references: bool = True,
     contaminated: str = Contaminated.KEEP,
+    margin: float | None = None,
     methods: str | Iterable[str] | None = None,
 ) -> Leaderboard:
     """Return the leaderboard of the results under one or several folders, or in bundles that `verify` found equal.
@@ -450,6 +451,7 @@ def leaderboard(
         references: Whether published rows stand beside them, never ranked with them.
         contaminated: `keep` marks scores of tasks that a model was trained on, `drop` leaves them out.
         methods: The methods to show, as for `evaluate`. None: all in tables and files, the headline's on a terminal.
+        margin: Points (hundredths of the score): averages are tested for differing by less. None: they are not.
 
     Raises:
         UsageError: A name is unknown.
@@ -464,12 +466,15 @@ def leaderboard(
     from uwbench.report.board import build_board
     from uwbench.report.leaderboard import Leaderboard
 
+    if margin is not None and not 0 < margin <= 100:
+        raise UsageError(f"{margin:g} is not between 0 and 100 points", where="--margin")
     board = build_board(
         _result_folders(results),
         suite=find_suite(suite) if suite else None,
         protocol=protocol,
         references=references,
         contaminated=choice(Contaminated, contaminated, "--contaminated").value,
+        margin=None if margin is None else margin / 100,
         usual=[folders().results, Path("results"), _user_folder("results")],
         methods=None if methods is None else methods_of(methods),
     )
@@ -600,9 +605,27 @@ def bundle(
 ) -> Bundle:
     """Pack a model's results with their predictions, labels and vectors into one file that anyone can score again.
 
-    `model` is a label, name or fingerprint on the board of `protocol`, a name or a file. Tasks that are scored on
-    frames are left out, and listed. Equal inputs give equal bytes. Raises UsageError for an unknown model, StoreError,
-    with the command that makes them, if the cache lacks vectors.
+    Equal inputs give equal bytes.
+
+    Args:
+        model: A model by label, name or fingerprint.
+        output: The file to write, a zip.
+        protocol: The protocol whose results are packed, by name or file.
+        results: The folder of results. None: see `folders`.
+        cache: The folder of the cache. None: see `folders`.
+
+    Returns:
+        The file's path, hash and size in bytes, its tasks, and why others were left out: those that are scored on
+        frames, which take gigabytes, and what is off the board.
+
+    Raises:
+        UsageError: No such model has results, or none that can be packed.
+        StoreError: The cache lacks vectors; the error has the command that makes them.
+
+    Example:
+        >>> packed = uwbench.bundle("mfcc", "mfcc.zip")
+        >>> packed.tasks
+        ('mini_music',)
     """
     from uwbench.bundles.pack import pack_bundle
 
@@ -620,9 +643,26 @@ def verify(
 ) -> Verification:
     """Score a bundle again, without audio or encoder, and return whether it is equal and what differs.
 
-    An equal one is recorded in the folder `results` by the hash of its file: `leaderboard` then takes the file, and it
-    is not scored a second time. `tell` is called with the name of each task before it is scored. Raises InputError or
-    FetchError if the file is no bundle.
+    An equal one is recorded by the hash of its file: `leaderboard` then takes it, and it is not scored a second time.
+
+    Args:
+        file: The bundle.
+        results: The folder of results, which keeps the record and the bundle's results. None: see `folders`.
+        device: auto, cpu, cuda, cuda:1 or mps.
+        text_encoder: The sentence encoder of retrieval tasks, as for `ProbeOptions`.
+        tell: Called with the name of each task before it is scored.
+
+    Returns:
+        Whether everything is `equal`, the `differences`, and in `context` the versions that differ.
+
+    Raises:
+        InputError: The file is no bundle, or holds something else than it lists.
+        FetchError: The zip is damaged or not safe to unpack.
+
+    Example:
+        >>> verified = uwbench.verify(uwbench.bundle("mfcc", "mfcc.zip").path)
+        >>> verified.equal, verified.differences
+        (True, ())
     """
     from uwbench.base.device import pick_device
     from uwbench.bundles.verify import verify_bundle

@@ -352,8 +352,8 @@ def test_two_rows_of_one_revision_that_disagree_name_each_other(packed: Path, tm
 
 def test_what_cannot_be_packed_is_said(packed: Path, tmp_path: Path) -> None:
     folders: dict[str, Any] = {"cache": packed.parent / "cache", "results": packed.parent / "results"}
-    with pytest.raises(UsageError, match="no results of 'mfc' are on the board; did you mean mfcc"):
-        uwbench.bundle("mfc", tmp_path / "x.zip", **folders)
+    with pytest.raises(UsageError, match="no results of 'mfxc' are on the board; did you mean mfcc"):
+        uwbench.bundle("mfxc", tmp_path / "x.zip", **folders)
     with pytest.raises(UwbenchError, match="holds no clip table of pitches"):
         uwbench.bundle("mfcc", tmp_path / "x.zip", cache=tmp_path / "cache", results=packed.parent / "results")
     assert not (tmp_path / "x.zip").exists()

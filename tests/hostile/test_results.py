@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,8 @@ def test_every_view_of_the_results_of_others_is_text(merged: Path, tmp_path: Pat
     cells = [cell for row in csv.reader(io.StringIO(board.read_text())) for cell in row]
     assert any(cell.startswith("'=1+1") for cell in cells)
     for cell in cells:
+        if re.fullmatch(r"-\d\.\d{6}", cell):
+            continue  # a number
         assert cell[:1] not in ("=", "+", "-", "@", "\t", "\r"), cell
     page = uwbench("leaderboard", "--merge", merged, "--format", "html").out
     assert "<script>alert" not in page

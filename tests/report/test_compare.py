@@ -11,11 +11,12 @@ from report.made_results import TASKS, make_board_results, make_result
 from uwbench.errors import UsageError
 from uwbench.report.board import build_board
 from uwbench.report.compare import compare_models, draw_tasks_too, find_model
-from uwbench.report.sensitivity import kendall_tau, sensitivity
+from uwbench.report.sensitivity import sensitivity
 from uwbench.report.ties import TaskDraws, difference_terms, p_value
 from uwbench.results.averages import Entry
 from uwbench.results.bootstrap import difference_interval, paired_replicates
 from uwbench.results.items import Items
+from uwbench.results.ranks import kendall_tau
 
 
 def rivals(rng: np.random.Generator, clusters: int, size: int, gap: float = 0.0) -> list[Items]:

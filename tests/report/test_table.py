@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,9 @@ def test_the_board_marks_ties_and_models_without_a_rank(tmp_path: Path) -> None:
     make_board_results(tmp_path, {"one": 0.7, "other": 0.7, "poor": 0.3})
     make_result(tmp_path, "half", TASKS[0], 0.7)
     lines = shown(board_view(build_board(tmp_path))).splitlines()
-    ranks = {line.split()[1]: line.split()[0] for line in lines if line[:4].strip() in {"1", "1=", "2=", "3", "–"}}
+    rows = [re.match(r" *(1=|2=|3|–) +(1–2|3)? +(\w+) ", line) for line in lines]
+    ranks = {row[3]: row[1] for row in rows if row}
+    assert {row[3]: row[2] for row in rows if row} == {"one": "1–2", "other": "1–2", "poor": "3", "half": None}
     assert ranks["poor"] == "3"
     assert {ranks["one"], ranks["other"]} == {"1=", "2="}
     assert ranks["half"] == "–"

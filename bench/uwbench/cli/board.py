@@ -56,6 +56,10 @@ def leaderboard(
         api.Contaminated,
         typer.Option("--contaminated", help="Mark scores of tasks that a model was trained on, or leave them out."),
     ] = api.Contaminated.KEEP,
+    margin: Annotated[
+        float | None,
+        typer.Option("--margin", metavar="POINTS", help="Test which models are equal within so many points."),
+    ] = None,
     open_page: Annotated[bool, typer.Option("--open", help="Open the HTML page of --output in the browser.")] = False,
     verbose: opt.Verbose = False,
     as_json: opt.Json = False,
@@ -71,6 +75,7 @@ def leaderboard(
         protocol=protocol,
         references=references,
         contaminated=contaminated,
+        margin=margin,
         methods=None if method is None else opt.split_commas(method),
     )
     if chosen is None:
@@ -95,6 +100,9 @@ def compare(
     method: opt.Method = "mlp",
     results: opt.Results = None,
     merge: opt.Merge = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Show how many more clips or tasks would tell the two apart.")
+    ] = False,
     verbose: opt.Verbose = False,
     as_json: opt.Json = False,
 ) -> None:
@@ -102,9 +110,11 @@ def compare(
     folders = _result_folders(results, merge)
     comparison = api.compare(first, second, method=method, results=folders, suite=suite, protocol=protocol)
     if as_json:
-        opt.print_json(asdict(comparison))
+        opt.print_json({**asdict(comparison), **({"plan": asdict(comparison.plan())} if plan else {})})
         return
     print_view(comparison.view(verbose=verbose))
+    if plan:
+        print_view(comparison.plan().view(verbose=verbose))
 
 
 def sensitivity(

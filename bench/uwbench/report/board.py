@@ -86,7 +86,7 @@ class Row:
     """One model's average. `scope` is `suite`, `shared` (the tasks that all models have) or `domain:NAME`.
 
     `rank` counts the better models with the same tasks and data, from 1; models with other tasks or data have none.
-    `standing` counts those that are significantly better and lists those that are tied.
+    `standing` has the 95 % interval of its true rank and lists the models that it is tied with.
     """
 
     model: str
@@ -124,6 +124,7 @@ class Board:
     references: tuple[Published, ...]
     elsewhere: tuple[str, ...]  # of an empty board: where there are results, and the command that shows them
     draws: Mapping[Method, Mapping[str, TaskDraws]]  # paired bootstrap draws per task, if it has predictions
+    margin: float | None = None  # models whose averages differ by less are practically equal; None: none are called so
     asked_for: tuple[Method, ...] = ()  # methods that the reader named
 
     @cached_property
@@ -196,6 +197,7 @@ def build_board(
     references: bool = True,
     ties: bool = True,
     contaminated: Literal["keep", "drop"] = "keep",
+    margin: float | None = None,
     methods: Sequence[Method] | None = None,
     usual: Sequence[Path] = (),
 ) -> Board:
@@ -205,7 +207,8 @@ def build_board(
     results. Failed and limited results are listed and not scored. Of two results for the same model and task, from
     several machines, the newer counts. With `contaminated="drop"`, scores of tasks that the model has seen something of
     are listed and not shown. `methods` are those to show, by default all. If nothing is left, `elsewhere` says where
-    there are results: under other protocols, or in the `usual` folders. Raises UsageError if a folder does not exist.
+    there are results: under other protocols, or in the `usual` folders. Averages that differ by less than `margin` are
+    practically equal. Raises UsageError if a folder does not exist.
     """
     folders = [results] if isinstance(results, Path) else list(results)
     card = _protocol(protocol)
@@ -245,6 +248,7 @@ def build_board(
         references=_references(suite) if references else (),
         elsewhere=() if selected else results_elsewhere(name, folders, usual),
         draws=draws,
+        margin=margin,
         asked_for=tuple(methods or ()),
     )
 

@@ -14,10 +14,12 @@ from uwbench.errors import UsageError
 from uwbench.report.board import Board, BoardModel, Cell
 from uwbench.report.export import METHOD_NAMES
 from uwbench.report.fitted import Column, FittedTable
+from uwbench.report.plan import Plan, plan_average, plan_task
 from uwbench.report.table import html_of
 from uwbench.report.ties import TaskDraws, difference_terms, p_value
 from uwbench.results.averages import AVERAGES, Entry, Method, combine
-from uwbench.results.bootstrap import difference_interval, generator, holm
+from uwbench.results.bootstrap import combined_error, difference_interval, generator, holm
+from uwbench.results.ranks import POWER
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +33,7 @@ class TaskDifference:
     """Difference between two models on one task, with its interval, its p-value, and that after Holm's correction.
 
     `effect` is Cohen's h, the difference of the scores' arcsine-transformed values: .2 small, .5 medium, .8 large.
+    `error` is the difference's standard error over `clips` scored clips in `clusters` clusters.
     """
 
     task: str
@@ -43,6 +46,8 @@ class TaskDifference:
     p_corrected: float | None
     effect: float
     clusters: int | None
+    clips: int
+    error: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,7 @@ class OverallDifference:
 
     `low`, `high` and `p` come from drawing the items of these tasks; `tasks_low`, `tasks_high` and `tasks_p` from
     drawing tasks, and items within them. `ahead` is the share of the latter draws in which the first model is ahead.
+    `error` and `tasks_error` are the standard errors of the two, the first with `freedom` degrees of freedom.
     """
 
     average: str
@@ -64,6 +70,9 @@ class OverallDifference:
     tasks_high: float
     tasks_p: float
     ahead: float
+    error: float
+    freedom: float
+    tasks_error: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +98,26 @@ class Comparison:
         import pandas as pd
 
         return pd.DataFrame(map(asdict, self.overall), columns=[field.name for field in fields(OverallDifference)])
+
+    def plan(self, *, power: float = POWER) -> Plan:
+        """Return how many more clips or tasks would tell the two models apart with the given power."""
+        tasks = [
+            plan_task(row.task, row.difference, row.error, row.p, row.clips, row.clusters, power=power)
+            for row in self.tasks
+            if row.error is not None and row.p is not None and row.clusters is not None
+        ]
+        averages = [
+            plan_average(
+                row.average,
+                row.difference,
+                (row.error, row.freedom, row.p),
+                (row.tasks_error, len(self.tasks), row.tasks_p),
+                clips=sum(task.clips for task in self.tasks),
+                power=power,
+            )
+            for row in self.overall
+        ]
+        return Plan(self.first, self.second, self.method, power, tuple(tasks), tuple(averages))
 
     def __repr__(self) -> str:
         return repr(self.to_frame())
@@ -244,12 +273,14 @@ def _task_difference(a: Cell, b: Cell, draws: TaskDraws | None, level: float) ->
     first, second = a.score.main_score, b.score.main_score
     effect = 2 * float(np.arcsin(np.sqrt(first)) - np.arcsin(np.sqrt(second)))
     if draws is None:
-        return TaskDifference(a.task, first, second, first - second, None, None, None, None, effect, None)
+        return TaskDifference(a.task, first, second, first - second, None, None, None, None, effect, None, a.n, None)
     values = draws.scores[a.model] - draws.scores[b.model]
     spread = [float(values.var())], [draws.n_clusters]
     low, high = difference_interval(first - second, *spread, level)
     p = p_value(first - second, *spread)
-    return TaskDifference(a.task, first, second, first - second, low, high, p, None, effect, draws.n_clusters)
+    error, _ = combined_error(*spread)
+    about = effect, draws.n_clusters, a.n, error
+    return TaskDifference(a.task, first, second, first - second, low, high, p, None, *about)
 
 
 def _overall(
@@ -280,6 +311,7 @@ def _difference(
     low, high = difference_interval(*terms, level)
     wider = draw_tasks_too(average, first, resampled[0], resampled[1], generator("tasks", seed))
     tasks_terms = scores[0] - scores[1], [float(wider.var())], [len(first)]
+    error, freedom = combined_error(*terms[1:])
     tasks_low, tasks_high = difference_interval(*tasks_terms, level)
     return OverallDifference(
         average=average,
@@ -293,6 +325,9 @@ def _difference(
         tasks_high=tasks_high,
         tasks_p=p_value(*tasks_terms) if len(first) > 1 else 1.0,
         ahead=float((wider > 0).mean() + (wider == 0).mean() / 2),
+        error=error,
+        freedom=freedom,
+        tasks_error=combined_error(*tasks_terms[1:])[0],
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from uwbench.errors import escaped, printable
 from uwbench.methods import METHODS
 from uwbench.report.board import Board, Cell, Row
+from uwbench.report.ranks import certainty
 from uwbench.report.robustness import corrupted_rows, noise_limits, robustness_tables
 from uwbench.results.averages import AVERAGES, Method
 from uwbench.results.contamination import MEANINGS, SEEN
@@ -20,14 +21,16 @@ from uwbench.results.record import Flag
 METHOD_NAMES: dict[Method, str] = {name: info.title for name, info in METHODS.items()}
 NOTE = (
     "Scores are in [0, 1], higher is better, with 95 % bootstrap intervals. Place is 1 + the number of models that are "
-    "significantly better (paired bootstrap, Holm): models of one place are tied. An average over other tasks or other "
-    "data than the rest carries no rank."
+    "significantly better (paired bootstrap, Holm): models of one place are tied. Ranks is the 95 % interval of the "
+    "true rank, which ends at the number of models that are not significantly worse. An average over other tasks or "
+    "other data than the rest carries no rank."
 )
 ROBUSTNESS_NOTE = (
     "Change of the score when the test clips are corrupted and the probes are those of clean clips, with the 95 % "
     "interval of a bootstrap over the same clips."
 )
 TIE_MEANING = "= after a rank: no significant difference from at least one other model (paired bootstrap, Holm)."
+RANKS_MEANING = "ranks: 95 % interval of the true rank, for all models at once."
 UNRANKED_MEANING = "– as a rank: an average over fewer tasks, or over other data; it is not ranked."
 LEAK_MARK = "¶"  # after a score with test clips among its training clips
 LEAK_MEANING = f"{LEAK_MARK} test clips are among the training clips: the score is too high."
@@ -53,6 +56,8 @@ CSV_FIELDS: tuple[str, ...] = (
     "of",
     "rank",
     "place",
+    "rank_low",
+    "rank_high",
     "n",
     "metric",
     "status",
@@ -70,8 +75,9 @@ CSV_FIELDS: tuple[str, ...] = (
 def render_json(board: Board) -> str:
     """Return `{"scores": [...], "averages": [...]}` as strict JSON; `tasks` is the number of tasks in an average.
 
-    If test clips were corrupted, `robustness` has a row for each score on them and `noise_limits` the ratio of signal
-    to noise at which 5 points are lost.
+    If models are ranked, `pairs` has their order under each method and under every one, and `rank_correlations` how
+    far the methods agree. If test clips were corrupted, `robustness` has a row for each score on them and
+    `noise_limits` the ratio of signal to noise at which 5 points are lost.
     """
     scores = [
         {
@@ -100,11 +106,18 @@ def render_json(board: Board) -> str:
             "low": row.average.low,
             "high": row.average.high,
             "tasks": len(row.average.tasks),
+            "rank": row.rank,
+            "rank_low": None if row.standing is None else row.standing.place,
+            "rank_high": None if row.standing is None else row.standing.last,
         }
         for row in board.rows
         if row.scope == "suite"
     ]
     lists: dict[str, list[dict[str, object]]] = {"scores": scores, "averages": averages}
+    sure = certainty(board)
+    if sure.pairs:
+        lists |= {"pairs": [asdict(row) for row in sure.pairs]}
+        lists |= {"rank_correlations": [asdict(row) for row in sure.correlations]}
     if rows := corrupted_rows(board):
         lists["robustness"] = [asdict(row) for row in rows]
         lists["noise_limits"] = [
@@ -116,14 +129,15 @@ def render_json(board: Board) -> str:
 
 
 def render_csv(board: Board) -> str:
-    """Return one line per score, score on corrupted clips, average and published number, told apart by `kind`.
+    """Return one line per score, score on corrupted clips, average, pair and published number, told apart by `kind`.
 
     A text that a spreadsheet would read as a formula gets an apostrophe in front.
     """
     out = io.StringIO(newline="")
     writer = csv.DictWriter(out, CSV_FIELDS, lineterminator="\n", restval="")
     writer.writeheader()
-    for row in [*_score_rows(board), *_corrupted_rows(board), *_average_rows(board), *_published_rows(board)]:
+    of_board = [*_score_rows(board), *_corrupted_rows(board), *_average_rows(board), *_pair_rows(board)]
+    for row in [*of_board, *_published_rows(board)]:
         writer.writerow({field: _plain(value) for field, value in row.items()})
     return out.getvalue()
 
@@ -179,8 +193,44 @@ def _average_rows(board: Board) -> list[dict[str, object]]:
             "of": row.average.of,
             "rank": _blank(row.rank),
             "place": "" if row.standing is None else row.standing.place,
+            "rank_low": "" if row.standing is None else row.standing.place,
+            "rank_high": "" if row.standing is None else row.standing.last,
         }
         for row in board.rows
+    ]
+
+
+def _pair_rows(board: Board) -> list[dict[str, object]]:
+    """Return the pairs of ranked models: the first is the model, the second the name, the score their difference."""
+    sure, common = certainty(board), {"protocol": board.protocol, "suite": board.suite.name}
+    return [
+        *(
+            {
+                **common,
+                "model": row.model,
+                "method": row.method,
+                "kind": "pair",
+                "name": row.other,
+                "score": _blank(row.difference),
+                "low": _blank(row.low),
+                "high": _blank(row.high),
+                "status": row.verdict,
+            }
+            for row in sure.pairs
+        ),
+        *(
+            {
+                **common,
+                "method": row.method,
+                "kind": "rank correlation",
+                "name": row.other,
+                "score": row.tau,
+                "low": row.low,
+                "high": row.high,
+                "n": row.models,
+            }
+            for row in sure.correlations
+        ),
     ]
 
 
@@ -261,10 +311,11 @@ def _averages_table(board: Board, method: Method) -> list[str]:
             continue
         cells = [_interval(board.row(model.key, method, name)) for name in AVERAGES]
         count = f"{len(headline.average.tasks)} of {headline.average.of}"
-        rank, place = _blank(headline.rank), "" if headline.standing is None else str(headline.standing.place)
-        rows.append([str(rank), place, _text(model.label), *cells, count])
+        standing = headline.standing
+        rank, place = _blank(headline.rank), "" if standing is None else str(standing.place)
+        rows.append([str(rank), place, ranks_text(headline), _text(model.label), *cells, count])
     rows.sort(key=lambda row: (row[0] == "", int(row[0] or 0)))
-    return _table(["Rank", "Place", "Model", *(text.name for text in AVERAGES.values()), "Tasks"], rows)
+    return _table(["Rank", "Place", "Ranks", "Model", *(text.name for text in AVERAGES.values()), "Tasks"], rows)
 
 
 def _tasks_table(board: Board, method: Method) -> list[str]:
@@ -287,6 +338,14 @@ def _tasks_table(board: Board, method: Method) -> list[str]:
     for line in legend(board, method):
         lines += ["", _text(line)]
     return lines
+
+
+def ranks_text(row: Row) -> str:
+    """Return the interval of a model's rank, `2` or `1–3`; nothing without predictions."""
+    if row.standing is None:
+        return ""
+    place, last = row.standing.place, row.standing.last
+    return str(place) if place == last else f"{place}–{last}"
 
 
 def marks(cell: Cell) -> str:

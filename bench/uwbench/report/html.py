@@ -22,6 +22,7 @@ from uwbench.report.board import Board, BoardModel, Cell
 from uwbench.report.charts import PALETTE, page_charts
 from uwbench.report.compare import compare_models, shared_cells
 from uwbench.report.detail import Detail, read_detail
+from uwbench.report.ranks import certainty
 from uwbench.report.references import Published
 from uwbench.report.sensitivity import sensitivity
 from uwbench.report.table import chosen_text
@@ -96,6 +97,7 @@ def page_data(board: Board, audio: Mapping[str, Path]) -> dict[str, Any]:
         "cells": [_cell(cell) for cell in board.cells],
         "rows": _rows(board),
         "pairs": _pairs(board),
+        "certainty": asdict(certainty(board)),
         "details": {key: value for key, value in details.items() if value is not None},
         "sensitivity": _sensitivity(board),
         "off": [{**asdict(off), "reason": without_folders(off.reason)} for off in board.off],
@@ -176,6 +178,7 @@ def _rows(board: Board) -> list[dict[str, Any]]:
             "of": row.average.of,
             "rank": row.rank,
             "place": None if row.standing is None else row.standing.place,
+            "rank_high": None if row.standing is None else row.standing.last,
             "tied": [] if row.standing is None else [board.label(model) for model in row.standing.tied],
         }
         for row in board.rows

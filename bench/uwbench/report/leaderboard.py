@@ -14,6 +14,7 @@ from uwbench.report.compare import Comparison, compare_models
 from uwbench.report.export import render_csv, render_json, render_markdown
 from uwbench.report.figures import write_figures
 from uwbench.report.html import render_html
+from uwbench.report.ranks import Certainty, MethodCorrelation, PairRow, certainty
 from uwbench.report.robustness import CorruptedRow, corrupted_rows
 from uwbench.report.sensitivity import Sensitivity, sensitivity
 from uwbench.report.table import board_view, html_of
@@ -57,7 +58,8 @@ class Leaderboard:
         """Return one row per average: model, method, scope, average, score, interval, number of tasks, rank and place.
 
         `scope` is `suite`, `shared` (the tasks that all models have) or `domain:NAME`; `tasks` counts the tasks in the
-        average and `of` those in the scope. Averages that cannot be compared with the others have no rank.
+        average and `of` those in the scope. Averages that cannot be compared with the others have no rank. `rank_low`
+        and `rank_high` are the true rank's 95 % interval (see `report.ties.stand`); `rank_low` is the place.
         """
         import pandas as pd
 
@@ -74,11 +76,35 @@ class Leaderboard:
                 "of": row.average.of,
                 "rank": row.rank,
                 "place": None if row.standing is None else row.standing.place,
+                "rank_low": None if row.standing is None else row.standing.place,
+                "rank_high": None if row.standing is None else row.standing.last,
             }
             for row in self.board.rows
         ]
-        columns = ["model", "method", "scope", "average", "score", "low", "high", "tasks", "of", "rank", "place"]
-        return pd.DataFrame(rows, columns=columns).astype({"rank": "Int64", "place": "Int64"})
+        ranks = ["rank", "place", "rank_low", "rank_high"]
+        columns = ["model", "method", "scope", "average", "score", "low", "high", "tasks", "of", *ranks]
+        return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(ranks, "Int64"))
+
+    def pairs_frame(self) -> pd.DataFrame:
+        """Return one row per pair of ranked models and method, and one under every method: see `report.ranks.PairRow`.
+
+        `model` has the higher headline average, `difference` its lead with a 95 % interval; `p` is corrected by Holm.
+        """
+        import pandas as pd
+
+        return pd.DataFrame(map(asdict, self.certainty.pairs), columns=[field.name for field in fields(PairRow)])
+
+    def correlations_frame(self) -> pd.DataFrame:
+        """Return one row per pair of methods: Kendall's tau-b of their ranks, with bounds that hold at 95 %."""
+        import pandas as pd
+
+        rows = map(asdict, self.certainty.correlations)
+        return pd.DataFrame(rows, columns=[field.name for field in fields(MethodCorrelation)])
+
+    @property
+    def certainty(self) -> Certainty:
+        """How sure the ranks are: orders under each method and under every one, and how far the methods agree."""
+        return certainty(self.board)
 
     def robustness_frame(self) -> pd.DataFrame:
         """Return one row per score on corrupted test clips: the score, its drop with interval, the mean cosine.

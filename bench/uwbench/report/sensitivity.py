@@ -13,6 +13,7 @@ from uwbench.report.board import Board
 from uwbench.report.export import METHOD_NAMES
 from uwbench.report.fitted import Column, FlowingTable
 from uwbench.results.averages import AVERAGES, Entry, Method, borda, combine, rank_by
+from uwbench.results.ranks import kendall_tau
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -159,10 +160,3 @@ def _scorer(average: str, entries: Mapping[str, Sequence[Entry]]) -> Callable[[s
         return float(combine(average, entries[model], scores))
 
     return score
-
-
-def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Return Kendall's tau-b of two rankings of the same models; None if one of them ranks all models the same."""
-    first_order, second_order = (np.sign(np.subtract.outer(ranks, ranks)) for ranks in (first, second))
-    untied = np.sqrt(float((first_order**2).sum()) * float((second_order**2).sum()))
-    return float((first_order * second_order).sum() / untied) if untied else None

@@ -12,13 +12,16 @@ from uwbench.report.export import (
     LEAK_MARK,
     LEAK_MEANING,
     METHOD_NAMES,
+    RANKS_MEANING,
     TIE_MEANING,
     UNRANKED_MEANING,
     legend,
     marks,
+    ranks_text,
 )
 from uwbench.report.fitted import Column, FittedTable, FlowingTable
 from uwbench.report.labels import labels_of
+from uwbench.report.ranks import certainty, certainty_lines
 from uwbench.report.robustness import run_lines
 from uwbench.results.averages import AVERAGES, Average, Method, averages
 
@@ -207,6 +210,9 @@ def board_view(board: Board, *, verbose: bool = False) -> RenderableType:
             lines.insert(0, TIE_MEANING)
         if any(row.scope == "suite" and row.rank is None for row in board.rows):
             lines.insert(0, UNRANKED_MEANING)
+        if any(row.standing is not None for row in board.rows):
+            lines.insert(0, RANKS_MEANING)
+        parts += [Text(printable(line)) for line in certainty_lines(board, certainty(board))]
         parts += [Text(line, style="dim") for line in dict.fromkeys(lines)]
     others = [method for method in board.methods if method not in board.first_methods]
     if others:
@@ -228,7 +234,9 @@ def _board_averages(board: Board, method: Method, *, verbose: bool) -> FittedTab
     ]
     ranks = Column("#", [_rank_text(row) for row in rows])
     names = Column("Model", [board.label(row.model) for row in rows], right=False)
-    return FittedTable(f"{METHOD_NAMES[method]}: averages", [ranks, names, *_average_columns(values)], verbose)
+    certain = [Column("ranks", [ranks_text(row) for row in rows], 3)] if any(row.standing for row in rows) else []
+    columns = [ranks, *certain, names, *_average_columns(values)]
+    return FittedTable(f"{METHOD_NAMES[method]}: averages", columns, verbose)
 
 
 def _board_tasks(board: Board) -> FlowingTable:

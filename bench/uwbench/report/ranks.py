@@ -1,0 +1,200 @@
+"""How sure a board's ranks are: orders under every method, models that are practically equal, how methods agree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal
+
+import numpy as np
+
+from uwbench.methods import METHODS
+from uwbench.report.board import Board
+from uwbench.report.ties import SIGNIFICANCE, PairTest, compare_pairs
+from uwbench.results.averages import Entry, Method
+from uwbench.results.bootstrap import combined_error, difference_interval, holm
+from uwbench.results.ranks import equivalence_p, tau_bounds, tau_of_pairs
+
+EVERY = "every"  # the method of rows on all methods together
+Verdict = Literal["ahead", "practically equal", "undecided", "same order", "order changes"]
+_NAMED = 6  # pairs that a line of the terminal names
+
+
+@dataclass(frozen=True, slots=True)
+class PairRow:
+    """Two models in the headline average, `model` with the higher score, under one method or under `every` one.
+
+    `p` is two-sided and corrected by Holm over all pairs; `low` and `high` bound the difference, uncorrected. `verdict`
+    is `ahead` (p below 5 %), `practically equal` (within the margin, by two one-sided tests corrected the same way) or
+    `undecided`. A difference that is significant and within the margin is `practically equal`. Under every method, the
+    p-value is the largest of the methods', corrected again: `ahead` means under each of them, `same order` that the
+    scores alone agree, `order changes` that they do not; there is no difference then.
+    """
+
+    model: str
+    other: str
+    method: str
+    difference: float | None
+    low: float | None
+    high: float | None
+    p: float
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class MethodCorrelation:
+    """Kendall's tau-b of the ranks under two methods, over the models that both rank.
+
+    `low` and `high` are its bounds if every order that is significant under both (Holm over the pairs of both methods)
+    is true, and every other order may be either: they hold in at least 95 of 100 cases.
+    """
+
+    method: str
+    other: str
+    models: int
+    tau: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Certainty:
+    """The pairs of ranked models under each method and under all, and the correlations of the methods' ranks.
+
+    `methods` are those with predictions of all models that they rank; the others have no pairs.
+    """
+
+    methods: tuple[Method, ...]
+    pairs: tuple[PairRow, ...]
+    correlations: tuple[MethodCorrelation, ...]
+
+
+def certainty(board: Board) -> Certainty:
+    """Return how sure the ranks by the headline average are; without predictions there are no pairs."""
+    tests: dict[Method, list[PairTest]] = {}
+    for method in board.methods:
+        pairs = compare_pairs(ranked_entries(board, method), board.draws.get(method, {}), "weighted")
+        if pairs:
+            tests[method] = pairs
+    rows = [row for method, pairs in tests.items() for row in _rows(board, method, pairs)]
+    for order in orders_under_every(list(tests.values())) if len(tests) > 1 else ():
+        names = board.label(order.ahead), board.label(order.behind)
+        rows.append(PairRow(*names, EVERY, None, None, None, order.p, order.verdict))
+    correlations = []
+    for first, second in combinations(tests, 2):
+        correlation = correlate(tests[first], tests[second])
+        if correlation is not None:
+            correlations.append(MethodCorrelation(first, second, *correlation))
+    return Certainty(tuple(tests), tuple(rows), tuple(correlations))
+
+
+def ranked_entries(board: Board, method: Method, average: str = "weighted") -> dict[str, list[Entry]]:
+    """Return the scores of each model that the board ranks by an average over its suite, task by task."""
+    entries = {}
+    for row in board.rows:
+        if (row.method, row.scope, row.average.name) == (method, "suite", average) and row.rank is not None:
+            tasks = sorted(row.average.tasks)
+            cells = [cell for task in tasks if (cell := board.cell(row.model, task, method)) is not None]
+            entries[row.model] = [board.entry(cell) for cell in cells]
+    return dict(sorted(entries.items()))
+
+
+def certainty_lines(board: Board, sure: Certainty) -> list[str]:
+    """Return what a terminal says of the pairs and correlations, one sentence a line."""
+    lines = []
+    if board.margin is not None:
+        points = "1 point" if board.margin == 0.01 else f"{100 * board.margin:g} points"
+        for method in board.first_methods:
+            equal = [row for row in sure.pairs if (row.method, row.verdict) == (method, "practically equal")]
+            text = _listed(equal, "=") if equal else "none"
+            lines.append(f"{METHODS[method].short}: practically equal, with a margin of {points}: {text}")
+    every = [row for row in sure.pairs if row.method == EVERY]
+    if every:
+        ahead = [row for row in every if row.verdict == "ahead"]
+        changes = [row for row in every if row.verdict == "order changes"]
+        names = ", ".join(METHODS[method].short for method in sure.methods)
+        text = f"{len(ahead)} of {len(every)} pairs have a significant order under every method ({names})"
+        lines.append(f"{text}{': ' if ahead else ''}{_listed(ahead, '>')}")
+        if changes:
+            lines.append(f"The order changes with the method: {_listed(changes, '/')}")
+    for row in sure.correlations:
+        if {row.method, row.other} <= {*board.first_methods}:
+            pair = f"{METHODS[row.method].short} and {METHODS[row.other].short}"
+            lines.append(f"Rank correlation of {pair}: tau-b {row.tau:.2f} ({row.low:.2f} to {row.high:.2f})")
+    return lines
+
+
+def _rows(board: Board, method: Method, pairs: Sequence[PairTest]) -> list[PairRow]:
+    equal = _equal(pairs, board.margin)
+    rows = []
+    for pair, within in zip(pairs, equal, strict=True):
+        better, worse = pair.ahead
+        difference = abs(pair.difference)
+        bounds = difference_interval(difference, pair.variances, pair.clusters, board.bootstrap.level)
+        verdict = "practically equal" if within else "ahead" if pair.significant else "undecided"
+        rows.append(
+            PairRow(board.label(better), board.label(worse), method, difference, *bounds, pair.p_corrected, verdict)
+        )
+    return rows
+
+
+def _equal(pairs: Sequence[PairTest], margin: float | None) -> list[bool]:
+    if margin is None:
+        return [False] * len(pairs)
+    p_values = [
+        equivalence_p(pair.difference, *combined_error(pair.variances, pair.clusters), max(pair.clusters), margin)
+        for pair in pairs
+    ]
+    return [p < SIGNIFICANCE for p in holm(p_values)]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Two models under several methods, by the order under the first, with the p-value of that order under each."""
+
+    ahead: str
+    behind: str
+    p: float
+    verdict: Verdict
+
+
+def orders_under_every(tests: Sequence[Sequence[PairTest]]) -> list[Order]:
+    """Return the orders of the pairs that all methods rank; `tests` has each method's pairs.
+
+    An order is significant if it is under each method: its test has the largest of the methods' p-values
+    (intersection-union; Berger 1982, Technometrics 24, 295-300), corrected by Holm over the pairs.
+    """
+    shared = _shared(tests)
+    same = [len({pair.ahead for pair in pairs}) == 1 and all(pair.difference for pair in pairs) for pairs in shared]
+    p_values = [max(pair.p for pair in pairs) if agree else 1.0 for pairs, agree in zip(shared, same, strict=True)]
+    return [
+        Order(*pairs[0].ahead, p, "order changes" if not agree else "ahead" if p < SIGNIFICANCE else "same order")
+        for pairs, agree, p in zip(shared, same, holm(p_values), strict=True)
+    ]
+
+
+def correlate(first: Sequence[PairTest], second: Sequence[PairTest]) -> tuple[int, float, float, float] | None:
+    """Return the number of models that two methods rank, Kendall's tau-b of the ranks, and its bounds.
+
+    None if there are fewer than two such models, or a method has the same score for all of them.
+    """
+    shared = _shared([first, second])
+    signs = np.array([[np.sign(pair.difference) for pair in pairs] for pairs in shared]).reshape(-1, 2).T
+    tau = tau_of_pairs(*signs) if shared else None
+    if tau is None:
+        return None
+    p_values = np.array(holm([pair.p for pairs in shared for pair in pairs])).reshape(-1, 2).T
+    models = {model for pairs in shared for model in pairs[0].ahead}
+    return len(models), tau, *tau_bounds(*np.where(p_values < SIGNIFICANCE, signs, 0))
+
+
+def _shared(tests: Sequence[Sequence[PairTest]]) -> list[list[PairTest]]:
+    """Return the pairs that every method has, each with all methods' tests of it, in the same direction."""
+    first, *others = ({(pair.first, pair.second): pair for pair in pairs} for pairs in tests)
+    return [[pair, *(other[key] for other in others)] for key, pair in first.items() if all(key in o for o in others)]
+
+
+def _listed(rows: Sequence[PairRow], sign: str) -> str:
+    more = f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else ""
+    return ", ".join(f"{row.model} {sign} {row.other}" for row in rows[:_NAMED]) + more
