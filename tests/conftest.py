@@ -101,6 +101,22 @@ def minilm() -> str:
     return name
 
 
+@pytest.fixture(scope="session")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The default protocol with a single grid point and seed."""
+    import yaml
+
+    from uwbench.cards.find import find_protocol
+
+    protocol = find_protocol("uwbench-1").model_dump(mode="json")
+    protocol["name"] = "quick"
+    protocol["mlp"] |= {"widths": [0], "learning_rates": [0.01], "weight_decays": [0.01], "seeds": [0]}
+    protocol["bootstrap"]["resamples"] = 50
+    path = tmp_path_factory.mktemp("protocols") / "quick.yaml"
+    path.write_text(yaml.safe_dump(protocol))
+    return path
+
+
 @pytest.fixture(autouse=True)
 def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the user's cache, results and data out of every test, and every test away from the hub."""

@@ -53,7 +53,7 @@ UNIWHISPER = {
     "__main__": 8,
 }
 # Files of data beside the code.
-DATA_ONLY = {"configs", "mixtures", "ablations"}
+DATA_ONLY = {"configs", "mixtures", "ablations", "wrappers"}
 
 
 def module_of(path: Path, root: Path) -> str:

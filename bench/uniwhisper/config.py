@@ -257,7 +257,8 @@ class Run(Closed):
     """The execution of a run; batch sizes are global, in seconds of audio including padding.
 
     `ema` is the decay of averaged encoder weights, kept from the joint stage on and exported by choice. Every
-    `monitor_every` steps the model is looked at with `monitor_clips` held-out clips.
+    `monitor_every` steps the model is looked at with `monitor_clips` held-out clips, and with `monitor_mini` also with
+    the clips of the benchmark's suite mini.
     """
 
     seed: Annotated[int, Field(ge=0)] = 0
@@ -273,6 +274,7 @@ class Run(Closed):
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     monitor_every: Count | None = None
     monitor_clips: Count = 32
+    monitor_mini: bool = False
 
 
 class Config(Closed):

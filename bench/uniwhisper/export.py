@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.resources
 import json
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +19,26 @@ if TYPE_CHECKING:
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 _USES = ("train", "test", "all")
+_SHARED = "uniwhisper.wrappers.frames"
+
+
+class Peer(StrEnum):
+    """A program that loads an export."""
+
+    hf = "hf"
+    xares = "xares"
+    xares_llm = "xares-llm"
+    hear = "hear"
+    mteb = "mteb"
+
+
+# The wrapper's file in the folder; transformers loads the folder as it is.
+WRAPPERS = {
+    Peer.xares: "xares_encoder.py",
+    Peer.xares_llm: "xares_llm_encoder.py",
+    Peer.hear: "uniwhisper_hear.py",
+    Peer.mteb: "mteb_encoder.py",
+}
 
 
 def export_encoder(
@@ -112,6 +135,25 @@ def write_encoder(encoder: WhisperEncoder, output: Path, *, weights: dict[str, t
     output.mkdir(parents=True, exist_ok=True)
     encoder.save_pretrained(output, state_dict=weights)
     WhisperFeatureExtractor(feature_size=encoder.config.num_mel_bins).save_pretrained(output)
+
+
+def write_wrapper(peer: Peer, folder: Path) -> Path:
+    """Write the file by which `peer` loads the encoder of `folder`, and return it; for `hf`, the folder itself.
+
+    The file needs torch, transformers and the peer alone: what wrappers share is copied into it.
+    """
+    if peer not in WRAPPERS:
+        return folder
+    files = importlib.resources.files("uniwhisper.wrappers")
+    source, shared = ((files / name).read_text(encoding="utf-8") for name in (WRAPPERS[peer], "frames.py"))
+    lines, tree = source.splitlines(), ast.parse(source)
+    (place,) = (node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module == _SHARED)
+    # After the docstring and the import from __future__, which a file may have once and first.
+    start = ast.parse(shared).body[1].end_lineno or 0
+    copied = [*lines[: place.lineno - 1], *shared.splitlines()[start:], *lines[place.end_lineno or 0 :]]
+    path = folder / WRAPPERS[peer]
+    path.write_text("\n".join(copied) + "\n", encoding="utf-8")
+    return path
 
 
 def _card(folder: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from hypothesis import strategies as st
 
 from fuzz import structured, targets
+from uwbench.audio import media
 
 Strategy = Callable[[Sequence[bytes]], st.SearchStrategy[bytes]]
 
@@ -58,6 +59,7 @@ READERS = (
     Reader("audio OGG", targets.audio, 40_000),
     Reader("audio MP3", targets.audio, 40_000),
     Reader("audio others", targets.audio, 40_000),
+    *([Reader("audio media", targets.audio, 40_000)] if media.is_installed() else []),  # with the extra `media`
     Reader("MIDI notes", targets.midi, 25_000),
     Reader("encoder.json", targets.encoder_json, 25_000, structured.json_like, 1_000),
     Reader("store manifest", targets.store_manifest, 30_000, structured.json_like, 1_000),

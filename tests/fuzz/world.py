@@ -18,11 +18,13 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+import media_files
 from miniatures.publishers import write_midi
 from miniatures.xares import write_tar
 from uniwhisper.data.rows import SUFFIX
 from uniwhisper.data.shards import Asked, Item, write_shards
 from uwbench import api
+from uwbench.audio import media
 from uwbench.audio.clip import AudioFile
 
 HERE = Path(__file__).resolve().parent
@@ -321,6 +323,8 @@ def _audio(data: Path, clips: Sequence[Path]) -> Iterator[tuple[str, list[bytes]
             encoded(cut, "OGG", "OPUS") if rate == 48_000 else encoded(stereo, "OGG"),
         ],
     )
+    if media.is_installed():
+        yield "audio media", [media_files.encoded(suffix, short, 48_000) for suffix in media_files.FORMATS]
     mp3 = encoded(short, "MP3")
     yield "audio MP3", [music.read_bytes()[:3000], encoded(cut, "MP3"), bytes(100) + mp3, b"not frames" * 40 + mp3]
     yield "audio others", rare

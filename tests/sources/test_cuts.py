@@ -179,6 +179,8 @@ REFUSED = {
         cut(recording={"sources": [{"type": "url", "channels": [0], "source": "http://x"}]}),
         r"not one file \(url\)",
     ),
+    "of no type": (cut(recording={"sources": [{"type": [], "source": "a"}]}), r"not one file \(\[\]\)"),
+    "a start of many digits": (cut(start=10**400), "is not a number of seconds"),
     "a file per channel": (
         cut(recording={"sources": [{"type": "file", "source": "a"}, {"type": "file", "source": "b"}]}),
         r"not one file \(2 files\)",

@@ -355,6 +355,7 @@ SAVED: dict[str, dict[str, object]] = {
     "../x": {"state.json": {"_data_files": [{"filename": "../x.arrow"}]}},
     "indices": {"state.json": {"_data_files": [], "_indices_data_files": [{"filename": "i.arrow"}]}},
     "nothing": {"state.json": {"_data_files": []}},
+    "no list": {"state.json": {"_data_files": True}},
     "a list": {"state.json": [1]},
     "no splits": {"dataset_dict.json": {"splits": []}},
     "a split elsewhere": {"dataset_dict.json": {"splits": ["../train"]}},
@@ -371,6 +372,21 @@ def test_saved_folders_that_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(InputError) as error:
         open_task(str(tmp_path / "x"))
     assert str(error.value.where).startswith(str(tmp_path / "x"))
+
+
+def test_a_column_whose_name_is_no_text(tmp_path: Path, shared_data: Path) -> None:
+    hf_dataset(recordings(shared_data, range(1))).save_to_disk(tmp_path / "x")
+    (path,) = (tmp_path / "x").glob("*.arrow")
+    path.write_bytes(path.read_bytes().replace(b"speaker", b"spe\x95ker"))
+    with pytest.raises(InputError, match=r"\.arrow: is not a valid Arrow file .*utf-8"):
+        open_task(str(tmp_path / "x"))
+
+
+def test_two_columns_of_one_name(tmp_path: Path) -> None:
+    table = pa.Table.from_pylist(rows_of())
+    pq.write_table(table.append_column("audio", table.column("audio")), tmp_path / "x.parquet")
+    with pytest.raises(InputError, match="has two columns 'audio'"):
+        open_task(str(tmp_path / "x.parquet"))
 
 
 def test_a_damaged_arrow_file(tmp_path: Path, shared_data: Path) -> None:

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from uniwhisper.cli import data as cli_data
 from uniwhisper.cli import evaluate as cli_evaluate
 from uniwhisper.cli import train as cli_train
+from uniwhisper.export import Peer
 from uwbench.api import UwbenchError
 
 if TYPE_CHECKING:
@@ -99,13 +100,19 @@ def export(
     training_data: Annotated[
         Path | None, typer.Option("--training-data", help="YAML list of {dataset, split, licence}.")
     ] = None,
+    peers: Annotated[
+        list[Peer] | None, typer.Option("--for", help="Add the file by which this program loads it; repeats.")
+    ] = None,
 ) -> None:
     """Write the encoder of a checkpoint as a folder for `uwbench -m uniwhisper --weights FOLDER`."""
     from uniwhisper.evaluate import checkpoint_of
-    from uniwhisper.export import export_encoder
+    from uniwhisper.export import export_encoder, write_wrapper
 
     checkpoint = checkpoint_of(checkpoint) or checkpoint
     print(export_encoder(checkpoint, output, base=base, alpha=alpha, training_data=training_data, ema=ema))
+    for peer in dict.fromkeys(peers or ()):
+        if (path := write_wrapper(peer, output)) != output:
+            print(path)
 
 
 cli_data.add_to(app)

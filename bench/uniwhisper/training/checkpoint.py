@@ -2,7 +2,7 @@
 
 `step-0000100/` holds `model.safetensors` (fp32: encoder.*, adapter.*, lm.*), `optimizer.pt`, `trainer.json` and
 `encoder/`, the folder that uwbench loads, with averaged weights also `encoder-ema/`. No random state is kept: nothing
-in a step draws from a generator.
+in a step draws from a generator. Beside the last checkpoints stands `best/`, the encoder of the best look so far.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from uwbench.api import InputError
 from uwbench.base.hashing import sha256_file
 
 _PREFIX = "step-"
-_FREE = {f"run.{name}" for name in ("workers", "save_every", "keep", "log_every", "monitor_every", "monitor_clips")}
+_FREE_OF_RUN = ("workers", "save_every", "keep", "log_every", "monitor_every", "monitor_clips", "monitor_mini")
+_FREE = {f"run.{name}" for name in _FREE_OF_RUN}
+_BEST = "best"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +69,7 @@ def save(
     for name, state in (("encoder", encoder_state(weights)), ("encoder-ema", averaged)):
         if state is not None:
             write_encoder(encoder, partial / name, weights=state)
-    card = {
-        "alpha": 1.0,
-        "checkpoint": [sha256_file(partial / "model.safetensors")],
-        "base": None,
-        "training_data": progress.training_data,
-        "pad30_prob": config.data.pad30_prob,
-        "stack": config.adapter.stack,
-        "step": progress.step,
-    }
+    card = {**_encoder_card(progress, config), "checkpoint": [sha256_file(partial / "model.safetensors")]}
     for path in partial.glob("encoder*"):
         _write_json(path / "uniwhisper.json", {**card, "ema": config.run.ema if path.name == "encoder-ema" else None})
     trainer = {"progress": asdict(progress), "config": config.model_dump(mode="json")}
@@ -85,6 +79,53 @@ def save(
     for old in checkpoints(output)[: -config.run.keep]:
         shutil.rmtree(old)
     return folder
+
+
+def save_best(
+    output: Path, progress: Progress, config: Config, encoder: Any, weights: dict[str, torch.Tensor], score: float
+) -> Path:
+    """Write the encoder of the best look so far as `best/`, in place of the one before."""
+    folder, partial = output / _BEST, output / f".{_BEST}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    write_encoder(encoder, partial, weights={name: value.cpu().contiguous() for name, value in weights.items()})
+    card = {
+        **_encoder_card(progress, config),
+        "checkpoint": [sha256_file(partial / "model.safetensors")],
+        "best": {"mean_knn": score, "step": progress.step},
+    }
+    _write_json(partial / "uniwhisper.json", card)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.replace(folder)
+    return folder
+
+
+def best_score(output: Path) -> float | None:
+    """Return the score of `best/`, or None if there is none."""
+    path = output / _BEST / "uniwhisper.json"
+    if not path.is_file():
+        return None
+    try:
+        return float(json.loads(path.read_text(encoding="utf-8"))["best"]["mean_knn"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"is no record of the best encoder ({error})", where=path, remedy="remove its folder"
+        ) from error
+
+
+def forget_best(output: Path) -> None:
+    """Remove `best/`, which a run that starts anew did not make."""
+    shutil.rmtree(output / _BEST, ignore_errors=True)
+
+
+def _encoder_card(progress: Progress, config: Config) -> dict[str, Any]:
+    return {
+        "alpha": 1.0,
+        "base": None,
+        "training_data": progress.training_data,
+        "pad30_prob": config.data.pad30_prob,
+        "stack": config.adapter.stack,
+        "step": progress.step,
+    }
 
 
 def checkpoints(output: Path) -> list[Path]:

@@ -7,13 +7,13 @@ touched. Every rank takes part, because a sharded model needs all of them.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from uniwhisper.config import Config
-from uniwhisper.data.examples import Example
+from uniwhisper.data.examples import SAMPLE_RATE, Example, Question
 from uniwhisper.model.build import load_encoder
 from uniwhisper.model.collate import FRAME, log_mel
 from uniwhisper.model.generate import answer
@@ -21,8 +21,10 @@ from uniwhisper.model.model import AudioModel
 from uniwhisper.model.tokens import open_text
 from uniwhisper.sampling.clips import WHOLE_TASKS
 from uniwhisper.sampling.held_out import HeldOut
+from uniwhisper.training.geometry import effective_rank
 
 _BATCH = 8  # clips
+_MINI = ("mini_speech", "mini_sound", "mini_music")
 _N_DRIFT = 8  # clips whose features are compared with the original encoder's
 
 
@@ -31,18 +33,21 @@ class Monitor:
 
     def __init__(self, config: Config, held_out: HeldOut, device: str) -> None:
         self._config, self._held_out, self._text = config, held_out, open_text(config)
-        fixed = sorted(held_out.examples, key=lambda example: example.domain != "speech")[:_N_DRIFT]
+        self._examples = (*held_out.examples, *(mini_clips() if config.run.monitor_mini else ()))
+        fixed = sorted(self._examples, key=lambda example: example.domain != "speech")[:_N_DRIFT]
         self._mel = log_mel([example.audio for example in fixed], config.encoder.mels).to(device)
         original = AudioModel(load_encoder(config)).to(device).eval()
         with torch.no_grad():
             self._original = original.encode(self._mel).float()
 
     def look(self, model: AudioModel) -> dict[str, Any]:
-        """Return `exact` or `wer` per task, `knn` per task, and `cosine` to the original features."""
+        """Return `exact` or `wer` per task, `knn` per task, `effective_rank`, and `cosine` to the original features."""
         was_training = model.training
         model.eval()
         with torch.no_grad():
-            scores = self._answers(model) | {"knn": self._probe(model), "cosine": self._cosine(model)}
+            pooled = torch.cat([self._pooled(model, part) for part in _parts(self._examples)])
+            geometry = {"effective_rank": effective_rank(pooled), "cosine": self._cosine(model)}
+            scores = self._answers(model) | {"knn": self._probe(pooled)} | geometry
         model.train(was_training)
         return scores
 
@@ -74,16 +79,15 @@ class Monitor:
                 scores["exact"][task] = sum(expected == text for expected, text in both) / len(both)
         return scores
 
-    def _probe(self, model: AudioModel) -> dict[str, float]:
+    def _probe(self, pooled: torch.Tensor) -> dict[str, float]:
         """Return per task the share of clips whose nearest clip, by cosine of mean frames, has the same answer."""
-        pooled = torch.cat([self._pooled(model, part) for part in _parts(self._held_out.examples)])
         groups: dict[tuple[str, str], list[int]] = defaultdict(list)
-        for index, example in enumerate(self._held_out.examples):
+        for index, example in enumerate(self._examples):
             if example.questions[0].task not in WHOLE_TASKS:
                 groups[example.dataset, example.questions[0].task].append(index)
         shares = {}
         for (dataset, task), members in sorted(groups.items()):
-            answers = [self._held_out.questions[index].answer for index in members]
+            answers = [self._examples[index].questions[0].answer for index in members]
             if len(set(answers)) < 2 or len(set(answers)) == len(answers):
                 continue  # all answers equal, or all different
             vectors = torch.nn.functional.normalize(pooled[members] - pooled[members].mean(dim=0), dim=1)
@@ -100,6 +104,23 @@ class Monitor:
     def _cosine(self, model: AudioModel) -> float:
         frames = model.encode(self._mel).float()
         return float(torch.nn.functional.cosine_similarity(frames, self._original, dim=-1).mean())
+
+
+def mini_clips() -> tuple[Example, ...]:
+    """Return the clips of the benchmark's suite mini, which it generates, with their labels for answers."""
+    from uwbench.api import decode, load_task
+
+    return tuple(
+        Example(clip.id, task, decode(clip.audio, SAMPLE_RATE), (Question("", str(clip.labels), "label"),))
+        for task in _MINI
+        for clip in load_task(task).clips
+    )
+
+
+def mean_knn(scores: Mapping[str, Any]) -> float | None:
+    """Return the mean of a look's `knn` over its tasks, by which the best encoder is kept; None without any."""
+    shares = list(scores["knn"].values())
+    return sum(shares) / len(shares) if shares else None
 
 
 def _parts(examples: Sequence[Example]) -> list[Sequence[Example]]:

@@ -28,7 +28,7 @@ from uniwhisper.training import checkpoint
 from uniwhisper.training.checkpoint import Progress
 from uniwhisper.training.ema import Average
 from uniwhisper.training.log import Log, Tally
-from uniwhisper.training.monitor import Monitor
+from uniwhisper.training.monitor import Monitor, mean_knn
 from uniwhisper.training.optim import clip_to, gradient_norm, make_optimiser, part_norms, schedule, set_rates
 from uniwhisper.training.parallel import World, full_state, load_full_state, wrap
 from uniwhisper.training.sigterm import on_sigterm
@@ -80,7 +80,8 @@ def train(
     On SIGTERM the step is finished and saved. Steps with non-finite gradients are skipped and counted; twenty in a row
     raise UwbenchError. `training_data` (`{dataset, split, licence}` each) goes into the exported encoder;
     `data_digest` is the identity of what `batches` draws from: InputError if a checkpoint is of other data.
-    With `held_out` clips the model is monitored every `monitor_every` steps.
+    With `held_out` clips, or `monitor_mini`, the model is monitored every `monitor_every` steps, and the encoder with
+    the highest mean kNN of the joint stage is kept in `best/`.
     """
     output.mkdir(parents=True, exist_ok=True)
     last = config.stages.bridge + config.stages.joint
@@ -142,8 +143,12 @@ class _Run:
         self._average: Average | None = None
         self._norms: dict[str, float] = {}
         self._in_a_row = 0
-        looks = config.run.monitor_every is not None and held_out is not None and held_out.examples
-        self._monitor = Monitor(config, held_out, world.device) if looks and held_out else None
+        clips = held_out or HeldOut(())
+        looks = config.run.monitor_every is not None and (clips.examples or config.run.monitor_mini)
+        self._monitor = Monitor(config, clips, world.device) if looks else None
+        if self._resume is None and world.rank == 0:
+            checkpoint.forget_best(output)
+        self._best = None if self._resume is None else checkpoint.best_score(output)
 
     def steps(self, last: int, log: Log, stopping: threading.Event) -> Result:
         """Run to step `last` and return the result."""
@@ -167,7 +172,9 @@ class _Run:
                 )
                 tally = Tally()
             if self._monitor is not None and step % (self.config.run.monitor_every or 1) == 0:
-                log.look(step, self._monitor.look(self.model))
+                scores = self._monitor.look(self.model)
+                log.look(step, scores)
+                self._keep_best(scores)
             if step % self.config.run.save_every == 0:
                 saved = self._save()
         if saved is None or not saved.name.endswith(f"{self.progress.step:07d}"):
@@ -240,6 +247,16 @@ class _Run:
                 remedy="lower the learning rates, or look at the data of these steps",
             )
         return float(norm)
+
+    def _keep_best(self, scores: dict[str, Any]) -> None:
+        """Keep the encoder if it scores above every look of the joint stage before; see `mean_knn`."""
+        score = mean_knn(scores)
+        if self._stage != "joint" or score is None or (self._best is not None and score <= self._best):
+            return
+        self._best = score
+        weights = full_state(self.model.encoder)
+        if self.world.rank == 0:
+            checkpoint.save_best(self.output, self.progress, self.config, self.model.encoder, weights, score)
 
     def _save(self) -> Path:
         weights = full_state(self.model)

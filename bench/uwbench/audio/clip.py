@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+_HEAD = 64  # bytes that tell a format
+
+
 @dataclass(frozen=True, slots=True)
 class AudioFile:
     """A file of encoded audio."""
@@ -98,6 +101,25 @@ class Clip:
     def __post_init__(self) -> None:
         if (self.split is None) == (self.fold is None):
             raise ValueError(f"clip {self.id!r} needs either a split or a fold, not both and not neither")
+
+
+def read_head(audio: Audio) -> bytes:
+    """Return some of the first bytes of encoded audio; none if they cannot be read."""
+    match audio:
+        case AudioFile(path):
+            offset, size = 0, _HEAD
+        case AudioMember(path, offset, size):
+            size = max(0, min(size, _HEAD))
+        case AudioBytes(data):
+            return data[:_HEAD]
+        case AudioArray():
+            return b""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, offset))
+            return file.read(size)
+    except OSError:
+        return b""
 
 
 def read_bytes(audio: Audio) -> bytes:

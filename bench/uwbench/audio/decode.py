@@ -1,7 +1,8 @@
 """Decoding: encoded audio to mono float32 samples at a given rate.
 
-libsndfile decodes and soxr resamples; both stream, so a long file needs memory for its mono samples at the target rate
-and little more. docs/audio.md has the rules for odd input; each case has a defined result or is an AudioError.
+libsndfile decodes, or FFmpeg what that does not read (`uwbench.audio.media`), and soxr resamples; all stream, so a long
+file needs memory for its mono samples at the target rate and little more. docs/audio.md has the rules for odd input;
+each case has a defined result or is an AudioError.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from uwbench.audio import media
 from uwbench.audio.clip import Audio, AudioArray, AudioBytes, AudioFile, AudioMember, read_bytes
 from uwbench.errors import AudioError
 
@@ -46,6 +48,7 @@ class Header:
     n_frames: int
     rate: int
     channels: int
+    decoder: str = ""  # what decodes the file and its version, if that is not libsndfile
 
     @property
     def duration_s(self) -> float:
@@ -58,7 +61,8 @@ def read_header(audio: Audio, data: bytes | None = None) -> Header:
         return Header(len(audio.samples), audio.rate, 1)
     try:
         with _open(audio, data) as file:
-            return Header(file.frames, file.samplerate, file.channels)
+            decoder = media.decoder() if isinstance(file, media.MediaFile) else ""
+            return Header(file.frames, file.samplerate, file.channels, decoder)
     except (soundfile.SoundFileError, OSError) as error:
         raise AudioError(_reason(error), where=str(audio)) from error
 
@@ -156,10 +160,9 @@ def _open(audio: Audio, data: bytes | None) -> Iterator[Any]:
         try:
             sound = _sound(file, 0)
         except soundfile.SoundFileError:
-            start = _mp3_start(file)
-            if not start:
+            sound = _other_sound(file, str(audio))
+            if sound is None:
                 raise
-            sound = _sound(file, start)
         with sound:
             if not _LEAST_RATE <= sound.samplerate <= _MOST_RATE:
                 what = f"has a rate of {sound.samplerate} Hz in its header, which no recording has"
@@ -177,6 +180,16 @@ def _encoded(audio: Audio, data: bytes | None) -> BinaryIO:
 def _sound(file: BinaryIO, start: int) -> Any:
     file.seek(start)
     return soundfile.SoundFile(cast(BinaryIO, _Stream(file, start)))
+
+
+def _other_sound(file: BinaryIO, name: str) -> Any:
+    """Open what libsndfile refuses: a container that FFmpeg reads, or an MP3 behind other bytes; else return None."""
+    file.seek(0)
+    form = media.container(file.read(_MOST_BEFORE_FRAMES))
+    if form is not None:
+        return media.MediaFile(file, form, name)
+    start = _mp3_start(file)
+    return _sound(file, start) if start else None
 
 
 @dataclass(frozen=True, slots=True)

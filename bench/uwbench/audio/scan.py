@@ -13,8 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from uwbench.audio import media
 from uwbench.audio.clip import Audio, AudioArray, AudioBytes, AudioFile, AudioMember, Clip, read_bytes
-from uwbench.audio.decode import read_header
+from uwbench.audio.decode import Header, read_header
 from uwbench.base.atomic import write_atomically
 from uwbench.base.hashing import clip_key, sha256_bytes, sha256_file
 from uwbench.errors import AudioError
@@ -22,6 +23,7 @@ from uwbench.errors import AudioError
 WHOLE_FILE = 32 << 20  # bytes; larger files are read block by block
 END_TOLERANCE_S = 0.05  # a clip's end may be after its file's by this much, from rounding
 _AT_REST_NS = 2_000_000_000
+_DECODER = " by "  # before the decoder in an entry's state
 _Place = tuple[bytes, int, int]  # file name, which need not be UTF-8, offset and size
 _COLUMNS = ("path", "offset", "size", "stat", "at", "sha256", "duration_s")
 
@@ -37,12 +39,19 @@ class Scanned:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """The memory of one file: its state, the time it was read at, and what was found."""
+    """The memory of one file: its state, the time it was read at, and what was found.
+
+    `stat` ends with the decoder if that is not libsndfile, so that another version of it reads the file again.
+    """
 
     stat: str
     at: int
     sha256: str
     duration_s: float
+
+    @property
+    def decoder(self) -> str:
+        return self.stat.partition(_DECODER)[2]
 
 
 def scan_clips(
@@ -83,7 +92,7 @@ def _read(clip: Clip, known: dict[_Place, _Entry]) -> tuple[_Place | None, _Entr
             place = (os.fsencode(path), offset, size)
         case AudioBytes() | AudioArray():
             data = read_bytes(audio)
-            return None, _Entry("", 0, sha256_bytes(data), read_header(audio, data).duration_s)
+            return None, _entry("", 0, sha256_bytes(data), read_header(audio, data))
     now = time.time_ns()
     try:
         status = path.stat()
@@ -92,12 +101,17 @@ def _read(clip: Clip, known: dict[_Place, _Entry]) -> tuple[_Place | None, _Entr
     stat = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
     entry = known.get(place)
     changed_ns = max(status.st_mtime_ns, status.st_ctime_ns)
-    if entry is not None and entry.stat == stat and changed_ns < entry.at - _AT_REST_NS:
+    same = entry is not None and entry.stat in (stat, f"{stat}{_DECODER}{media.decoder()}")
+    if entry is not None and same and changed_ns < entry.at - _AT_REST_NS:
         return place, entry
     if isinstance(audio, AudioFile) and status.st_size > WHOLE_FILE:
-        return place, _Entry(stat, now, sha256_of(audio), read_header(audio).duration_s)
+        return place, _entry(stat, now, sha256_of(audio), read_header(audio))
     data = read_bytes(audio)
-    return place, _Entry(stat, now, sha256_bytes(data), read_header(audio, data).duration_s)
+    return place, _entry(stat, now, sha256_bytes(data), read_header(audio, data))
+
+
+def _entry(stat: str, at: int, sha256: str, header: Header) -> _Entry:
+    return _Entry(f"{stat}{_DECODER}{header.decoder}" if header.decoder else stat, at, sha256, header.duration_s)
 
 
 def sha256_of(audio: Audio) -> str:
@@ -118,7 +132,7 @@ def _scanned(clip: Clip, entry: _Entry) -> Scanned | AudioError:
             "holds no samples" if clip.start_s is None else f"is {entry.duration_s:.3f} s long, the clip starts later"
         )
         return AudioError(what, where=str(clip.audio))
-    return Scanned(entry.sha256, clip_key(entry.sha256, clip.start_s, clip.end_s), end - start)
+    return Scanned(entry.sha256, clip_key(entry.sha256, clip.start_s, clip.end_s, entry.decoder), end - start)
 
 
 def _load(memory: Path | None) -> dict[_Place, _Entry]:

@@ -30,6 +30,9 @@ def digest(value: Any) -> str:
     return sha256_bytes(text.encode())
 
 
-def clip_key(audio_sha256: str, start_s: float | None, end_s: float | None) -> bytes:
-    """Return the 32-byte key of a clip: a hash of its audio's content and of the stretch that is used, in seconds."""
-    return bytes.fromhex(digest([audio_sha256, start_s, end_s]))
+def clip_key(audio_sha256: str, start_s: float | None, end_s: float | None, decoder: str = "") -> bytes:
+    """Return the 32-byte key of a clip: a hash of its audio's content and of the stretch that is used, in seconds.
+
+    `decoder` is what decodes the audio and its version, if that is not libsndfile.
+    """
+    return bytes.fromhex(digest([audio_sha256, start_s, end_s, *([decoder] if decoder else [])]))

@@ -159,7 +159,17 @@ def _codecs() -> Iterator[Diagnosis]:
         remedy = "pip install --force-reinstall soundfile, whose wheels carry libsndfile with MP3"
         yield Diagnosis("audio", False, f"{version} cannot handle {', '.join(broken)}", remedy)
     else:
-        yield Diagnosis("audio", True, f"{version}: WAV, FLAC, Ogg and MP3 work")
+        yield Diagnosis("audio", True, f"{version}: WAV, FLAC, Ogg and MP3 work; {_media()}")
+
+
+def _media() -> str:
+    """Return what decodes formats that libsndfile does not read."""
+    formats = "m4a, aac, mp4, webm and wma"
+    try:
+        import av  # type: ignore[import-not-found]
+    except ImportError:
+        return f"{formats} need pip install 'uwbench[media]'"
+    return f"{formats} work with PyAV {av.__version__}"
 
 
 def _threads() -> Iterator[Diagnosis]:

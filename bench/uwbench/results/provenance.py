@@ -8,7 +8,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("torch", "transformers", "scikit-learn", "faiss-cpu", "faiss-gpu", "numpy", "soundfile", "soxr", "pyarrow")
+_PACKAGES = (
+    "torch",
+    "transformers",
+    "scikit-learn",
+    "faiss-cpu",
+    "faiss-gpu",
+    "numpy",
+    "soundfile",
+    "av",
+    "soxr",
+    "pyarrow",
+)
 
 
 def versions() -> dict[str, str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from uwbench.audio import media
 from uwbench.audio.clip import Clip, Event, Labels
 from uwbench.cards.card import Card, Kind
 from uwbench.errors import DataError
@@ -17,7 +18,7 @@ Origin = Literal["own", "generated", "shards", "publisher", "hub"]
 
 # A file with one of these suffixes is a clip even if it cannot be decoded, and is then reported.
 _LOSSLESS = {".wav", ".wave", ".flac", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64", ".rf64", ".sph", ".voc"}
-AUDIO_SUFFIXES = frozenset(_LOSSLESS | {".mp3", ".ogg", ".opus", ".oga"})
+AUDIO_SUFFIXES = frozenset(_LOSSLESS | {".mp3", ".ogg", ".opus", ".oga"} | media.SUFFIXES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,7 +102,13 @@ def parquet_schema(path: Path) -> pa.Schema:
     import pyarrow.parquet as pq
 
     with readable(path, "Parquet"), path.open("rb") as data, pq.ParquetFile(data) as file:
-        return file.schema_arrow
+        return _with_names(file.schema_arrow)
+
+
+def _with_names(schema: pa.Schema) -> pa.Schema:
+    """Return the schema; raise ValueError if a column's name is not UTF-8, which pyarrow says only when it is asked."""
+    _ = schema.names
+    return schema
 
 
 def parquet_rows(files: Sequence[Path], column: str, home: Path) -> Iterator[tuple[Path, Row]]:
@@ -183,7 +189,7 @@ def arrow_schema(path: Path) -> pa.Schema:
     import pyarrow as pa
 
     with readable(path, "Arrow"), pa.memory_map(str(path)) as mapped, pa.ipc.open_stream(mapped) as reader:
-        return reader.schema
+        return _with_names(reader.schema)
 
 
 def _column_index(schema: pa.Schema, column: str, path: Path) -> int:

@@ -203,7 +203,7 @@ def _leave_out(path: Path, tally: Tally, reason: str) -> None:
 
 
 def _listed(tally: Tally) -> str:
-    """Return the counts of files that are not clips in one line, e.g. "58 .m4a (not audio that libsndfile reads)"."""
+    """Return the counts of files that are not clips in one line, e.g. "58 .txt (not audio that libsndfile reads)"."""
     kinds = sorted(tally.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{count} {suffix or 'without suffix'} ({reason})" for (suffix, reason), count in kinds)
 

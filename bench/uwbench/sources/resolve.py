@@ -6,11 +6,14 @@ A bare name is a card before it is a folder; `./name` is always a folder. A card
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from uwbench.audio import media
+from uwbench.audio.clip import read_head
 from uwbench.base.registry import close_names
 from uwbench.cards.card import Card
 from uwbench.cards.find import find_card, find_cards, load_card, tasks_folder
@@ -66,7 +69,18 @@ def open_task(task: TaskSpec | str | Path, data: Path | None = None) -> Dataset:
         notes = [*_same_name(dataset.card), *_known_layout(path)]
     else:
         raise InputError("is not a folder, a manifest or a card", where=source, remedy="see: uwbench tasks")
-    return replace(dataset, problems=(*dataset.problems, *notes))
+    return replace(dataset, problems=(*dataset.problems, *notes, *_needs_media(dataset)))
+
+
+def _needs_media(dataset: Dataset) -> Iterator[str]:
+    """Yield a note if clips are in formats whose decoder is not installed."""
+    if media.is_installed():
+        return
+    audios = [clip.audio for clip in dataset.clips if Path(str(clip.audio)).suffix.lower() in media.SUFFIXES]
+    counts = Counter(Path(str(audio)).suffix.lower() for audio in audios if media.container(read_head(audio)))
+    if counts:
+        kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(counts.items()))
+        yield f"{counts.total()} of {len(dataset.clips)} clips need PyAV to be decoded ({kinds}): {media.REMEDY}"
 
 
 def _near(path: Path) -> str:

@@ -26,6 +26,7 @@ from uniwhisper.cli.main import main
 from uniwhisper.cli.train import overlay_of
 from uniwhisper.config import load_config
 from uniwhisper.data.rows import open_rows
+from uniwhisper.evaluate import encoder_of
 from uniwhisper.export import export_encoder
 from uniwhisper.sampling.batches import PlannedBatches
 from uniwhisper.sampling.prepare import prepare
@@ -229,10 +230,39 @@ def test_monitoring_changes_nothing(
     assert seen[0]["cosine"] == pytest.approx(1, abs=1e-6)  # after the bridge, in which the encoder stands still
     assert seen[0]["cosine"] > seen[1]["cosine"] > seen[3]["cosine"] > 0
     assert all(0 <= value <= 1 for look in seen for value in look["knn"].values())
+    assert all(1 < look["effective_rank"] <= 12 for look in seen)
+    joint = {step: sum(look["knn"].values()) / len(look["knn"]) for step, look in zip((4, 6, 8), seen[1:], strict=True)}
+    best = json.loads((looked / "best" / "uniwhisper.json").read_text())
+    step = max(joint, key=lambda step: (joint[step], -step))  # the first of equals
+    assert best["best"] == {"mean_knn": pytest.approx(joint[step]), "step": step}
+    same_step = looked / f"step-{step:07d}" / "encoder" / "model.safetensors"
+    if same_step.is_file():
+        assert (looked / "best" / "model.safetensors").read_bytes() == same_step.read_bytes()
+    assert encoder_of(looked / "best", tmp_path / "export") == looked / "best"
     again = tmp_path / "again"
     run(monkeypatch, [*words(data, small_whisper, again, run__monitor_every=2, run__monitor_clips=12), "--until", "3"])
     run(monkeypatch, words(data, small_whisper, again, run__monitor_every=2, run__monitor_clips=12))
     assert [line["monitor"] for line in lines(again) if "monitor" in line] == seen
+    for name in ("uniwhisper.json", "model.safetensors"):
+        assert (again / "best" / name).read_bytes() == (looked / "best" / name).read_bytes()
+
+
+def test_the_suite_mini_is_looked_at_without_held_out_clips(
+    shared_data: Path, small_whisper: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    pack(shared_data, tmp_path / "rows", 24)
+    line = words(tmp_path / "rows", small_whisper, tmp_path / "run", run__monitor_every=3, run__monitor_mini=True)
+    run(monkeypatch, [*line, "--until", "3"])
+    (look,) = [line["monitor"] for line in lines(tmp_path / "run") if "monitor" in line]
+    assert set(look["knn"]) == {"mini_speech:label", "mini_sound:label", "mini_music:label"}
+    assert look["exact"] == {}
+    curves = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    curves.Reload()
+    shown = set(curves.Tags()["scalars"])
+    assert shown >= {"loss", "audio_s_per_s", "padded_audio", "padded_tokens", "loss_by_domain/speech"}
+    assert shown >= {"loss_by_task/keyword", "monitor/effective_rank", "monitor/knn/mini_music:label"}
 
 
 def test_averages_are_those_of_the_steps_and_resume(

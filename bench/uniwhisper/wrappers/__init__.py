@@ -1,0 +1,1 @@
+"""Wrappers that an export carries, so that other benchmarks load it."""
