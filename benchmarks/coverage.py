@@ -18,7 +18,7 @@ from machine import print_machine
 from uwbench.cards.find import find_protocol
 from uwbench.cards.protocol import Protocol
 from uwbench.methods import HEADLINE, METHODS
-from worlds import World, coverage, scores_and_intervals
+from worlds import World, coverage, crossings_without_difference, scores_and_intervals
 
 
 def protocol_for(resamples: int) -> Protocol:
@@ -47,6 +47,12 @@ def main() -> None:
                 f"{method}, group spread {spread}: score {scores.mean():.3f}, standard deviation {scores.std():.4f}, "
                 f"interval {width:.3f} wide, holds the expected score in {coverage(scores, bounds):.1%} "
                 f"of {draws} draws ({taken:.0f} s)"
+            )
+        if method == "few-shot":
+            crossings = crossings_without_difference(World(), protocol_for(400), draws)
+            share = sum(crossing.crosses for crossing in crossings) / draws
+            print(
+                f"{method}: curves of two models that do not differ are said to cross in {share:.1%} of {draws} draws"
             )
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 os.environ |= {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from encoders.parity import CASES, Parity, measure
+from encoders.parity import CASES, Parity, lacks, measure
 
 _TOLERANCE = 1e-5  # of a layer, relative
 _COLUMNS = "{:<32}{:<31}{:>6}{:>6}{:>11}{:>10}{:>20}{:>9}  {}"
@@ -36,6 +36,9 @@ def main() -> int:
     failed = 0
     for case in CASES:
         if options.cases and case.name not in options.cases:
+            continue
+        if package := lacks(case):
+            print(f"{case.name:<32}not run: its extractor needs {package}")
             continue
         with tempfile.TemporaryDirectory() as place:
             row = measure(case, Path(place, case.name))

@@ -123,9 +123,12 @@ def test_every_command_on_robustness_runs(workplace: Path, uwbench: Command) -> 
 
 
 def test_every_command_on_methods_runs(workplace: Path, uwbench: Command) -> None:
+    printed = ""
     for words in commands_of("docs/methods.md"):
         done = uwbench(*words[1:])
         assert done.code == 0, f"{shlex.join(words)}\n{done.out}\n{done.err}"
+        printed += done.out
+    assert re.search(r"my_data: (logmel|mfcc) is ahead", printed)
 
 
 def test_every_command_on_the_certainty_of_ranks_runs(uwbench: Command) -> None:

@@ -89,3 +89,19 @@ def test_a_program_is_silent_unless_it_asks(tones: Path, capfd: pytest.CaptureFi
     assert capfd.readouterr().err == ""
     uwbench.extract("logmel", tones, progress=True)
     assert "24/24 clips" in capfd.readouterr().err
+
+
+def test_a_long_probe_leaves_a_line_in_a_log_and_a_short_one_none(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    reporter = progress.TerminalReporter()
+    for seconds in (5.0, 75.0):
+        reporter.started("mfcc", "tones (probe)", 0)
+        reporter.tally.start_s = clock[0]
+        clock[0] += seconds
+        reporter.finished()
+        clock[0] += 60.0
+        reporter.finished()  # without a task
+    assert capfd.readouterr().err == "mfcc  tones (probe): in 75.0 s\n"

@@ -22,7 +22,7 @@ NUMBER = re.compile(r"\d\.\d+")
 def run(*words: object, folder: Path) -> str:
     """Run a program in a folder, without this checkout on its path; return what it printed."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "UWBENCH"))}
-    env |= {"COLUMNS": "100", "XDG_CACHE_HOME": str(folder / "home")}
+    env |= {"COLUMNS": "80", "XDG_CACHE_HOME": str(folder / "home")}
     ended = subprocess.run([*map(str, words)], cwd=folder, env=env, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, f"{words}\n{ended.stdout}\n{ended.stderr}"
     return ended.stdout

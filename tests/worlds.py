@@ -6,7 +6,7 @@ draws is what an interval made from one of them should hold.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from uwbench.cards.protocol import Protocol
 from uwbench.probes.data import TaskData
 from uwbench.probes.run import run_probes
 from uwbench.results.averages import interval
+from uwbench.results.curves import Crossing, find_crossing
+from uwbench.results.items import read_items
 
 CARD = Card.model_validate(
     {
@@ -87,3 +89,18 @@ def coverage(scores: np.ndarray, bounds: np.ndarray) -> float:
     """Return the share of the intervals that hold the mean score."""
     mean = scores.mean()
     return float(((bounds[:, 0] <= mean) & (mean <= bounds[:, 1])).mean())
+
+
+def crossings_without_difference(world: World, protocol: Protocol, draws: int) -> list[Crossing]:
+    """Return where the few-shot curves of two models cross that differ in noise alone, so that they do not."""
+    crossings = []
+    for seed in range(draws):
+        data, rivals, clips = world.task(seed), [], []
+        for model in (0, 1):
+            noise = np.random.default_rng([3, seed, model]).normal(size=data.pooled.shape).astype(np.float32)
+            outcome = run_probes(replace(data, pooled=data.pooled + noise), protocol, methods=["few-shot"], seed=seed)
+            score = outcome.scores["few-shot"]
+            rivals.append(read_items(outcome.predictions, "few-shot", score.metric))
+            clips = [point.clips for point in score.curve or ()]
+        crossings.append(find_crossing("world", ("first", "second"), (rivals[0], rivals[1]), clips, protocol.bootstrap))
+    return crossings

@@ -91,6 +91,7 @@ if TYPE_CHECKING:
     from uwbench.report.leaderboard import Leaderboard
     from uwbench.report.listings import TaskRow, describe_model
     from uwbench.report.sensitivity import Sensitivity, sensitivity_view
+    from uwbench.results.curves import Crossing
     from uwbench.sources.check import CheckReport
     from uwbench.sources.dataset import Dataset
     from uwbench.sources.resolve import is_own_data
@@ -520,6 +521,24 @@ def compare(
     chosen = suite_of(tasks) if tasks else find_suite(suite) if suite else None
     board = build_board(_result_folders(results), suite=chosen, protocol=protocol, references=False)
     return compare_models(board, first, second, method_of(method))
+
+
+def crossings(
+    first: str,
+    second: str,
+    *,
+    results: ResultFolders = None,
+    suite: str | None = None,
+    tasks: Sequence[str] = (),
+    protocol: str = "uwbench-1",
+) -> tuple[Crossing, ...]:
+    """Return where the few-shot curves of two models cross, task by task, in labelled clips, with 95 % intervals.
+
+    Both need scores by the method `few-shot`. Models and tasks are named as for `compare`, whose result has the
+    crossings, too.
+    """
+    found = compare(first, second, method="few-shot", results=results, suite=suite, tasks=tasks, protocol=protocol)
+    return found.crossings
 
 
 def sensitivity(
@@ -1100,6 +1119,7 @@ __all__ = [
     "check_data",
     "check_encoder",
     "compare",
+    "crossings",
     "decode",
     "describe_access",
     "describe_model",

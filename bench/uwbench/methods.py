@@ -60,6 +60,15 @@ _METHODS = (
         corruptible=True,
     ),
     MethodInfo(
+        "few-shot",
+        "Few-shot",
+        "few-shot",
+        "How many labels does a linear classifier need?",
+        ("single-label",),
+        "uwbench.probes.methods.few_shot:score",
+        metric="few-shot-accuracy",
+    ),
+    MethodInfo(
         "clustering",
         "Clustering",
         "cluster",

@@ -102,9 +102,9 @@ class Tally:
 
     def status(self) -> str:
         """Return the counts, the rate, and the time left or, at the end, taken."""
-        if not self.all_clips:
-            return ""
         seconds = max(time.monotonic() - self.start_s, 1e-9)
+        if not self.all_clips:
+            return f"in {seconds:.1f} s"
         parts = [f"{self.clips:,}/{self.all_clips:,} clips", f"{self.clips / seconds:.1f} clips/s"]
         if self.audio_s:
             parts.append(f"{self.audio_s / seconds:.0f} audio-s/s")
@@ -155,8 +155,10 @@ class TerminalReporter:
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
-        elif self.tally.clips and (not self.quick or self.drawn_s > self.tally.start_s):
-            self._print_line()
+        elif self.tally.title:
+            took_long = time.monotonic() - self.tally.start_s > _LINE_EVERY_S
+            if took_long or (self.tally.clips and not self.quick):
+                self._print_line()
         self.tally = Tally("")
 
     def _print_line(self) -> None:
@@ -212,7 +214,7 @@ class NotebookReporter:
         lines = [f"<div>{html.escape(text)}</div>" for text in texts]
         if self.tally is not None:
             share = f" value='{self.tally.share:.4f}'" if self.tally.all_clips else ""
-            texts.append(f"{self.tally.title}  {self.tally.status()}".rstrip())
+            texts.append(f"{self.tally.title}  {self.tally.status() if self.tally.all_clips else ''}".rstrip())
             lines.append(f"<div><progress{share}></progress> {html.escape(texts[-1])}</div>")
         shown = {"text/plain": "\n".join(texts), "text/html": "".join(lines)}
         if self.handle is None:
@@ -277,12 +279,13 @@ def _bytes(count: int) -> str:
 
 
 def _bar(console: Console) -> Progress:
-    from rich.progress import BarColumn, Progress, TextColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
         TextColumn("{task.fields[status]}", markup=False),
+        TimeElapsedColumn(),
         console=console,
         transient=True,
     )

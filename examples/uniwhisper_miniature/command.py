@@ -30,6 +30,7 @@ class Arm(StrEnum):
     """The decoder that the encoder is trained with."""
 
     lm = "lm"
+    random = "random"
     whisper = "whisper"
 
 
@@ -39,6 +40,9 @@ def experiment(
     data: Annotated[Path, typer.Option("--data", help="The folder that holds fsdd, esc10 and philharmonia.")],
     encoder: Annotated[Path, typer.Option("--encoder", help="The original encoder: a folder of Whisper weights.")],
     output: Annotated[Path, typer.Option("--output", help="The working folder; an interrupted run continues there.")],
+    lm: Annotated[
+        Path | None, typer.Option("--lm", help="A pretrained language model; without it, that of the configuration.")
+    ] = None,
     config: Annotated[str, typer.Option("--config", help="The training configuration.")] = "cpu-mini",
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE, for example run.batch_s=24; repeats.")
@@ -61,20 +65,22 @@ def experiment(
     """Train with one data set or kind of label held out at a time, and score the original and trained encoders.
 
     Without --turn and --arm: nothing and each data set held out with a language model as decoder, and nothing held out
-    with Whisper's own decoder.
+    with Whisper's own decoder. With --lm, nothing is also held out with the same language model at random.
     """
-    from uniwhisper_miniature.experiment import ARMS, DEFAULT_RUNS, Settings, run_experiment
+    from uniwhisper_miniature.experiment import ALL, DEFAULT_RUNS, Settings, run_experiment
     from uniwhisper_miniature.page import report, write_tables
 
-    runs = DEFAULT_RUNS
+    runs = DEFAULT_RUNS if lm is None else (*DEFAULT_RUNS, (ALL, Arm.random.value))
     if turn or arm:
         turns = turn or list(dict.fromkeys(name for name, _ in DEFAULT_RUNS))
-        runs = tuple((name, str(decoder)) for name in turns for decoder in arm or ARMS)
+        arms = arm or [decoder for decoder in Arm if lm is not None or decoder != Arm.random]
+        runs = tuple((name, decoder.value) for name in turns for decoder in arms)
+    overlay = overlay_of(settings or (), lm=None if lm is None else str(lm))
     outcome = run_experiment(
         data,
         encoder,
         output,
-        Settings(config, overlay_of(settings or ()), runs, clips, alpha=alpha, split=split.value),
+        Settings(config, overlay, runs, clips, alpha=alpha, split=split.value),
         log=lambda text: print(text, file=sys.stderr, flush=True),
         jobs=jobs or min(len(runs), os.cpu_count() or 1),
     )

@@ -1,8 +1,8 @@
 """The experiment's stages: rows, training, export, scores.
 
-Each turn holds one data set, or one kind of label of a set, out of training; the last turn trains on everything. Two
-arms, a language model and Whisper's own decoder, train on the same clips and questions in the same steps. Every stage
-leaves its output in the working folder and is skipped if the output is there.
+Each turn holds one data set, or one kind of label of a set, out of training; the last turn trains on everything. The
+arms, a language model, the same shape at random and Whisper's own decoder, train on the same clips and questions in the
+same steps. Every stage leaves its output in the working folder and is skipped if the output is there.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from uniwhisper.evaluate import Difference, differences, encoder_of, spec_of
 from uniwhisper_miniature.jobs import run_side_by_side
@@ -32,7 +32,14 @@ from uwbench.api import ExtractOptions, InputError, ModelSpec, TaskSpec, UsageEr
 from uwbench.base.atomic import write_atomically
 from uwbench.base.hashing import sha256_file
 
-ARMS: dict[str, dict[str, Any]] = {"lm": {}, "whisper": {"lm": {"kind": "whisper", "lr": 1e-4}}}
+if TYPE_CHECKING:
+    from uniwhisper.config import Config
+
+ARMS: dict[str, dict[str, Any]] = {
+    "lm": {},
+    "random": {"lm": {"kind": "random-causal", "train": "full"}},
+    "whisper": {"lm": {"kind": "whisper", "train": "full", "lr": 1e-4}},
+}
 DEFAULT_RUNS = (
     (ALL, "lm"),
     (ALL, "whisper"),
@@ -78,11 +85,11 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """All runs, the original's spoken digits, and for each turn the `lm` arm minus the `whisper` arm by scope."""
+    """All runs, the original's spoken digits, and by turn and other arm the `lm` arm minus that arm by scope."""
 
     runs: tuple[Scores, ...]
     spoken: Heard
-    arms: dict[str, dict[str, tuple[Difference, ...]]]
+    arms: dict[tuple[str, str], dict[str, tuple[Difference, ...]]]
 
 
 def run_experiment(
@@ -97,6 +104,8 @@ def run_experiment(
         for name, known in ((turn, TURNS), (arm, tuple(ARMS))):
             if name not in known:
                 raise UsageError(f"{name!r} is not one of {', '.join(known)}", where="experiment")
+    for _, arm in settings.runs:
+        arm_config(settings, encoder, arm)
     _claim(output, {**asdict(settings), "encoder": _weights_hash(encoder)})
     log("data: rows and shards of the training splits")
     write_tasks(data, output / "tasks", settings.clips, settings.split)
@@ -115,6 +124,17 @@ def run_experiment(
     return Outcome(tuple(runs), spoken, _compare_arms(runs, output))
 
 
+def arm_config(settings: Settings, encoder: Path, arm: str) -> Config:
+    """Return an arm's configuration; raise UsageError for the arm `random` beside a language model that is random."""
+    from uniwhisper.config import load_config, overlaid
+
+    base = overlaid({"encoder": {"init": str(encoder)}}, settings.overlay or {})
+    if arm == "random" and load_config(settings.config, base).lm.kind != "causal":
+        remedy = "give a pretrained one with --lm FOLDER"
+        raise UsageError("is the arm lm, whose language model begins at random", where="--arm random", remedy=remedy)
+    return load_config(settings.config, overlaid(base, ARMS[arm]))
+
+
 def _scores_file(output: Path, turn: str, arm: str) -> Path:
     return output / f"{turn}-{arm}.json"
 
@@ -123,13 +143,11 @@ def _run(
     turn: str, arm: str, encoder: Path, output: Path, rows: Sequence[Path], settings: Settings, original: str
 ) -> None:
     """Train, export and score, and write the scores."""
-    from uniwhisper.config import load_config, overlaid
     from uniwhisper.export import export_encoder
     from uniwhisper.sampling.prepare import prepare
     from uniwhisper.training.train import train
 
-    overlay = overlaid(overlaid({"encoder": {"init": str(encoder)}}, settings.overlay or {}), ARMS[arm])
-    config = load_config(settings.config, overlay)
+    config = arm_config(settings, encoder, arm)
     prepared = prepare(config, rows)
     result = train(
         config,
@@ -169,14 +187,15 @@ def _by_scope(output: Path, turn: str, first: str, second: str) -> dict[str, tup
     }
 
 
-def _compare_arms(runs: Sequence[Scores], output: Path) -> dict[str, dict[str, tuple[Difference, ...]]]:
-    """Return the differences between the two arms' encoders, for the turns that have both."""
+def _compare_arms(runs: Sequence[Scores], output: Path) -> dict[tuple[str, str], dict[str, tuple[Difference, ...]]]:
+    """Return the differences between the encoders of `lm` and of each other arm, for the turns that have both."""
     fingerprints = {(run.turn, run.arm): run.fingerprint for run in runs}
     turns = dict.fromkeys(run.turn for run in runs)
     return {
-        turn: _by_scope(output, turn, fingerprints[turn, "lm"], fingerprints[turn, "whisper"])
+        (turn, other): _by_scope(output, turn, fingerprints[turn, "lm"], fingerprints[turn, other])
+        for other in ("random", "whisper")
         for turn in turns
-        if (turn, "lm") in fingerprints and (turn, "whisper") in fingerprints
+        if (turn, "lm") in fingerprints and (turn, other) in fingerprints
     }
 
 

@@ -31,11 +31,11 @@ def report(outcome: Outcome) -> list[str]:
         ]
     lines += _over_sets(outcome.runs)
     if outcome.arms:
-        lines += ["", "The same steps with a language model and with Whisper's decoder, compared:"]
-        lines += ["", *_head("held out | scope | probe | whisper | lm | lm - whisper [95 %]", 3)]
+        lines += ["", "The same steps with the language model and with another decoder, compared:"]
+        lines += ["", *_head("held out | other | scope | probe | other | lm | lm - other [95 %]", 3)]
         lines += [
-            f"| {turn} | {scope} | {row.method} | {_scores(row)} | {interval(row)} |"
-            for turn, scopes in outcome.arms.items()
+            f"| {turn} | {other} | {scope} | {row.method} | {_scores(row)} | {interval(row)} |"
+            for (turn, other), scopes in outcome.arms.items()
             for scope in _SCOPES
             for row in _averages(scopes.get(scope, ()))
         ]

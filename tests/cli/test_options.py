@@ -145,7 +145,7 @@ def test_a_wrong_choice_is_refused_with_the_list(uwbench: Command, words: list[s
         (
             ["run"],
             [
-                "mlp|knn|linear|clustering",
+                "mlp|knn|linear|few-shot|clustering",
                 "full|trimmed",
                 "fp32|bf16",
                 "local|ray",

@@ -47,6 +47,7 @@ class Case:
     rate: int = 16_000
     family: str = ""  # as `uwbench models` names it; by default the case's name
     reads_back: bool = False  # the class itself copies numbers from the device
+    needs: str | None = None  # a package that its extractor needs
 
 
 def write_preprocessor(folder: Path, **content: Any) -> None:

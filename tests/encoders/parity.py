@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,14 @@ import torch
 
 from encoders.families import CASES as FAMILIES
 from encoders.families import Case
+from encoders.torchaudio_families import CASES as WITH_TORCHAUDIO
 from encoders.tower_families import CASES as TOWERS
 from encoders.wave_families import CASES as WAVES
 from uwbench.encoders.base import Encoder, ModelSpec
 from uwbench.encoders.conformance import check_encoder
 from uwbench.encoders.resolve import open_encoder
 
-CASES: tuple[Case, ...] = (*FAMILIES, *TOWERS, *WAVES)
+CASES: tuple[Case, ...] = (*FAMILIES, *TOWERS, *WAVES, *WITH_TORCHAUDIO)
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,11 @@ class Parity:
     context_s: float | None
     silence: bool  # a silent clip gives finite frames
     problems: tuple[str, ...]
+
+
+def lacks(case: Case) -> str | None:
+    """Return the package that a case needs and that is not installed."""
+    return case.needs if case.needs and find_spec(case.needs) is None else None
 
 
 def loaded(folder: Path) -> Encoder:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from encoders.families import write_preprocessor
 from encoders.parity import CASES, loaded, noise
 from uwbench.encoders.base import ModelSpec
 from uwbench.encoders.resolve import open_encoder
@@ -84,6 +86,14 @@ def test_shards_and_a_tower_that_was_saved_alone_are_the_same(qwen3_asr: Path, t
     )
     assert fingerprint(alone) == fingerprint(qwen3_asr)
     torch.testing.assert_close(frames(alone), frames(qwen3_asr), rtol=0, atol=0)
+
+
+@pytest.mark.skipif(find_spec("torchaudio") is not None, reason="torchaudio is installed")
+def test_an_extractor_that_needs_torchaudio_says_so(qwen3_asr: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(qwen3_asr, tmp_path / "other"))
+    write_preprocessor(other, feature_extractor_type="FunAsrNanoFeatureExtractor")
+    with pytest.raises(EncoderError, match="pip install torchaudio"):
+        frames(other)
 
 
 @torch.inference_mode()

@@ -63,7 +63,10 @@ def direct_call(
         import transformers
 
         extract = getattr(transformers, extractor).from_pretrained(folder)
-        inputs = extract([samples], sampling_rate=rate, return_tensors="pt", **options)
+        named = {"sampling_rate": rate, "return_tensors": "pt"} | options
+        if extractor == "GraniteSpeechFeatureExtractor":
+            named = {}
+        inputs = extract([samples], **named)
         return run(getattr(transformers, whole).from_pretrained(folder).eval(), inputs)
 
     return direct

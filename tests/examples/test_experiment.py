@@ -11,12 +11,16 @@ from pathlib import Path
 import pytest
 
 from runs import LM
+from small_lm import write_lm
 from small_whisper import ENCODER
+from uniwhisper.cli.train import overlay_of
+from uniwhisper.config import overlaid
 from uniwhisper.data.rows import open_rows
 from uniwhisper.evaluate import Difference
+from uniwhisper.language_model import shape_of
 from uniwhisper.training.checkpoint import checkpoints
 from uniwhisper.training.train import train
-from uniwhisper_miniature.experiment import Outcome, Scores, Settings, run_experiment
+from uniwhisper_miniature.experiment import ARMS, Outcome, Scores, Settings, arm_config, run_experiment
 from uniwhisper_miniature.page import BEGIN, END, report, write_tables
 from uniwhisper_miniature.speech import Heard, heard_digits
 from uniwhisper_miniature.tasks import refuse_leaks, write_rows, write_tasks
@@ -31,6 +35,23 @@ OVERLAY = {
     "optimiser": {"warmup_steps": 1},
 }
 SETTINGS = Settings(overlay=OVERLAY, runs=(("fsdd", "lm"),), clips=12, spoken=2)
+
+
+def test_arms_differ_in_their_decoder_alone(small_whisper: Path, tmp_path: Path) -> None:
+    lm = write_lm(tmp_path / "lm", "llama")
+    settings = Settings(overlay=overlaid(OVERLAY, overlay_of(["lm.train=lora"], lm=str(lm))))
+    arms = {arm: arm_config(settings, small_whisper, arm) for arm in ARMS}
+    assert {arm: (config.lm.kind, config.lm.train) for arm, config in arms.items()} == {
+        "lm": ("causal", "lora"),
+        "random": ("random-causal", "full"),
+        "whisper": ("whisper", "full"),
+    }
+    assert shape_of(arms["random"].lm) == shape_of(arms["lm"].lm)
+    rest = [config.model_dump(exclude={"lm"}) for config in arms.values()]
+    assert rest[0] == rest[1] == rest[2]
+    with pytest.raises(UsageError, match="--arm random: is the arm lm, whose language model begins at random"):
+        run_experiment(tmp_path, small_whisper, tmp_path / "out", replace(SETTINGS, runs=(("none", "random"),)))
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.fixture(scope="module")
@@ -233,6 +254,11 @@ def test_the_mean_over_held_out_sets_has_the_interval_of_independent_differences
 
     runs = (scores("fsdd", 0.03, 0.06), scores("esc10", 0.0, 0.03), scores("philharmonia", 0.06, 0.06))
     lines = report(Outcome(runs, Heard(2, 2, 0.0), {}))
+    compared = report(Outcome(runs, Heard(2, 2, 0.0), {("none", "random"): runs[0].scopes}))
+    assert [line for line in compared if line.startswith("| none | random | ")] == [
+        "| none | random | held out | mlp | 50.0 | 53.0 | +3.0 [-3.0, +9.0] |",
+        "| none | random | all | mlp | 50.0 | 53.0 | +3.0 [-3.0, +9.0] |",
+    ]
     assert "| lm | mlp | 50.0 | 53.0 | +3.0 [+0.0, +6.0] |" in lines
     assert not [
         line for line in report(Outcome(runs[:2], Heard(2, 2, 0.0), {})) if line.startswith("| lm | mlp | 50.0")

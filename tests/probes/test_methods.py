@@ -30,12 +30,14 @@ from uwbench.methods import GROUPS, HEADLINE, METHODS, in_order
 from uwbench.options import methods_of
 from uwbench.probes.data import TaskData
 from uwbench.probes.methods.clip_retrieval import expected_precision, rank
+from uwbench.probes.methods.few_shot import nested_order
 from uwbench.probes.run import run_probes
 from uwbench.probes.score_task import load_task_data
 from uwbench.results.bootstrap import seed_scores
+from uwbench.results.curves import find_crossing, last_crossing
 from uwbench.results.items import read_items
 from uwbench.results.record import Score
-from worlds import World, coverage, scores_and_intervals
+from worlds import World, coverage, crossings_without_difference, scores_and_intervals
 
 GOLDEN = ROOT / "tests" / "golden" / "esc10-whisper-tiny.en"
 UWBENCH, XARES = find_protocol("uwbench-1"), find_protocol("xares-0.1.3")
@@ -246,7 +248,77 @@ def test_the_expected_precision_is_that_of_random_orders(relevant: int, more: in
     assert expected == pytest.approx(np.mean(drawn), abs=4 * float(np.std(drawn)) / 10 + 1e-9)
 
 
-@pytest.mark.parametrize("method", ["clustering", "clip-retrieval"])
+def test_the_few_shot_curve_ends_at_scikit_learns_accuracy_and_its_area_is_the_score(esc10: TaskData) -> None:
+    outcome = run_probes(esc10, with_settings("few-shot", draws=2), methods=["few-shot"])
+    score = outcome.scores["few-shot"]
+    x, y, folds = esc10.pooled[:, 0], np.array(esc10.labels), np.array(esc10.folds)
+    right = []
+    for fold in np.unique(folds):
+        train, test = folds != fold, folds == fold
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=500)).fit(x[train], y[train])
+        right.extend(model.predict(x[test]) == y[test])
+    assert score.curve is not None
+    curve = list(score.curve)
+    assert [point.shots for point in curve] == [1, 2, 4, 8, 16, None]
+    assert [point.clips for point in curve] == [10, 20, 40, 80, 160, 320]
+    assert curve[-1].score == pytest.approx(np.mean(right), abs=0.006)
+    assert curve[0].score < curve[2].score < curve[4].score
+    area = np.trapezoid([point.score for point in curve], np.log2([point.clips for point in curve])) / 5
+    assert score.main_score == pytest.approx(area)
+    items = read_items(outcome.predictions, "few-shot", score.metric)
+    np.testing.assert_allclose(seed_scores(items), score.per_seed, atol=1e-6)
+    assert items.seeds == (0, 1)
+
+
+@given(groups=st.lists(st.integers(0, 5), min_size=1, max_size=40), seed=st.integers(0, 999))
+def test_labels_come_from_as_many_groups_as_there_are(groups: list[int], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    codes, numbers = rng.integers(0, 3, len(groups)), np.array(groups)
+    order = nested_order(codes, numbers, rng)
+    assert sorted(np.concatenate(order)) == list(range(len(groups)))
+    for of_class in order:
+        assert len(np.unique(codes[of_class])) == 1
+        different = len(np.unique(numbers[of_class]))
+        for count in range(1, len(of_class) + 1):
+            assert len(np.unique(numbers[of_class[:count]])) == min(count, different)
+
+
+def test_curves_cross_where_the_lead_changes_for_good() -> None:
+    places = np.array([0.0, 1.0, 2.0, 3.0])
+    assert last_crossing(places, np.array([-0.1, 0.1, 0.2, 0.2])) == pytest.approx(0.5)
+    assert last_crossing(places, np.array([0.1, -0.1, -0.3, 0.1])) == pytest.approx(2.75)
+    assert last_crossing(places, np.array([0.1, 0.1, 0.3, 0.1])) == -np.inf
+    assert last_crossing(places, np.array([0.1, 0.1, 0.3, -0.1])) == np.inf
+
+
+def test_where_two_models_cross_is_found_with_an_interval() -> None:
+    """One model has a clear first dimension, the other many faint ones, which need labels: they cross in between."""
+    rng = np.random.default_rng(0)
+    codes = np.arange(900) % 2
+    sign = (2.0 * codes - 1)[:, None]
+    clear = 1.2 * sign + rng.normal(size=(900, 1))
+    many = 0.3 * sign + rng.normal(size=(900, 40))
+    splits = ["train" if row < 600 else "test" for row in range(900)]
+    rivals, clips = [], []
+    for vectors in (clear, many):
+        data = task_data(made_card(), vectors, [f"c{code}" for code in codes], splits=splits)
+        outcome = run_probes(data, with_settings("few-shot", draws=8), methods=["few-shot"])
+        score = outcome.scores["few-shot"]
+        rivals.append(read_items(outcome.predictions, "few-shot", score.metric))
+        clips = [point.clips for point in score.curve or ()]
+    crossing = find_crossing("made", ("clear", "many"), (rivals[0], rivals[1]), clips, UWBENCH.bootstrap)
+    assert (crossing.ahead, crossing.crosses) == ("many", True)
+    assert 2 < (crossing.low or 0) <= (crossing.labels or 0) <= (crossing.high or 0) < 600
+    turned = find_crossing("made", ("many", "clear"), (rivals[1], rivals[0]), clips, UWBENCH.bootstrap)
+    assert (turned.ahead, turned.labels) == ("many", crossing.labels)
+
+
+def test_models_that_do_not_differ_are_not_said_to_cross() -> None:
+    crossings = crossings_without_difference(World(groups=20), few_draws(), 5)
+    assert sum(crossing.crosses for crossing in crossings) <= 1
+
+
+@pytest.mark.parametrize("method", ["few-shot", "clustering", "clip-retrieval"])
 def test_intervals_hold_the_expected_score(method: str) -> None:
     """A short version of benchmarks/coverage.py: 15 draws of a world, of which a 95 % interval misses one."""
     scores, bounds = scores_and_intervals(World(groups=25), few_draws(), method, 15)
@@ -255,7 +327,11 @@ def test_intervals_hold_the_expected_score(method: str) -> None:
 
 
 def few_draws() -> Protocol:
-    few = with_settings("clustering", seeds=[0], blocks=8)
+    methods = {
+        "clustering": {**UWBENCH.methods["clustering"], "seeds": [0], "blocks": 8},
+        "few-shot": {**UWBENCH.methods["few-shot"], "draws": 4},
+    }
+    few = UWBENCH.model_copy(update={"methods": {**UWBENCH.methods, **methods}})
     return few.model_copy(update={"bootstrap": UWBENCH.bootstrap.model_copy(update={"resamples": 200})})
 
 

@@ -74,9 +74,10 @@ def _known(
     *,
     context_s: float | None = None,
     rate: int = 16_000,
+    verified: Verified = "random",
 ) -> CatalogueEntry:
     """Return a model of a family whose sizes are the defaults of its class; `layers` counts every one it returns."""
-    return CatalogueEntry(name, family, hub_id, size, rate, context_s, hop_s, layers, licence, data)
+    return CatalogueEntry(name, family, hub_id, size, rate, context_s, hop_s, layers, licence, data, verified)
 
 
 def _dasheng(size: str, count: int) -> CatalogueEntry:
@@ -356,6 +357,33 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
         0.02,
         1,
         data="HuBERT's, and LibriSpeech",
+    ),
+    # The extractors of the next five need torchaudio, which the tests do without.
+    *(
+        _known(name, family, hub_id, size, hop_s, layers, licence, verified="not run")
+        for name, family, hub_id, size, hop_s, layers, licence in (
+            (
+                "granite-speech-3.3-2b",
+                "granite_speech",
+                "ibm-granite/granite-speech-3.3-2b",
+                None,
+                0.02,
+                11,
+                "Apache-2.0",
+            ),
+            (
+                "granite-speech-5.0-470m",
+                "granite_speech5",
+                "ibm-granite/granite-speech-5.0-470m-turboctc",
+                472_928_256,
+                0.08,
+                17,
+                _UNKNOWN,
+            ),
+            ("fun-asr-nano", "fun_asr_nano", "FunAudioLLM/Fun-ASR-Nano-2512-hf", 221_136_992, 0.06, 70, _UNKNOWN),
+            ("xcodec2", "xcodec2", "HKUSTAudio/xcodec2-hf", 629_280_682, 0.02, 1, _UNKNOWN),
+            ("neucodec", "neucodec", "neuphonic/neucodec", 629_936_682, 0.02, 1, _UNKNOWN),
+        )
     ),
     # The last five need --trust-remote-code. Their sizes are those stated in their papers.
     CatalogueEntry(

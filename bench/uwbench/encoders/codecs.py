@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from uwbench.base.device import send
 from uwbench.encoders.base import Encoded, Encoder, ModelFolder, ModelSpec
 from uwbench.encoders.checkpoint import extractor_settings
 from uwbench.encoders.encodec import numbers_on_host
-from uwbench.encoders.pretrained import PretrainedEncoder, default_notes, describe, load_pretrained
+from uwbench.encoders.pretrained import ClipExtractor, PretrainedEncoder, default_notes, describe, load_pretrained
 from uwbench.encoders.tower import at_rate, inputs_of
 from uwbench.errors import EncoderError
 
@@ -30,9 +31,10 @@ class _Codec:
     rate: int  # Hz, if neither extractor nor configuration says
     hop: Callable[[Config], int]  # samples
     dim: Callable[[Config], int]
-    states: Callable[[Any, torch.Tensor], Sequence[torch.Tensor]]  # (model, `(batch, 1, samples)`) -> frames by layer
+    states: Callable[[Any, Any], Sequence[torch.Tensor]]  # (model, `(batch, 1, samples)`) -> frames by layer
     whole: bool = False  # its extractor fills the last frame with silence
     depth: tuple[str, int] | None = None  # setting and default of a transformer's layers before the latents
+    extracts: bool = False  # takes its extractor's output, which needs torchaudio, and not the samples alone
 
 
 def open_codec(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
@@ -40,7 +42,8 @@ def open_codec(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
     config, settings = folder.config, extractor_settings(folder) or {}
     family = str(config["model_type"])
     codec = _CODECS[family]
-    if int(settings.get("feature_size", 1)) != 1 or int(config.get("audio_channels", 1)) != 1:
+    channels = 1 if codec.extracts else int(settings.get("feature_size", 1))  # if it extracts, those of its spectrum
+    if channels != 1 or int(config.get("audio_channels", 1)) != 1:
         raise EncoderError("takes more than one channel", where=folder.path, remedy="use the codec's mono model")
     hop = codec.hop(config)
     rate = int(settings.get("sampling_rate") or config.get("sampling_rate") or config.get("sample_rate") or codec.rate)
@@ -56,12 +59,18 @@ def open_codec(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
         min_s=2 * hop / rate,
         batching="equal-length",
         notes=default_notes(folder, f"{rate:,} Hz and mono"),
+        host_inputs=("waveforms", "lengths") if codec.extracts else (),
     )
+    extractor = ClipExtractor(folder)
 
     def forward(model: Any, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
         import torch
 
-        samples = waveforms.unsqueeze(1).to(model.dtype)
+        samples: Any = waveforms.unsqueeze(1).to(model.dtype)
+        if codec.extracts:
+            features = extractor(waveforms, lengths.clamp(min=2 * hop)).items()
+            samples = {name: send(value, model.device) for name, value in features}
+            samples |= {k: v.to(model.dtype) for k, v in samples.items() if v.is_floating_point()}
         if codec.whole:
             samples = torch.nn.functional.pad(samples, (0, -samples.shape[2] % hop))
         states = codec.states(model, samples)
@@ -99,6 +108,12 @@ def _xcodec(model: Any, samples: torch.Tensor) -> list[torch.Tensor]:
     return [model.encode(samples).audio_codes.permute(1, 2, 0)]
 
 
+def _xcodec2(model: Any, features: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
+    """Return what the quantiser of X-codec 2 or NeuCodec is given: its semantic and acoustic branches, joined."""
+    model.quantizer.forward = lambda latents: (latents, latents)
+    return [model.encode(**features, output_latents=True).latents.transpose(1, 2)]
+
+
 def _product(name: str, default: tuple[int, ...], *, factor: int = 1) -> Callable[[Config], int]:
     return lambda config: factor * math.prod(config.get(name) or default)
 
@@ -111,7 +126,14 @@ def _xcodec_part(config: Config, part: str, name: str, default: Any) -> Any:
     return (config.get(f"{part}_model_config") or {}).get(name, default)
 
 
+def _xcodec2_width(config: Config) -> int:
+    return int(config.get("hidden_size", 1024)) + _xcodec_part(config, "semantic", "hidden_size", 1024)
+
+
+_RATIOS_2 = _product("downsampling_ratios", (2, 2, 4, 4, 5))
 _CODECS = {
+    "neucodec": _Codec("NeuCodecModel", 16_000, _RATIOS_2, _xcodec2_width, _xcodec2, extracts=True),
+    "xcodec2": _Codec("Xcodec2Model", 16_000, _RATIOS_2, _xcodec2_width, _xcodec2, extracts=True),
     "dac": _Codec("DacModel", 16_000, _product("downsampling_ratios", (2, 4, 8, 8)), _dac_width, _dac, whole=True),
     "mimi": _Codec(
         "MimiModel",

@@ -118,6 +118,47 @@ def _seamless(model: Any, inputs: Features, host: Features) -> Any:
     return [*states, output], output, mask.sum(1)
 
 
+def _granite(model: Any, inputs: Features, _host: Features) -> Any:
+    """Run Granite Speech's encoder; Plus joins layers for its projector, which would widen the last one."""
+    model.config.cat_hidden_layers = None
+    output = model(inputs["input_features"], output_hidden_states=True)
+    return output.hidden_states, output.last_hidden_state, None
+
+
+def _granite5(model: Any, inputs: Features, _host: Features) -> Any:
+    """Run Granite Speech 5's encoder, some of whose layers halve the rate and drop an odd frame."""
+    output = model(inputs["input_features"], inputs["attention_mask"], output_hidden_states=True)
+    count = output.last_hidden_state.shape[1]
+    factors = [
+        2 ** sum(layer >= index for layer in model.config.subsample_layers)
+        for index in range(len(output.hidden_states))
+    ]
+    pairs = zip(output.hidden_states, factors, strict=True)
+    states = [at_rate(state[:, : count * factor], count) for state, factor in pairs]
+    return states, output.last_hidden_state, None
+
+
+def _fun_asr(model: Any, inputs: Features, host: Features) -> Any:
+    """Run Fun-ASR Nano's encoder, whose input of stacked mel frames is wider than its layers."""
+    mask = inputs["input_features_mask"]
+    output = model(inputs["input_features"], mask, output_hidden_states=True)
+    return output.hidden_states[1:], output.last_hidden_state, host["input_features_mask"].sum(1)
+
+
+def _granite_hop(_: Any, settings: Mapping[str, Any]) -> int:
+    return 2 * int((settings.get("melspec_kwargs") or settings).get("hop_length", _HOP))
+
+
+def _granite5_hop(config: Mapping[str, Any], settings: Mapping[str, Any]) -> int:
+    halvings = len(config.get("subsample_layers") or (0, 1))
+    return 2 * 2**halvings * int(settings.get("hop_length", _HOP))
+
+
+def _fun_asr_hop(_: Any, settings: Mapping[str, Any]) -> int:
+    shift_ms = settings.get("frame_shift", 10) * settings.get("stride_lfr", 6)
+    return round(shift_ms * settings.get("sampling_rate", _RATE) / 1000)
+
+
 _PADDED = {"padding": True, "return_attention_mask": True}
 _WIDTH, _DEPTH = "hidden_size", "num_hidden_layers"
 _ROWS: dict[str, Row] = {
@@ -163,6 +204,50 @@ _ROWS: dict[str, Row] = {
         40.0,  # it cuts longer clips itself, after 500 frames
         "equal-length",
     ),
+    # Their extractors need torchaudio.
+    "granite_speech": Row(
+        "granite_speech.GraniteSpeechCTCEncoder",
+        "encoder",
+        ("hidden_dim", 1024),
+        ("num_layers", 10),
+        _granite_hop,
+        _granite,
+        None,
+        "equal-length",
+        shortest=4,
+    ),
+    "granite_speech_plus": Row(
+        "granite_speech_plus.GraniteSpeechPlusCTCEncoder",
+        "encoder",
+        ("hidden_dim", 1024),
+        ("num_layers", 10),
+        _granite_hop,
+        _granite,
+        None,
+        "equal-length",
+        shortest=4,
+    ),
+    "granite_speech5": Row(
+        "granite_speech5.GraniteSpeech5Encoder",
+        "encoder",
+        (_WIDTH, 1024),
+        (_DEPTH, 16),
+        _granite5_hop,
+        _granite5,
+        None,
+        "equal-length",
+        _PADDED,
+    ),
+    "fun_asr_nano": Row(
+        "fun_asr_nano.FunAsrNanoEncoder",
+        "audio_tower",
+        (_WIDTH, 512),
+        (_DEPTH, 70),
+        _fun_asr_hop,
+        _fun_asr,
+        options=_PADDED,
+        first=1,
+    ),
     "seamless_m4t": Row(
         "seamless_m4t.SeamlessM4TSpeechEncoder",
         "speech_encoder",
@@ -184,6 +269,9 @@ _ROWS: dict[str, Row] = {
 }
 # The model types of towers that were saved alone.
 _ALIASES = {
+    "fun_asr_nano_encoder": "fun_asr_nano",
+    "granite_speech5_ctc": "granite_speech5",
+    "granite_speech5_encoder": "granite_speech5",
     "gemma3n_audio": "gemma3n",
     "gemma4_audio": "gemma4",
     "lasr_ctc": "lasr",

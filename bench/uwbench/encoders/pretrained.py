@@ -153,7 +153,9 @@ def load_extractor(folder: ModelFolder, *, code: bool = False) -> Any:
         if not code and "auto_map" in (extractor_settings(folder) or {}):
             what, remedy = "names remote code, which is not run for a known family", "restore the family's own file"
             raise EncoderError(what, where=where, remedy=remedy) from error
-        raise EncoderError(f"names no feature extractor that can be loaded ({one_line(error)})", where=where) from error
+        remedy = "pip install torchaudio" if "torchaudio" in str(error) else None
+        what = f"names no feature extractor that can be loaded ({one_line(error)})"
+        raise EncoderError(what, where=where, remedy=remedy) from error
 
 
 class ClipExtractor:
@@ -164,10 +166,16 @@ class ClipExtractor:
         self._extract: Any = None
 
     def __call__(self, waveforms: torch.Tensor, lengths: torch.Tensor, **options: Any) -> Any:
+        import inspect
+
         if self._extract is None:
             self._extract = load_extractor(self._folder)
         clips = [row[:length].numpy() for row, length in zip(waveforms, lengths.tolist(), strict=True)]
-        return self._extract(clips, sampling_rate=self._extract.sampling_rate, return_tensors="pt", **options)
+        options = {"sampling_rate": self._extract.sampling_rate, "return_tensors": "pt"} | options
+        taken = inspect.signature(self._extract).parameters
+        if not any(parameter.kind == parameter.VAR_KEYWORD for parameter in taken.values()):
+            options = {name: value for name, value in options.items() if name in taken}  # Granite Speech takes none
+        return self._extract(clips, **options)
 
 
 def required_settings(folder: ModelFolder) -> Mapping[str, Any]:

@@ -47,6 +47,7 @@ class Row:
     options: Mapping[str, Any] = field(default_factory=dict)  # of the extractor's call
     shortest: int = 2  # frames that a clip is padded to, as the convolutions need
     rate: int = 16_000  # Hz, if the extractor does not say
+    first: int = 0  # the first layer that is as wide as the others
 
 
 def open_row(folder: ModelFolder, family: str, row: Row) -> Encoder:
@@ -60,7 +61,7 @@ def open_row(folder: ModelFolder, family: str, row: Row) -> Encoder:
         family,
         sample_rate=rate,
         dim=int(tower.settings.get(*row.width)),
-        layers=layer_names(int(tower.settings.get(*row.depth))),
+        layers=layer_names(int(tower.settings.get(*row.depth)))[row.first :],
         hop_s=hop / rate,
         context_s=row.context_s,
         min_s=row.shortest * hop / rate,
@@ -73,7 +74,7 @@ def open_row(folder: ModelFolder, family: str, row: Row) -> Encoder:
         import torch
 
         features = extractor(waveforms, lengths.clamp(min=row.shortest * hop), **row.options)
-        inputs = {key: send(value, model.device) for key, value in features.items()}
+        inputs = {k: send(v, model.device) for k, v in features.items() if isinstance(v, torch.Tensor)}
         inputs |= {key: value.to(model.dtype) for key, value in inputs.items() if value.is_floating_point()}
         states, output, valid = row.run(model, inputs, features)
         valid = torch.full((len(output),), output.shape[1]) if valid is None else valid.clamp(1, output.shape[1])

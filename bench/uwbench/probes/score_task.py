@@ -25,6 +25,7 @@ from uwbench.results.contamination import judge
 from uwbench.results.provenance import git_state, peak_memory_mb, versions
 from uwbench.results.record import (
     Counts,
+    CurvePoint,
     Failure,
     Method,
     ModelInfo,
@@ -223,12 +224,25 @@ def _read(
 
 def _with_intervals(scores: Mapping[Method, Score], predictions: pa.Table, protocol: Protocol) -> dict[Method, Score]:
     from uwbench.results.averages import interval
+    from uwbench.results.curves import curve_intervals
+    from uwbench.results.items import read_items
 
     def bounds(method: Method, score: Score) -> tuple[float, float]:
         of_folds = protocol.metric_of_folds(method)
         return interval(predictions, method, score.metric, protocol.bootstrap, of_folds=of_folds)
 
-    return {method: score.model_copy(update={"ci95": bounds(method, score)}) for method, score in scores.items()}
+    def curve(method: Method, score: Score) -> tuple[CurvePoint, ...] | None:
+        if score.curve is None:
+            return None
+        intervals = curve_intervals(read_items(predictions, method, score.metric), protocol.bootstrap)
+        return tuple(
+            point.model_copy(update={"ci95": ci95}) for point, ci95 in zip(score.curve, intervals, strict=True)
+        )
+
+    return {
+        method: score.model_copy(update={"ci95": bounds(method, score), "curve": curve(method, score)})
+        for method, score in scores.items()
+    }
 
 
 def _task_info(table: ClipTable) -> TaskInfo:

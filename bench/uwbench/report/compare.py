@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ import numpy as np
 
 from uwbench.base.hashing import SHORT
 from uwbench.base.registry import suggestion
-from uwbench.errors import UsageError
+from uwbench.errors import InputError, UsageError
 from uwbench.report.board import Board, BoardModel, Cell
 from uwbench.report.export import METHOD_NAMES
 from uwbench.report.fitted import Column, FittedTable
@@ -19,7 +20,10 @@ from uwbench.report.table import html_of
 from uwbench.report.ties import TaskDraws, difference_terms, p_value
 from uwbench.results.averages import AVERAGES, Entry, Method, combine
 from uwbench.results.bootstrap import combined_error, difference_interval, generator, holm
+from uwbench.results.curves import Crossing, find_crossing
+from uwbench.results.items import columns_of, read_items, shared_items
 from uwbench.results.ranks import POWER
+from uwbench.results.record import read_predictions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,6 +90,7 @@ class Comparison:
     overall: tuple[OverallDifference, ...]  # one per average
     of: int  # tasks of the board
     left_out: tuple[str, ...]  # tasks that were not scored by both on the same data
+    crossings: tuple[Crossing, ...] = ()  # of few-shot curves, one per task
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per task: both scores, their difference with interval and p-values, and the effect size."""
@@ -152,9 +157,21 @@ def comparison_view(comparison: Comparison, *, verbose: bool = False) -> Rendera
     parts += [Text(line, style="dim") for line in _MEANINGS]
     if not comparison.overall:
         parts.append(Text("averages: not compared, because predictions of some tasks are missing"))
+    parts += [Text(_crossing_text(crossing)) for crossing in comparison.crossings]
     if comparison.left_out:
         parts.append(Text(f"left out, not scored by both on the same data: {', '.join(comparison.left_out)}"))
     return Group(*parts)
+
+
+def _crossing_text(crossing: Crossing) -> str:
+    """Return a crossing in words."""
+    if crossing.labels is None:
+        return f"{crossing.task}: {crossing.ahead} is ahead with any number of labels that was tried"
+    low = "the fewest" if crossing.low is None else f"{crossing.low:,.0f}"
+    high = "never" if crossing.high is None else f"{crossing.high:,.0f}"
+    known = "" if crossing.crosses else "; that the curves cross is not shown"
+    text = f"{crossing.ahead} is ahead from {crossing.labels:,.0f} labelled clips on (95 %: {low} to {high}{known})"
+    return f"{crossing.task}: {text}"
 
 
 _MEANINGS = (
@@ -226,10 +243,12 @@ def find_model(board: Board, name: str) -> str:
     raise UsageError(f"no results of {name!r} are on the board", remedy=suggestion(name, labels))
 
 
-def compare_models(board: Board, first: str, second: str, method: Method) -> Comparison:
+def compare_models(
+    board: Board, first: str, second: str, method: Method, drawn: DrawnAverages | None = None
+) -> Comparison:
     """Compare two models, named as for `find_model`, on the tasks of the suite that both have on the same data.
 
-    Raises UsageError if there is no such task.
+    `drawn` keeps what comparisons of one board share. Raises UsageError if there is no such task.
     """
     models = find_model(board, first), find_model(board, second)
     labels = board.label(models[0]), board.label(models[1])
@@ -250,10 +269,31 @@ def compare_models(board: Board, first: str, second: str, method: Method) -> Com
         second=labels[1],
         method=method,
         tasks=tuple(rows),
-        overall=_overall(board, shared, [of_task for of_task in draws if of_task is not None], models),
+        overall=_overall(
+            board, shared, [of_task for of_task in draws if of_task is not None], models, drawn or DrawnAverages()
+        ),
         of=len(board.suite.tasks),
         left_out=tuple(name for name in names if name not in compared),
+        crossings=tuple(crossing for pair in shared if (crossing := _crossing(board, *pair)) is not None),
     )
+
+
+def _crossing(board: Board, a: Cell, b: Cell) -> Crossing | None:
+    """Return where two curves cross; None without curves at the same points, or without predictions to draw from."""
+    if a.score.curve is None or b.score.curve is None:
+        return None
+    clips = [[point.clips for point in cell.score.curve or ()] for cell in (a, b)]
+    columns = columns_of(a.score.metric)
+    try:
+        first, second = shared_items(
+            [read_items(read_predictions(cell.path, columns), cell.method, cell.score.metric) for cell in (a, b)]
+        )
+    except InputError:
+        return None
+    if clips[0] != clips[1] or first.seeds != second.seeds:
+        return None
+    names = board.label(a.model), board.label(b.model)
+    return find_crossing(a.task, names, (first, second), clips[0], board.bootstrap)
 
 
 def shared_cells(board: Board, models: tuple[str, str], task: str, method: Method) -> tuple[Cell, Cell] | None:
@@ -284,13 +324,23 @@ def _task_difference(a: Cell, b: Cell, draws: TaskDraws | None, level: float) ->
 
 
 def _overall(
-    board: Board, shared: Sequence[tuple[Cell, Cell]], draws: Sequence[TaskDraws], models: tuple[str, str]
+    board: Board,
+    shared: Sequence[tuple[Cell, Cell]],
+    draws: Sequence[TaskDraws],
+    models: tuple[str, str],
+    drawn: DrawnAverages,
 ) -> tuple[OverallDifference, ...]:
     if len(draws) < len(shared):
         return ()
     first, second = ([board.entry(pair[side]) for pair in shared] for side in (0, 1))
     level, seed = board.bootstrap.level, board.bootstrap.seed
-    return tuple(_difference(name, first, second, draws, models, level, seed) for name in AVERAGES)
+    of_both = [
+        {name: drawn.of(shared[0][0].method, model, name, entries, draws, seed) for name in AVERAGES}
+        for model, entries in zip(models, (first, second), strict=True)
+    ]
+    return tuple(
+        _difference(name, first, second, draws, models, level, of_both[0][name] - of_both[1][name]) for name in AVERAGES
+    )
 
 
 def _difference(
@@ -300,16 +350,13 @@ def _difference(
     draws: Sequence[TaskDraws],
     models: tuple[str, str],
     level: float,
-    seed: int,
+    wider: np.ndarray,
 ) -> OverallDifference:
-    longest = max(len(task.scores[models[0]]) for task in draws)  # tasks with fewer draws have theirs repeated
-    resampled = [np.stack([np.resize(task.scores[model], longest) for task in draws]) for model in models]
     scores = [
         float(combine(average, entries, np.array([entry.score for entry in entries]))) for entries in (first, second)
     ]
     terms = difference_terms(first, second, draws, models, average)
     low, high = difference_interval(*terms, level)
-    wider = draw_tasks_too(average, first, resampled[0], resampled[1], generator("tasks", seed))
     tasks_terms = scores[0] - scores[1], [float(wider.var())], [len(first)]
     error, freedom = combined_error(*terms[1:])
     tasks_low, tasks_high = difference_interval(*tasks_terms, level)
@@ -331,29 +378,60 @@ def _difference(
     )
 
 
+class DrawnAverages:
+    """Averages of models whose tasks, and the items within them, are drawn: each computed once for all comparisons."""
+
+    def __init__(self) -> None:
+        self._values: dict[tuple[Method, str, str, tuple[str, ...]], np.ndarray] = {}
+
+    def of(
+        self,
+        method: Method,
+        model: str,
+        average: str,
+        entries: Sequence[Entry],
+        draws: Sequence[TaskDraws],
+        seed: int,
+    ) -> np.ndarray:
+        """Return a model's average over tasks that are drawn with replacement, `(resamples,)`; see `drawn_average`."""
+        key = (method, model, average, tuple(entry.task for entry in entries))
+        if key not in self._values:
+            longest = max(len(task.scores[model]) for task in draws)  # tasks with fewer draws have theirs repeated
+            scores = np.stack([np.resize(task.scores[model], longest) for task in draws])
+            self._values[key] = drawn_average(average, entries, scores, generator("tasks", seed))
+        return self._values[key]
+
+
 def draw_tasks_too(
     average: str, entries: Sequence[Entry], first: np.ndarray, second: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Return differences in an average when tasks are drawn with replacement, and the items within each of them.
+    """Return two models' differences in an average when tasks are drawn with replacement, and the items within them.
 
-    `first` and `second` are paired draws `(tasks, resamples)`. A task that is drawn twice has two draws of its items.
-    The domain mean is taken over the domains in a draw.
+    `first` and `second` are paired draws `(tasks, resamples)`; both get the same tasks and items.
     """
-    tasks, resamples = first.shape
+    again = copy.deepcopy(rng)
+    return drawn_average(average, entries, first, rng) - drawn_average(average, entries, second, again)
+
+
+def drawn_average(average: str, entries: Sequence[Entry], scores: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return an average over tasks drawn with replacement, and the items within each of them, `(resamples,)`.
+
+    `scores` are draws of the items `(tasks, resamples)`. A task that is drawn twice has two draws of its items. The
+    domain mean is taken over the domains in a draw.
+    """
+    tasks, resamples = scores.shape
     drawn = rng.integers(0, tasks, size=(tasks, resamples))
-    which = rng.integers(0, resamples, size=(tasks, resamples))
-    chance = (
-        np.array([entry.chance for entry in entries])[drawn] if average == "chance" else np.zeros((tasks, resamples))
-    )
-    scaled = [np.clip((values[drawn, which] - chance) / (1 - chance), 0, 1) for values in (first, second)]
-    difference = scaled[0] - scaled[1]
+    values = scores[drawn, rng.integers(0, resamples, size=(tasks, resamples))]
+    if average == "chance":
+        chance = np.array([entry.chance for entry in entries])[drawn]
+        values = np.clip((values - chance) / (1 - chance), 0, 1)
     if average == "domain":
         domains = np.array([entry.domain for entry in entries])[drawn]
         means = []
         for domain in sorted(set(domains.ravel())):
             inside = domains == domain
-            total = (difference * inside).sum(axis=0)
+            total = (values * inside).sum(axis=0)
             means.append(np.divide(total, inside.sum(axis=0), out=np.full(resamples, np.nan), where=inside.any(axis=0)))
         return np.nanmean(np.stack(means), axis=0)
     weights = np.array([entry.weight if average == "weighted" else 1.0 for entry in entries])[drawn]
-    return (weights * difference).sum(axis=0) / weights.sum(axis=0)
+    return (weights * values).sum(axis=0) / weights.sum(axis=0)

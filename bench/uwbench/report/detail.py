@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,9 +68,11 @@ def read_detail(result: Path, method: Method, kind: str) -> Detail | None:
             return None
         if kind not in ("single-label", "multi-label"):
             return _from_counts(table, kind)
+        ids, truths, predictions = (table.column(name).to_pylist() for name in ("id", "truth", "prediction"))
+        values = {text: parse_json(text) for text in {*truths, *predictions}}
         rows = [
-            {"id": row["id"], "truth": parse_json(row["truth"]), "prediction": parse_json(row["prediction"])}
-            for row in table.select(["id", "truth", "prediction"]).to_pylist()
+            {"id": clip, "truth": values[truth], "prediction": values[prediction]}
+            for clip, truth, prediction in zip(ids, truths, predictions, strict=True)
         ]
         return _single_label(rows) if kind == "single-label" else _multi_label(rows)
     except (LookupError, ValueError, TypeError, pa.ArrowException, InputError):
@@ -80,9 +83,8 @@ def _single_label(rows: Sequence[Mapping[str, Any]]) -> Detail:
     names = sorted({row["truth"] for row in rows} | {row["prediction"] for row in rows}, key=str)
     position = {name: index for index, name in enumerate(names)}
     seeds = len(rows) / len({row["id"] for row in rows})
-    matrix = np.zeros((len(names), len(names)))
-    for row in rows:
-        matrix[position[row["truth"]], position[row["prediction"]]] += 1 / seeds
+    cells = [position[row["truth"]] * len(names) + position[row["prediction"]] for row in rows]
+    matrix = np.bincount(cells, minlength=len(names) ** 2).reshape(len(names), -1) / seeds
     total = matrix.sum(axis=1)
     recall = np.divide(np.diag(matrix), total, out=np.zeros(len(names)), where=total > 0)
     order = [i for i in np.argsort(recall, kind="stable") if total[i] > 0]
@@ -145,14 +147,15 @@ def _from_counts(table: pa.Table, kind: str) -> Detail | None:
 
 
 def _hardest(rows: Sequence[Mapping[str, Any]], wrong: Any) -> tuple[HardClip, ...]:
-    by_id: dict[str, list[Mapping[str, Any]]] = {}
+    wrongs, counts = dict.fromkeys((row["id"] for row in rows), 0.0), Counter(row["id"] for row in rows)
     for row in rows:
-        by_id.setdefault(row["id"], []).append(row)
-    shares = {
-        name: float(np.mean([wrong(row["truth"], row["prediction"]) for row in of_clip]))
-        for name, of_clip in by_id.items()
-    }
+        wrongs[row["id"]] += wrong(row["truth"], row["prediction"])
+    shares = {name: total / counts[name] for name, total in wrongs.items()}
     hardest = sorted((name for name in shares if shares[name] > 0), key=lambda name: (-shares[name], name))[:_CLIPS]
+    by_id: dict[str, list[Mapping[str, Any]]] = {name: [] for name in hardest}
+    for row in rows:
+        if row["id"] in by_id:
+            by_id[row["id"]].append(row)
     return tuple(
         HardClip(name, shares[name], _labels(by_id[name][0]["truth"]), _commonest(by_id[name])) for name in hardest
     )

@@ -20,7 +20,7 @@ from uwbench.errors import escaped
 from uwbench.methods import METHODS
 from uwbench.report.board import Board, BoardModel, Cell
 from uwbench.report.charts import PALETTE, page_charts
-from uwbench.report.compare import compare_models, shared_cells
+from uwbench.report.compare import DrawnAverages, compare_models, shared_cells
 from uwbench.report.detail import Detail, read_detail
 from uwbench.report.ranks import certainty
 from uwbench.report.references import Published
@@ -186,14 +186,14 @@ def _rows(board: Board) -> list[dict[str, Any]]:
 
 
 def _pairs(board: Board) -> list[dict[str, Any]]:
-    pairs = []
+    pairs, drawn = [], DrawnAverages()
     keys = [model.key for model in board.models]
     ordered = sorted(combinations(range(len(keys)), 2), key=lambda pair: (pair[1], pair[0]))  # the best models first
     for first, second in [(keys[a], keys[b]) for a, b in ordered[:_PAIRS]]:
         for method in board.methods:
             names = [task.info.name for task in board.tasks if task.in_suite]
             if any(shared_cells(board, (first, second), name, method) for name in names):
-                comparison = compare_models(board, first, second, method)
+                comparison = compare_models(board, first, second, method, drawn)
                 tasks, overall = ([asdict(row) for row in rows] for rows in (comparison.tasks, comparison.overall))
                 pairs.append({"a": first, "b": second, "method": method, "tasks": tasks, "overall": overall})
     return pairs

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 
@@ -64,6 +64,24 @@ class TaskDraws:
 
     scores: Mapping[str, np.ndarray]
     n_clusters: int
+    known: dict[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
+
+    def variances(self, average: str, entry: Entry) -> np.ndarray:
+        """Return the variance of each two models' difference, `(models, models)`, in the order of `scores`.
+
+        Scores are on the scale of `average`. Scopes and averages ask for the same pairs again and again, so the
+        variances are kept.
+        """
+        scale = "chance" if average == "chance" else ""
+        if scale not in self.known:
+            scaled = np.stack([combine(scale, [entry], scores[None]) for scores in self.scores.values()])
+            self.known[scale] = np.stack([np.var(scaled - of_model, axis=1) for of_model in scaled])
+        return self.known[scale]
+
+    def places(self, models: Iterable[str]) -> list[int]:
+        """Return the places of models in the order of `scores`."""
+        order = list(self.scores)
+        return [order.index(model) for model in models]
 
 
 def draw_tasks(
@@ -112,12 +130,12 @@ def p_value(difference: float, variances: Sequence[float], clusters: Sequence[in
 
     If all resamples are equal, the value is that of a sign test in which all clusters agree.
     """
-    from scipy import stats
+    from scipy.special import stdtr
 
     error, freedom = combined_error(variances, clusters)
     if error == 0:
         return 1.0 if abs(difference) < 1e-12 else float(0.5 ** (max(clusters) - 1))
-    return float(2 * stats.t.sf(abs(difference) / error, freedom))
+    return float(2 * stdtr(freedom, -abs(difference) / error))
 
 
 def difference_terms(
@@ -129,10 +147,10 @@ def difference_terms(
     """
     scores = [np.array([entry.score for entry in entries]) for entries in (first, second)]
     observed = float(combine(average, first, scores[0]) - combine(average, first, scores[1]))
-    variances = []
-    for entry, share, task in zip(first, average_shares(average, first), draws, strict=True):
-        scaled = [combine(average, [entry], task.scores[model][None]) for model in models]
-        variances.append(float(share**2 * np.var(scaled[0] - scaled[1])))
+    variances = [
+        float(share**2 * task.variances(average, entry)[*task.places(models)])
+        for entry, share, task in zip(first, average_shares(average, first), draws, strict=True)
+    ]
     return observed, variances, [task.n_clusters for task in draws]
 
 

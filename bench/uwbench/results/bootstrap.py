@@ -147,9 +147,9 @@ def difference_interval(
 
 def t_quantile(level: float, freedom: float) -> float:
     """Return how many standard errors around the mean hold `level` of a t distribution with `freedom` degrees."""
-    from scipy import stats
+    from scipy.special import stdtrit
 
-    return float(stats.t.ppf((1 + level) / 2, freedom))
+    return float(stdtrit(freedom, (1 + level) / 2))
 
 
 def resamples_for(items: Items, resamples: int) -> int:

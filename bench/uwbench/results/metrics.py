@@ -13,7 +13,7 @@ import numpy as np
 from uwbench.errors import ProbeError
 
 MEANS_OF_BLOCKS = ("v-measure", "rank-share")  # metrics whose items are blocks of clips
-MEANS = ("query-map", *MEANS_OF_BLOCKS)  # metrics that are means over items
+MEANS = ("query-map", "few-shot-accuracy", *MEANS_OF_BLOCKS)  # metrics that are means over items
 
 
 def accuracy(truth: np.ndarray, predicted: np.ndarray) -> float:
@@ -90,15 +90,22 @@ def _average_precision(relevant: np.ndarray, scores: np.ndarray, weights: np.nda
     order = np.argsort(-scores, kind="stable")
     ranked, hit = scores[order], relevant[order]
     ends = np.searchsorted(-ranked, -ranked[hit], side="right")  # end of each positive's block of equal scores
-    ends, owner = np.unique(ends, return_inverse=True)
+    ends, first_hits = np.unique(ends, return_index=True)
     starts = np.concatenate([[0], ends[:-1]])
-    retrieved = np.cumsum(np.add.reduceat(weights[order[: ends[-1]]], starts, axis=0), axis=0, dtype=np.float64)
-    of_block = np.zeros((len(ends), weights.shape[1]))
-    np.add.at(of_block, owner, weights[order[hit]])
-    recalled = np.cumsum(of_block, axis=0)
+    retrieved = _running_sums(np.add.reduceat(weights[order[: ends[-1]]], starts, axis=0))
+    of_block = np.add.reduceat(weights[order[hit]], first_hits, axis=0)  # positives stand in the order of their blocks
+    recalled = _running_sums(of_block)
     precision = np.divide(recalled, retrieved, out=np.zeros_like(recalled), where=retrieved > 0)
     positives = recalled[-1]
     return (precision * of_block).sum(axis=0) / np.maximum(positives, 1), positives > 0
+
+
+def _running_sums(rows: np.ndarray) -> np.ndarray:
+    """Return float64 `np.cumsum(rows, axis=0)`, which takes three times as long over rows of some hundred values."""
+    sums = rows.astype(np.float64)
+    for index in range(1, len(sums)):
+        np.add(sums[index - 1], sums[index], out=sums[index])
+    return sums
 
 
 def segment_counts(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:

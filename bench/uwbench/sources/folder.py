@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import cast
 
 from uwbench.audio.clip import AudioFile, Clip
-from uwbench.audio.decode import read_header
 from uwbench.cards.card import Domain
 from uwbench.errors import AudioError, InputError
 from uwbench.options import TaskSpec
@@ -192,6 +191,8 @@ def _entries(folder: Path, tally: Tally) -> Iterator[tuple[Path, str]]:
 
 
 def _is_audio(path: Path) -> bool:
+    from uwbench.audio.decode import read_header
+
     try:
         return read_header(AudioFile(path)).n_frames > 0
     except AudioError:

@@ -25,7 +25,8 @@ def tested(task: ProbeRun, limit: int) -> list[np.ndarray]:
 
 def clusters(task: ProbeRun) -> np.ndarray:
     """Return the number of each clip's group (speaker, recording, song); a clip without one is its own."""
-    names = [f"g{group}" if group is not None else f"c{row}" for row, group in enumerate(task.data.groups)]
+    pairs = zip(task.data.groups, task.data.ids, strict=True)
+    names = [f"g{group}" if group is not None else f"c{clip}" for group, clip in pairs]  # not rows: their order varies
     return np.unique(names, return_inverse=True)[1]
 
 

@@ -91,7 +91,11 @@ def fit(task: ProbeRun, train: np.ndarray, strength: float) -> Callable[[Inputs,
     """
     mean, scale = statistics(task.last_layer, train)
     vectors, targets = (task.last_layer(train) - mean) * scale, task.kind.targets(train)
-    model = _multi_label(vectors, targets, strength) if targets.ndim == 2 else _single_label(vectors, targets, strength)
+    model = (
+        fit_multi_label(vectors, targets, strength)
+        if targets.ndim == 2
+        else fit_single_label(vectors, targets, strength)
+    )
     width = len(task.kind.classes)
 
     def classify(inputs: Inputs, clips: np.ndarray) -> np.ndarray:
@@ -104,7 +108,9 @@ def fit(task: ProbeRun, train: np.ndarray, strength: float) -> Callable[[Inputs,
     return classify
 
 
-def _single_label(vectors: np.ndarray, codes: np.ndarray, strength: float) -> Callable[[np.ndarray, np.ndarray], None]:
+def fit_single_label(
+    vectors: np.ndarray, codes: np.ndarray, strength: float
+) -> Callable[[np.ndarray, np.ndarray], None]:
     """Return the function that writes log probabilities of classes; those without training clips get the lowest."""
     present = np.unique(codes)
     logits = _regression(vectors, codes, strength) if len(present) > 1 else None
@@ -119,7 +125,7 @@ def _single_label(vectors: np.ndarray, codes: np.ndarray, strength: float) -> Ca
     return write
 
 
-def _multi_label(
+def fit_multi_label(
     vectors: np.ndarray, relevant: np.ndarray, strength: float
 ) -> Callable[[np.ndarray, np.ndarray], None]:
     """Return the function that writes each class's probability; a class that all or no training clips have is fixed."""
