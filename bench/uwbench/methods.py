@@ -95,6 +95,15 @@ _METHODS = (
         "uwbench.probes.methods.clip_retrieval:score",
         metric="query-map",
     ),
+    MethodInfo(
+        "geometry",
+        "Geometry",
+        "geometry",
+        "How many of their dimensions do the vectors use? (a description, not a quality)",
+        ("single-label", "multi-label"),
+        "uwbench.probes.methods.geometry:score",
+        metric="rank-share",
+    ),
 )
 METHODS: Mapping[str, MethodInfo] = MappingProxyType({info.name: info for info in _METHODS})
 HEADLINE = tuple(info.name for info in _METHODS if info.headline)

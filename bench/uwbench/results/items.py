@@ -10,7 +10,7 @@ import numpy as np
 
 from uwbench.base.json_text import parse_json
 from uwbench.errors import InputError
-from uwbench.results.metrics import MEANS
+from uwbench.results.metrics import MEANS, MEANS_OF_BLOCKS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -134,8 +134,8 @@ def _with_contents(items: Items, table: pa.Table, by_seed: np.ndarray) -> Items:
         similarity = _matrix(table, "counts")[by_seed]
         target = (truths == "true")[truth[by_seed[0]]]
         return replace(items, clusters=first, second=second, truth=target, counts=similarity)
-    if items.metric == "v-measure":  # pseudo-values of blocks of clips (probes/methods/clustering.py)
-        _, value, share, block = np.moveaxis(_matrix(table, "counts")[by_seed], -1, 0)
+    if items.metric in MEANS_OF_BLOCKS:  # see `block_counts` in probes/methods/clips.py
+        value, share, block = np.moveaxis(_matrix(table, "counts")[by_seed][..., -3:], -1, 0)
         of_block = np.stack([value * share, share], axis=-1)
         return replace(items, counts=of_block, clusters=np.unique(block[0], return_inverse=True)[1])
     if items.metric in ("segment-f1-macro", "segment-f1-micro", "one-minus-wer", "recall-at-1", *MEANS):

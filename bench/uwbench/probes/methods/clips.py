@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -41,3 +41,32 @@ def groups_apart(parts: Sequence[np.ndarray], codes: np.ndarray, groups: np.ndar
         if len(np.unique(pairs[0])) < pairs.shape[1]:
             return True
     return False
+
+
+def blocks_of(groups: np.ndarray, count: int) -> np.ndarray:
+    """Return each clip's block: whole groups in random order, each put into the block with the fewest clips."""
+    names, of_clip, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    filled = np.zeros(min(count, len(names)), np.int64)
+    block = np.zeros(len(names), np.int64)
+    for group in random_numbers("blocks", len(names)).permutation(len(names)):
+        block[group] = filled.argmin()
+        filled[block[group]] += sizes[group]
+    return block[of_clip]
+
+
+def jackknife(whole: float, blocks: np.ndarray, measure: Callable[[np.ndarray], float]) -> np.ndarray:
+    """Return a value per block of clips, `(blocks,)`, whose mean is near `whole` and whose spread is that of samples.
+
+    `measure` takes a mask of the clips that stay when a block is left out (Efron and Stein 1981). One block alone has
+    the value `whole`.
+    """
+    count = int(blocks.max()) + 1
+    if count < 2:
+        return np.array([whole])
+    without = np.array([measure(blocks != block) for block in range(count)])
+    return whole + (count - 1) * (without.mean() - without)
+
+
+def block_counts(values: np.ndarray, blocks: np.ndarray) -> np.ndarray:
+    """Return a clip's figures for the interval, float32 `(n, 3)`: its block's value, its share of it, the block."""
+    return np.stack([values, 1 / np.bincount(blocks)[blocks], blocks], axis=1).astype(np.float32)

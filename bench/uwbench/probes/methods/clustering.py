@@ -13,7 +13,7 @@ from uwbench.probes.data import statistics
 from uwbench.probes.kinds.base import Predicted
 from uwbench.probes.knn import unit_rows
 from uwbench.probes.methods.base import ProbeRun, Scored, Settings, settings_of
-from uwbench.probes.methods.clips import clusters, tested
+from uwbench.probes.methods.clips import block_counts, blocks_of, clusters, jackknife, tested
 from uwbench.probes.predictions import prediction_rows
 from uwbench.probes.splits import random_numbers
 from uwbench.results import metrics
@@ -43,7 +43,7 @@ def score(task: ProbeRun) -> Scored:
     parts = tested(task, settings.clips)
     clips = np.concatenate(parts)
     codes = np.unique(task.kind.targets(clips), return_inverse=True)[1]
-    blocks = _blocks(clusters(task)[clips], settings.blocks)
+    blocks = blocks_of(clusters(task)[clips], settings.blocks)
     vectors = task.last_layer(clips)
     labels, values = {}, {}
     unit = unit_rows(vectors)
@@ -74,17 +74,6 @@ def score(task: ProbeRun) -> Scored:
     )
 
 
-def _blocks(groups: np.ndarray, count: int) -> np.ndarray:
-    """Return each clip's block: whole groups in random order, each put into the block with the fewest clips."""
-    names, of_clip, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    filled = np.zeros(min(count, len(names)), np.int64)
-    block = np.zeros(len(names), np.int64)
-    for group in random_numbers("blocks", len(names)).permutation(len(names)):
-        block[group] = filled.argmin()
-        filled[block[group]] += sizes[group]
-    return block[of_clip]
-
-
 def _cluster(
     vectors: np.ndarray, codes: np.ndarray, settings: ClusteringSettings, base_seed: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -111,23 +100,20 @@ def pseudo_values(
     blocks: np.ndarray,
     iterations: int,
 ) -> np.ndarray:
-    """Return a value per block of clips, `(blocks,)`, whose mean is the V-measure and whose spread is that of samples.
+    """Return a value per block of clips, `(blocks,)`, as `jackknife` does.
 
-    Each block is left out and k-means goes on from the centres without it: the jackknife (Efron and Stein 1981) of
-    clustering and measure together. Drawing clips under fixed clusters would miss that other clips have other clusters.
+    k-means goes on from the centres without a block: clustering and measure are resampled together. Drawing clips
+    under fixed clusters would miss that other clips have other clusters.
     """
-    whole, count = _v_measure(codes, labels), int(blocks.max()) + 1
-    if count < 2:
-        return np.array([whole])
-    without = []
-    for block in range(count):
-        rest = blocks != block
+    whole = _v_measure(codes, labels)
+
+    def without(rest: np.ndarray) -> float:
         if len(centres) > rest.sum():
-            without.append(whole)
-            continue
+            return whole
         found, _ = _k_means(vectors[rest], len(centres), centres, iterations, 0)
-        without.append(_v_measure(codes[rest], found))
-    return whole + (count - 1) * (np.mean(without) - np.array(without))
+        return _v_measure(codes[rest], found)
+
+    return jackknife(whole, blocks, without)
 
 
 def _v_measure(codes: np.ndarray, labels: np.ndarray) -> float:
@@ -177,7 +163,7 @@ def _rows(
 ) -> list[pa.Table]:
     """Return the predictions of one seed: the commonest class of a clip's cluster.
 
-    Counts are the cluster, the block's pseudo-value, the clip's share of its block, and the block.
+    Counts are the cluster and those of blocks (see `block_counts`).
     """
     classes = np.unique(task.kind.targets(np.concatenate(parts)))
     table = np.zeros((int(labels.max()) + 1, len(classes)), np.int64)
@@ -185,7 +171,7 @@ def _rows(
     names = task.kind.truths(np.concatenate(parts))
     name_of = dict(zip(codes.tolist(), names, strict=True))
     texts = [name_of[code] for code in table.argmax(axis=1)[labels].tolist()]
-    counts = np.stack([labels, values, 1 / np.bincount(blocks)[blocks], blocks], axis=1).astype(np.float32)
+    counts = np.column_stack([labels.astype(np.float32), block_counts(values, blocks)])
     starts = np.cumsum([0, *map(len, parts)])
     return [
         prediction_rows(
