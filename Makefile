@@ -51,7 +51,7 @@ bench: install
 	$(BIN)/python benchmarks/store.py --quick
 	$(BIN)/python benchmarks/memory.py --quick
 	$(BIN)/python benchmarks/extraction.py --quick
-	$(BIN)/python benchmarks/probes.py
+	$(BIN)/python benchmarks/probing.py
 	$(BIN)/python benchmarks/paper.py
 
 # All that needs a GPU, in eight minutes (benchmarks/README.md); DEVICE=cpu runs tiny shapes. A GPU machine has a torch of

@@ -25,7 +25,7 @@ def main() -> None:
 
 def task(this: Part, name: str) -> Any:
     """Return generated embeddings of a task's true size, or of a few clips of it."""
-    from probes import FOLDS, SPLITS, folded, made
+    from probing import FOLDS, SPLITS, folded, made
     from uwbench.cards.find import find_card
 
     card = find_card(name).model_copy(update={"vocabulary": None})

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from probes import FOLDS, FRAMES, HOP_S, SPLITS
+from probing import FOLDS, FRAMES, HOP_S, SPLITS
 from uwbench.cards.card import Xares
 from uwbench.cards.find import find_card, find_protocol
 from uwbench.cards.protocol import MlpSettings, Protocol

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 
@@ -23,13 +24,13 @@ def tone(rate: int, seconds: float = 1.0, hertz: float = 440.0) -> np.ndarray:
 
 def encoded(suffix: str, samples: np.ndarray, rate: int, channels: int = 1) -> bytes:
     """Return a file of mono samples `(samples,)` that fill each of the channels."""
-    import av  # type: ignore[import-not-found]
+    import av
 
     muxer, codec = FORMATS[suffix]
     layout = {1: "mono", 2: "stereo"}[channels]
     sink = io.BytesIO()
     with av.open(sink, "w", format=muxer) as container:
-        stream = container.add_stream(codec, rate=rate)
+        stream: Any = container.add_stream(codec, rate=rate)  # of audio, as the codec is
         stream.layout = layout
         stream.bit_rate = 128_000
         frame = av.AudioFrame.from_ndarray(np.stack([samples] * channels), format="fltp", layout=layout)

@@ -1,8 +1,8 @@
 """Probe and kNN time against scikit-learn and raw FAISS, measured in one run; tasks of true size on request.
 
-    python benchmarks/probes.py                      ratios on an ESC-10-sized task
-    python benchmarks/probes.py --task voxceleb1     one task at its true size (several: repeat)
-    python benchmarks/probes.py --all --record FILE  all 20, one process each; tasks in FILE are skipped
+    python benchmarks/probing.py                      ratios on an ESC-10-sized task
+    python benchmarks/probing.py --task voxceleb1     one task at its true size (several: repeat)
+    python benchmarks/probing.py --all --record FILE  all 20, one process each; tasks in FILE are skipped
 
 Embeddings are generated: classes with normal noise. Nothing here is a score of an encoder.
 """
