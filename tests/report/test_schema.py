@@ -84,6 +84,7 @@ def test_results_of_schema_3_have_no_settings_of_methods() -> None:
     assert newer.scores["linear"].settings is not None
     assert {name: newer.scores[name] for name in older.scores} == older.scores
     assert newer.protocol == older.protocol
+    assert [point.shots for point in newer.scores["few-shot"].curve or ()][:2] == [1, 2]
 
 
 def test_a_written_result_reads_back_the_same_and_is_strict(tmp_path: Path) -> None:
