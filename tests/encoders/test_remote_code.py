@@ -202,21 +202,29 @@ def test_a_model_without_frames_says_what_to_do(dasheng: Path) -> None:
         open_encoder(ModelSpec(str(dasheng), trust_remote_code=True))
 
 
-def test_another_architecture_of_transformers_needs_no_file(tmp_path: Path) -> None:
-    from transformers import SEWConfig, SEWModel, Wav2Vec2FeatureExtractor
+def test_an_architecture_that_a_package_registers_needs_no_file(tmp_path: Path) -> None:
+    from transformers import AutoConfig, AutoModel, UniSpeechConfig, UniSpeechModel, Wav2Vec2FeatureExtractor
 
-    folder = tmp_path / "sew-small"
+    class OtherConfig(UniSpeechConfig):
+        model_type = "other-speech"
+
+    class OtherModel(UniSpeechModel):
+        config_class = OtherConfig
+
+    AutoConfig.register("other-speech", OtherConfig, exist_ok=True)
+    AutoModel.register(OtherConfig, OtherModel, exist_ok=True)
+    folder = tmp_path / "other-small"
     torch.manual_seed(0)
-    config = SEWConfig(
+    config = OtherConfig(
         hidden_size=32,
         num_hidden_layers=2,
         num_attention_heads=4,
         intermediate_size=48,
-        conv_dim=(16,) * 13,
+        conv_dim=(16,) * 7,
         num_conv_pos_embeddings=16,
         num_conv_pos_embedding_groups=4,
     )
-    SEWModel(config).save_pretrained(folder)
+    OtherModel(config).save_pretrained(folder)
     Wav2Vec2FeatureExtractor(do_normalize=False).save_pretrained(folder)
     encoder = open_encoder(ModelSpec(str(folder)))
     assert encoder.info.batching == "single"
@@ -224,7 +232,7 @@ def test_another_architecture_of_transformers_needs_no_file(tmp_path: Path) -> N
     samples = torch.from_numpy(noise(20_000))[None]
     with torch.inference_mode():
         got = encoder.encode(samples, torch.tensor([20_000]), [len(encoder.info.layers) - 1]).frames
-        expected = SEWModel.from_pretrained(folder).eval()(samples).last_hidden_state
+        expected = OtherModel.from_pretrained(folder).eval()(samples).last_hidden_state
     torch.testing.assert_close(got[:, 0], expected)
 
 
