@@ -114,6 +114,10 @@ CALLS: dict[str, Callable[[Path], object]] = {
     "check_encoder": lambda _: api.check_encoder("mfcc"),
     "compare": lambda _: api.compare("logmel", "mfcc", method="knn"),
     "access_problem": api.access_problem,
+    "crossings": lambda _: [
+        api.probe(["logmel", "mfcc"], "mini_music", methods="few-shot", results="curves"),
+        api.crossings("logmel", "mfcc", results="curves"),
+    ][1],
     "decode": lambda _: api.decode(api.load_task("mini_music").clips[0].audio, 8000),
     "describe_access": api.describe_access,
     "describe_model": lambda _: api.describe_model("logmel"),

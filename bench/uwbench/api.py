@@ -532,13 +532,29 @@ def crossings(
     tasks: Sequence[str] = (),
     protocol: str = "uwbench-1",
 ) -> tuple[Crossing, ...]:
-    """Return where the few-shot curves of two models cross, task by task, in labelled clips, with 95 % intervals.
+    """Find where the few-shot curves of two models cross, in labelled clips.
 
-    Both need scores by the method `few-shot`. Models and tasks are named as for `compare`, whose result has the
-    crossings, too.
+    Args:
+        first: A model with scores by the method `few-shot`, named as for `compare`.
+        second: Another one.
+        results: The folders of results. None: see `folders`.
+        suite: The suite whose tasks are looked at, by name or file.
+        tasks: Tasks that are looked at instead. Neither: those that the results hold.
+        protocol: The protocol whose results are compared.
+
+    Returns:
+        One crossing per task, with its 95 % interval; a `Comparison` by few-shot has them, too.
+
+    Raises:
+        UsageError: No such model has results, or the two share no task.
+
+    Example:
+        >>> _ = uwbench.probe(["logmel", "mfcc"], "mini_music", methods="few-shot", results="curves")
+        >>> [crossing.task for crossing in uwbench.crossings("logmel", "mfcc", results="curves")]
+        ['mini_music']
     """
-    found = compare(first, second, method="few-shot", results=results, suite=suite, tasks=tasks, protocol=protocol)
-    return found.crossings
+    comparison = compare(first, second, method="few-shot", results=results, suite=suite, tasks=tasks, protocol=protocol)
+    return comparison.crossings
 
 
 def sensitivity(
