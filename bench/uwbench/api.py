@@ -980,6 +980,9 @@ def _result_folders(results: ResultFolders) -> list[Path]:
     if results is None:
         return [folders().results]
     places = [Path(results)] if isinstance(results, str | Path) else [Path(folder) for folder in results]
+    for place in places[1:]:
+        if not place.exists():
+            raise UsageError("is no folder of results and no bundle", where=place)
     home = next((place for place in places if not place.is_file()), folders().results)
     return [merged_folder(place, home) if place.is_file() else place for place in places]
 

@@ -27,6 +27,7 @@ class MethodInfo:
     corruptible: bool = False  # its probes are tested on corrupted clips too
     headline: bool = False  # shown first, run by default, and its settings are part of the protocol's hash
     metric: str | None = None  # None: the task card's
+    describes: bool = False  # its score is no quality: it takes no part in what holds under every method
 
 
 _METHODS = (
@@ -103,6 +104,7 @@ _METHODS = (
         ("single-label", "multi-label"),
         "uwbench.probes.methods.geometry:score",
         metric="rank-share",
+        describes=True,
     ),
 )
 METHODS: Mapping[str, MethodInfo] = MappingProxyType({info.name: info for info in _METHODS})

@@ -348,7 +348,7 @@ def test_a_card_names_a_model_its_environment_and_its_training_data(
 @pytest.mark.slow
 def test_a_checkpoint_runs_as_it_does_here(tmp_path: Path) -> None:
     import torch
-    from transformers import SEWConfig, SEWModel
+    from transformers import UniSpeechConfig, UniSpeechModel, Wav2Vec2FeatureExtractor
 
     torch.manual_seed(0)
     sizes: dict[str, Any] = {
@@ -357,16 +357,18 @@ def test_a_checkpoint_runs_as_it_does_here(tmp_path: Path) -> None:
         "num_attention_heads": 2,
         "intermediate_size": 64,
     }
-    SEWModel(SEWConfig(**sizes, conv_dim=(16,) * 13)).save_pretrained(tmp_path / "sew")
+    folder = tmp_path / "unispeech"
+    UniSpeechModel(UniSpeechConfig(**sizes, conv_dim=(16,) * 7)).save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(do_normalize=False).save_pretrained(folder)
     frames = []
     for python in (None, sys.executable):
-        encoder = open_encoder(ModelSpec(str(tmp_path / "sew"), python=python))
+        encoder = open_encoder(ModelSpec(str(folder), python=python))
         encoder.load("cpu", "fp32")
         samples = torch.randn(1, 16_000, generator=torch.Generator().manual_seed(0))
         with torch.inference_mode():
-            encoded = encoder.encode(samples, torch.tensor([16_000]), [0])
+            encoded = encoder.encode(samples, torch.tensor([16_000]), [len(encoder.info.layers) - 1])
         frames.append(encoded.frames)
-        assert (encoder.info.family, encoder.info.hop_s, encoded.valid.tolist()) == ("sew", 0.02, [49])
+        assert (encoder.info.family, encoder.info.hop_s, encoded.valid.tolist()) == ("unispeech", 0.02, [49])
     assert torch.equal(*frames)
 
 

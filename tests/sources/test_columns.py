@@ -147,3 +147,16 @@ def test_a_wrong_name_of_a_manifest_is_hinted_at(tmp_path: Path) -> None:
     manifest = table(tmp_path, SEGMENTS)
     with pytest.raises(InputError, match=r"did you mean .*m\.csv"):
         open_task(str(manifest.with_name("M.CSV")))
+
+
+def test_eval_is_the_tested_part_unless_there_is_another(tmp_path: Path) -> None:
+    rows = [row | {"split": {"test": "eval"}.get(row["split"], row["split"])} for row in SEGMENTS]
+    assert {clip.split for clip in open_task(str(table(tmp_path, rows))).clips} == {"train", "test"}
+    with pytest.raises(InputError, match="column 'split': holds 'eval' and 'test'; call the tested part test"):
+        open_task(str(table(tmp_path, rows + SEGMENTS)))
+
+
+def test_rows_of_one_file_with_two_labels_hint_at_stretches(tmp_path: Path) -> None:
+    rows = [{"path": "all.wav", "label": row["label"], "split": row["split"], "begin": "1"} for row in SEGMENTS]
+    with pytest.raises(InputError, match=r"'all\.wav' is 'cat' here and 'dog' at line 2; .*--start"):
+        open_task(str(table(tmp_path, rows)))

@@ -109,7 +109,7 @@ def test_names_of_splits_are_understood(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"split": "evaluation"}, r"line 4, column 'split': 'evaluation' is not one of train, valid .*, test"),
+        ({"split": "holdout"}, r"line 4, column 'split': 'holdout' is not one of train, valid .*, test"),
         ({"split": ""}, "line 4, column 'split': is empty"),
         ({"label": " "}, "line 4, column 'label': is empty"),
         ({"path": ""}, "line 4, column 'path': is empty"),
@@ -221,7 +221,10 @@ def test_ids_are_unique_and_stable(tmp_path: Path) -> None:
     ]
     dataset = open_task(str(write(tmp_path / "m.csv", table)))
     assert [clip.id for clip in dataset.clips] == ["a.wav", "a.wav#0.5", "a.wav#1.5-2.25", "a.wav~2"]
-    assert dataset.problems == ("m.csv lists 1 clips more than once, first 'a.wav'",)
+    assert dataset.problems == (
+        "m.csv: 1 clips have a start and no end, and run to the end of the file",
+        "m.csv lists 1 clips more than once, first 'a.wav'",
+    )
 
 
 def test_a_spreadsheet_export_is_read(tmp_path: Path) -> None:

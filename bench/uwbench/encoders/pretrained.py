@@ -182,7 +182,7 @@ def required_settings(folder: ModelFolder) -> Mapping[str, Any]:
     """Return the settings of a checkpoint's feature extractor; raise EncoderError if it comes without one."""
     settings = extractor_settings(folder)
     if settings is None:
-        what = "has no preprocessor_config.json or processor_config.json, which say how its spectra are made"
+        what = "has no preprocessor_config.json or processor_config.json, which say how its input is made"
         raise EncoderError(what, where=folder.path, remedy="copy it from the model's page")
     return settings
 

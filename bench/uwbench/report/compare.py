@@ -204,7 +204,7 @@ def _average_columns(rows: Sequence[OverallDifference]) -> list[Column]:
         Column("A − B", [f"{row.difference:+.3f}" for row in rows]),
         Column("95 % interval", [_interval_text(row.low, row.high) for row in rows], 1),
         Column("p", [_p_text(row.p) for row in rows], 2),
-        Column("tasks like these", [_interval_text(row.tasks_low, row.tasks_high) for row in rows], 3),
+        Column("tasks like these", [_tasks_text(row) for row in rows], 3),
         Column("their p", [_p_text(row.tasks_p) for row in rows], 5),
         Column("ahead", [f"{row.ahead:.0%}" for row in rows], 4),
     ]
@@ -212,6 +212,11 @@ def _average_columns(rows: Sequence[OverallDifference]) -> list[Column]:
 
 def _interval_text(low: float | None, high: float | None) -> str:
     return "-" if low is None or high is None else f"[{low:+.3f}, {high:+.3f}]"
+
+
+def _tasks_text(row: OverallDifference) -> str:
+    # One task says nothing of others: its interval holds every difference.
+    return "-" if row.tasks_high - row.tasks_low >= 2 else _interval_text(row.tasks_low, row.tasks_high)
 
 
 def _p_text(p: float | None) -> str:
@@ -239,8 +244,11 @@ def find_model(board: Board, name: str) -> str:
         if models:
             labels = ", ".join(repr(model.label) for model in models)
             raise UsageError(f"{name!r} may be one of several models", remedy=f"give one of {labels}")
-    labels = [model.label for model in board.models]
-    raise UsageError(f"no results of {name!r} are on the board", remedy=suggestion(name, labels))
+    what = f"no results of {name!r} are on the board"
+    off = next((off for off in board.off if short == off.model.casefold()), None)
+    if off is not None:
+        raise UsageError(what, remedy=f"those of {off.task} are {off.status}: {off.reason}")
+    raise UsageError(what, remedy=suggestion(name, [model.label for model in board.models]))
 
 
 def compare_models(

@@ -77,8 +77,9 @@ def certainty(board: Board) -> Certainty:
         pairs = compare_pairs(ranked_entries(board, method), board.draws.get(method, {}), "weighted")
         if pairs:
             tests[method] = pairs
+    qualities = {method: pairs for method, pairs in tests.items() if not METHODS[method].describes}
     rows = [row for method, pairs in tests.items() for row in _rows(board, method, pairs)]
-    for order in orders_under_every(list(tests.values())) if len(tests) > 1 else ():
+    for order in orders_under_every(list(qualities.values())) if len(qualities) > 1 else ():
         names = board.label(order.ahead), board.label(order.behind)
         rows.append(PairRow(*names, EVERY, None, None, None, order.p, order.verdict))
     correlations = []
@@ -100,8 +101,11 @@ def ranked_entries(board: Board, method: Method, average: str = "weighted") -> d
     return dict(sorted(entries.items()))
 
 
-def certainty_lines(board: Board, sure: Certainty) -> list[str]:
-    """Return what a terminal says of the pairs and correlations, one sentence a line."""
+def certainty_lines(board: Board, sure: Certainty, *, verbose: bool = False) -> list[str]:
+    """Return what a terminal says of the pairs and correlations, one sentence a line.
+
+    Unless `verbose`, correlations are those with the first method that is shown.
+    """
     lines = []
     if board.margin is not None:
         points = "1 point" if board.margin == 0.01 else f"{100 * board.margin:g} points"
@@ -113,13 +117,15 @@ def certainty_lines(board: Board, sure: Certainty) -> list[str]:
     if every:
         ahead = [row for row in every if row.verdict == "ahead"]
         changes = [row for row in every if row.verdict == "order changes"]
-        names = ", ".join(METHODS[method].short for method in sure.methods)
+        names = ", ".join(METHODS[method].short for method in sure.methods if not METHODS[method].describes)
         text = f"{len(ahead)} of {len(every)} pairs have a significant order under every method ({names})"
         lines.append(f"{text}{': ' if ahead else ''}{_listed(ahead, '>')}")
         if changes:
             lines.append(f"The order changes with the method: {_listed(changes, '/')}")
     for row in sure.correlations:
-        if {row.method, row.other} <= {*board.first_methods}:
+        if {row.method, row.other} <= {*board.first_methods} and (
+            verbose or board.first_methods[0] in (row.method, row.other)
+        ):
             pair = f"{METHODS[row.method].short} and {METHODS[row.other].short}"
             lines.append(f"Rank correlation of {pair}: tau-b {row.tau:.2f} ({row.low:.2f} to {row.high:.2f})")
     return lines

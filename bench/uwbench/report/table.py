@@ -212,7 +212,7 @@ def board_view(board: Board, *, verbose: bool = False) -> RenderableType:
             lines.insert(0, UNRANKED_MEANING)
         if any(row.standing is not None for row in board.rows):
             lines.insert(0, RANKS_MEANING)
-        parts += [Text(printable(line)) for line in certainty_lines(board, certainty(board))]
+        parts += [Text(printable(line)) for line in certainty_lines(board, certainty(board), verbose=verbose)]
         parts += [Text(line, style="dim") for line in dict.fromkeys(lines)]
     others = [method for method in board.methods if method not in board.first_methods]
     if others:

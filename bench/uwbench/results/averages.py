@@ -39,7 +39,7 @@ AVERAGES: dict[str, AverageText] = {  # the first is the headline
     ),
     "domain": AverageText("Domain mean", "Domain", "mean over speech, sound and music of the mean score in each"),
     "task": AverageText("Task mean", "Task", "plain mean of the tasks' scores"),
-    "chance": AverageText("Above chance", "Chance", "mean of (score − chance) / (1 − chance), each within 0 and 1"),
+    "chance": AverageText("Above chance", "> chance", "mean of (score − chance) / (1 − chance), each within 0 and 1"),
 }
 
 

@@ -19,7 +19,7 @@ from uwbench.options import TaskSpec
 from uwbench.sources.dataset import AUDIO_SUFFIXES, Dataset, require_utf8, spelling_notes
 from uwbench.sources.folds import HASH_FOLDS, deal
 from uwbench.sources.own_card import make_card, task_name
-from uwbench.sources.splits import SPLIT_FOLDERS
+from uwbench.sources.splits import SPLIT_NAMES
 from uwbench.sources.table import MANIFEST_NAMES
 
 _FOLD_FOLDER = re.compile(r"fold[ _-]?0*(\d+)")
@@ -105,7 +105,7 @@ def _clips_of_classes(folder: Path, files_of: dict[str, list[Path]]) -> Iterator
 def _part(name: str) -> tuple[str, str] | None:
     """Return ("split", its name) or ("fold", its name) if a folder's name stands for one."""
     fold = _FOLD_FOLDER.fullmatch(name.lower())
-    split = SPLIT_FOLDERS.get(name.lower())
+    split = SPLIT_NAMES.get(name.lower())
     return ("fold", fold[1]) if fold else ("split", split) if split else None
 
 

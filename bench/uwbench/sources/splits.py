@@ -11,14 +11,13 @@ from uwbench.sources.table import SPLIT_NAMES
 
 Subset = tuple[str, str]  # ("split", "train") or ("fold", "1")
 
-SPLIT_FOLDERS = SPLIT_NAMES | {"eval": "test", "evaluation": "test"}
 _FOLD = re.compile(r"(?<![a-z0-9])fold[ _-]?0*(\d+)(?![a-z0-9])")
 
 
 def subset_in(name: str) -> Subset | None:
     """Return the split or fold that a name tells by one of its words; raise ValueError if it tells several."""
     words = re.split(r"[^a-z0-9]+", name.lower())
-    subsets = {("split", SPLIT_FOLDERS[word]) for word in words if word in SPLIT_FOLDERS}
+    subsets = {("split", SPLIT_NAMES[word]) for word in words if word in SPLIT_NAMES}
     subsets |= {("fold", number) for number in _FOLD.findall(name.lower())}
     if len(subsets) > 1:
         raise ValueError(f"{name!r} names several splits")

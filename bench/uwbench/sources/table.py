@@ -40,6 +40,8 @@ SPLIT_NAMES = {
     "dev": "valid",
     "test": "test",
     "testing": "test",
+    "eval": "test",
+    "evaluation": "test",
 }
 _USES = ("path", "label", "split", "fold", "group", "start", "end", "duration")
 # Other common names of columns, which are used if the documented name is absent, and said.
@@ -50,7 +52,7 @@ _COMMON_NAMES = {
     "duration": ("duration_s",),
 }
 _SAME_END_S = 0.02  # `end` and `start` plus `duration` may differ by this much
-_SPLITS_ALLOWED = "train, valid (validation, val, dev), test"
+_SPLITS_ALLOWED = "train, valid (validation, val, dev), test (eval)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,7 @@ def read_rows(
     columns = names.columns
     clips: list[Clip] = []
     lines: list[str] = []
+    spellings: set[str] = set()  # of splits
     if columns.kind == "multi-label":
         rows = list(rows)
         names.find_separator(rows, where)
@@ -145,9 +148,14 @@ def read_rows(
             names.check(row.values, where)
         clips.append(_clip(row, names, *audio_of(row)))
         lines.append(row.line)
+        spellings.add(row.cell(names.of(row.values).get("split", "split")).lower())
     if not clips:
         raise InputError("contains no rows", where=where)
     _refuse_two_labels(clips, lines, where, columns)
+    tests = sorted(name for name in spellings if SPLIT_NAMES.get(name) == "test")
+    if not {"eval", "evaluation"}.isdisjoint(tests) and len(tests) > 1:
+        what = f"column {columns.named.get('split', 'split')!r}: holds {' and '.join(map(repr, tests))}"
+        raise InputError(what, where=where, remedy="call the tested part test, and the other one valid")
     folds = {clip.fold for clip in clips if clip.fold is not None}
     if folds and all(fold.lower() in SPLIT_NAMES for fold in folds):
         column, splits = columns.named.get("fold", "fold"), ", ".join(sorted(folds))
@@ -158,6 +166,7 @@ def read_rows(
         )
     unique, repeated = with_unique_ids(clips)
     problems = [f"{Path(where).name}: {note}" for note in names.notes()]
+    problems.extend(f"{Path(where).name}: {note}" for note in _open_ends(clips, names))
     if repeated:
         problems.append(f"{Path(where).name} lists {len(repeated)} clips more than once, first {repeated[0]!r}")
     return Reading(unique, tuple(problems))
@@ -228,6 +237,10 @@ class Names:
             remedy = 'join labels by ";" alone, or write them as JSON lists: ["a", "b"]'
             raise InputError(f"column {self.columns.label!r}: {error}", where=where, remedy=remedy) from error
 
+    def have(self, *uses: str) -> bool:
+        """Return True if a row had a column for one of `uses`."""
+        return any(use in names for names in self._names.values() for use in uses)
+
     def notes(self) -> Iterator[str]:
         """Yield what was taken for what, and columns that look like stretches but cannot be used."""
         taken = {(use, name) for names in self._names.values() for use, name in names.items()}
@@ -248,9 +261,8 @@ def _clip(row: Row, names: Names, name: str, audio: Audio) -> Clip:
     if names.subset == "split":
         split = SPLIT_NAMES.get(row.required(subset).lower())
         if split is None:
-            remedy = (
-                "if these are folds, each of which is tested in turn, use --fold" if "split" in columns.named else None
-            )
+            folds = "split" in columns.named and any(map(str.isdecimal, row.cell(subset)))
+            remedy = "if these are folds, each of which is tested in turn, use --fold" if folds else None
             raise row.error(subset, f"{row.cell(subset)!r} is not one of {_SPLITS_ALLOWED}", remedy)
     else:
         fold = row.required(subset)
@@ -267,6 +279,15 @@ def _clip(row: Row, names: Names, name: str, audio: Audio) -> Clip:
         raise row.error(columns.named["group"], "is empty")
     stretch = "" if start is None and end is None else f"#{_short(start or 0)}" + (f"-{_short(end)}" if end else "")
     return Clip(name + stretch, audio, labels, split, fold, group, start, end)
+
+
+def _open_ends(clips: Iterable[Clip], names: Names) -> Iterator[str]:
+    """Yield notes on empty cells of a stretch, which mean the start or the end of the file."""
+    stretches = [(clip.start_s is None, clip.end_s is None) for clip in clips]
+    if (count := stretches.count((False, True))) and names.have("end", "duration"):
+        yield f"{count} clips have a start and no end, and run to the end of the file"
+    if (count := stretches.count((True, False))) and names.have("start"):
+        yield f"{count} clips have an end and no start, and begin with the file"
 
 
 def _stretch(row: Row, column: Mapping[str, str]) -> tuple[float | None, float | None]:
@@ -410,4 +431,6 @@ def _refuse_two_labels(clips: list[Clip], lines: list[str], where: str | Path, c
         labels, first_line = first.setdefault(clip.id, (clip.labels, line))
         if clip.labels != labels:
             what = f"{clip.id!r} is {clip.labels!r} here and {labels!r} at {first_line}"
-            raise InputError(f"{line}, column {columns.label!r}: {what}", where=where)
+            remedy = "name the columns of start and end if rows are parts of files: --start, --end or --duration"
+            whole = clip.start_s is None and clip.end_s is None
+            raise InputError(f"{line}, column {columns.label!r}: {what}", where=where, remedy=remedy if whole else None)
