@@ -374,6 +374,8 @@ def test_a_failure_is_in_the_results_and_the_rest_goes_on(manifest: Path) -> Non
     assert "gone.wav" in "".join(results.failures)
     assert "esc50" in results.missing[0]
     assert "esc50" in results._repr_html_()
+    assert "missing: esc50" in repr(results)
+    assert "failed: mfcc, broken: " in repr(results)
     frame = results.to_frame().set_index("task")
     assert frame.loc["broken", "status"] == "failed"
     assert frame["score"].notna().tolist() == [False, True]

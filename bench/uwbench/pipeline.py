@@ -126,7 +126,8 @@ class Results:
         return labels_of({result.model.fingerprint: result.model for _, result in self.results})
 
     def __repr__(self) -> str:
-        return repr(self.to_frame())
+        missing, failed = (f"missing: {line}" for line in self.missing), (f"failed: {line}" for line in self.failures)
+        return "\n".join([repr(self.to_frame()), *missing, *failed])
 
     def view(self, *, verbose: bool = False) -> RenderableType:
         """Return the tables for a terminal: one per model, the averages, and where the results are.
