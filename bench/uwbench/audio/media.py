@@ -60,8 +60,9 @@ class MediaFile:
         if not is_installed():
             raise AudioError("is in a format that needs PyAV", where=name, remedy=REMEDY)
         import av  # type: ignore[import-not-found]
+        from av.error import FFmpegError  # type: ignore[import-not-found]
 
-        self._errors = (av.FFmpegError, ValueError, OSError, EOFError, MemoryError)
+        self._errors = (FFmpegError, ValueError, OSError, EOFError, MemoryError)
         self._name = name
         self._left: list[np.ndarray] = []  # decoded, not yet read
         self._container: Any = None
