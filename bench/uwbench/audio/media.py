@@ -10,11 +10,12 @@ import importlib.util
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import cache
-from typing import Any, BinaryIO, cast
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from uwbench.errors import AudioError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SUFFIXES = frozenset({".m4a", ".aac", ".mp4", ".webm", ".wma"})
 REMEDY = "pip install 'uwbench[media]'"
@@ -111,6 +112,8 @@ class MediaFile:
 
     def _decoded(self) -> Iterator[np.ndarray]:
         """Yield blocks of float32 `(samples, channels)`; raise if rate or channels change."""
+        import numpy as np
+
         channels = None
         for frame in self._container.decode(self._stream):
             layout = len(frame.layout.channels)
@@ -129,6 +132,8 @@ class MediaFile:
 
     def read(self, count: int, **_: Any) -> np.ndarray:
         """Return the next samples, float32 `(at most count, channels)`; none at the end."""
+        import numpy as np
+
         size = sum(map(len, self._left))
         try:
             while size < count and (block := next(self._blocks, None)) is not None:
