@@ -104,15 +104,15 @@ def rank(vectors: np.ndarray, codes: np.ndarray, groups: np.ndarray) -> Ranked:
         hits = np.take_along_axis((codes[here, None] == codes) & others, order, axis=1)
         count, places = hits.sum(axis=1), np.arange(1, len(vectors) + 1)
         some = np.maximum(count, 1)
-        found = np.cumsum(hits, axis=1)
-        precision = found / places
+        hits_so_far = np.cumsum(hits, axis=1)
+        precision = hits_so_far / places
         average = (precision * hits).sum(axis=1) / some
         gained = hits * (precision - average[:, None] + _from_here(hits / places)) - _from_here(
             hits * precision / places
         )
         gained = np.where(np.take_along_axis(others, order, axis=1), gained / some[:, None], 0)
         influence += np.bincount(order.ravel(), gained.ravel(), minlength=len(vectors))
-        at_r = found[np.arange(len(found)), some - 1] / some
+        at_r = hits_so_far[np.arange(len(some)), some - 1] / some
         blocks.append((count, others.sum(axis=1), order[:, 0], average, hits[:, 0], at_r))
     relevant, searched, first, precision, hit, r_precision = (
         np.concatenate(part) for part in zip(*blocks, strict=True)
@@ -152,5 +152,7 @@ def _rows(task: ProbeRun, fold: str | None, part: np.ndarray, ranked: Ranked) ->
         ranked.r_precision,
     )
     truths = task.kind.truths(part)
-    found = Predicted([truths[first] for first in ranked.first], counts=np.stack(figures, axis=1).astype(np.float32))
-    return prediction_rows(task.data, "clip-retrieval", 0, fold, part, truths, found)
+    predicted = Predicted(
+        [truths[first] for first in ranked.first], counts=np.stack(figures, axis=1).astype(np.float32)
+    )
+    return prediction_rows(task.data, "clip-retrieval", 0, fold, part, truths, predicted)

@@ -53,7 +53,7 @@ def score(task: ProbeRun) -> Scored:
     mean, scale = statistics(lambda rows: vectors[rows], np.arange(len(vectors)))
     unit = unit_rows((vectors - mean) * scale)
     standardised = [_cluster(unit, codes, settings, task.seed, seed)[0] for seed in settings.seeds]
-    per_seed = tuple(_v_measure(codes, found) for found in labels.values())
+    per_seed = tuple(_v_measure(codes, of_seed) for of_seed in labels.values())
     return Scored(
         Score(
             metric="v-measure",
@@ -68,8 +68,8 @@ def score(task: ProbeRun) -> Scored:
         ),
         [
             table
-            for seed, found in labels.items()
-            for table in _rows(task, parts, seed, codes, found, values[seed][blocks], blocks)
+            for seed, of_seed in labels.items()
+            for table in _rows(task, parts, seed, codes, of_seed, values[seed][blocks], blocks)
         ],
     )
 
@@ -110,8 +110,8 @@ def pseudo_values(
     def without(rest: np.ndarray) -> float:
         if len(centres) > rest.sum():
             return whole
-        found, _ = _k_means(vectors[rest], len(centres), centres, iterations, 0)
-        return _v_measure(codes[rest], found)
+        of_rest, _ = _k_means(vectors[rest], len(centres), centres, iterations, 0)
+        return _v_measure(codes[rest], of_rest)
 
     return jackknife(whole, blocks, without)
 
@@ -140,7 +140,7 @@ def _further(codes: np.ndarray, labels: Sequence[np.ndarray]) -> dict[str, float
         "completeness": completeness_score,
     }
     return {
-        name: metrics.mean([float(measure(codes, found)) for found in labels]) for name, measure in measures.items()
+        name: metrics.mean([float(measure(codes, of_seed)) for of_seed in labels]) for name, measure in measures.items()
     }
 
 

@@ -163,6 +163,6 @@ def _rows(task: ProbeRun, fold: Fold, part: np.ndarray, curve: FoldCurve) -> lis
     tables = []
     for draw, (areas, correct) in enumerate(zip(curve.areas, curve.correct, strict=True)):
         counts = np.column_stack([areas, np.ones(len(part)), correct]).astype(np.float32)
-        found = Predicted(texts, counts=counts)
-        tables.append(prediction_rows(task.data, "few-shot", draw, fold.name, part, truths, found))
+        predicted = Predicted(texts, counts=counts)
+        tables.append(prediction_rows(task.data, "few-shot", draw, fold.name, part, truths, predicted))
     return tables

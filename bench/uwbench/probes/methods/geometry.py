@@ -130,8 +130,8 @@ def _uniformity(unit: np.ndarray) -> float:
     for start in range(0, len(unit), _AT_ONCE):
         squares = 2 - 2 * (unit[start : start + _AT_ONCE] @ unit.T).astype(np.float64)
         total += float(np.exp(-2 * np.maximum(squares, 0)).sum())
-    own = float(np.exp(-2 * np.maximum(2 - 2 * np.square(unit.astype(np.float64)).sum(axis=1), 0)).sum())
-    return float(-np.log(max(total - own, 1e-300) / pairs))
+    with_itself = float(np.exp(-2 * np.maximum(2 - 2 * np.square(unit.astype(np.float64)).sum(axis=1), 0)).sum())
+    return float(-np.log(max(total - with_itself, 1e-300) / pairs))
 
 
 def _occurrences(unit: np.ndarray, k: int) -> np.ndarray:
