@@ -226,7 +226,15 @@ def by_atheris(trial: Trial, corpus: Path, count: int, seed: int) -> NoReturn:
         "verbosity": 0,
         **dict.fromkeys(("handle_abrt", "handle_bus", "handle_fpe", "handle_ill", "handle_segv"), 0),
     }
-    atheris.Setup([sys.argv[0], *(f"-{name}={value}" for name, value in options.items()), str(corpus)], trial)
+    target = trial.inputs + count
+
+    def give(data: bytes) -> None:
+        trial(data)
+        if trial.inputs >= target:
+            # libFuzzer would leave by exit(), in which an Arrow thread may wait for Python's lock for ever.
+            os._exit(0)
+
+    atheris.Setup([sys.argv[0], *(f"-{name}={value}" for name, value in options.items()), str(corpus)], give)
     atheris.Fuzz()
     sys.exit(0)
 
