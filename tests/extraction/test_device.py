@@ -18,7 +18,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from encoders.families import Case
-from encoders.parity import CASES, noise
+from encoders.parity import CASES, lacks, noise
 from tones import CARD, tones
 from uwbench.encoders.base import Encoded, Encoder, ModelSpec
 from uwbench.encoders.resolve import open_encoder
@@ -37,6 +37,9 @@ TOLERANCE = {"fp32": 1e-3, "bf16": 0.1}  # relative, of a clip's mean vector in 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: case.name)
 def case(request: pytest.FixtureRequest) -> Case:
+    package = lacks(request.param)
+    if package is not None:
+        pytest.skip(f"{package} is not installed")
     return request.param
 
 
