@@ -139,11 +139,11 @@ def run(
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)  # and the processes that it started
                 process.wait()
-    found: dict[str, Any] = {"status": status, "seconds": time.monotonic() - started, "limit_s": limit_s}
-    found["records"] = [json.loads(line) for line in record.read_text().splitlines()] if record.is_file() else []
+    outcome: dict[str, Any] = {"status": status, "seconds": time.monotonic() - started, "limit_s": limit_s}
+    outcome["records"] = [json.loads(line) for line in record.read_text().splitlines()] if record.is_file() else []
     if status != "finished":
-        found["log"] = log.read_text(encoding="utf-8", errors="replace")[-3000:]
-    return found
+        outcome["log"] = log.read_text(encoding="utf-8", errors="replace")[-3000:]
+    return outcome
 
 
 def lines(page: Mapping[str, Any]) -> Iterator[str]:
@@ -158,13 +158,13 @@ def lines(page: Mapping[str, Any]) -> Iterator[str]:
     for part in PARTS:
         if part.name not in page["parts"]:
             continue
-        found = page["parts"][part.name]
-        yield f"\n{part.title}: {found['status']}, {found['seconds']:.0f} s of {found['limit_s']:.0f}"
-        records = found["records"]
+        outcome = page["parts"][part.name]
+        yield f"\n{part.title}: {outcome['status']}, {outcome['seconds']:.0f} s of {outcome['limit_s']:.0f}"
+        records = outcome["records"]
         yield from (f"  {line}" for line in SECTIONS[part.name](records))
         yield from (f"  failed: {name(record)}: {record['reason']}" for record in records if record["what"] == "failed")
-        if found["status"].startswith("failed"):
-            yield from (f"  | {line}" for line in found["log"].splitlines()[-8:])
+        if outcome["status"].startswith("failed"):
+            yield from (f"  | {line}" for line in outcome["log"].splitlines()[-8:])
 
 
 def of(records: Iterable[Record], what: str) -> list[Record]:

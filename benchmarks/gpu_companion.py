@@ -73,7 +73,7 @@ def clips(data: Path | None) -> tuple[list[Any], bool]:
     from uniwhisper.data.examples import Example, Question
     from uwbench.api import AudioFile, decode
 
-    found: list[Any] = []
+    examples: list[Any] = []
     for name, label in (("esc10", "label"), ("fsdd", "digit")):  # of one length each, so that little is padded
         manifest = data / name / "manifest.csv" if data else None
         if manifest is None or not manifest.is_file():
@@ -82,13 +82,13 @@ def clips(data: Path | None) -> tuple[list[Any], bool]:
             rows = list(csv.DictReader(file))
         for row in np.random.default_rng(0).permutation(np.array(rows, object))[:200]:
             audio = decode(AudioFile(manifest.parent / row["path"]), RATE)[: round(CLIP_S * RATE)]
-            found.append(Example(row["path"], name, audio, (Question("What is it?", row[label], name),)))
-        return found, True
+            examples.append(Example(row["path"], name, audio, (Question("What is it?", row[label], name),)))
+        return examples, True
     times = np.arange(round(CLIP_S * RATE)) / RATE
     for index in range(200):
         tone = (0.3 * np.sin(2 * np.pi * 110 * 2 ** (index % 12 / 12) * times)).astype(np.float32)
-        found.append(Example(str(index), "tones", tone, (Question("Which note?", str(index % 12), "note"),)))
-    return found, False
+        examples.append(Example(str(index), "tones", tone, (Question("Which note?", str(index % 12), "note"),)))
+    return examples, False
 
 
 def configured(this: Part, whisper: Path, *, small: bool, **run: Any) -> Any:

@@ -114,5 +114,5 @@ GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType({"default": HEADLINE, "
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:
     """Return the names of methods in the order of the registry, each once; names that it lacks are left out."""
-    given = set(names)
-    return tuple(name for name in METHODS if name in given)
+    wanted = set(names)
+    return tuple(name for name in METHODS if name in wanted)

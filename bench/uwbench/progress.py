@@ -30,7 +30,7 @@ _DRAW_EVERY_S = 0.2
 
 
 class Reporter(Protocol):
-    """What is told of the progress of a run."""
+    """A receiver of the progress of a run."""
 
     def note(self, text: str) -> None:
         """Show a message."""

@@ -34,7 +34,7 @@ Run = Callable[[Any, Features, Features], tuple[Sequence["torch.Tensor"], "torch
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What is particular to a family."""
+    """The facts that set a family apart from the others."""
 
     model: str  # package and class in transformers
     module: str

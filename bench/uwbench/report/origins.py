@@ -57,14 +57,11 @@ def disagreements(
 
 
 def _one_revision(first: Result, second: Result) -> bool:
-    one, other = first.model, second.model
-    if one.fingerprint == other.fingerprint:
+    models = first.model, second.model
+    if models[0].fingerprint == models[1].fingerprint:
         return True
-    return one.revision is not None and (one.name, one.revision, one.context) == (
-        other.name,
-        other.revision,
-        other.context,
-    )
+    names = [(model.name, model.revision, model.context) for model in models]
+    return models[0].revision is not None and names[0] == names[1]
 
 
 def _comparable(first: Result, second: Result) -> bool:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class TaskPlan:
-    """What it takes on one task. `more_clips` is 0 if the models differ already, None if nothing can be planned.
+    """The data needed on one task. `more_clips` is 0 if the models differ already, None if nothing can be planned.
 
     `detectable` is the least true difference that the present clips show with the plan's power.
     """
@@ -35,7 +35,7 @@ class TaskPlan:
 
 @dataclass(frozen=True, slots=True)
 class AveragePlan:
-    """What it takes in an average: more clips in every task alike, or more tasks like these, None as in TaskPlan.
+    """The data needed for an average: more clips in every task alike, or more tasks like these, None as in TaskPlan.
 
     `detectable` is for the present clips of these tasks; `clips` are those of all tasks together.
     """

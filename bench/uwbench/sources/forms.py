@@ -93,10 +93,10 @@ def _with_label(form: Form, spec: TaskSpec, rows: Sequence[Row], notes: list[str
 def _subset(form: Form, names: Names, table: Table, row: Row) -> Subset | None:
     """Return the split or fold of a row by its own columns, its table, or its clip's folder."""
     columns = names.of(row.values)
-    own = next((use for use in ("split", "fold") if use in columns), None)
-    if own is not None:
-        _refuse_conflict(row, columns[own], own, table)
-        return own, ""
+    use = next((use for use in ("split", "fold") if use in columns), None)
+    if use is not None:
+        _refuse_conflict(row, columns[use], use, table)
+        return use, ""
     if table.subset is None and form.by_folder and isinstance(path := row.values.get(form.audio), str):
         return subset_of(Path(path).parts[:-1])
     return table.subset

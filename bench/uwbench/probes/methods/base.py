@@ -1,4 +1,4 @@
-"""What the methods share: the task that they score, their settings, and a score made from predictions."""
+"""The common parts of methods: the task that they score, their settings, and a score made from predictions."""
 
 from __future__ import annotations
 

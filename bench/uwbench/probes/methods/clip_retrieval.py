@@ -34,7 +34,7 @@ class ClipRetrievalSettings(Settings):
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """What clips found among others; arrays have one entry per clip, 0 for those without a clip of their class."""
+    """Figures of the search, one entry per clip in each array, 0 for clips without another one of their class."""
 
     relevant: np.ndarray  # R, the number of clips of the class to find
     searched: np.ndarray  # number of clips that were ranked
