@@ -51,4 +51,5 @@ def _settings(folder: ModelFolder, defaults: Mapping[str, Any] | None = None) ->
 
 
 def _family(folder: ModelFolder) -> str:
-    return str(folder.config["model_type"]).removesuffix("_encoder").removesuffix("_audio")
+    name = str(folder.config["model_type"]).removesuffix("_encoder")
+    return "moss_transcribe_diarize" if name == "moss_transcribe_diarize_audio" else name
