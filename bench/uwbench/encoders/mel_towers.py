@@ -6,6 +6,7 @@ Layers that are faster than the output are averaged to it.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from uwbench.base.device import send
 from uwbench.encoders.base import Encoded, Encoder, ModelFolder, ModelSpec
 from uwbench.encoders.pretrained import ClipExtractor, PretrainedEncoder, layer_names, pick, required_settings
-from uwbench.encoders.tower import at_rate, describe_tower, find_tower, inputs_of, load_tower
+from uwbench.encoders.tower import Tensors, at_rate, describe_tower, find_tower, inputs_of, load_tower
 from uwbench.encoders.tower_row import HOST, Features, Row, open_row
 
 if TYPE_CHECKING:
@@ -161,6 +162,30 @@ def _stacked(model: Any, inputs: Features, host: Features) -> Any:
     return output.hidden_states, output.last_hidden_state, -(-mask.sum(1) // factor)
 
 
+def _transcribe(model: Any, inputs: Features, host: Features) -> Any:
+    """Run the speech recogniser of Nemotron 3.5 Transcribe, each mel band normalised over the clip as in its model."""
+    from transformers.models.nemotron3_5_transcribe.modeling_nemotron3_5_transcribe import normalize_per_feature
+
+    mels = inputs["input_features"]
+    normed = normalize_per_feature(mels, inputs["attention_mask"]).to(mels.dtype)
+    return _stacked(model, {**inputs, "input_features": normed}, host)
+
+
+def _from_nemo(tensors: Tensors) -> Tensors:
+    """Return the tensors of a NeMo transformer under transformers' names, queries, keys and values apart."""
+    converted: Tensors = {}
+    for saved, value in tensors.items():
+        name = saved
+        for pattern, replacement in _NEMO_NAMES.items():
+            name = re.sub(pattern, replacement, name)
+        if name.endswith("attn.w_qkv.weight"):
+            lead = name.replace("attn.w_qkv.weight", "self_attn.")
+            converted |= {f"{lead}{part}_proj.weight": rows for part, rows in zip("qkv", value.chunk(3), strict=True)}
+        else:
+            converted[name] = value
+    return converted
+
+
 def _speech_to_text(model: Any, inputs: Features, _host: Features) -> Any:
     """Run Speech2Text's encoder on clips of one length: its convolutions carry silence after a clip into its frames.
 
@@ -196,6 +221,17 @@ def _fun_asr_hop(_: Any, settings: Mapping[str, Any]) -> int:
     return round(shift_ms * settings.get("sampling_rate", _RATE) / 1000)
 
 
+# As in transformers' conversion_mapping.py.
+_NEMO_NAMES = {
+    r"^pre_encode\.proj\.": "embedder.projection.",
+    r"^embed_norm\.": "input_layer_norm.",
+    r"^final_norm\.": "layer_norm.",
+    r"\.norm([12])\.": r".layer_norm\1.",
+    r"\.attn\.out_proj\.": ".self_attn.o_proj.",
+    r"\.attn\.([qk])_norm\.": r".self_attn.\1_norm.",
+    r"\.ffn\.net\.0\.": ".mlp.fc1.",
+    r"\.ffn\.net\.3\.": ".mlp.fc2.",
+}
 _PADDED = {"padding": True, "return_attention_mask": True}
 _WIDTH, _DEPTH = "hidden_size", "num_hidden_layers"
 _ROWS: dict[str, Row] = {
@@ -240,6 +276,17 @@ _ROWS: dict[str, Row] = {
         _stacked,
         27.2,  # 340 frames, after which it goes on with a memory of speakers
         options={"padding": True},
+    ),
+    "nemotron3_5_transcribe": Row(
+        "nemotron3_5_transcribe.Nemotron3_5TranscribeAsrAudioModel",
+        ("audio_tower.asr_encoder", "perception.encoder.asr_encoder", "asr_encoder"),
+        (_WIDTH, 1280),
+        (_DEPTH, 32),
+        _stacked_hop,
+        _transcribe,
+        40.0,  # 500 frames, after which it goes on in overlapping chunks
+        options={"padding": True},
+        convert=_from_nemo,
     ),
     "nemotron_h_omni": Row(
         "parakeet.ParakeetEncoder",
@@ -356,7 +403,10 @@ _ALIASES = {
     "gemma4_audio": "gemma4",
     "lasr_ctc": "lasr",
     "lasr_encoder": "lasr",
+    "nemo_speechlm": "nemotron3_5_transcribe",
     "nemotron3_5_asr": "nemotron_asr_streaming",
+    "nemotron3_5_transcribe_asr_audio": "nemotron3_5_transcribe",
+    "nemotron3_5_transcribe_audio": "nemotron3_5_transcribe",
     "nemotron3_diarization_audio": "nemotron3_diarization",
     "nemotron_asr_streaming_encoder": "nemotron_asr_streaming",
     "phi4_multimodal_audio": "phi4_multimodal",
