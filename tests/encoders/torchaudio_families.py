@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -79,11 +80,10 @@ def _latents(model: Any, inputs: Any) -> States:
 
 def _higgs(model: Any, inputs: Any) -> States:
     """Compute both branches step by step, as for X-codec, at the two rates."""
-    import torchaudio
-
+    resample = import_module("torchaudio.functional").resample
     samples = inputs["input_values"]
     samples = torch.nn.functional.pad(samples, (0, -samples.shape[2] % 960))
-    slower = torchaudio.functional.resample(samples, 24_000, 16_000)[:, 0]
+    slower = resample(samples, 24_000, 16_000)[:, 0]
     states = model.semantic_model(torch.nn.functional.pad(slower, (160, 160)), output_hidden_states=True).hidden_states
     semantic = model.encoder_semantic(torch.stack(states, dim=1).mean(1)[:, ::2].transpose(1, 2))
     acoustic = model.acoustic_encoder(samples)

@@ -6,7 +6,6 @@ Layers that are faster than the output are averaged to it.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from uwbench.base.device import send
 from uwbench.encoders.base import Encoded, Encoder, ModelFolder, ModelSpec
 from uwbench.encoders.pretrained import ClipExtractor, PretrainedEncoder, layer_names, pick, required_settings
-from uwbench.encoders.tower import Tensors, at_rate, describe_tower, find_tower, inputs_of, load_tower
+from uwbench.encoders.tower import at_rate, describe_tower, find_tower, inputs_of, load_tower
 from uwbench.encoders.tower_row import HOST, Features, Row, open_row
 
 if TYPE_CHECKING:
@@ -71,11 +70,9 @@ def open_glm_asr(folder: ModelFolder, spec: ModelSpec) -> Encoder:
     return PretrainedEncoder(info, lambda: load_tower(tower), forward)
 
 
-def _masked(model: Any, inputs: Features, _host: Features) -> Any:
-    """Run LASR or Nemotron's streaming FastConformer, which return their own mask."""
+def _lasr(model: Any, inputs: Features, _host: Features) -> Any:
+    """Run LASR's encoder, which returns its own mask."""
     options = {"output_attention_mask": True, "output_hidden_states": True}
-    if hasattr(model.config, "default_num_lookahead_tokens"):
-        options["num_lookahead_tokens"] = model.config.default_num_lookahead_tokens
     output = model(inputs["input_features"], attention_mask=inputs["attention_mask"], **options)
     return output.hidden_states, output.last_hidden_state, output.attention_mask.sum(1).long()
 
@@ -146,46 +143,6 @@ def _fun_asr(model: Any, inputs: Features, host: Features) -> Any:
     return output.hidden_states[1:], output.last_hidden_state, host["input_features_mask"].sum(1)
 
 
-def _fast_conformer(model: Any, inputs: Features, _host: Features) -> Any:
-    """Run Parakeet's encoder inside a language model."""
-    output = model(inputs["input_features"], attention_mask=inputs["attention_mask"], output_hidden_states=True)
-    return output.hidden_states, output.last_hidden_state, output.attention_mask.sum(1).long()
-
-
-def _stacked(model: Any, inputs: Features, host: Features) -> Any:
-    """Run Nemotron's transformer, whose frames are eight mel frames side by side; it asks for no full mask."""
-    factor, mask = model.config.subsampling_factor, host["attention_mask"]
-    options = {"output_hidden_states": True} | (
-        {} if bool(mask.all()) else {"attention_mask": inputs["attention_mask"]}
-    )
-    output = model(inputs["input_features"], **options)
-    return output.hidden_states, output.last_hidden_state, -(-mask.sum(1) // factor)
-
-
-def _transcribe(model: Any, inputs: Features, host: Features) -> Any:
-    """Run the speech recogniser of Nemotron 3.5 Transcribe, each mel band normalised over the clip as in its model."""
-    from transformers.models.nemotron3_5_transcribe.modeling_nemotron3_5_transcribe import normalize_per_feature
-
-    mels = inputs["input_features"]
-    normed = normalize_per_feature(mels, inputs["attention_mask"]).to(mels.dtype)
-    return _stacked(model, {**inputs, "input_features": normed}, host)
-
-
-def _from_nemo(tensors: Tensors) -> Tensors:
-    """Return the tensors of a NeMo transformer under transformers' names, queries, keys and values apart."""
-    converted: Tensors = {}
-    for saved, value in tensors.items():
-        name = saved
-        for pattern, replacement in _NEMO_NAMES.items():
-            name = re.sub(pattern, replacement, name)
-        if name.endswith("attn.w_qkv.weight"):
-            lead = name.replace("attn.w_qkv.weight", "self_attn.")
-            converted |= {f"{lead}{part}_proj.weight": rows for part, rows in zip("qkv", value.chunk(3), strict=True)}
-        else:
-            converted[name] = value
-    return converted
-
-
 def _speech_to_text(model: Any, inputs: Features, _host: Features) -> Any:
     """Run Speech2Text's encoder on clips of one length: its convolutions carry silence after a clip into its frames.
 
@@ -207,10 +164,6 @@ def _granite_hop(_: Any, settings: Mapping[str, Any]) -> int:
     return 2 * int((settings.get("melspec_kwargs") or settings).get("hop_length", _HOP))
 
 
-def _stacked_hop(config: Mapping[str, Any], settings: Mapping[str, Any]) -> int:
-    return int(config.get("subsampling_factor", 8)) * int(settings.get("hop_length", _HOP))
-
-
 def _granite5_hop(config: Mapping[str, Any], settings: Mapping[str, Any]) -> int:
     halvings = len(config.get("subsample_layers") or (0, 1))
     return 2 * 2**halvings * int(settings.get("hop_length", _HOP))
@@ -221,31 +174,11 @@ def _fun_asr_hop(_: Any, settings: Mapping[str, Any]) -> int:
     return round(shift_ms * settings.get("sampling_rate", _RATE) / 1000)
 
 
-# As in transformers' conversion_mapping.py.
-_NEMO_NAMES = {
-    r"^pre_encode\.proj\.": "embedder.projection.",
-    r"^embed_norm\.": "input_layer_norm.",
-    r"^final_norm\.": "layer_norm.",
-    r"\.norm([12])\.": r".layer_norm\1.",
-    r"\.attn\.out_proj\.": ".self_attn.o_proj.",
-    r"\.attn\.([qk])_norm\.": r".self_attn.\1_norm.",
-    r"\.ffn\.net\.0\.": ".mlp.fc1.",
-    r"\.ffn\.net\.3\.": ".mlp.fc2.",
-}
 _PADDED = {"padding": True, "return_attention_mask": True}
 _WIDTH, _DEPTH = "hidden_size", "num_hidden_layers"
 _ROWS: dict[str, Row] = {
-    "nemotron_asr_streaming": Row(
-        "nemotron_asr_streaming.NemotronAsrStreamingEncoder",
-        "encoder",
-        (_WIDTH, 1024),
-        (_DEPTH, 24),
-        _mels(8),
-        _masked,
-        options={"padding": True},
-    ),
     "lasr": Row(
-        "lasr.LasrEncoder", "encoder", (_WIDTH, 512), (_DEPTH, 17), _mels(4), _masked, options=_PADDED, shortest=4
+        "lasr.LasrEncoder", "encoder", (_WIDTH, 512), (_DEPTH, 17), _mels(4), _lasr, options=_PADDED, shortest=4
     ),
     "voxtral_realtime": Row(
         "voxtral_realtime.VoxtralRealtimeEncoder",
@@ -267,36 +200,6 @@ _ROWS: dict[str, Row] = {
         "equal-length",
     ),
     "gemma4": Row("gemma4.Gemma4AudioModel", "audio_tower", (_WIDTH, 1024), (_DEPTH, 12), _mels(4), _gemma4, 30.0),
-    "nemotron3_diarization": Row(
-        "nemotron3_diarization.Nemotron3DiarizationAudioModel",
-        "audio_tower",
-        (_WIDTH, 512),
-        (_DEPTH, 31),
-        _stacked_hop,
-        _stacked,
-        27.2,  # 340 frames, after which it goes on with a memory of speakers
-        options={"padding": True},
-    ),
-    "nemotron3_5_transcribe": Row(
-        "nemotron3_5_transcribe.Nemotron3_5TranscribeAsrAudioModel",
-        ("audio_tower.asr_encoder", "perception.encoder.asr_encoder", "asr_encoder"),
-        (_WIDTH, 1280),
-        (_DEPTH, 32),
-        _stacked_hop,
-        _transcribe,
-        40.0,  # 500 frames, after which it goes on in overlapping chunks
-        options={"padding": True},
-        convert=_from_nemo,
-    ),
-    "nemotron_h_omni": Row(
-        "parakeet.ParakeetEncoder",
-        ("audio_tower", "sound_encoder.encoder"),
-        (_WIDTH, 1024),
-        (_DEPTH, 24),
-        _mels(8),
-        _fast_conformer,
-        options={"padding": "longest"},
-    ),
     "speech_to_text": Row(
         "speech_to_text.Speech2TextEncoder",
         "encoder",
@@ -403,12 +306,6 @@ _ALIASES = {
     "gemma4_audio": "gemma4",
     "lasr_ctc": "lasr",
     "lasr_encoder": "lasr",
-    "nemo_speechlm": "nemotron3_5_transcribe",
-    "nemotron3_5_asr": "nemotron_asr_streaming",
-    "nemotron3_5_transcribe_asr_audio": "nemotron3_5_transcribe",
-    "nemotron3_5_transcribe_audio": "nemotron3_5_transcribe",
-    "nemotron3_diarization_audio": "nemotron3_diarization",
-    "nemotron_asr_streaming_encoder": "nemotron_asr_streaming",
     "phi4_multimodal_audio": "phi4_multimodal",
     "voxtral_realtime_encoder": "voxtral_realtime",
 }
