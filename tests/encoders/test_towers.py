@@ -119,6 +119,14 @@ def test_an_extractor_that_needs_torchaudio_says_so(qwen3_asr: Path, tmp_path: P
         frames(other)
 
 
+def test_an_extractor_that_adds_noise_is_refused(qwen3_asr: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(qwen3_asr, tmp_path / "other"))
+    settings = json.loads((other / "preprocessor_config.json").read_text())
+    write_preprocessor(other, **settings | {"dither": 1e-4})
+    with pytest.raises(EncoderError, match=r"adds noise \(dither\).*set dither to 0"):
+        frames(other)
+
+
 @torch.inference_mode()
 def test_glm_asr_trimmed_sees_the_clip_alone(tmp_path: Path) -> None:
     from transformers import GlmAsrForConditionalGeneration, WhisperFeatureExtractor
