@@ -40,6 +40,7 @@ class Parity:
     silence: bool  # a silent clip gives finite frames
     problems: tuple[str, ...]  # on noise, and on each task's real audio
     checked: tuple[str, ...]  # the tasks whose audio it was measured on
+    real_deviation: float  # the largest of any layer on that audio
 
 
 def lacks(case: Case) -> str | None:
@@ -108,21 +109,19 @@ def silence_is_finite(case: Case, encoder: Encoder) -> bool:
 def measure(case: Case, folder: Path, audio: Mapping[str, Dataset] | None = None) -> Parity:
     """Return a family's row of the table; `folder` is where its small random model is made.
 
-    Of the real `audio` of each task, four clips are measured as the noise is. Then the deviations are the largest of
-    all, and so is the batch deviation.
+    Of the real `audio` of each task, four clips are measured as the noise is.
     """
     case.make(folder)
     encoder = loaded(folder)
     clips = {"noise": [noise(case, seconds) for seconds in (1.0, 1.7, 2.3)]}
     clips |= {name: _clips(dataset, encoder.info) for name, dataset in (audio or {}).items()}
     found = {name: check_encoder(encoder, clips=waveforms) for name, waveforms in clips.items()}
-    distances = [deviations(case, folder, encoder)]
-    distances += [deviations(case, folder, encoder, clips[name][0]) for name in clips if name != "noise"]
+    real = [deviations(case, folder, encoder, clips[name][0]) for name in clips if name != "noise"]
     return Parity(
         case.name,
         encoder.info.family,
         encoder.info.dim,
-        tuple(max(layer) for layer in zip(*distances, strict=True)),
+        deviations(case, folder, encoder),
         max(each.batch_deviation for each in found.values()),
         found["noise"].hop_seconds,
         encoder.info.hop_s,
@@ -130,6 +129,7 @@ def measure(case: Case, folder: Path, audio: Mapping[str, Dataset] | None = None
         silence_is_finite(case, encoder),
         tuple(f"{problem} ({name})" for name, each in found.items() for problem in each.problems),
         tuple(name for name in clips if name != "noise"),
+        max((distance for layers in real for distance in layers), default=0.0),
     )
 
 
