@@ -53,10 +53,6 @@ class Case:
 CASES = (
     Case("openbeats-base", "call_beats.py", "checkpoint.pt"),
     Case("dasheng-base", "call_dasheng.py", "dasheng_base.pt"),
-    Case("glap", "call_glap.py", "glap_checkpoint.pt"),
-    Case("passt-s", "call_passt.py", "passt.pt"),
-    Case("avex-beats-all", "call_avex.py", "beats.safetensors"),
-    Case("muq-large", "call_muq.py", "muq"),
     Case("crepe-tiny", "call_crepe.py", "tiny"),
 )
 
