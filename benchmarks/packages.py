@@ -161,7 +161,7 @@ def check(case: Case, data: Path, scratch: Path) -> bool:
         COLUMNS.format(case.model, requirement(case).split()[0], *cells, "finite" if silence else "NaN", entry.verified)
     )
     facts = (info.sample_rate, info.context_s, round(info.hop_s, 9))
-    stated = (entry.sample_rate, entry.context_s, round(entry.hop_s, 9))
+    stated = (entry.sample_rate, entry.context_s, round(entry.hop_s or 0.0, 9))
     problems = list(found.problems)
     if facts != stated:
         problems.append(f"the catalogue says {stated} of rate, context and hop, the wrapper {facts}")
