@@ -117,7 +117,7 @@ class CatalogueEntry:
     training_data: str
     verified: Verified = "random"
     code: str | None = None  # the class of another package or of the repository that runs it; None: transformers'
-    revision: str | None = None  # of the repository that was read; None: unknown, `main` is taken
+    revision: str | None = None  # of the hub's repository; no commit of those that were not run is known here
     package: str | None = None  # what pip installs in an environment of its own, separated by spaces
     wrapper: str | None = None  # `FILE.py:Class` of `uwbench/encoders/wrappers` that runs the package
     weights: str | None = None  # what `--weights` takes and where it is published; None: found by itself

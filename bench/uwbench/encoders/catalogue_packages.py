@@ -85,6 +85,7 @@ def _wanting(
         data,
         "not run",
         code=code,
+        revision=None if hub_id is None else "main",
         needs=needs,
     )
 
@@ -241,6 +242,7 @@ PACKAGED: tuple[CatalogueEntry, ...] = (
             _UNKNOWN,
             "not run",
             code="AutoModel (model_type usad2)",
+            revision="main",
         )
         for size, hop_s, layers in (("Small", 0.02, 12), ("Base", 0.02, 12), ("Large", 0.02, 24), ("XLarge", 0.04, 32))
     ),
