@@ -1,7 +1,7 @@
 """AVEX's BEATs by `load_model`, its layers through the encoder's `tgt_layer`."""
 
 # pyright: reportMissingImports=false
-from avex import build_model, load_model
+from avex import build_model_from_spec, get_model_spec, load_model
 from calling import main
 from safetensors.torch import save_file
 
@@ -9,7 +9,7 @@ NAME = "esp_aves2_sl_beats_all"
 
 
 def make(path):
-    model = build_model(NAME, device="cpu", return_features_only=True)
+    model = build_model_from_spec(get_model_spec(NAME), device="cpu", return_features_only=True)
     save_file({name: tensor.contiguous().clone() for name, tensor in model.state_dict().items()}, path)
 
 
