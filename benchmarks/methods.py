@@ -34,7 +34,7 @@ from sklearn.preprocessing import StandardScaler, normalize
 
 import uwbench
 from machine import print_machine
-from uwbench.api import METHODS
+from uwbench.api import METHODS, Dataset
 from uwbench.results.record import Result, Score
 
 TASKS = {
@@ -121,7 +121,7 @@ def main() -> None:
     sys.exit(bool(scored.failures or too_far))
 
 
-def load(name: str, data: Path) -> uwbench.Dataset:
+def load(name: str, data: Path) -> Dataset:
     """Return a task without the clips whose class has no training clip: uwbench would refuse to score them."""
     folder, label, domain = TASKS[name]
     table = pd.read_csv(data / folder / "manifest.csv", dtype=str)
