@@ -72,7 +72,7 @@ FAMILIES = Registry(
         "parakeet_ctc": "uwbench.encoders.spectrogram:open_parakeet",
         "parakeet_encoder": "uwbench.encoders.spectrogram:open_parakeet",
         "parakeet_tdt": "uwbench.encoders.spectrogram:open_parakeet",
-        "pe_audio": "uwbench.encoders.wave_towers:open_wave_tower",
+        "pe_audio": "uwbench.encoders.wave_towers:open_pe_audio",
         "pe_audio_encoder": "uwbench.encoders.wave_towers:open_wave_tower",
         "phi4_multimodal": "uwbench.encoders.mel_towers:open_mel_tower",
         "phi4_multimodal_audio": "uwbench.encoders.mel_towers:open_mel_tower",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from uwbench.base.device import send
-from uwbench.encoders.base import Batching, Encoded, Encoder, Input, ModelFolder
+from uwbench.encoders.base import JOINT, Batching, Encoded, Encoder, Input, ModelFolder, TextTower
 from uwbench.encoders.pretrained import (
     ClipExtractor,
     PretrainedEncoder,
@@ -48,10 +48,11 @@ class Row:
     shortest: int = 2  # frames that a clip is padded to, as the convolutions need
     rate: int = 16_000  # Hz, if the extractor does not say
     first: int = 0  # the first layer that is as wide as the others
+    joint: bool = False  # the first of the layers is the one called `joint`
 
 
-def open_row(folder: ModelFolder, family: str, row: Row) -> Encoder:
-    """Return the encoder that `row` describes."""
+def open_row(folder: ModelFolder, family: str, row: Row, texts: Callable[[], TextTower] | None = None) -> Encoder:
+    """Return the encoder that `row` describes; `texts` opens its text tower."""
     tower = find_tower(folder, row.model, row.module)
     settings = required_settings(folder)
     rate = int(settings.get("sampling_rate", row.rate))
@@ -61,7 +62,7 @@ def open_row(folder: ModelFolder, family: str, row: Row) -> Encoder:
         family,
         sample_rate=rate,
         dim=int(tower.settings.get(*row.width)),
-        layers=layer_names(int(tower.settings.get(*row.depth)))[row.first :],
+        layers=((JOINT,) if row.joint else ()) + layer_names(int(tower.settings.get(*row.depth)))[row.first :],
         hop_s=hop / rate,
         context_s=row.context_s,
         min_s=row.shortest * hop / rate,
@@ -80,4 +81,4 @@ def open_row(folder: ModelFolder, family: str, row: Row) -> Encoder:
         valid = torch.full((len(output),), output.shape[1]) if valid is None else valid.clamp(1, output.shape[1])
         return Encoded(pick(states, output, layers), valid)
 
-    return PretrainedEncoder(info, lambda: mask_unasked(load_tower(tower)), forward)
+    return PretrainedEncoder(info, lambda: mask_unasked(load_tower(tower)), forward, texts=texts)
