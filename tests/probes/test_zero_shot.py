@@ -6,6 +6,7 @@ import csv
 import json
 import re
 import sys
+import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -311,5 +312,13 @@ def test_pe_audio_stores_the_layer_that_texts_need_and_no_probe_sees_it(
     assert after.scores["knn"].chosen["layer"] == "2"
     assert 0 <= after.scores["zero-shot"].main_score <= 1
     assert uwbench("reproduce", path).code == 0
+    assert uwbench("run", "-m", "pe", "-t", tones, "--method", "knn").code == 0  # by the last layer alone
+    assert read_result(path).model.layers == ("joint", "2")
+    assert uwbench("reproduce", path).code == 0
+    assert uwbench("bundle", "pe", "-o", "pe.zip").code == 0
+    done = uwbench("verify", "pe.zip", "--results", "elsewhere")
+    assert done.code == 0, done.out + done.err
+    with zipfile.ZipFile("pe.zip") as archive:
+        assert [name for name in archive.namelist() if name.startswith("cache/texts/pe-")]
     done = uwbench("run", "-m", "pe", "-t", tones, "--method", "zero-shot", "--layers", "joint")
     assert done.code == 0, done.err

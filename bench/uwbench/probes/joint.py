@@ -10,6 +10,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -115,31 +116,25 @@ def read_texts(store: EncoderStore) -> Texts | None:
             biases = tuple(cached[name] for name in sorted(cached.files) if name.startswith("bias"))
             head = Head(weights, biases) if weights else None
             vectors = dict(zip(map(str, cached["keys"]), cached["vectors"], strict=True))
-            return Texts(*(str(cached[name]) for name in ("tower", "layer", "pooling")), head, vectors)
+            return Texts(str(cached["tower"]), str(cached["layer"]), str(cached["pooling"]), head, vectors)
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         return None
 
 
 def _write(store: EncoderStore, texts: Texts) -> None:
-    head = (
-        {}
-        if texts.head is None
-        else {
-            **{f"weight{number}": weight for number, weight in enumerate(texts.head.weights)},
-            **{f"bias{number}": bias for number, bias in enumerate(texts.head.biases)},
-        }
-    )
+    arrays: dict[str, Any] = {
+        "encoder": np.array(store.record.computation),
+        "tower": np.array(texts.tower),
+        "layer": np.array(texts.layer),
+        "pooling": np.array(texts.pooling),
+        "keys": np.array(list(texts.vectors)),
+        "vectors": np.stack(list(texts.vectors.values())),
+    }
+    if texts.head is not None:
+        arrays |= {f"weight{number}": weight for number, weight in enumerate(texts.head.weights)}
+        arrays |= {f"bias{number}": bias for number, bias in enumerate(texts.head.biases)}
     sink = io.BytesIO()
-    np.savez(
-        sink,
-        encoder=np.array(store.record.computation),
-        tower=np.array(texts.tower),
-        layer=np.array(texts.layer),
-        pooling=np.array(texts.pooling),
-        keys=np.array(list(texts.vectors)),
-        vectors=np.stack(list(texts.vectors.values())),
-        **head,
-    )
+    np.savez(sink, **arrays)
     write_atomically(texts_path(store), sink.getvalue())
 
 

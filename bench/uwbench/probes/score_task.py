@@ -21,7 +21,7 @@ from uwbench.cache.task_vectors import TaskVectors
 from uwbench.cards.protocol import Protocol
 from uwbench.encoders.base import JOINT
 from uwbench.errors import InputError, ProbeError, UwbenchError
-from uwbench.methods import METHODS
+from uwbench.methods import METHODS, in_order
 from uwbench.probes.corrupted import read_corrupted, robustness_of, with_earlier
 from uwbench.probes.joint import JointSpace
 from uwbench.results.contamination import judge
@@ -322,7 +322,8 @@ def _keep_earlier(path: Path, result: Result, predictions: pa.Table) -> tuple[Re
         for method, score in before.scores.items()
         if method in result.scores and score.layers and _same_but_curve(score, result.scores[method])
     }
-    layers = before.model.layers if curves else result.model.layers
+    joint = JOINT in before.model.layers and any(METHODS[name].needs_texts for name in in_order(others))
+    layers = before.model.layers if curves or joint else result.model.layers
     if others:
         their_rows = rows.filter(pa.array([method in others for method in rows["method"].to_pylist()], pa.bool_()))
         predictions = pa.concat_tables([predictions, their_rows])
