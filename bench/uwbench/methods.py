@@ -33,6 +33,7 @@ class MethodInfo:
     corruptible: bool = False  # its probes are tested on corrupted clips too
     headline: bool = False  # shown first, run by default, and its settings are part of the protocol's hash
     metric: str | None = None  # None: the task card's
+    needs_texts: bool = False  # takes encoders that embed texts too
     describes: bool = False  # its score is no quality: it takes no part in what holds under every method
     settings: Mapping[str, Any] | None = None  # of a plug-in, with their `version`; None: on the protocol's card
 
@@ -102,6 +103,15 @@ _METHODS = (
         ("single-label",),
         "uwbench.probes.methods.clip_retrieval:score",
         metric="query-map",
+    ),
+    MethodInfo(
+        "zero-shot",
+        "Zero-shot",
+        "zero-shot",
+        "Do clips lie near the names of their classes? (models with a text tower)",
+        ("single-label", "multi-label"),
+        "uwbench.probes.methods.zero_shot:score",
+        needs_texts=True,
     ),
     MethodInfo(
         "geometry",
