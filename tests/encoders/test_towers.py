@@ -8,6 +8,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -15,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from encoders.families import write_preprocessor
 from encoders.parity import CASES, loaded, noise
 from uwbench.encoders.base import ModelSpec
+from uwbench.encoders.conformance import check_encoder
 from uwbench.encoders.resolve import FAMILIES, open_encoder
 from uwbench.encoders.tower import at_rate
 from uwbench.errors import EncoderError
@@ -125,6 +127,18 @@ def test_an_extractor_that_adds_noise_is_refused(qwen3_asr: Path, tmp_path: Path
     write_preprocessor(other, **settings | {"dither": 1e-4})
     with pytest.raises(EncoderError, match=r"adds noise \(dither\).*set dither to 0"):
         frames(other)
+
+
+def test_the_check_leaves_out_the_silence_before_a_sound(tmp_path: Path) -> None:
+    """Cohere ASR normalises each mel band over the clip: of silence alone that leaves rounding errors."""
+    cohere = case("cohere-asr")
+    cohere.make(tmp_path / "model")
+    encoder = loaded(tmp_path / "model")
+    silence = np.zeros(2 * cohere.rate, np.float32)
+    clips = [np.concatenate([silence, noise(cohere, seconds)]) for seconds in (1.0, 2.0)]
+    assert check_encoder(encoder, clips=clips).problems == ()
+    with pytest.raises(EncoderError, match="every clip is digital silence"):
+        check_encoder(encoder, clips=[silence])
 
 
 @torch.inference_mode()
