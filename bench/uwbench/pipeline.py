@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from uwbench.base.disk import disk_error
 from uwbench.errors import DataError, EncoderError, StoreError, UsageError, UwbenchError
+from uwbench.methods import METHODS
 from uwbench.options import Engine, ExtractOptions, Folders, ProbeOptions, TaskSpec
 from uwbench.progress import SCAN, Reporter
 
@@ -209,6 +210,7 @@ class Scoring:
     methods: tuple[str, ...]
     options: ProbeOptions
     results: Path
+    named: frozenset[str] = frozenset()  # the methods that were asked for by their own names: it fails without one
 
 
 def run(
@@ -233,7 +235,7 @@ def run(
     options, scoring = _with_same_corruptions(options, scoring)
     corruptions = parse_corruptions(options.corruptions)
     scan = _scan(tasks, suite, folders, options.limit, reporter)
-    planned, refused = _plan(models, scan.tasks, folders.cache, options, corruptions, device, reporter)
+    planned, refused = _plan(models, scan.tasks, folders.cache, options, corruptions, scoring, device, reporter)
     reporter.planned([plan for _, plan in planned], scan.missing, folders)
     _require_space([plan for _, plan in planned], folders.cache)
     if scoring is not None or any(part.parts for _, plan in planned for part in (plan, *plan.corrupted)):
@@ -418,6 +420,7 @@ def _plan(
     cache: Path,
     options: ExtractOptions,
     corruptions: Sequence[Corruption],
+    scoring: Scoring | None,
     device: str,
     reporter: Reporter,
 ) -> tuple[list[tuple[Model, Plan]], list[str]]:
@@ -442,13 +445,23 @@ def _plan(
         for task in tasks:
             try:
                 under = () if task.table.needs_frames else corruptions
-                segments = options.segments and not task.table.needs_frames and record.family != IMPORTED
+                segments = record.family != IMPORTED and _takes_segments(task.table, options, scoring)
                 plan = make_plan(task, record, cache, corruptions=under, segments=segments, force=options.force)
             except StoreError as error:
                 failures.append(f"{record.name}, {task.card.name}: {error}")
                 continue
             planned.append((model, plan if options.part is None else share_of(plan, *options.part)))
     return planned, failures
+
+
+def _takes_segments(table: ClipTable, options: ExtractOptions, scoring: Scoring | None) -> bool:
+    """Return True if a task's clips get segments: by the option, or for a method that reads them."""
+    from uwbench.probes.run import applicable
+
+    if table.needs_frames:
+        return False
+    methods = applicable(scoring.methods, scoring.protocol, table.card)[0] if scoring else ()
+    return options.segments or any(METHODS[method].segments for method in methods)
 
 
 def _record(
@@ -506,8 +519,8 @@ def _run_one(
             return replace(run, failures=(*failures, *problems))
         table = plan.task.table
         seconds |= {"encode corrupted": encode_s} if encode_s else {}
-        methods, notes = _methods(scoring, table, reporter)
-        run = replace(run, failures=problems, notes=notes)
+        methods, notes, lacking = _methods(scoring, plan.store, table, reporter)
+        run = replace(run, failures=(*problems, *lacking), notes=notes)
         if not methods:
             return run
         reporter.started(name, f"{task} (probe)", 0)
@@ -644,14 +657,30 @@ def _probe_one(
     )
 
 
-def _methods(scoring: Scoring, table: ClipTable, reporter: Reporter) -> tuple[list[str], tuple[str, ...]]:
-    """Return the methods that apply to a task, and a note, reported too, for each of the others."""
+def _methods(
+    scoring: Scoring, store: EncoderStore, table: ClipTable, reporter: Reporter
+) -> tuple[list[str], tuple[str, ...], tuple[str, ...]]:
+    """Return the methods that apply to a task, a note, reported too, for each of the others, and failures.
+
+    A method that lacks segments is a failure if it was asked for by its name, and a note if a group named it.
+    """
     from uwbench.probes.run import applicable
+    from uwbench.probes.score_task import lacks_segments
 
     methods, notes = applicable(scoring.methods, scoring.protocol, table.card)
+    failures = []
+    reading = [method for method in methods if METHODS[method].segments]
+    if reading and (reason := lacks_segments(store, table)) is not None:
+        methods = [method for method in methods if method not in reading]
+        for method in reading:
+            line = f"{table.card.name}: not scored by {method}: {reason}"
+            if method in scoring.named:
+                failures.append(f"{store.record.name}, {line}")
+            else:
+                notes.append(line)
     for note in notes:
         reporter.note(f"note: {note}")
-    return methods, tuple(notes)
+    return methods, tuple(notes), tuple(failures)
 
 
 def _failed(plan: Plan, scoring: Scoring, device: str, error: UwbenchError) -> tuple[Path, Result]:
@@ -678,10 +707,9 @@ def _probe_cached_one(
     try:
         table = _cached_table(cache, manifest.table, task)
         under = () if table.needs_frames else corruptions
-        methods, notes = _methods(scoring, table, reporter)
-        if not methods:
-            return TaskRun(name, task, notes=notes)
-        return TaskRun(name, task, result=_probe_one(store, table, scoring, methods, device, under), notes=notes)
+        methods, notes, lacking = _methods(scoring, store, table, reporter)
+        run = TaskRun(name, task, failures=lacking, notes=notes)
+        return replace(run, result=_probe_one(store, table, scoring, methods, device, under)) if methods else run
     except UwbenchError as error:
         return TaskRun(name, task, failures=(f"{name}, {task}: {error}",))
     except OSError as error:
