@@ -353,7 +353,7 @@ def test_two_rows_of_one_revision_that_disagree_name_each_other(packed: Path, tm
 def test_scores_from_segments_are_left_out_by_name_and_refused_by_name(packed: Path, tmp_path: Path) -> None:
     """As if an attentive score stood beside that of kNN: what it read is not in a bundle."""
     folders: dict[str, Any] = {"cache": packed.parent / "cache", "results": tmp_path / "results"}
-    shutil.copytree(packed.parent / "results", folders["results"])
+    shutil.copytree(packed.parent / "results", folders["results"], dirs_exist_ok=True)
     (path,) = folders["results"].glob("mfcc/*/uwbench-1/pitches.json")
     result = json.loads(path.read_text())
     result["scores"]["attentive"] = {**result["scores"]["knn"], "settings": {"version": 1}}
