@@ -40,6 +40,8 @@ def score(task: ProbeRun) -> Scored:
     settings = settings_of(task.protocol, "attentive", AttentiveSettings)
     layers = task.data.segment_layers
     outcomes, chosen = _attend(task, settings, layers[-1:])
+    if task.data.text is not None:
+        chosen["text_encoder"] = task.data.text.encoder
     result = score_of(task, outcomes, task.protocol.metric_of_folds("attentive"), {"layer": layers[-1], **chosen})
     if len(layers) > 1:
         of_all, chosen_of_all = _attend(task, settings, layers)
