@@ -147,12 +147,12 @@ def test_a_run_extracts_segments_for_it_and_a_probe_without_them_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`probe` fails if the method was named and leaves a note if a group named it; other methods are scored."""
-    monkeypatch.setattr(options, "GROUPS", {"default": ("knn",), "all": ("knn", "attentive")})
+    monkeypatch.setattr(options, "in_group", lambda name: ("knn", "attentive") if name == "all" else (name,))
     rules = with_grid().model_copy(update={"name": "few"})
     (tmp_path / "few.yaml").write_text(json.dumps(rules.model_dump(mode="json")))
     places: dict[str, Any] = {"cache": tmp_path / "cache", "results": tmp_path / "results"}
     places["protocol"] = str(tmp_path / "few.yaml")
-    uwbench.evaluate("mfcc", "mini_sound", methods="default", **places)
+    uwbench.evaluate("mfcc", "mini_sound", methods="knn", **places)
     missing = "not scored by attentive: .* no segments; run: uwbench extract --model mfcc --task mini_sound --segments"
     alone = uwbench.probe("mfcc", "mini_sound", methods="attentive", **places)
     assert alone.exit_code == 1

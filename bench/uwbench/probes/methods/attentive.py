@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from uwbench.cache.segments import SEGMENTS
+from uwbench.encoders.base import JOINT
 from uwbench.errors import ProbeError
 from uwbench.probes.data import Inputs
 from uwbench.probes.methods.base import Outcomes, ProbeRun, Scored, Settings, main_metric, score_of, scored, settings_of
@@ -38,11 +39,15 @@ def score(task: ProbeRun) -> Scored:
     With several layers, `all layers` has that of attention over the segments of all of them.
     """
     settings = settings_of(task.protocol, "attentive", AttentiveSettings)
-    layers = task.data.segment_layers
-    outcomes, chosen = _attend(task, settings, layers[-1:])
+    if task.data.segments is None:
+        remedy = "extract the task with --segments"
+        raise ProbeError("the clips have no segments to attend over", where=task.data.card.name, remedy=remedy)
+    *before, last = task.data.segment_layers
+    layers = [*(name for name in before if name != JOINT), last]
+    outcomes, chosen = _attend(task, settings, [last])
     if task.data.text is not None:
         chosen["text_encoder"] = task.data.text.encoder
-    result = score_of(task, outcomes, task.protocol.metric_of_folds("attentive"), {"layer": layers[-1], **chosen})
+    result = score_of(task, outcomes, task.protocol.metric_of_folds("attentive"), {"layer": last, **chosen})
     if len(layers) > 1:
         of_all, chosen_of_all = _attend(task, settings, layers)
         raw = {"all layers": main_metric(task, of_all, task.protocol.metric_of_folds("attentive"))}
@@ -72,9 +77,7 @@ def _attend(task: ProbeRun, settings: AttentiveSettings, layers: Sequence[str]) 
 def _inputs(task: ProbeRun, layers: Sequence[str]) -> Inputs:
     """Return the function from clips to their vectors, float32 `(clips, layers * SEGMENTS, dim)`."""
     segments = task.data.segments
-    if segments is None:
-        remedy = "extract the task with --segments"
-        raise ProbeError("the clips have no segments to attend over", where=task.data.card.name, remedy=remedy)
+    assert segments is not None
     wanted = [task.data.segment_layers.index(layer) for layer in layers]
     n, stored, _, dim = segments.shape
     if 4 * n * stored * SEGMENTS * dim <= _IN_MEMORY:
