@@ -185,7 +185,7 @@ class Model:
     spec: ModelSpec | None  # None: the caller made the encoder
     load_s: float | None = None  # None: not loaded
     texts: TextTower | None = None  # opened if a method needs it
-    no_texts: str = "it embeds no texts"  # why `texts` is None
+    no_texts: str | None = None  # why, if it has none
 
     def load(self, plan: Plan, options: ExtractOptions, device: str, reporter: Reporter) -> None:
         """Load the weights unless they are; below fp32, measure and report how far from fp32 the encoder is."""
@@ -277,10 +277,11 @@ def _open_texts(models: Sequence[Model], methods: Sequence[str], layers: str) ->
             model.no_texts = str(error)
             continue
         if info.layers.index(tower.layer) > layer_indices(info, layers)[-1]:
-            model.no_texts = f"clips meet texts in its layer {tower.layer!r}, which is not among --layers {layers}"
+            what = f"its clips meet texts in the layer {tower.layer!r}, which is not among --layers {layers}"
+            model.no_texts = f"{info.name}: {what}"
             continue
         model.texts = tower
-    _require_texts([model.no_texts for model in models if model.texts is None], len(models), methods)
+    _require_texts([model.no_texts for model in models if model.no_texts is not None], len(models), methods)
 
 
 def _require_texts(reasons: Sequence[str], models: int, methods: Sequence[str]) -> None:
@@ -565,8 +566,7 @@ def _run_one(
             return replace(run, failures=(*failures, *problems))
         table = plan.task.table
         seconds |= {"encode corrupted": encode_s} if encode_s else {}
-        no_texts = None if model.texts is not None else model.no_texts
-        methods, notes, lacking = _methods(scoring, plan.store, table, reporter, no_texts)
+        methods, notes, lacking = _methods(scoring, plan.store, table, reporter, model.no_texts)
         methods, unembedded = _embed_texts(model, plan, scoring, methods, device)
         run = replace(run, failures=(*problems, *lacking, *unembedded), notes=notes)
         if not methods:
@@ -740,7 +740,7 @@ def _methods(
     methods, notes = applicable(scoring.methods, scoring.protocol, table.card)
     for name in _needing_texts(methods) if no_texts is not None else ():
         methods.remove(name)
-        notes.append(f"{store.record.name}: not scored by {name}: {no_texts}")
+        notes.append(f"{table.card.name}: not scored by {name}: {no_texts}")
     failures = []
     reading = [method for method in methods if METHODS[method].segments]
     if reading and (reason := lacks_segments(store, table)) is not None:
