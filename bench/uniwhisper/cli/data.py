@@ -73,6 +73,9 @@ def convert(
         typer.Option("--ontology", help="AudioSet's ontology.json; labels implied by other labels are removed."),
     ] = None,
     allow_test: Annotated[bool, typer.Option("--allow-test", help="Convert test clips too.")] = False,
+    allow_outside: Annotated[
+        bool, typer.Option("--allow-outside", help="Allow paths that leave the manifest's folder.")
+    ] = False,
     shard_mb: Annotated[float, typer.Option("--shard-mb", help="Shard size in MB.")] = 1000.0,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Decoding threads.")] = 2,
     as_json: AsJson = False,
@@ -95,6 +98,7 @@ def convert(
         recording=recording,
         allow_test=allow_test,
         ontology=ontology,
+        allow_outside=allow_outside,
     )
     if shard_mb <= 0:
         raise UsageError(f"{shard_mb} is no size", where="--shard-mb")
@@ -166,9 +170,11 @@ def templates(
 
 def _counter(config: str) -> Callable[[str], int]:
     from uniwhisper.config import load_config
-    from uniwhisper.model.tokens import open_text
+    from uniwhisper.model.tokens import Text, open_text
 
     text = open_text(load_config(config))
+    if not isinstance(text, Text):
+        raise UsageError("has heads, whose answers have no tokens", where=config)
     return lambda answer: len(text.encode(answer))
 
 
