@@ -275,9 +275,10 @@ def gradients(wrapped: Any, batches: Sequence[Batch], config: Config, world: Wor
     """Add the gradients of a global step to the model's, from this rank's micro-batches, and return their losses.
 
     Each token's loss is weighted by its share of the step's total weight over all ranks: however a step is divided, its
-    gradient is the same sum, up to floating-point order. `wrapped` is `wrap`'s result.
+    gradient is the same sum, up to floating-point order. `wrapped` is `wrap`'s result. The gradient is zero where no
+    question of a step has an answer to learn, as can be with heads.
     """
-    total = world.sum(sum(float(batch.weights.sum()) for batch in batches))
+    total = world.sum(sum(float(batch.weights.sum()) for batch in batches)) or 1.0
     losses_by_batch = []
     for index, batch in enumerate(batches):
         with world.accumulating(wrapped, index < len(batches) - 1), _autocast(config, world):
