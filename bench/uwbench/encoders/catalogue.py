@@ -4,12 +4,14 @@
 cards and papers; what these do not state is "unknown". `tasks/lineage/models.yaml` lists training data by dataset.
 
 `verified` says what the tests run: the published model itself ("weights"), a small model of its class with random
-weights against a direct call of transformers ("random"), or nothing ("not run").
+weights against a direct call of transformers ("random"), or nothing ("not run"). Models that packages run
+(`catalogue_packages.py`) are run by `benchmarks/packages.py` instead, against a direct call of the package.
 """
 
 from __future__ import annotations
 
 from uwbench.encoders.base import CatalogueEntry, Verified
+from uwbench.encoders.catalogue_packages import PACKAGED
 
 _UNKNOWN = "unknown"
 _LIBRISPEECH = "LibriSpeech 960 h"
@@ -78,13 +80,6 @@ def _known(
 ) -> CatalogueEntry:
     """Return a model of a family whose sizes are the defaults of its class; `layers` counts every one it returns."""
     return CatalogueEntry(name, family, hub_id, size, rate, context_s, hop_s, layers, licence, data, verified)
-
-
-def _dasheng(size: str, count: int) -> CatalogueEntry:
-    name, data = f"dasheng-{size}", "272k h: AudioSet, VGGSound, ACAV100M, MTG-Jamendo"
-    return CatalogueEntry(
-        name.lower(), "remote code", f"mispeech/{name}", count, 16_000, None, 0.04, 1, "Apache-2.0", data, "not run"
-    )
 
 
 CATALOGUE: tuple[CatalogueEntry, ...] = (
@@ -358,6 +353,55 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
         1,
         data="HuBERT's, and LibriSpeech",
     ),
+    _known(
+        "moss-transcribe-diarize",
+        "moss_transcribe_diarize",
+        "hf-audio/MOSS-Transcribe-Diarize-HF",
+        307_216_384,
+        0.02,
+        25,
+        context_s=30.0,
+    ),
+    _known(
+        "nemotron-3-diarization",
+        "nemotron3_diarization",
+        "nvidia/Nemotron-3-Diarization",
+        98_202_624,
+        0.08,
+        32,
+        context_s=27.2,
+    ),
+    _known(
+        "nemotron-3.5-asr-streaming-0.6b",
+        "nemotron_asr_streaming",
+        "nvidia/nemotron-3.5-asr-streaming-0.6b",
+        608_011_264,
+        0.08,
+        25,
+    ),
+    _known(
+        "nemotron-3-nano-omni",
+        "nemotron_h_omni",
+        "nvidia/Nemotron-3-Nano-Omni-30B-A3B-Reasoning-BF16",
+        None,
+        0.08,
+        25,
+    ),
+    _known("dots3-note", "dots3_note", "dots-studio/dots3-note-prev", 886_199_680, 0.08, 33, context_s=60.0),
+    _known("muse-spark", "muse_spark", "meta-models/Muse-Spark-Open-816B-A42B", 117_840_384, 0.08, 1, rate=24_000),
+    _known("embedding-gemma-2", "gemma4", "google/embeddinggemma-2", 304_824_608, 0.04, 13, context_s=30.0),
+    _known("pe-av-large", "pe_audio", "facebook/pe-av-large", 282_057_664, 0.04, 7, rate=48_000),
+    _known(
+        "s2t-small-librispeech",
+        "speech_to_text",
+        "facebook/s2t-small-librispeech-asr",
+        17_503_232,
+        0.04,
+        13,
+        "MIT",
+        _LIBRISPEECH,
+        context_s=60.0,
+    ),
     # The extractors of the next five need torchaudio, which the tests do without.
     *(
         _known(name, family, hub_id, size, hop_s, layers, licence, verified="not run")
@@ -385,7 +429,7 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
             ("neucodec", "neucodec", "neuphonic/neucodec", 629_936_682, 0.02, 1, _UNKNOWN),
         )
     ),
-    # The last five need --trust-remote-code. Their sizes are those stated in their papers.
+    # These need --trust-remote-code. Their sizes are those stated in their papers.
     CatalogueEntry(
         "mert-95m",
         "remote code",
@@ -399,7 +443,6 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
         "20k h of music (not public)",
         "not run",
     ),
-    _dasheng("base", 86_000_000),
     CatalogueEntry(
         "mert-330m",
         "remote code",
@@ -413,6 +456,5 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
         "160k h of music (not public)",
         "not run",
     ),
-    _dasheng("0.6B", 600_000_000),
-    _dasheng("1.2B", 1_200_000_000),
+    *PACKAGED,
 )

@@ -1,7 +1,8 @@
 """Resolve a model name to an encoder whose weights are not loaded yet.
 
-A name is looked up in this order: a model card, ready vectors, plug-ins and built-in encoders, `hear:MODULE`,
-`FILE.py:Class`, a folder, the catalogue, a hub id. `model_type` in config.json decides the family of a checkpoint.
+A name is looked up in this order: a model card, models of packages, ready vectors, plug-ins and built-in encoders,
+`hear:MODULE`, `FILE.py:Class`, a folder, the catalogue, a hub id. `model_type` in config.json decides the family of a
+checkpoint.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from uwbench.encoders.base import Encoder, ModelFolder, ModelSpec
 from uwbench.encoders.checkpoint import download, one_line, open_folder
 from uwbench.encoders.model_card import SUFFIXES as CARD_SUFFIXES
 from uwbench.encoders.model_card import read_card, spec_of, with_facts
+from uwbench.encoders.packages import open_packaged, packaged
 from uwbench.encoders.vector_files import is_vector_file
 from uwbench.errors import InputError, UsageError
 
@@ -43,6 +45,9 @@ FAMILIES = Registry(
         "cohere_asr": "uwbench.encoders.spectrogram:open_parakeet",
         "dac": "uwbench.encoders.codecs:open_codec",
         "data2vec-audio": "uwbench.encoders.waveform:open_waveform",
+        "dots3_note": "uwbench.encoders.mel_towers:open_mel_tower",
+        "dots3_note_audio_encoder": "uwbench.encoders.mel_towers:open_mel_tower",
+        "embedding_gemma2": "uwbench.encoders.mel_towers:open_mel_tower",
         "encodec": "uwbench.encoders.encodec:open_encodec",
         "fun_asr_nano": "uwbench.encoders.mel_towers:open_mel_tower",
         "fun_asr_nano_encoder": "uwbench.encoders.mel_towers:open_mel_tower",
@@ -55,25 +60,38 @@ FAMILIES = Registry(
         "granite_speech": "uwbench.encoders.mel_towers:open_mel_tower",
         "granite_speech5_ctc": "uwbench.encoders.mel_towers:open_mel_tower",
         "granite_speech5_encoder": "uwbench.encoders.mel_towers:open_mel_tower",
+        "granite_speech_encoder": "uwbench.encoders.mel_towers:open_mel_tower",
         "granite_speech_plus": "uwbench.encoders.mel_towers:open_mel_tower",
+        "granite_speech_plus_encoder": "uwbench.encoders.mel_towers:open_mel_tower",
         "hubert": "uwbench.encoders.waveform:open_waveform",
         "lasr_ctc": "uwbench.encoders.mel_towers:open_mel_tower",
         "lasr_encoder": "uwbench.encoders.mel_towers:open_mel_tower",
         "mimi": "uwbench.encoders.codecs:open_codec",
         "moonshine": "uwbench.encoders.waveform:open_waveform",
         "moonshine_streaming": "uwbench.encoders.wave_towers:open_wave_tower",
+        "moss_transcribe_diarize": "uwbench.encoders.whisper_tower:open_voxtral",
+        "moss_transcribe_diarize_audio": "uwbench.encoders.whisper_tower:open_voxtral",
+        "muse_spark": "uwbench.encoders.wave_towers:open_wave_tower",
+        "muse_spark_audio": "uwbench.encoders.wave_towers:open_wave_tower",
         "musicflamingo": "uwbench.encoders.whisper_tower:open_tower",
+        "nemotron3_5_asr": "uwbench.encoders.mel_towers:open_mel_tower",
+        "nemotron3_diarization": "uwbench.encoders.mel_towers:open_mel_tower",
+        "nemotron3_diarization_audio": "uwbench.encoders.mel_towers:open_mel_tower",
         "nemotron_asr_streaming": "uwbench.encoders.mel_towers:open_mel_tower",
         "nemotron_asr_streaming_encoder": "uwbench.encoders.mel_towers:open_mel_tower",
+        "nemotron_h_omni": "uwbench.encoders.mel_towers:open_mel_tower",
         "neucodec": "uwbench.encoders.codecs:open_codec",
         "omniasr": "uwbench.encoders.wave_towers:open_wave_tower",
         "omniasr_audio": "uwbench.encoders.wave_towers:open_wave_tower",
         "omniasr_ctc": "uwbench.encoders.wave_towers:open_wave_tower",
         "parakeet_ctc": "uwbench.encoders.spectrogram:open_parakeet",
         "parakeet_encoder": "uwbench.encoders.spectrogram:open_parakeet",
+        "parakeet_rnnt": "uwbench.encoders.spectrogram:open_parakeet",
         "parakeet_tdt": "uwbench.encoders.spectrogram:open_parakeet",
         "pe_audio": "uwbench.encoders.wave_towers:open_wave_tower",
         "pe_audio_encoder": "uwbench.encoders.wave_towers:open_wave_tower",
+        "pe_audio_video": "uwbench.encoders.wave_towers:open_wave_tower",
+        "pe_audio_video_encoder": "uwbench.encoders.wave_towers:open_wave_tower",
         "phi4_multimodal": "uwbench.encoders.mel_towers:open_mel_tower",
         "phi4_multimodal_audio": "uwbench.encoders.mel_towers:open_mel_tower",
         "qwen2_5_omni": "uwbench.encoders.packed_towers:open_packed",
@@ -90,6 +108,7 @@ FAMILIES = Registry(
         "seamless_m4t_v2": "uwbench.encoders.mel_towers:open_mel_tower",
         "sew": "uwbench.encoders.wave_towers:open_wave_tower",
         "sew-d": "uwbench.encoders.wave_towers:open_wave_tower",
+        "speech_to_text": "uwbench.encoders.mel_towers:open_mel_tower",
         "speecht5": "uwbench.encoders.wave_towers:open_wave_tower",
         "unispeech": "uwbench.encoders.waveform:open_waveform",
         "unispeech-sat": "uwbench.encoders.waveform:open_waveform",
@@ -150,13 +169,16 @@ def open_encoder(spec: ModelSpec) -> Encoder:
 
 
 def _described(spec: ModelSpec) -> Encoder | None:
-    """Return the encoder of a model card, of another interpreter or of ready vectors; None if it is none."""
+    """Return the encoder of a model card, a package, another interpreter or ready vectors; None if it is none."""
     path = Path(spec.name).expanduser()
     if spec.name.endswith(CARD_SUFFIXES):
         card = read_card(path)
         encoder = open_encoder(spec_of(card, path, spec))
         cast("Any", encoder).info = with_facts(encoder.info, card, path)
         return encoder
+    entry = packaged(spec.name)
+    if entry is not None:
+        return open_packaged(entry, spec)
     if spec.python is not None:
         from uwbench.encoders.isolated import open_isolated
 
