@@ -256,6 +256,8 @@ def _speech(whisper: Path, encoder: Path, output: Path, settings: Settings, name
 def _claim(output: Path, settings: Settings, encoder: Path) -> None:
     """Record the settings in the folder; raise UsageError if it holds an experiment with others; arms may be added."""
     claimed = {**asdict(settings), "arms": None, "sentences": None, "encoder": _weights_hash(encoder)}
+    if Path(settings.config).is_file():  # by what it says, wherever it lies
+        claimed["config"] = sha256_file(Path(settings.config))
     if settings.sentences is not None:
         claimed["sentences"] = sha256_file(settings.sentences / "manifest.csv")
     claimed = json.loads(json.dumps(claimed))
