@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uniwhisper.evaluate import Difference, differences, spec_of
-from uniwhisper_miniature.jobs import run_side_by_side
+from uniwhisper_miniature.jobs import GO_ON, run_side_by_side
 from uniwhisper_miniature.scored_data import CHOOSING, HELD_OUT, TRAINED_ON, Use, refuse_leaks, sources, write_tasks
 from uniwhisper_miniature.speech import (
     SENTENCE_WINDOW_S,
@@ -41,7 +41,6 @@ ARMS: dict[str, dict[str, Any]] = {
     "whisper": {"kind": "whisper", "train": "full", "lr": 1e-4},
     "control": {"kind": "heads", "train": "full", "lr": 1e-3},
 }
-_GO_ON = "run the same command again to continue"
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +151,7 @@ def _run(arm: str, encoder: Path, output: Path, rows: Sequence[Path], settings: 
         data_digest=prepared.digest,
     )
     if result.progress.step < config.stages.bridge + config.stages.joint:
-        raise UwbenchError(f"stopped by SIGTERM at step {result.progress.step}", where=arm, remedy=_GO_ON)
+        raise UwbenchError(f"stopped by SIGTERM at step {result.progress.step}", where=arm, remedy=GO_ON)
     folders = {alpha: _exported(result.checkpoint, encoder, output, arm, alpha) for alpha in settings.alphas}
     valid: dict[float, float] = {}
     for alpha, folder in folders.items():

@@ -17,7 +17,7 @@ from uniwhisper.config import Config
 from uniwhisper.data.answers import SEPARATOR
 from uniwhisper.data.examples import Question
 from uniwhisper.language_model import model_configuration
-from uwbench.api import EncoderError, InputError
+from uwbench.api import EncoderError, InputError, UsageError
 
 # ChatML, and the empty think block with which Qwen3 answers at once.
 _BEFORE = "<|im_start|>user\n"
@@ -120,10 +120,15 @@ def class_of(answer: str) -> str:
     return SEPARATOR.join(sorted(answer.split(SEPARATOR)))
 
 
-def open_text(config: Config) -> Text | Classes:
-    """Return the tokenizer that a configuration names, or the classes of its heads."""
+def open_answers(config: Config) -> Text | Classes:
+    """Return what makes rows of questions: the tokenizer that a configuration names, or the classes of its heads."""
+    return Classes(numbered(config.lm.classes)) if config.lm.kind == "heads" else open_text(config)
+
+
+def open_text(config: Config) -> Text:
+    """Return the tokenizer that a configuration names; raise UsageError for heads, which have none."""
     if config.lm.kind == "heads":
-        return Classes(numbered(config.lm.classes))
+        raise UsageError("heads write no text", where="lm.kind")
     if config.lm.kind == "whisper":
         return _whisper_text(config.encoder.init)
     source = config.lm.tokenizer or config.lm.init

@@ -22,7 +22,7 @@ from uniwhisper.data.examples import SAMPLE_RATE, Batches
 from uniwhisper.model.build import build_model, set_stage
 from uniwhisper.model.collate import Batch, Collator
 from uniwhisper.model.model import AudioModel
-from uniwhisper.model.tokens import open_text
+from uniwhisper.model.tokens import open_answers
 from uniwhisper.sampling.held_out import HeldOut
 from uniwhisper.training import checkpoint
 from uniwhisper.training.checkpoint import Progress
@@ -129,7 +129,7 @@ class _Run:
                 )
             checkpoint.load_weights(self.model, self._resume)
         collate = Collator(
-            text=open_text(config),
+            text=open_answers(config),
             mels=config.encoder.mels,
             stack=config.adapter.stack,
             reduction=config.optimiser.reduction,

@@ -16,7 +16,7 @@ from uniwhisper.data.examples import Example, Question
 from uniwhisper.model.build import build_model
 from uniwhisper.model.collate import Collator
 from uniwhisper.model.model import Heads
-from uniwhisper.model.tokens import open_text
+from uniwhisper.model.tokens import open_answers
 from uniwhisper.training.checkpoint import checkpoints
 from uniwhisper.training.parallel import World
 from uniwhisper.training.train import gradients, train
@@ -33,7 +33,7 @@ def heads(whisper: Path, **overlay: Any) -> Config:
 
 
 def collator(config: Config) -> Collator:
-    return Collator(open_text(config), config.encoder.mels, config.adapter.stack, config.optimiser.reduction, True)
+    return Collator(open_answers(config), config.encoder.mels, config.adapter.stack, config.optimiser.reduction, True)
 
 
 @pytest.fixture(scope="module")
