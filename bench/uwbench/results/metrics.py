@@ -13,7 +13,7 @@ import numpy as np
 from uwbench.errors import ProbeError
 
 MEANS_OF_BLOCKS = ("v-measure", "rank-share")  # metrics whose items are blocks of clips
-MEANS = ("query-map", "few-shot-accuracy", *MEANS_OF_BLOCKS)  # metrics that are means over items
+MEANS = ("item-mean", "query-map", "few-shot-accuracy", *MEANS_OF_BLOCKS)  # metrics that are means over items
 
 
 def accuracy(truth: np.ndarray, predicted: np.ndarray) -> float:
