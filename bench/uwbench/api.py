@@ -56,6 +56,7 @@ from uwbench.options import (
     choice,
     method_of,
     methods_of,
+    named_alone,
 )
 from uwbench.report.fitted import Column, FittedTable
 
@@ -188,7 +189,7 @@ def evaluate(
     from uwbench.pipeline import Scoring, load_rules
 
     places = _existing_folders(cache, data, results)
-    scoring = Scoring(load_rules(protocol), methods_of(methods), probe, places.results)
+    scoring = Scoring(load_rules(protocol), methods_of(methods), probe, places.results, named_alone(methods))
     return _run(models, tasks, suite, places, device, extract, scoring, progress)
 
 
@@ -256,7 +257,7 @@ def probe(
     from uwbench.pipeline import Scoring, load_rules, probe_cached
 
     places = _existing_folders(cache, data, results)
-    scoring = Scoring(load_rules(protocol), methods_of(methods), probe, places.results)
+    scoring = Scoring(load_rules(protocol), methods_of(methods), probe, places.results, named_alone(methods))
     names = [model.name if isinstance(model, ModelSpec) else _made(model) for model in _models(models)]
     specs = [_task_spec(task) for task in _tasks(tasks)]
     return probe_cached(names, specs, places, suite=suite, device=device, scoring=scoring, reporter=_reporter(progress))
