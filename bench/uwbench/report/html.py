@@ -9,11 +9,11 @@ import importlib.resources
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import cache
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from uwbench.encoders.catalogue import CATALOGUE
 from uwbench.errors import escaped
@@ -21,13 +21,16 @@ from uwbench.methods import METHODS
 from uwbench.report.board import Board, BoardModel, Cell
 from uwbench.report.charts import PALETTE, page_charts
 from uwbench.report.compare import DrawnAverages, compare_models, shared_cells
-from uwbench.report.detail import Detail, read_detail
+from uwbench.report.detail import Detail, read_details
 from uwbench.report.ranks import certainty
 from uwbench.report.references import Published
 from uwbench.report.sensitivity import sensitivity
 from uwbench.report.table import chosen_text
-from uwbench.results.averages import AVERAGES
+from uwbench.results.averages import AVERAGES, Method
 from uwbench.results.contamination import MEANINGS
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 _PROGRAM = ("dom.js", "state.js", "mix.js", "board.js", "choose.js", "views.js")
 _PAIRS = 190  # comparisons on the page, a few kilobytes each: all pairs of the first 20 models
@@ -74,12 +77,7 @@ def _vega() -> str:
 
 def page_data(board: Board, audio: Mapping[str, Path]) -> dict[str, Any]:
     """Return everything the page shows, as plain values."""
-    details = {
-        f"{cell.model}|{cell.task}|{cell.method}": _detail(
-            read_detail(cell.path, cell.method, board.infos[cell.task].kind)
-        )
-        for cell in board.cells
-    }
+    details = _details(board)
     return {
         "suite": board.suite.model_dump(mode="json"),
         "protocol": {"name": board.protocol, "version": board.protocol_version},
@@ -98,7 +96,7 @@ def page_data(board: Board, audio: Mapping[str, Path]) -> dict[str, Any]:
         "rows": _rows(board),
         "pairs": _pairs(board),
         "certainty": asdict(certainty(board)),
-        "details": {key: value for key, value in details.items() if value is not None},
+        "details": details,
         "sensitivity": _sensitivity(board),
         "off": [{**asdict(off), "reason": without_folders(off.reason)} for off in board.off],
         "problems": [without_folders(problem) for problem in board.problems],
@@ -194,14 +192,32 @@ def _pairs(board: Board) -> list[dict[str, Any]]:
             names = [task.info.name for task in board.tasks if task.in_suite]
             if any(shared_cells(board, (first, second), name, method) for name in names):
                 comparison = compare_models(board, first, second, method, drawn)
-                tasks, overall = ([asdict(row) for row in rows] for rows in (comparison.tasks, comparison.overall))
+                tasks, overall = ([_flat(row) for row in rows] for rows in (comparison.tasks, comparison.overall))
                 pairs.append({"a": first, "b": second, "method": method, "tasks": tasks, "overall": overall})
     return pairs
 
 
-def _detail(detail: Detail | None) -> dict[str, Any] | None:
-    if detail is None:
-        return None
+def _flat(row: DataclassInstance) -> dict[str, Any]:
+    """Return a record of plain values as a dictionary, without the copies that `asdict` makes."""
+    return {field.name: getattr(row, field.name) for field in fields(row)}
+
+
+def _details(board: Board) -> dict[str, dict[str, Any]]:
+    """Return the errors of each score whose predictions can be read."""
+    methods: dict[Path, list[Method]] = {}
+    for cell in board.cells:
+        methods.setdefault(cell.path, []).append(cell.method)
+    read: dict[Path, dict[Method, Detail]] = {}
+    details = {}
+    for cell in board.cells:
+        if cell.path not in read:
+            read[cell.path] = read_details(cell.path, methods[cell.path], board.infos[cell.task].kind)
+        if cell.method in read[cell.path]:
+            details[f"{cell.model}|{cell.task}|{cell.method}"] = _detail(read[cell.path][cell.method])
+    return details
+
+
+def _detail(detail: Detail) -> dict[str, Any]:
     names = list(dict.fromkeys(truth for truth, *_ in detail.confusion))
     position = {name: index for index, name in enumerate(names)}
     return {
@@ -213,8 +229,8 @@ def _detail(detail: Detail | None) -> dict[str, Any] | None:
             for truth, guess, share, count in detail.confusion
             if count
         ],
-        "worst": [asdict(row) for row in detail.worst],
-        "hardest": [asdict(row) for row in detail.hardest],
+        "worst": [_flat(row) for row in detail.worst],
+        "hardest": [_flat(row) for row in detail.hardest],
     }
 
 
@@ -249,7 +265,7 @@ def _audio(audio: Mapping[str, Path], details: Mapping[str, Any]) -> dict[str, d
     urls: dict[str, dict[str, str]] = {}
     for key, detail in details.items():
         task = key.split("|")[1]
-        for clip in detail["hardest"] if detail and task in audio else ():
+        for clip in detail["hardest"] if task in audio else ():
             path = audio[task] / clip["id"]
             if path.is_file():
                 urls.setdefault(task, {})[clip["id"]] = path.resolve().as_uri()
