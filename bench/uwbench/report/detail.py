@@ -67,7 +67,7 @@ def read_details(result: Path, methods: Iterable[Method], kind: str) -> dict[Met
         return {}
     details = {}
     for method in methods:
-        rows = table.filter(pc.equal(table.column("method"), method))
+        rows = table.filter(pc.call_function("equal", [table.column("method"), pa.scalar(method)]))
         with contextlib.suppress(LookupError, ValueError, TypeError, pa.ArrowException):
             if rows.num_rows and (detail := _detail(rows, kind)) is not None:
                 details[method] = detail
@@ -189,8 +189,8 @@ def _hardest(rows: Guesses, wrong: np.ndarray) -> tuple[HardClip, ...]:
     clips = []
     for clip in hardest:
         at = np.flatnonzero(codes == clip)
-        truth = rows.truths.values[rows.truths.codes[at[0]]]
-        guesses = [_labels(rows.predictions.values[code]) for code in rows.predictions.codes[at]]
+        truth = rows.truths.values[int(rows.truths.codes[at[0]])]
+        guesses = [_labels(rows.predictions.values[code]) for code in rows.predictions.codes[at].tolist()]
         commonest = max(sorted(set(guesses)), key=guesses.count)
         clips.append(HardClip(names[clip], shares[clip], _labels(truth), commonest))
     return tuple(clips)

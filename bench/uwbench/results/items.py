@@ -75,9 +75,10 @@ def read_items(predictions: pa.Table, method: str, metric: str) -> Items:
 
     Raises InputError if the seeds do not predict the same items.
     """
+    import pyarrow as pa
     import pyarrow.compute as pc
 
-    table = predictions.filter(pc.equal(predictions.column("method"), method))
+    table = predictions.filter(pc.call_function("equal", [predictions.column("method"), pa.scalar(method)]))
     if table.num_rows == 0:
         raise InputError(f"the predictions hold nothing of {method}")
     fold, fold_names = _codes(table, "fold")
