@@ -39,7 +39,7 @@ from uwbench.errors import (
     escaped,
     printable,
 )
-from uwbench.methods import HEADLINE, METHODS
+from uwbench.methods import BUILTIN_METHODS, HEADLINE, METHODS
 from uwbench.options import (
     CardFormat,
     Contaminated,
@@ -1100,6 +1100,7 @@ def _open_model(model: ModelInput) -> Model:
 
 __all__ = [
     "BATCH_TOLERANCE",
+    "BUILTIN_METHODS",
     "CORRUPTIONS",
     "HEADLINE",
     "METHODS",

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from uwbench.base.registry import close_names
 from uwbench.errors import UsageError
-from uwbench.methods import GROUPS, METHODS
+from uwbench.methods import GROUPS, METHODS, in_group
 
 Choice = TypeVar("Choice", bound=StrEnum)
 
@@ -184,4 +184,4 @@ def methods_of(methods: str | Iterable[str]) -> tuple[str, ...]:
     if not names:
         raise UsageError("names no method", where="--method", remedy=f"use {', '.join((*METHODS, *GROUPS))}")
     named = [_listed(name, (*METHODS, *GROUPS), "--method") for name in names]
-    return tuple(dict.fromkeys(method for name in named for method in GROUPS.get(name, (name,))))
+    return tuple(dict.fromkeys(method for name in named for method in in_group(name)))

@@ -13,7 +13,7 @@ import numpy as np
 from uwbench.errors import ProbeError
 
 MEANS_OF_BLOCKS = ("v-measure", "rank-share")  # metrics whose items are blocks of clips
-MEANS = ("query-map", "few-shot-accuracy", *MEANS_OF_BLOCKS)  # metrics that are means over items
+MEANS = ("item-mean", "query-map", "few-shot-accuracy", *MEANS_OF_BLOCKS)  # metrics that are means over items
 _COLUMNS_AT_ONCE = 128  # of weights, so that running sums stay in the processor's cache
 _PRODUCT_PAYS = 64  # up to so many products per item, a product of matrices is faster than running sums
 
