@@ -22,17 +22,19 @@ from uwbench.report.board import Board, BoardModel, Cell
 from uwbench.report.charts import PALETTE, page_charts
 from uwbench.report.compare import DrawnAverages, compare_models, shared_cells
 from uwbench.report.detail import Detail, read_details
-from uwbench.report.ranks import certainty
+from uwbench.report.ranks import certainty, rank_envelopes
 from uwbench.report.references import Published
 from uwbench.report.sensitivity import sensitivity
 from uwbench.report.table import chosen_text
 from uwbench.results.averages import AVERAGES, Method
 from uwbench.results.contamination import MEANINGS
+from uwbench.results.record import CurvePoint
+from uwbench.results.robustness import limit_text
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-_PROGRAM = ("dom.js", "state.js", "mix.js", "board.js", "choose.js", "views.js")
+_PROGRAM = ("dom.js", "state.js", "mix.js", "board.js", "choose.js", "methods.js", "curves.js", "views.js")
 _PAIRS = 190  # comparisons on the page, a few kilobytes each: all pairs of the first 20 models
 
 
@@ -82,7 +84,15 @@ def page_data(board: Board, audio: Mapping[str, Path]) -> dict[str, Any]:
         "suite": board.suite.model_dump(mode="json"),
         "protocol": {"name": board.protocol, "version": board.protocol_version},
         "methods": [
-            {"id": name, "name": METHODS[name].title, "answers": METHODS[name].answers} for name in board.methods
+            {
+                "id": name,
+                "name": METHODS[name].title,
+                "short": METHODS[name].short,
+                "answers": METHODS[name].answers,
+                "describes": METHODS[name].describes,
+                "metric": METHODS[name].metric,
+            }
+            for name in board.methods
         ],
         "averages": [{"id": name, "name": text.name, "formula": text.formula} for name, text in AVERAGES.items()],
         "scopes": _scopes(board),
@@ -95,7 +105,8 @@ def page_data(board: Board, audio: Mapping[str, Path]) -> dict[str, Any]:
         "cells": [_cell(cell) for cell in board.cells],
         "rows": _rows(board),
         "pairs": _pairs(board),
-        "certainty": asdict(certainty(board)),
+        "certainty": _certainty(board),
+        "envelopes": [_flat(row) for row in rank_envelopes(board)],
         "details": details,
         "sensitivity": _sensitivity(board),
         "off": [{**asdict(off), "reason": without_folders(off.reason)} for off in board.off],
@@ -150,6 +161,9 @@ def _cell(cell: Cell) -> dict[str, Any]:
         "raw": cell.score.raw,
         "chosen": chosen_text(cell.score.chosen),
         "layers": cell.score.layers,
+        "metric": cell.score.metric,
+        "curve": [_point(point) for point in cell.score.curve or ()],
+        "corrupted": _corrupted(cell),
         "run": {
             "started": cell.run.started,
             "seconds": cell.run.seconds,
@@ -159,6 +173,44 @@ def _cell(cell: Cell) -> dict[str, Any]:
             "commit": (cell.run.git or {}).get("commit"),
             "dirty": (cell.run.git or {}).get("dirty"),
         },
+    }
+
+
+def _point(point: CurvePoint) -> dict[str, Any]:
+    low, high = point.ci95 or (None, None)
+    return {"shots": point.shots, "clips": point.clips, "score": point.score, "low": low, "high": high}
+
+
+def _corrupted(cell: Cell) -> dict[str, Any] | None:
+    """Return a score's drop under each corruption, and the noise at which 5 points are lost."""
+    robustness = cell.robustness
+    if robustness is None:
+        return None
+    rows = []
+    for name, corrupted in robustness.corruptions.items():
+        score = corrupted.scores.get(cell.method)
+        if score is not None:
+            low, high = score.ci95
+            about = {"score": score.score, "drop": score.drop, "low": low, "high": high, "cosine": corrupted.cosine}
+            rows.append({"corruption": name, **about})
+    limit = robustness.five_points.get(cell.method)
+    return (
+        {
+            "rows": rows,
+            "clips": robustness.clips,
+            "limit": None if limit is None else {**limit.model_dump(), "text": limit_text(limit)},
+        }
+        if rows
+        else None
+    )
+
+
+def _certainty(board: Board) -> dict[str, Any]:
+    sure = certainty(board)
+    return {
+        "methods": sure.methods,
+        "pairs": [_flat(row) for row in sure.pairs],
+        "correlations": [_flat(row) for row in sure.correlations],
     }
 
 
@@ -193,7 +245,9 @@ def _pairs(board: Board) -> list[dict[str, Any]]:
             if any(shared_cells(board, (first, second), name, method) for name in names):
                 comparison = compare_models(board, first, second, method, drawn)
                 tasks, overall = ([_flat(row) for row in rows] for rows in (comparison.tasks, comparison.overall))
-                pairs.append({"a": first, "b": second, "method": method, "tasks": tasks, "overall": overall})
+                crossings = [{**_flat(row), "crosses": row.crosses} for row in comparison.crossings]
+                pair = {"a": first, "b": second, "method": method, "tasks": tasks, "overall": overall}
+                pairs.append({**pair, "crossings": crossings} if crossings else pair)
     return pairs
 
 
