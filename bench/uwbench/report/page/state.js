@@ -63,7 +63,7 @@ function scopeTasks(scope = state.scope) {
 
 function hiddenNote() {
   const hidden = DATA.models.length - shownModels().length;
-  if (!FILTERS.some(active)) return h("p", { class: "hint", role: "status" }, "No filter is set.");
+  if (!FILTERS.some(active)) return h("p", { role: "status", style: { margin: 0 } });
   const reset = () => { for (const name of FILTERS) state[name] = structuredClone(DEFAULTS[name]); render("filter"); };
   return h("p", { class: "hint", role: "status" }, `${hidden} of ${DATA.models.length} models hidden by filters. `, h("button", { type: "button", class: "ghost small", onclick: reset }, "Show all"));
 }
