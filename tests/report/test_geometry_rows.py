@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,7 @@ from uwbench.report.leaderboard import Leaderboard
 from uwbench.results.record import Score
 
 MODELS = {"first": 0.5, "second": 0.6, "third": 0.7, "fourth": 0.8}
-FIGURES = ("rank share", "rankme", "hubness")
+FIGURES: tuple[str, ...] = ("rank share", "rankme", "hubness")
 
 
 @pytest.fixture
@@ -48,6 +49,11 @@ def geometry_score(layers: dict[str, dict[str, float]]) -> Score:
     )
 
 
+def tau_of(first: list[float], second: list[float]) -> float:
+    result: Any = stats.kendalltau(first, second)
+    return float(result.statistic)
+
+
 def row_of(board: Board, figure: str, method: str, over: str) -> GeometryRow:
     (row,) = [row for row in geometry_rows(board) if (row.figure, row.method, row.over) == (figure, method, over)]
     return row
@@ -61,10 +67,10 @@ def cells(board: Board, task: str, method: str) -> list[Cell]:
 @pytest.mark.parametrize("method", ["mlp", "knn"])
 def test_figures_are_correlated_with_scores_over_the_models_of_each_task(board: Board, method: str) -> None:
     taus = [
-        stats.kendalltau(
+        tau_of(
             [cell.score.raw["rankme"] for cell in cells(board, task.name, "geometry")],
             [cell.score.main_score for cell in cells(board, task.name, method)],
-        ).statistic
+        )
         for task in TASKS
     ]
     row = row_of(board, "rankme", method, "models")
@@ -77,7 +83,7 @@ def test_figures_are_correlated_with_the_curve_over_layers(board: Board) -> None
     for task in TASKS:
         for described, scored in zip(cells(board, task.name, "geometry"), cells(board, task.name, "mlp"), strict=True):
             curve, figures = scored.score.layers or {}, described.score.chosen["layers"]
-            taus.append(stats.kendalltau([figures[layer]["hubness"] for layer in curve], [*curve.values()]).statistic)
+            taus.append(tau_of([figures[layer]["hubness"] for layer in curve], [*curve.values()]))
     row = row_of(board, "hubness", "mlp", "layers")
     assert row.tau == pytest.approx(np.mean(taus))
     assert (row.sets, row.members) == (len(TASKS) * len(MODELS), 3)

@@ -13,6 +13,7 @@ from uwbench.report.board import Board, Cell
 from uwbench.results.averages import Method
 from uwbench.results.ranks import kendall_tau
 
+Over = Literal["models", "layers"]
 LEAST = 3  # models or layers: two of them are always in the same order or in opposite ones
 
 
@@ -28,7 +29,7 @@ class GeometryRow:
 
     figure: str
     method: Method
-    over: Literal["models", "layers"]
+    over: Over
     tau: float
     low: float
     high: float
@@ -44,10 +45,11 @@ def geometry_rows(board: Board) -> list[GeometryRow]:
     rows = []
     for figure in figures:
         for method in qualities:
-            for over, pairs in (
-                ("models", list(_over_models(board, described, figure, method))),
-                ("layers", list(_over_layers(board, described, figure, method))),
-            ):
+            sets: dict[Over, list[list[tuple[float, float]]]] = {
+                "models": list(_over_models(board, described, figure, method)),
+                "layers": list(_over_layers(board, described, figure, method)),
+            }
+            for over, pairs in sets.items():
                 taus = [tau for some in pairs if (tau := kendall_tau(*zip(*some, strict=True))) is not None]
                 if taus:
                     members = float(np.mean([len(some) for some in pairs]))
