@@ -185,7 +185,7 @@ class Model:
     spec: ModelSpec | None  # None: the caller made the encoder
     load_s: float | None = None  # None: not loaded
     texts: TextTower | None = None  # opened if a method needs it
-    no_texts: str = "it embeds no texts"  # why `texts` is None
+    no_texts: str | None = None  # why, if it has none
 
     def load(self, plan: Plan, options: ExtractOptions, device: str, reporter: Reporter) -> None:
         """Load the weights unless they are; below fp32, measure and report how far from fp32 the encoder is."""
@@ -276,10 +276,11 @@ def _open_texts(models: Sequence[Model], methods: Sequence[str], layers: str) ->
             model.no_texts = str(error)
             continue
         if info.layers.index(tower.layer) > layer_indices(info, layers)[-1]:
-            model.no_texts = f"clips meet texts in its layer {tower.layer!r}, which is not among --layers {layers}"
+            what = f"its clips meet texts in the layer {tower.layer!r}, which is not among --layers {layers}"
+            model.no_texts = f"{info.name}: {what}"
             continue
         model.texts = tower
-    _require_texts([model.no_texts for model in models if model.texts is None], len(models), methods)
+    _require_texts([model.no_texts for model in models if model.no_texts is not None], len(models), methods)
 
 
 def _require_texts(reasons: Sequence[str], models: int, methods: Sequence[str]) -> None:
@@ -553,8 +554,7 @@ def _run_one(
             return replace(run, failures=(*failures, *problems))
         table = plan.task.table
         seconds |= {"encode corrupted": encode_s} if encode_s else {}
-        no_texts = None if model.texts is not None else model.no_texts
-        methods, notes = _methods(scoring, table, reporter, name, no_texts)
+        methods, notes = _methods(scoring, table, reporter, model.no_texts)
         methods, unembedded = _embed_texts(model, plan, scoring, methods, device)
         run = replace(run, failures=(*problems, *unembedded), notes=notes)
         if not methods:
@@ -715,7 +715,7 @@ def _probe_one(
 
 
 def _methods(
-    scoring: Scoring, table: ClipTable, reporter: Reporter, model: str, no_texts: str | None
+    scoring: Scoring, table: ClipTable, reporter: Reporter, no_texts: str | None
 ) -> tuple[list[str], tuple[str, ...]]:
     """Return the methods that apply to a task, and a note, reported too, for each of the others.
 
@@ -726,7 +726,7 @@ def _methods(
     methods, notes = applicable(scoring.methods, scoring.protocol, table.card)
     for name in _needing_texts(methods) if no_texts is not None else ():
         methods.remove(name)
-        notes.append(f"{model}: not scored by {name}: {no_texts}")
+        notes.append(f"{table.card.name}: not scored by {name}: {no_texts}")
     for note in notes:
         reporter.note(f"note: {note}")
     return methods, tuple(notes)
@@ -769,7 +769,7 @@ def _probe_cached_one(
     try:
         table = _cached_table(cache, manifest.table, task)
         under = () if table.needs_frames else corruptions
-        methods, notes = _methods(scoring, table, reporter, name, _why_no_texts(store, table, scoring))
+        methods, notes = _methods(scoring, table, reporter, _why_no_texts(store, table, scoring))
         if not methods:
             return TaskRun(name, task, notes=notes)
         return TaskRun(name, task, result=_probe_one(store, table, scoring, methods, device, under), notes=notes)
