@@ -129,14 +129,17 @@ def true_sizes(
 
 def _measured(command: Sequence[str], limit_s: float | None) -> dict[str, Any]:
     limit = [] if limit_s is None else ["--limit-s", str(limit_s)]
-    ended = subprocess.run([*command, *limit], check=False, stdout=subprocess.PIPE, text=True)
+    ended = subprocess.run([*command, *limit], check=False, capture_output=True, text=True)
     if limit_s is not None and ended.returncode == -signal.SIGXCPU:
         return {"limit_s": limit_s}
-    ended.check_returncode()
+    if ended.returncode != 0:
+        return {"error": (ended.stderr.strip().splitlines() or [f"exit code {ended.returncode}"])[-1]}
     return json.loads(ended.stdout)
 
 
 def _text(line: dict[str, Any]) -> str:
+    if "error" in line:
+        return f"{line['method']} not run ({line['error']})"
     if "limit_s" in line:
         return f"{line['method']} not within {line['limit_s']:.0f} s of a core"
     return f"{line['method']} {line['cpu']:.0f} s of a core ({line['seconds']:.0f} s), {line['anonymous_gb']:.1f} GB"

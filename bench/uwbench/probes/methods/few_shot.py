@@ -31,7 +31,7 @@ class FewShotSettings(Settings):
     strength: float = Field(gt=0)  # scikit-learn's C, the same everywhere: no clip is spent on choosing it
     draw_clips: int = Field(gt=0)  # points with more labelled clips than this are left out, but for the last
     train_clips: int = Field(gt=0)  # the last point trains on at most so many, class by class
-    train_cells: int = Field(gt=0)  # and on at most so many clips times classes
+    train_cells: int = Field(default=20_000_000, gt=0)  # and on at most so many clips times classes
     test_clips: int = Field(gt=0)  # at most so many are tested, class by class
 
 

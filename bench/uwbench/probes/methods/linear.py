@@ -27,7 +27,7 @@ class LinearSettings(Settings):
     strengths: tuple[float, ...] = Field(min_length=1)  # scikit-learn's C, from the strongest penalty to the weakest
     search_clips: int = Field(gt=0)  # the choice trains and is measured on at most so many clips, class by class
     train_clips: int = Field(gt=0)  # the chosen strength trains on at most so many
-    train_cells: int = Field(gt=0)  # and on at most so many clips times classes
+    train_cells: int = Field(default=20_000_000, gt=0)  # and on at most so many clips times classes
 
 
 class _Choice(NamedTuple):
