@@ -110,7 +110,7 @@ def main() -> None:
     compared = []
     for result in results:
         arrays = arrays_of(result, folders["cache"])
-        compared += [line for method in result.scores for line in compare(result, method, arrays)]
+        compared += [line for m in result.scores if m in REFERENCES for line in compare(result, m, arrays)]
     text = "\n".join([*score_table(results, compared), "", *difference_table(compared)]) + "\n"
     print(text)
     if options.output is not None:

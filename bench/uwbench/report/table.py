@@ -133,7 +133,7 @@ def layers_table(label: str, results: Sequence[Result]) -> FlowingTable | None:
     """Return one model's MLP scores by layer, one column per task; None if the layers were not probed.
 
     A layer's score is that of the first seed. Two more rows have the scores, over all seeds, of the layer that is best
-    on validation and of the trained sum of all layers.
+    on validation and of the trained sum of all layers; one more that of attention over the segments of all, if any.
     """
     swept = {r.task.name: r.scores["mlp"] for r in results if "mlp" in r.scores and r.scores["mlp"].layers}
     if not swept:
@@ -144,13 +144,17 @@ def layers_table(label: str, results: Sequence[Result]) -> FlowingTable | None:
         for name, row in (("best layer", "best on validation"), ("weighted layers", "weighted sum of all"))
         if any(name in score.raw for score in swept.values())
     }
-    names = Column("Layer", [printable(name) for name in [*layers, *further.values()]], right=False)
+    attentive = [(result.task.name, result.scores.get("attentive")) for result in results]
+    attended = {task: score.raw["all layers"] for task, score in attentive if score and "all layers" in score.raw}
+    rows = [*layers, *further.values(), *(["attention over all"] if attended else [])]
+    names = Column("Layer", [printable(name) for name in rows], right=False)
     columns = [
         Column(
             printable(task),
             [
                 *(_number((score.layers or {}).get(layer)) for layer in layers),
                 *(_further(score, name) for name in further),
+                *([_number(attended.get(task))] if attended else []),
             ],
         )
         for task, score in swept.items()
@@ -273,7 +277,7 @@ def chosen_text(chosen: Mapping[str, Any], *, several_layers: bool = True) -> st
 
 
 _HIDDEN = frozenset(
-    {"fold", "validation", "validation_clips", "validation_metric", "trained_on", "layers_on_validation"}
+    {"fold", "validation", "validation_clips", "validation_metric", "trained_on", "layers_on_validation", "all_layers"}
 )
 _SHORTER = {"learning_rate": "rate", "weight_decay": "decay"}
 
