@@ -25,6 +25,8 @@ from typing import Any
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
 from machine import peak_anonymous, print_machine, seconds
 from uwbench.audio.clip import Event, Labels
 from uwbench.cache.frames import ClipRows
@@ -35,6 +37,7 @@ from uwbench.probes.data import Frames, TaskData
 from uwbench.probes.knn import neighbours, unit_rows
 from uwbench.probes.run import applicable, run_probes
 from uwbench.results.averages import interval
+from worlds import NamedCentres
 
 DIM = 1280  # Whisper large's
 
@@ -270,7 +273,18 @@ def made(
     if card.kind == "multi-label":
         labels = [(f"c{code:04d}", f"c{(7 * code + 1) % classes:04d}") for code in codes]
     ids = [f"clip-{row:07d}" for row in range(n)]
-    return TaskData(card, ids, labels, splits, folds, [None] * n, np.full(n, 5.0), ("last",), vectors)
+    return TaskData(
+        card,
+        ids,
+        labels,
+        splits,
+        folds,
+        [None] * n,
+        np.full(n, 5.0),
+        ("last",),
+        vectors,
+        joint=NamedCentres(vectors[:, 0], means),
+    )
 
 
 def framed(card: Card, sizes: tuple[int, int, int, int, float], folder: Path, frames_gb: float) -> TaskData:

@@ -383,7 +383,7 @@ def test_models_that_do_not_differ_are_not_said_to_cross() -> None:
     assert sum(crossing.crosses for crossing in crossings) <= 1
 
 
-@pytest.mark.parametrize("method", ["few-shot", "clustering", "verification", "clip-retrieval"])
+@pytest.mark.parametrize("method", ["few-shot", "clustering", "verification", "clip-retrieval", "zero-shot"])
 def test_intervals_hold_the_expected_score(method: str) -> None:
     """A short version of benchmarks/coverage.py: 15 draws of a world, of which a 95 % interval misses one."""
     scores, bounds = scores_and_intervals(World(groups=25), few_draws(), method, 15)
