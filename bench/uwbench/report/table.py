@@ -20,6 +20,7 @@ from uwbench.report.export import (
     ranks_text,
 )
 from uwbench.report.fitted import Column, FittedTable, FlowingTable
+from uwbench.report.geometry import geometry_rows
 from uwbench.report.labels import labels_of
 from uwbench.report.ranks import certainty, certainty_lines
 from uwbench.report.robustness import run_lines
@@ -209,6 +210,8 @@ def board_view(board: Board, *, verbose: bool = False) -> RenderableType:
     parts += [_board_averages(board, method, verbose=verbose) for method in board.first_methods]
     if board.models:
         parts.append(_board_tasks(board))
+        if "geometry" in board.first_methods and (correlations := _geometry_table(board)) is not None:
+            parts.append(correlations)
         lines = [line for method in board.first_methods for line in legend(board, method)]
         if any(row.standing is not None and row.standing.tied for row in board.rows):
             lines.insert(0, TIE_MEANING)
@@ -257,6 +260,19 @@ def _board_tasks(board: Board) -> FlowingTable:
         columns.append(Column(task.info.name, cells))
     names = Column("Model", ["n", *(model.label for model in board.models)], right=False)
     return FlowingTable(title, names, columns)
+
+
+def _geometry_table(board: Board) -> FlowingTable | None:
+    """Return the rank correlation of each figure of geometry with each method's scores; None if there is none."""
+    rows = geometry_rows(board)
+    taus = {(row.figure, row.method, row.over): f"{row.tau:.2f}" for row in rows}
+    figures = list(dict.fromkeys(row.figure for row in rows))
+    columns = [
+        Column(f"{METHODS[method].short}, {over}", [taus.get((figure, method, over), "–") for figure in figures])
+        for method, over in dict.fromkeys((row.method, row.over) for row in rows)
+    ]
+    names = Column("tau-b with scores, over", figures, right=False)
+    return FlowingTable("Geometry and scores", names, columns) if rows else None
 
 
 def chosen_text(chosen: Mapping[str, Any], *, several_layers: bool = True) -> str:
