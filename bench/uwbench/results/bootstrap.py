@@ -20,7 +20,6 @@ _ZERO_ERROR = 1e-6  # standard errors below this are rounding alone
 _ROUNDING = 1e-24  # a variance below this is rounding alone
 _LARGE_TASK, _FEW_RESAMPLES = 400_000, 200  # clips times classes from which mAP is drawn fewer times
 _MANY_PAIRS = 10_000  # from which equal error rates are drawn fewer times
-_MAP_RESAMPLES_AT_ONCE = 256  # so that the item weights stay in the processor's cache
 
 
 def cluster_counts(n_clusters: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
@@ -218,8 +217,6 @@ def _mean_average_precision(items: Items, weights: np.ndarray) -> np.ndarray:
     relevant, scores = items.relevant, items.scores
     if relevant is None or scores is None:
         raise InputError("the predictions hold no class scores")
-    parts = []
-    for start in range(0, len(weights), _MAP_RESAMPLES_AT_ONCE):
-        by_item = np.ascontiguousarray(weights[start : start + _MAP_RESAMPLES_AT_ONCE].T)[items.clusters]
-        parts.append(np.stack([weighted_map(relevant, by_seed, by_item) for by_seed in scores], axis=1))
-    return np.concatenate(parts)
+    by_cluster = np.ascontiguousarray(weights.T)
+    of_seeds = [weighted_map(relevant, by_seed, items.clusters, by_cluster) for by_seed in scores]
+    return np.stack(of_seeds, axis=1)
