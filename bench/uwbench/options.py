@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
@@ -174,8 +174,8 @@ def method_of(name: str) -> str:
     return _listed(name, METHODS, "--method")
 
 
-def methods_of(methods: str | Iterable[str]) -> tuple[str, ...]:
-    """Return the methods named, each once; `default` stands for the headline's and `all` for every one.
+def methods_of(methods: str | Iterable[str], groups: Mapping[str, tuple[str, ...]] = GROUPS) -> tuple[str, ...]:
+    """Return the methods named, each once; `default` and `all` stand for those that `groups` has of a protocol.
 
     Raises UsageError for an unknown name or if there are none.
     """
@@ -183,4 +183,4 @@ def methods_of(methods: str | Iterable[str]) -> tuple[str, ...]:
     if not names:
         raise UsageError("names no method", where="--method", remedy=f"use {', '.join((*METHODS, *GROUPS))}")
     named = [_listed(name, (*METHODS, *GROUPS), "--method") for name in names]
-    return tuple(dict.fromkeys(method for name in named for method in GROUPS.get(name, (name,))))
+    return tuple(dict.fromkeys(method for name in named for method in groups.get(name, (name,))))

@@ -76,8 +76,8 @@ def render_json(board: Board) -> str:
     """Return `{"scores": [...], "averages": [...]}` as strict JSON; `tasks` is the number of tasks in an average.
 
     If models are ranked, `pairs` has their order under each method and under every one, and `rank_correlations` how
-    far the methods agree. If test clips were corrupted, `robustness` has a row for each score on them and
-    `noise_limits` the ratio of signal to noise at which 5 points are lost.
+    far the methods agree. `caveats` are the protocol's, if it has any. If test clips were corrupted, `robustness` has a
+    row for each score on them and `noise_limits` the ratio of signal to noise at which 5 points are lost.
     """
     scores = [
         {
@@ -113,7 +113,9 @@ def render_json(board: Board) -> str:
         for row in board.rows
         if row.scope == "suite"
     ]
-    lists: dict[str, list[dict[str, object]]] = {"scores": scores, "averages": averages}
+    lists: dict[str, Sequence[object]] = {"scores": scores, "averages": averages}
+    if board.caveats:
+        lists["caveats"] = board.caveats
     sure = certainty(board)
     if sure.pairs:
         lists |= {"pairs": [asdict(row) for row in sure.pairs]}
@@ -292,6 +294,8 @@ def render_markdown(board: Board) -> str:
             lines += _table([_text(name) for name in head], [[_text(cell) for cell in row] for row in rows])
     if not board.models:
         lines += ["", "No result of this protocol is here yet."]
+    elif board.caveats:
+        lines += ["", "## Caveats of the protocol", "", *(f"- {_text(caveat)}" for caveat in board.caveats)]
     if board.notes:
         lines += ["", "## Notes on the data", "", *(f"- {_text(note)}" for note in board.notes)]
     if board.off or board.problems:
