@@ -10,6 +10,8 @@ import pytest
 
 from uwbench.cards.protocol import Bootstrap
 from uwbench.results.averages import interval
+from uwbench.results.items import Items, read_items
+from uwbench.results.record import CorruptedScore
 from uwbench.results.robustness import limit_text, mean_cosine, noise_limit, score_corrupted
 
 BOOTSTRAP = Bootstrap(resamples=2000, level=0.95, seed=0)
@@ -33,6 +35,14 @@ def table(right: np.ndarray) -> pa.Table:
     )
 
 
+def items(right: np.ndarray) -> Items:
+    return read_items(table(right), "mlp", "accuracy")
+
+
+def drop(clean: np.ndarray, corrupted: np.ndarray, bootstrap: Bootstrap = BOOTSTRAP) -> CorruptedScore:
+    return score_corrupted(items(clean), {"noise": items(corrupted)}, bootstrap)["noise"]
+
+
 def predictions(rng: np.random.Generator, clean: float, corrupted: float) -> tuple[np.ndarray, np.ndarray]:
     """Return which clips are right, clean and corrupted: hard clips and groups are hard both times, for all seeds."""
     hard = rng.normal(size=GROUPS).repeat(CLIPS // GROUPS) + rng.normal(size=CLIPS)
@@ -51,7 +61,7 @@ def _quantile(share: float) -> float:
 def test_the_drop_and_its_interval_equal_a_plain_paired_bootstrap() -> None:
     rng = np.random.default_rng(0)
     clean, corrupted = predictions(rng, 0.8, 0.65)
-    score = score_corrupted(table(clean), table(corrupted), "mlp", "accuracy", BOOTSTRAP)
+    score = drop(clean, corrupted)
     assert score.score == pytest.approx(corrupted.mean())
     assert score.drop == pytest.approx(clean.mean() - corrupted.mean())
     difference = (clean.astype(float) - corrupted).reshape(SEEDS, GROUPS, -1).mean(axis=2)
@@ -71,7 +81,7 @@ def test_intervals_of_the_drop_cover_the_truth() -> None:
     few = BOOTSTRAP.model_copy(update={"resamples": 300})
     for _ in range(200):
         clean, corrupted = predictions(rng, 0.8, 0.7)
-        low, high = score_corrupted(table(clean), table(corrupted), "mlp", "accuracy", few).ci95
+        low, high = drop(clean, corrupted, few).ci95
         inside += low <= 0.1 <= high
     # 0.975 in 1,000 trials: seeds and groups are drawn apart, which counts the noise of single predictions twice.
     assert inside / 200 == pytest.approx(0.97, abs=0.03)
@@ -79,9 +89,19 @@ def test_intervals_of_the_drop_cover_the_truth() -> None:
 
 def test_nothing_is_lost_where_nothing_changes() -> None:
     clean, _ = predictions(np.random.default_rng(2), 0.8, 0.7)
-    score = score_corrupted(table(clean), table(clean), "mlp", "accuracy", BOOTSTRAP)
+    score = drop(clean, clean)
     assert score.drop == 0
     assert score.ci95[0] <= 0 <= score.ci95[1]
+
+
+def test_a_corruption_scores_the_same_alone_and_beside_others() -> None:
+    rng = np.random.default_rng(3)
+    clean, louder = predictions(rng, 0.8, 0.5)
+    _, quieter = predictions(rng, 0.8, 0.7)
+    both = {"noise:0dB": items(louder), "noise:20dB": items(quieter)}
+    together = score_corrupted(items(clean), both, BOOTSTRAP)
+    assert together == {"noise:0dB": drop(clean, louder), "noise:20dB": drop(clean, quieter)}
+    assert together["noise:0dB"].drop > together["noise:20dB"].drop
 
 
 @pytest.mark.parametrize(

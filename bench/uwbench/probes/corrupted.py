@@ -11,6 +11,7 @@ from uwbench.audio.corruption import VERSION, Corruption, parse_corruptions
 from uwbench.errors import StoreError
 from uwbench.methods import METHODS
 from uwbench.probes.data import CorruptedVectors, TaskData
+from uwbench.results.items import read_items
 from uwbench.results.record import Corrupted, CorruptedScore, Method, NoiseLimit, Result, Robustness
 from uwbench.results.robustness import mean_cosine, noise_limit, score_corrupted
 
@@ -43,21 +44,23 @@ def robustness_of(outcome: ProbeOutcome, data: TaskData, protocol: Protocol) -> 
     """Return what each corruption costs each method, and how far it moves the vectors; None without corruptions."""
     if not data.corrupted:
         return None
-    corruptions = {}
-    for name, vectors in data.corrupted.items():
-        scores: dict[Method, CorruptedScore] = {
-            method: score_corrupted(
-                outcome.predictions,
-                outcome.corrupted[name],
-                method,
-                data.card.metric,
+    by_method: dict[Method, dict[str, CorruptedScore]] = {}
+    for method in outcome.scores:
+        if METHODS[method].corruptible:
+            clean, *corrupted = (
+                read_items(rows, method, data.card.metric)
+                for rows in (outcome.predictions, *(outcome.corrupted[name] for name in data.corrupted))
+            )
+            by_method[method] = score_corrupted(
+                clean,
+                dict(zip(data.corrupted, corrupted, strict=True)),
                 protocol.bootstrap,
                 of_folds=protocol.metric_of_folds(method),
             )
-            for method in outcome.scores
-            if METHODS[method].corruptible
-        }
+    corruptions = {}
+    for name, vectors in data.corrupted.items():
         cosine = mean_cosine(data.pooled[vectors.tested, -1], vectors.values)
+        scores = {method: of_method[name] for method, of_method in by_method.items()}
         corruptions[name] = Corrupted(cosine=cosine, scores=scores)
     clips = len(next(iter(data.corrupted.values())).tested)
     return Robustness(version=VERSION, clips=clips, corruptions=corruptions, five_points=_limits(corruptions))

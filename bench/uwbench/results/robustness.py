@@ -4,37 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from uwbench.cards.protocol import Bootstrap
 from uwbench.results.bootstrap import difference_interval, generator, paired_replicates, resamples_for, seed_scores
-from uwbench.results.items import read_items
+from uwbench.results.items import Items
 from uwbench.results.record import CorruptedScore, NoiseLimit
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 LOST = 0.05  # the drop of a score that `noise_limit` looks for
 
 
 def score_corrupted(
-    clean: pa.Table, corrupted: pa.Table, method: str, metric: str, bootstrap: Bootstrap, *, of_folds: str = "pooled"
-) -> CorruptedScore:
-    """Return a method's score on corrupted clips and its drop from the same clips when clean, with a paired interval.
+    clean: Items, corrupted: Mapping[str, Items], bootstrap: Bootstrap, *, of_folds: str = "pooled"
+) -> dict[str, CorruptedScore]:
+    """Return a method's score under each corruption and its drop from the clean clips, with a paired interval.
 
-    Both tables hold predictions of the same probes. A resample draws the same groups of clips and the same probe seeds
-    for both. Raises InputError if the tables do not predict the same items under the same seeds.
+    `clean` and `corrupted` are predictions of the same clips by the same probes. A resample draws the same groups of
+    clips and the same probe seeds for all of them. Raises InputError if they are not of the same items.
     """
-    both = [read_items(table, method, metric) for table in (clean, corrupted)]
-    rng, seed_rngs = generator("items", bootstrap.seed), [generator("seeds", bootstrap.seed) for _ in both]
-    resamples = resamples_for(both[0], bootstrap.resamples)
-    draws = paired_replicates(both, resamples, rng, seed_rngs, of_folds=of_folds)
-    before, after = (float(seed_scores(items, of_folds=of_folds).mean()) for items in both)
-    variances, clusters = [float(np.var(draws[0] - draws[1]))], [both[0].n_clusters]
-    interval = difference_interval(before - after, variances, clusters, bootstrap.level)
-    return CorruptedScore(score=after, drop=before - after, ci95=interval)
+    rivals = [clean, *corrupted.values()]
+    rng, seed_rngs = generator("items", bootstrap.seed), [generator("seeds", bootstrap.seed) for _ in rivals]
+    resamples = resamples_for(clean, bootstrap.resamples)
+    of_clean, *draws = paired_replicates(rivals, resamples, rng, seed_rngs, of_folds=of_folds)
+    before, *after = (float(seed_scores(items, of_folds=of_folds).mean()) for items in rivals)
+    scores = {}
+    for name, score, drawn in zip(corrupted, after, draws, strict=True):
+        variances = [float(np.var(of_clean - drawn))]
+        interval = difference_interval(before - score, variances, [clean.n_clusters], bootstrap.level)
+        scores[name] = CorruptedScore(score=score, drop=before - score, ci95=interval)
+    return scores
 
 
 def noise_limit(drops: Mapping[str, Mapping[float, float]]) -> NoiseLimit | None:
