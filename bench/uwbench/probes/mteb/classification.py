@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -116,7 +116,7 @@ def _further(truths: Sequence[np.ndarray], experiments: Sequence[_Experiment]) -
     """Return mteb's other metrics, the mean over experiments."""
     from sklearn.metrics import f1_score, precision_score, recall_score
 
-    measures = {"f1": f1_score, "precision": precision_score, "recall": recall_score}
+    measures: dict[str, Callable[..., float]] = {"f1": f1_score, "precision": precision_score, "recall": recall_score}
     pairs = [(truth, experiment.predicted) for truth, experiment in zip(truths, experiments, strict=True)]
     return {
         f"{name}{suffix}": metrics.mean([float(measure(*pair, average=average, zero_division=0.0)) for pair in pairs])

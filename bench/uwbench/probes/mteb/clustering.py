@@ -35,7 +35,11 @@ def score(task: ProbeRun) -> Scored:
     clips = tested_part(task, settings)
     codes, vectors = task.kind.targets(clips), task.last_layer(clips)
     model: Any = MiniBatchKMeans(
-        len(np.unique(codes)), batch_size=settings.batch, init="k-means++", n_init=1, random_state=settings.seed
+        len(np.unique(codes)),
+        batch_size=settings.batch,
+        init="k-means++",
+        n_init=1,  # type: ignore[arg-type]
+        random_state=settings.seed,
     )
     rng, measured, adjusted = random.Random(settings.seed), [], []
     for _ in range(settings.experiments):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -123,8 +124,9 @@ def ranking_precision(relevant: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 def _further(relevant: np.ndarray, scores: list[np.ndarray]) -> dict[str, float]:
     """Return mteb's other metrics, the mean over experiments: a class is predicted above a probability of a half."""
-    from sklearn.metrics import f1_score
+    from sklearn import metrics as of_sklearn
 
+    f1_score: Callable[..., float] = of_sklearn.f1_score
     guesses = [of_draw > 0.5 for of_draw in scores]
     either = [np.maximum((relevant | guess).sum(axis=1), 1) for guess in guesses]
     both = [(relevant & guess).sum(axis=1) for guess in guesses]
