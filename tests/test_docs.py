@@ -140,6 +140,19 @@ def test_every_command_on_maeb_runs(uwbench: Command) -> None:
     assert "mteb pair classification" in printed
 
 
+def test_the_segments_of_the_page_on_models_are_stored_and_loaded(workplace: Path, uwbench: Command) -> None:
+    printed = ""
+    for words in commands_of("docs/models.md"):
+        done = uwbench(*words[1:])
+        assert done.code == 0, f"{shlex.join(words)}\n{done.out}\n{done.err}"
+        printed += done.out + done.err
+    assert "40 to encode with segments" in printed
+    assert "mean,mean-all,segments" in printed
+    names: dict[str, Any] = {}
+    exec(compile("import uwbench\n" + python_of("docs/models.md")[0], "docs/models.md", "exec"), names)
+    assert names["segments"].vectors.shape[:3] == (40, 1, 15)
+
+
 def test_every_command_on_the_certainty_of_ranks_runs(uwbench: Command) -> None:
     printed = ""
     for words in commands_of("docs/leaderboard.md"):

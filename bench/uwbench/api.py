@@ -377,7 +377,8 @@ def load_encoder(
 class Embeddings:
     """The pooled embeddings of a task's `n` clips under one encoder, in the order of the source.
 
-    `vectors` is float32 `(n, layers, dim)`, `layers` names its second axis. Exactly one of `splits` (`train`, `valid`,
+    `vectors` is float32 `(n, layers, dim)`, with a segment axis after the layers if it has the means of parts of each
+    clip; `layers` names its second axis. Exactly one of `splits` (`train`, `valid`,
     `test`) and `folds` is set per clip. `labels` holds one label per clip, or a tuple of labels, captions or events.
     """
 
@@ -390,8 +391,14 @@ class Embeddings:
     groups: tuple[str | None, ...]
 
     def to_parquet(self, path: str | Path) -> None:
-        """Write a table with the columns `id` and `vector` `(layers, dim)`, which `evaluate` takes as a model."""
+        """Write a table with the columns `id` and `vector` `(layers, dim)`, which `evaluate` takes as a model.
+
+        Raises UsageError for segments: a model there has one vector per clip and layer.
+        """
         from uwbench.encoders.vector_files import write_parquet
+
+        if self.vectors.ndim != 3:
+            raise UsageError("segments are no ready vectors", where="to_parquet", remedy="load another pooling")
 
         write_parquet(Path(path), self.ids, self.vectors, self.layers)
 
@@ -411,11 +418,13 @@ def load_embeddings(
     Args:
         encoder: A model as for `probe`.
         task: A task as for `evaluate`.
-        pooling: One that was extracted: mean (over the clip's valid frames), mean-all, std, max or first.
+        pooling: One that was extracted: mean (over the clip's valid frames), mean-all, std, max, first, or segments
+            (means of 1, 2, 4 and 8 parts of a clip, in this order and that of time).
         cache: The folder of embeddings. None: see `folders`.
 
     Returns:
-        `vectors`, float32 `(clips, layers, dim)`, with labels, splits, folds, groups and ids in the same order.
+        `vectors`, float32 `(clips, layers, dim)`, of segments `(clips, layers, 15, dim)`, with labels, splits, folds,
+        groups and ids in the same order.
 
     Raises:
         StoreError: The cache lacks them; the error says what to run.
@@ -430,7 +439,11 @@ def load_embeddings(
 
     model = encoder.name if isinstance(encoder, ModelSpec) else _made(encoder)
     store, table = find_cached(model, _task_spec(task), folders(cache).cache)
-    vectors = store.open_task(table.card.name, table.keys).pooled(pooling)
+    vectors = (
+        store.open_task(table.card.name, table.keys, needs_segments=True).segments().all()
+        if pooling == "segments"
+        else store.open_task(table.card.name, table.keys).pooled(pooling)
+    )
     rest = (table.ids, table.labels, table.splits, table.folds, table.groups)
     return Embeddings(vectors, store.record.layers, *rest)
 

@@ -142,6 +142,7 @@ class ExtractOptions:
 
     layers: str = "last"  # last, all, or a comma-separated list of names or numbers
     poolings: tuple[str, ...] = ("mean", "mean-all")
+    segments: bool = False  # also the means of 1, 2, 4 and 8 parts of each clip: 15 vectors per layer
     dtype: Dtype | str = Dtype.FP32
     batch_seconds: float | None = None  # seconds of audio per forward pass, with padding; None: chosen for the device
     workers: int | None = None  # decoding threads; None: chosen for the machine

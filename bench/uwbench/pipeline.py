@@ -425,22 +425,28 @@ def _plan(
     reporter: Reporter,
 ) -> tuple[list[tuple[Model, Plan]], list[str]]:
     """Return what each model has to encode, task by task, and an error line for each plan that cannot be made."""
+    from uwbench.encoders.base import IMPORTED
     from uwbench.extraction.plan import make_plan, share_of
 
     planned, failures = [], []
-    for task in tasks if corruptions else ():
-        if task.table.needs_frames:
+    for task in tasks:
+        if task.table.needs_frames and corruptions:
             reporter.note(f"note: {task.card.name} is scored by frames; its clips are not corrupted")
+        if task.table.needs_frames and options.segments:
+            reporter.note(f"note: {task.card.name} is scored by frames; it gets no segments")
     for model in models:
         try:
             record = _record(model, tasks, cache, options, device, reporter)
         except EncoderError as error:
             failures.append(str(error))
             continue
+        if record.family == IMPORTED and options.segments:
+            reporter.note(f"note: {record.name} has one ready vector per clip; it gets no segments")
         for task in tasks:
             try:
                 under = () if task.table.needs_frames else corruptions
-                plan = make_plan(task, record, cache, corruptions=under, force=options.force)
+                segments = options.segments and not task.table.needs_frames and record.family != IMPORTED
+                plan = make_plan(task, record, cache, corruptions=under, segments=segments, force=options.force)
             except StoreError as error:
                 failures.append(f"{record.name}, {task.card.name}: {error}")
                 continue

@@ -251,7 +251,8 @@ def plan_lines(plans: Sequence[Plan], missing: Sequence[str], folders: Folders) 
         state = f"{plan.cached:,} of {len(task.table.ids):,} clips cached"
         if plan.to_encode:
             step = "import" if record.family == IMPORTED else "encode"
-            state += f", {plan.to_encode:,} to {step} ({plan.audio_s / 3600:.2f} h): {plan.reason}"
+            segments = " with segments" if plan.needs_segments else ""
+            state += f", {plan.to_encode:,} to {step}{segments} ({plan.audio_s / 3600:.2f} h): {plan.reason}"
         if plan.corrupted:
             corrupted = sum(part.to_encode for part in plan.corrupted)
             hours = sum(part.audio_s for part in plan.corrupted) / 3600

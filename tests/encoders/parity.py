@@ -11,6 +11,7 @@ import torch
 
 from encoders.families import CASES as FAMILIES
 from encoders.families import Case
+from encoders.omni_families import CASES as OMNI
 from encoders.torchaudio_families import CASES as WITH_TORCHAUDIO
 from encoders.tower_families import CASES as TOWERS
 from encoders.wave_families import CASES as WAVES
@@ -18,7 +19,7 @@ from uwbench.encoders.base import Encoder, ModelSpec
 from uwbench.encoders.conformance import check_encoder
 from uwbench.encoders.resolve import open_encoder
 
-CASES: tuple[Case, ...] = (*FAMILIES, *TOWERS, *WAVES, *WITH_TORCHAUDIO)
+CASES: tuple[Case, ...] = (*FAMILIES, *TOWERS, *OMNI, *WAVES, *WITH_TORCHAUDIO)
 
 
 @dataclass(frozen=True)

@@ -10,21 +10,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from uwbench.base.atomic import make_folder
 from uwbench.errors import StoreError
 
 
 class FileRows:
-    """Float16 rows `(count, dim)` of a file, `at` bytes from its start; a file cut off meanwhile is a StoreError.
+    """Rows `(count, dim)` of a file, `at` bytes from its start; a file cut off meanwhile is a StoreError.
 
     Rows are read and not memory-mapped: touching a page of a mapped file that was cut off would end the process.
     """
 
-    dtype = np.dtype(np.float16)
-
-    def __init__(self, path: Path, at: int, count: int, dim: int) -> None:
+    def __init__(self, path: Path, at: int, count: int, dim: int, dtype: DTypeLike = np.float16) -> None:
         self.shape = (count, dim)
+        self.dtype = np.dtype(dtype)
         self._path, self._at = path, at
         self._file = path.open("rb", buffering=0)
 

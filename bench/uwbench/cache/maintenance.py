@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from uwbench.audio.corruption import Corruption
 from uwbench.base.sharing import access_problem
 from uwbench.cache.clip_table import read_table
+from uwbench.cache.records import Part
 from uwbench.cache.store import Damage, EncoderStore, corruption_of_part, open_encoders
 from uwbench.errors import StoreError
 
@@ -23,6 +25,7 @@ class Holding:
     bytes: int  # with those of corrupted clips
     layers: int
     poolings: tuple[str, ...]
+    segments: int = 0  # clips with a segment pyramid
 
 
 def holdings(root: Path) -> tuple[list[Holding], list[str]]:
@@ -43,13 +46,22 @@ def holdings(root: Path) -> tuple[list[Holding], list[str]]:
                     encoder=store.record.name,
                     fingerprint=store.record.fingerprint,
                     task=task,
-                    clips=sum(part.rows for part in parts if corruption_of_part(part.name) is None),
-                    bytes=sum(part.bytes + part.frames_bytes for part in parts),
+                    clips=_clean_clips(store, task, parts),
+                    bytes=sum(part.all_bytes for part in parts),
                     layers=len(store.record.layers),
                     poolings=store.record.poolings,
+                    segments=sum(part.rows for part in parts if part.segments is not None),
                 )
             )
     return content, problems
+
+
+def _clean_clips(store: EncoderStore, task: str, parts: Sequence[Part]) -> int:
+    """Return the number of clean clips in parts; with segments, most have vectors in a part without them too."""
+    clean = [part for part in parts if corruption_of_part(part.name) is None]
+    if len({part.segments is None for part in clean}) < 2:
+        return sum(part.rows for part in clean)
+    return len({key for part in clean for key in store.part_keys(task, part)})
 
 
 def verify(root: Path) -> tuple[int, list[Damage], list[str]]:
@@ -101,8 +113,8 @@ def prune(root: Path, *, dry_run: bool) -> list[Pruned]:
                 if corruption is not None and corruption not in in_use:
                     in_use[corruption] = set(map(corruption.key, clean))
                 if in_use[corruption].isdisjoint(store.part_keys(task, part)):
-                    size = part.bytes + part.frames_bytes
-                    pruned.append(Pruned(store.folder / task / part.name, size, "its clips are in no task any longer"))
+                    path = store.folder / task / part.name
+                    pruned.append(Pruned(path, part.all_bytes, "its clips are in no task any longer"))
                     if not dry_run:
                         store.drop_part(task, part)
     return pruned
@@ -118,7 +130,7 @@ def _unnamed(root: Path, stores: list[EncoderStore]) -> list[Path]:
             manifest = store.manifest(task)
             parts = manifest.parts if manifest else ()
             tables.add(manifest.table if manifest else "")
-            named = {"manifest.json", *(part.name for part in parts), *(part.frames for part in parts if part.frames)}
+            named = {"manifest.json", *(name for part in parts for name in part.files())}
             unnamed.extend(path for path in sorted((store.folder / task).iterdir()) if path.name not in named)
     for path in sorted((root / "clips").glob("*.parquet")):
         if not path.name.endswith(".scan.parquet") and path.stem not in tables:

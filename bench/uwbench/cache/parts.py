@@ -2,6 +2,7 @@
 
 pooled-00000.arrow      key, frames, chunks, and one float32 list per pooling
 frames-00000.arrow      key, and one list of float16 frames per clip
+segments-00000-segmented.arrow  key, and one float32 list of a clip's segment pyramid, layer by layer
 
 A file's bytes are durable once it has its name; the name is durable once the caller has synced the folder.
 """
@@ -33,12 +34,16 @@ _BLOCK = 1 << 20  # bytes read and hashed at a time
 
 @dataclass(frozen=True, slots=True)
 class PooledRows:
-    """Vectors of some clips: `vectors[pooling]` is float32 `(rows, layers, dim)`; `n_frames` counts valid frames."""
+    """Vectors of some clips: `vectors[pooling]` is float32 `(rows, layers, dim)`; `n_frames` counts valid frames.
+
+    `segments` are their pyramids, float32 `(rows, layers, SEGMENTS, dim)`, if they have any.
+    """
 
     keys: Sequence[bytes]
     vectors: Mapping[str, np.ndarray]
     n_frames: np.ndarray
     n_chunks: np.ndarray
+    segments: np.ndarray | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +63,23 @@ def write_pooled(path: Path, rows: PooledRows) -> Expected:
         "frames": pa.array(rows.n_frames, pa.int32()),
         "chunks": pa.array(rows.n_chunks, pa.int32()),
     }
-    for pooling, vectors in rows.vectors.items():
-        flat = np.ascontiguousarray(vectors, np.float32).reshape(len(vectors), -1)
-        columns[pooling] = pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), flat.shape[1])
+    columns |= {pooling: _lists(vectors) for pooling, vectors in rows.vectors.items()}
     return _write(path, pa.table(columns))
+
+
+def write_segments(path: Path, keys: Sequence[bytes], segments: np.ndarray) -> Expected:
+    """Write the pyramids of one part's clips, `PooledRows.segments`; the caller holds the part's lock."""
+    import pyarrow as pa
+
+    return _write(path, pa.table({"key": pa.array(keys, pa.binary(KEY_BYTES)), "segments": _lists(segments)}))
+
+
+def _lists(vectors: np.ndarray) -> pa.Array:
+    """Return a column with one list per row of `(rows, ...)`, float32."""
+    import pyarrow as pa
+
+    flat = np.ascontiguousarray(vectors, np.float32).reshape(len(vectors), -1)
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), flat.shape[1])
 
 
 def write_frames(path: Path, keys: Sequence[bytes], frames: Sequence[np.ndarray] | Spill) -> Expected:
@@ -142,17 +160,9 @@ def open_frames(path: Path, dim: int) -> tuple[pa.Array, np.ndarray, FileRows]:
 
     Raises StoreError if the file is not such a part. It is memory-mapped only while it is opened.
     """
-    import mmap
-
     import pyarrow as pa
 
-    frames = pa.large_list(pa.list_(pa.float16(), dim))
-    try:
-        with path.open("rb") as file:  # Arrow's own mapping takes only file names in UTF-8
-            mapped = pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    except (OSError, ValueError) as error:
-        raise StoreError(f"cannot be read ({_line(error)})", where=path, remedy=_VERIFY) from error
-    table = _read_table(mapped, {"key": pa.binary(KEY_BYTES), "frames": frames}, path)
+    mapped, table = _map(path, "frames", pa.large_list(pa.list_(pa.float16(), dim)))
     if not table.num_rows:
         return pa.array([], pa.binary(KEY_BYTES)), np.zeros(1, np.int64), FileRows(path, 0, 0, dim)
     column = table.column("frames").chunk(0)
@@ -160,6 +170,36 @@ def open_frames(path: Path, dim: int) -> tuple[pa.Array, np.ndarray, FileRows]:
     at = values.buffers()[1].address + 2 * values.offset - mapped.address
     keys = pa.array(table.column("key").to_pylist(), pa.binary(KEY_BYTES))
     return keys, column.offsets.to_numpy().copy(), FileRows(path, at, len(values) // dim, dim)
+
+
+def open_segments(path: Path, width: int) -> tuple[pa.Array, FileRows]:
+    """Return the keys of a part's pyramids and the pyramids, one row of `width` each, which are read when indexed.
+
+    Raises StoreError if the file is not such a part. It is memory-mapped only while it is opened.
+    """
+    import pyarrow as pa
+
+    mapped, table = _map(path, "segments", pa.list_(pa.float32(), width))
+    keys = pa.array(table.column("key").to_pylist(), pa.binary(KEY_BYTES))
+    if not table.num_rows:
+        return keys, FileRows(path, 0, 0, width, np.float32)
+    values = table.column("segments").chunk(0).flatten()
+    at = values.buffers()[1].address + 4 * values.offset - mapped.address
+    return keys, FileRows(path, at, table.num_rows, width, np.float32)
+
+
+def _map(path: Path, column: str, kind: pa.DataType) -> tuple[pa.Buffer, pa.Table]:
+    """Return a file of keys and one other column, memory-mapped, and its table; raise StoreError if it is none."""
+    import mmap
+
+    import pyarrow as pa
+
+    try:
+        with path.open("rb") as file:  # Arrow's own mapping takes only file names in UTF-8
+            mapped = pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except (OSError, ValueError) as error:
+        raise StoreError(f"cannot be read ({_line(error)})", where=path, remedy=_VERIFY) from error
+    return mapped, _read_table(mapped, {"key": pa.binary(KEY_BYTES), column: kind}, path)
 
 
 class PartReader:

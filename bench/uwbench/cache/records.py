@@ -85,7 +85,7 @@ class EncoderRecord:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A manifest's entry for one part; `frames` is the name of its file of frames, if it has one."""
+    """A manifest's entry for one part; `frames` and `segments` name its files of these, if it has them."""
 
     __pydantic_config__: ClassVar = _CLOSED
 
@@ -96,13 +96,28 @@ class Part:
     frames: _PlainName | None = None
     frames_bytes: _Count = 0
     frames_xxh3_128: str | None = None
+    segments: _PlainName | None = None
+    segments_bytes: _Count = 0
+    segments_xxh3_128: str | None = None
 
     def files(self) -> dict[str, Expected]:
         """Return the part's files by name."""
         files = {self.name: Expected(self.bytes, self.xxh3_128)}
         if self.frames is not None:
             files[self.frames] = Expected(self.frames_bytes, self.frames_xxh3_128 or "")
+        if self.segments is not None:
+            files[self.segments] = Expected(self.segments_bytes, self.segments_xxh3_128 or "")
         return files
+
+    @property
+    def all_bytes(self) -> int:
+        """The bytes of the part's files together."""
+        return sum(expected.bytes for expected in self.files().values())
+
+    def entry(self) -> dict[str, Any]:
+        """Return the entry as it stands in a manifest: one without segments is as before there were any."""
+        without = () if self.segments is not None else ("segments", "segments_bytes", "segments_xxh3_128")
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in without}
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +139,8 @@ def encoder_text(record: EncoderRecord) -> str:
 
 def manifest_text(manifest: Manifest) -> str:
     """Return a manifest as JSON, one line per part: json's own indenting takes five times as long for 24,000 parts."""
-    encoder, names = json.JSONEncoder(sort_keys=True), [field.name for field in fields(Part)]
-    parts = ",\n".join(encoder.encode({name: getattr(part, name) for name in names}) for part in manifest.parts)
+    encoder = json.JSONEncoder(sort_keys=True)
+    parts = ",\n".join(encoder.encode(part.entry()) for part in manifest.parts)
     head = {"fingerprint": manifest.fingerprint, "schema": SCHEMA, "table": manifest.table, "task": manifest.task}
     return encoder.encode(head)[:-1] + f', "parts": [\n{parts}\n]}}\n'
 
@@ -144,7 +159,7 @@ def read_manifest(path: Path) -> Manifest:
     manifest = _read(path, Manifest, remedy)
     if manifest.task != path.parent.name:
         raise StoreError(f"belongs to the task {manifest.task!r}", where=path, remedy=remedy)
-    names = [name for part in manifest.parts for name in (part.name, part.frames) if name is not None]
+    names = [name for part in manifest.parts for name in (part.name, part.frames, part.segments) if name is not None]
     if len(set(names)) < len(names):
         raise StoreError("is damaged (it names a file twice)", where=path, remedy=remedy)
     return manifest

@@ -4,6 +4,8 @@
     <slug>-<fp8>/encoder.json                     the encoder that made the vectors
     <slug>-<fp8>/<task>/pooled-00000.arrow        key, frames, chunks and one vector per pooling; one row per clip
     <slug>-<fp8>/<task>/pooled-00000-noise_10dB.arrow  the same of corrupted clips, which have other keys
+    <slug>-<fp8>/<task>/pooled-00000-segmented.arrow  the same of clips whose segments are stored too
+    <slug>-<fp8>/<task>/segments-00000-segmented.arrow  key and segment pyramid in float32
     <slug>-<fp8>/<task>/frames-00000.arrow        key and valid frames in float16, for tasks that need them
     <slug>-<fp8>/<task>/manifest.json             the parts that count, with sizes and checksums
 
@@ -31,7 +33,7 @@ from uwbench.base.atomic import make_folder, sync_folder, write_atomically
 from uwbench.base.disk import disk_error
 from uwbench.base.sharing import file_mode
 from uwbench.cache.frames import Spill
-from uwbench.cache.parts import PooledRows, damage, read_index, write_frames, write_pooled
+from uwbench.cache.parts import PooledRows, damage, read_index, write_frames, write_pooled, write_segments
 from uwbench.cache.records import (
     EncoderRecord,
     Manifest,
@@ -46,6 +48,22 @@ from uwbench.cache.verified import State, VerifiedFiles, file_state
 from uwbench.errors import StoreError
 
 _CORRUPTED = re.compile(r"pooled-\d+-(?P<corruption>[a-z]+_.+?)(-[0-9a-f]{8})?\.arrow")
+
+
+@dataclass(frozen=True, slots=True)
+class _Filters:
+    """What parts must hold to count."""
+
+    corruption: Corruption | None
+    needs_frames: bool
+    needs_segments: bool
+
+    def passes(self, part: Part) -> bool:
+        return (
+            (part.frames is not None or not self.needs_frames)
+            and (part.segments is not None or not self.needs_segments)
+            and corruption_of_part(part.name) == self.corruption
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +140,10 @@ class EncoderStore:
             path = folder / f"frames-{name}.arrow"
             file = write_frames(path, rows.keys, frames)
             part = replace(part, frames=path.name, frames_bytes=file.bytes, frames_xxh3_128=file.xxh3_128)
+        if rows.segments is not None:
+            path = folder / f"segments-{name}.arrow"
+            file = write_segments(path, rows.keys, rows.segments)
+            part = replace(part, segments=path.name, segments_bytes=file.bytes, segments_xxh3_128=file.xxh3_128)
         sync_folder(folder)
         return part
 
@@ -176,19 +198,21 @@ class EncoderStore:
         keys: Sequence[bytes],
         *,
         needs_frames: bool = False,
+        needs_segments: bool = False,
         wider: bool = True,
         corruption: Corruption | None = None,
     ) -> TaskVectors:
         """Find the clips with these keys: in the parts of `task` first, then in the encoder's other tasks.
 
         Clips that are in neither are taken from the stores of the same encoder with more layers, unless `wider` is off.
-        With `needs_frames`, only parts that hold frames of the same layer count; with `corruption`, only parts of clips
-        corrupted so, else of clean clips.
+        With `needs_frames`, only parts that hold frames of the same layer count, with `needs_segments`, those that hold
+        segments, and with `corruption`, parts of clips corrupted so, else of clean clips.
         """
         wanted = key_array(keys)
         parts: list[IndexedPart] = []
         rows = np.full(len(keys), -1)  # in all parts end to end
-        for more in self._candidates(task, needs_frames=needs_frames, wider=wider, corruption=corruption):
+        filters = _Filters(corruption, needs_frames, needs_segments)
+        for more in self._candidates(task, filters, wider=wider):
             missing = np.flatnonzero(rows < 0)
             places = find_keys(wanted.take(missing), more)
             rows[missing] = np.where(places < 0, -1, places + sum(part.index.num_rows for part in parts))
@@ -197,18 +221,16 @@ class EncoderStore:
                 break
         return TaskVectors(self.folder, self.record, task, self.verified, tuple(parts), rows)
 
-    def _candidates(
-        self, task: str, *, needs_frames: bool, wider: bool, corruption: Corruption | None
-    ) -> Iterator[list[IndexedPart]]:
+    def _candidates(self, task: str, filters: _Filters, *, wider: bool) -> Iterator[list[IndexedPart]]:
         """Yield the parts that may hold a task's clips, task by task and store by store, the nearest first."""
         for name in self._tasks_from(task):
-            yield self._indexed(name, needs_frames=needs_frames, corruption=corruption)
+            yield self._indexed(name, filters)
         for store in self.wider() if wider else ():
-            if needs_frames and store.record.layers[-1] != self.record.layers[-1]:
+            if filters.needs_frames and store.record.layers[-1] != self.record.layers[-1]:
                 continue
             for name in store._tasks_from(task):
                 try:
-                    yield store._indexed(name, needs_frames=needs_frames, corruption=corruption)
+                    yield store._indexed(name, filters)
                 except StoreError:  # damaged: the clips count as missing here, and its own encoder reports it
                     continue
 
@@ -216,12 +238,12 @@ class EncoderStore:
         yield first
         yield from (name for name in self.tasks() if name != first)
 
-    def _indexed(self, task: str, *, needs_frames: bool, corruption: Corruption | None) -> list[IndexedPart]:
-        """Read the index of each part of a task whose file is there."""
+    def _indexed(self, task: str, filters: _Filters) -> list[IndexedPart]:
+        """Read the index of each part of a task whose file is there and that passes the filters."""
         manifest, folder = self.manifest(task), self.folder / task
         parts = [part for part in manifest.parts if (folder / part.name).is_file()] if manifest else []
-        parts = [part for part in parts if part.frames is not None or not needs_frames]
-        parts = [part for part in parts if corruption_of_part(part.name) == corruption]
+        # Parts without segments first, so that a score from pooled vectors stays what it was once there are segments.
+        parts = sorted(filter(filters.passes, parts), key=lambda part: part.segments is not None)
         with ThreadPoolExecutor(READERS) as pool:
             indexes = pool.map(lambda part: self._index(folder / part.name), parts)
             return [IndexedPart(folder, part, index, self.record) for part, index in zip(parts, indexes, strict=True)]

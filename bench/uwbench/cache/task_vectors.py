@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from uwbench.cache.frames import ClipRows, FileRows
-from uwbench.cache.parts import INDEX, KEY_BYTES, PartReader, damage, damaged_part, open_frames
+from uwbench.cache.parts import INDEX, KEY_BYTES, PartReader, damage, damaged_part, open_frames, open_segments
 from uwbench.cache.records import EncoderRecord, Part
+from uwbench.cache.segments import SEGMENTS, SegmentFile, Segments
 from uwbench.cache.verified import VerifiedFiles, file_state
 from uwbench.errors import StoreError
 
@@ -95,7 +96,7 @@ class TaskVectors:
         self._require_all()
         used = self._used()
         for part, _, _ in used:
-            self._verify_frames(part)
+            self._verify(part, part.part.frames)
         parts: list[np.ndarray | FileRows] = []
         part_of, start, n_frames = (np.zeros(len(self.rows), np.int64) for _ in range(3))
         for part, clips, rows in used:
@@ -105,12 +106,27 @@ class TaskVectors:
             parts.append(frames)
         return ClipRows(parts or [np.zeros((0, self.record.dim), np.float16)], part_of, start, n_frames)
 
-    def _require_all(self) -> None:
+    def segments(self) -> Segments:
+        """Return the segment pyramids of all clips, which are read from the parts when they are indexed.
+
+        Needs a task opened with `needs_segments`; raises StoreError, with the command to run, if a clip has none.
+        """
+        layers = f" --layers {','.join(self.record.layers)}" if len(self.record.layers) > 1 else ""
+        self._require_all("segments", f"{layers} --segments")
+        files: list[SegmentFile] = []
+        file_of, row_of = np.zeros((2, len(self.rows)), np.int64)
+        for part, clips, rows in self._used():
+            self._verify(part, part.part.segments)
+            file_of[clips], row_of[clips] = len(files), rows
+            files.append(self._open_segments(part))
+        return Segments(files, file_of, row_of, (len(self.record.layers), self.record.dim))
+
+    def _require_all(self, what: str = "embedding", options: str = "") -> None:
         if len(self.missing):
             raise StoreError(
-                f"{len(self.missing):,} of {len(self.rows):,} clips of {self.task} have no embedding",
+                f"{len(self.missing):,} of {len(self.rows):,} clips of {self.task} have no {what}",
                 where=self.folder,
-                remedy=f"run: uwbench extract --model {self.record.name} --task {self.task}",
+                remedy=f"run: uwbench extract --model {self.record.name} --task {self.task}{options}",
             )
 
     def _used(self) -> list[tuple[IndexedPart, np.ndarray, np.ndarray]]:
@@ -136,9 +152,10 @@ class TaskVectors:
         self.verified.add(path, state)
         return table.column(pooling).chunk(0).flatten().to_numpy()
 
-    def _verify_frames(self, part: IndexedPart) -> None:
-        assert part.part.frames is not None
-        path = part.folder / part.part.frames
+    def _verify(self, part: IndexedPart, name: str | None) -> None:
+        """Raise StoreError if the file `name` of a part is damaged."""
+        assert name is not None
+        path = part.folder / name
         if path in self.verified:
             return
         state = file_state(path)
@@ -151,10 +168,22 @@ class TaskVectors:
         assert part.part.frames is not None
         path = part.folder / part.part.frames
         keys, bounds, frames = open_frames(path, self.record.dim)
-        if keys.to_pylist() != part.index.column("key").to_pylist():
-            remedy = "run uwbench cache verify, then extract again"
-            raise StoreError("holds frames of other clips than its part", where=path, remedy=remedy)
+        _require_same(keys, part, path)
         return bounds, frames
+
+    def _open_segments(self, part: IndexedPart) -> SegmentFile:
+        assert part.part.segments is not None
+        path, stored = part.folder / part.part.segments, part.record.layers
+        keys, rows = open_segments(path, len(stored) * SEGMENTS * self.record.dim)
+        _require_same(keys, part, path)
+        return SegmentFile(rows, len(stored), [stored.index(layer) for layer in self.record.layers])
+
+
+def _require_same(keys: pa.Array, part: IndexedPart, path: Path) -> None:
+    """Raise StoreError if a file of a part is of other clips than its pooled vectors."""
+    if keys.to_pylist() != part.index.column("key").to_pylist():
+        remedy = "run uwbench cache verify, then extract again"
+        raise StoreError("is of other clips than its part", where=path, remedy=remedy)
 
 
 def key_array(keys: Sequence[bytes]) -> pa.Array:

@@ -34,12 +34,19 @@ def list_cache(cache: opt.Cache = None, verbose: opt.Verbose = False, as_json: o
             Column("task", [printable(entry.task) for entry in entries], right=False),
             Column("clips", [f"{entry.clips:,}" for entry in entries], 2),
             Column("layers", [str(entry.layers) for entry in entries], 3),
-            Column("poolings", [",".join(entry.poolings) for entry in entries], 5, right=False),
+            Column("poolings", [",".join(_stored(entry)) for entry in entries], 5, right=False),
             Column("MB", [f"{entry.bytes / 1e6:.2f}" for entry in entries], 4),
         ]
         print_view(FittedTable(None, columns, verbose))
         print(printable(f"{root}: {sum(entry.bytes for entry in entries) / 1e6:.1f} MB"))
     _report_damage(problems)
+
+
+def _stored(entry: api.Holding) -> list[str]:
+    """Return the poolings of an entry, with segments if all or some of its clips have them."""
+    if not entry.segments:
+        return [*entry.poolings]
+    return [*entry.poolings, "segments" if entry.segments >= entry.clips else f"segments of {entry.segments:,}"]
 
 
 def verify_cache(cache: opt.Cache = None) -> None:

@@ -184,6 +184,9 @@ class Extraction:
     pooling: Annotated[str, typer.Option("--pooling", help="Poolings to store: mean, mean-all, std, max, first.")] = (
         "mean,mean-all"
     )
+    segments: Annotated[
+        bool, typer.Option("--segments", help="Also store the means of 1, 2, 4 and 8 parts of each clip.")
+    ] = False
     dtype: Annotated[
         api.Dtype, typer.Option("--dtype", help="Precision; bf16 also reports its distance from fp32.")
     ] = api.Dtype.FP32
@@ -205,6 +208,7 @@ class Extraction:
         return ExtractOptions(
             layers=self.layers,
             poolings=tuple(split_commas(self.pooling)),
+            segments=self.segments,
             dtype=self.dtype,
             batch_seconds=self.batch_seconds,
             workers=self.workers,

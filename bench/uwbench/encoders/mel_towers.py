@@ -145,8 +145,45 @@ def _fun_asr(model: Any, inputs: Features, host: Features) -> Any:
     return output.hidden_states[1:], output.last_hidden_state, host["input_features_mask"].sum(1)
 
 
+def _fast_conformer(model: Any, inputs: Features, _host: Features) -> Any:
+    """Run Parakeet's encoder inside a language model."""
+    output = model(inputs["input_features"], attention_mask=inputs["attention_mask"], output_hidden_states=True)
+    return output.hidden_states, output.last_hidden_state, output.attention_mask.sum(1).long()
+
+
+def _stacked(model: Any, inputs: Features, host: Features) -> Any:
+    """Run Nemotron's transformer, whose frames are eight mel frames side by side; it asks for no full mask."""
+    factor, mask = model.config.subsampling_factor, host["attention_mask"]
+    options = {"output_hidden_states": True} | (
+        {} if bool(mask.all()) else {"attention_mask": inputs["attention_mask"]}
+    )
+    output = model(inputs["input_features"], **options)
+    return output.hidden_states, output.last_hidden_state, -(-mask.sum(1) // factor)
+
+
+def _speech_to_text(model: Any, inputs: Features, _host: Features) -> Any:
+    """Run Speech2Text's encoder on clips of one length: its convolutions carry silence after a clip into its frames.
+
+    Its extractor divides each mel band by its deviation, which is 0 in a silent clip.
+    """
+    mels = inputs["input_features"]
+    output = model(mels.where(mels.isfinite(), 0.0), output_hidden_states=True)
+    return output.hidden_states, output.last_hidden_state, None
+
+
+def _dots3(model: Any, inputs: Features, host: Features) -> Any:
+    """Run dots3's encoder, which masks itself by the clips' samples."""
+    output = model(inputs["input_features"], inputs["chunk_sample_lengths"], output_hidden_states=True)
+    samples = model.conv_stem.samples_per_token
+    return output.hidden_states, output.last_hidden_state, -(-host["chunk_sample_lengths"] // samples)
+
+
 def _granite_hop(_: Any, settings: Mapping[str, Any]) -> int:
     return 2 * int((settings.get("melspec_kwargs") or settings).get("hop_length", _HOP))
+
+
+def _stacked_hop(config: Mapping[str, Any], settings: Mapping[str, Any]) -> int:
+    return int(config.get("subsampling_factor", 8)) * int(settings.get("hop_length", _HOP))
 
 
 def _granite5_hop(config: Mapping[str, Any], settings: Mapping[str, Any]) -> int:
@@ -194,6 +231,45 @@ _ROWS: dict[str, Row] = {
         "equal-length",
     ),
     "gemma4": Row("gemma4.Gemma4AudioModel", "audio_tower", (_WIDTH, 1024), (_DEPTH, 12), _mels(4), _gemma4, 30.0),
+    "nemotron3_diarization": Row(
+        "nemotron3_diarization.Nemotron3DiarizationAudioModel",
+        "audio_tower",
+        (_WIDTH, 512),
+        (_DEPTH, 31),
+        _stacked_hop,
+        _stacked,
+        27.2,  # 340 frames, after which it goes on with a memory of speakers
+        options={"padding": True},
+    ),
+    "nemotron_h_omni": Row(
+        "parakeet.ParakeetEncoder",
+        ("audio_tower", "sound_encoder.encoder"),
+        (_WIDTH, 1024),
+        (_DEPTH, 24),
+        _mels(8),
+        _fast_conformer,
+        options={"padding": "longest"},
+    ),
+    "speech_to_text": Row(
+        "speech_to_text.Speech2TextEncoder",
+        "encoder",
+        ("d_model", 256),
+        ("encoder_layers", 12),
+        lambda config, _: _HOP * 2 ** int(config.get("num_conv_layers", 2)),
+        _speech_to_text,
+        60.0,  # 6,000 mel frames
+        "equal-length",
+        {"padding": True},
+    ),
+    "dots3_note": Row(
+        "dots3_note.Dots3NoteAudioModel",
+        ("audio_tower", "audio_encoder"),
+        (_WIDTH, 1280),
+        (_DEPTH, 32),
+        _mels(8),
+        _dots3,
+        60.0,
+    ),
     "phi4_multimodal": Row(
         "phi4_multimodal.Phi4MultimodalAudioModel",
         "audio_embed.encoder",
@@ -267,15 +343,21 @@ _ROWS: dict[str, Row] = {
         options=_PADDED,
     ),
 }
-# The model types of towers that were saved alone.
+# The model types of towers that were saved alone, and of models with another one's tower.
 _ALIASES = {
     "fun_asr_nano_encoder": "fun_asr_nano",
     "granite_speech5_ctc": "granite_speech5",
     "granite_speech5_encoder": "granite_speech5",
+    "granite_speech_encoder": "granite_speech",
+    "granite_speech_plus_encoder": "granite_speech_plus",
+    "dots3_note_audio_encoder": "dots3_note",
+    "embedding_gemma2": "gemma4",
     "gemma3n_audio": "gemma3n",
     "gemma4_audio": "gemma4",
     "lasr_ctc": "lasr",
     "lasr_encoder": "lasr",
+    "nemotron3_5_asr": "nemotron_asr_streaming",
+    "nemotron3_diarization_audio": "nemotron3_diarization",
     "nemotron_asr_streaming_encoder": "nemotron_asr_streaming",
     "phi4_multimodal_audio": "phi4_multimodal",
     "voxtral_realtime_encoder": "voxtral_realtime",

@@ -168,6 +168,8 @@ class ClipExtractor:
     def __call__(self, waveforms: torch.Tensor, lengths: torch.Tensor, **options: Any) -> Any:
         import inspect
 
+        import numpy as np
+
         if self._extract is None:
             self._extract = load_extractor(self._folder)
         clips = [row[:length].numpy() for row, length in zip(waveforms, lengths.tolist(), strict=True)]
@@ -175,7 +177,8 @@ class ClipExtractor:
         taken = inspect.signature(self._extract).parameters
         if not any(parameter.kind == parameter.VAR_KEYWORD for parameter in taken.values()):
             options = {name: value for name, value in options.items() if name in taken}  # Granite Speech takes none
-        return self._extract(clips, **options)
+        with np.errstate(divide="ignore", invalid="ignore"):  # Speech2Text divides by the deviation of silence
+            return self._extract(clips, **options)
 
 
 def required_settings(folder: ModelFolder) -> Mapping[str, Any]:

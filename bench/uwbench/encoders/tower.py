@@ -28,7 +28,15 @@ from uwbench.errors import EncoderError
 if TYPE_CHECKING:
     import torch
 
-_NESTED = ("thinker_config", "audio_config", "encoder_config")  # where complete models keep a tower's settings
+# Where complete models keep a tower's settings: the key in config.json, and its name in transformers' configuration.
+_NESTED = {
+    "thinker_config": "thinker_config",
+    "audio_video_config": "audio_video_config",
+    "audio_config": "audio_config",
+    "sound_config": "audio_config",
+    "asr_config": "asr_config",
+    "encoder_config": "encoder_config",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,23 +46,24 @@ class Tower:
     folder: ModelFolder
     model: str
     prefix: str
-    path: tuple[str, ...]  # keys in config.json that lead to its settings
+    path: tuple[str, ...]  # names in transformers' configuration that lead to its settings
     settings: Mapping[str, Any]  # defaults are left out, as transformers saves them
 
 
-def find_tower(folder: ModelFolder, model: str, module: str) -> Tower:
-    """Return the tower called `module` in a complete model, or the one that a folder holds alone."""
+def find_tower(folder: ModelFolder, model: str, *modules: str) -> Tower:
+    """Return the tower that a complete model calls by one of `modules`, or the one that a folder holds alone."""
     path: list[str] = []
     settings: Mapping[str, Any] = folder.config
     while keys := [key for key in _NESTED if isinstance(settings.get(key), dict)]:
-        path.append(keys[0])
+        path.append(_NESTED[keys[0]])
         settings = settings[keys[0]]
     names = list(stored_tensors(folder))
-    leads = {match[0] for name in names if (match := re.match(rf"(?:\w+\.)*?{re.escape(module)}\.", name))}
+    lead = re.compile(rf"(?:\w+\.)*?(?:{'|'.join(map(re.escape, modules))})\.")
+    leads = {match[0] for name in names if (match := lead.match(name))}
     # Training frameworks put "model." before the names of a tower that is saved alone.
     alone = "model." if names and all(name.startswith("model.") for name in names) else ""
     if path and not leads:
-        raise EncoderError(f"the weights hold no {module}.*; their names begin with {names[0]}", where=folder.path)
+        raise EncoderError(f"the weights hold no {modules[0]}.*; their names begin with {names[0]}", where=folder.path)
     return Tower(folder, model, min(leads, key=len) if leads else alone, tuple(path), settings)
 
 

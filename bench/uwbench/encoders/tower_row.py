@@ -37,9 +37,9 @@ class Row:
     """The facts that set a family apart from the others."""
 
     model: str  # package and class in transformers
-    module: str
-    width: tuple[str, int]
-    depth: tuple[str, int]
+    module: str | tuple[str, ...]  # its name inside complete models, or its names
+    width: tuple[str, Any]  # a setting and its default; of a list, the last is that of the output
+    depth: tuple[str, int] | None  # None if its layers differ in width, so that only the last can be returned
     hop: Callable[[Mapping[str, Any], Mapping[str, Any]], int]  # (the encoder's settings, its extractor's) -> samples
     run: Run
     context_s: float | None = None
@@ -52,16 +52,17 @@ class Row:
 
 def open_row(folder: ModelFolder, family: str, row: Row) -> Encoder:
     """Return the encoder that `row` describes."""
-    tower = find_tower(folder, row.model, row.module)
+    tower = find_tower(folder, row.model, *([row.module] if isinstance(row.module, str) else row.module))
     settings = required_settings(folder)
     rate = int(settings.get("sampling_rate", row.rate))
     hop = row.hop(tower.settings, settings)
+    width = tower.settings.get(*row.width)
     info = describe_tower(
         tower,
         family,
         sample_rate=rate,
-        dim=int(tower.settings.get(*row.width)),
-        layers=layer_names(int(tower.settings.get(*row.depth)))[row.first :],
+        dim=int(width[-1] if isinstance(width, Sequence) else width),
+        layers=layer_names(int(tower.settings.get(*row.depth)))[row.first :] if row.depth else ("last",),
         hop_s=hop / rate,
         context_s=row.context_s,
         min_s=row.shortest * hop / rate,

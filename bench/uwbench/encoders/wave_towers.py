@@ -65,6 +65,14 @@ def _pe_audio(model: Any, inputs: Features, _host: Features) -> Any:
     return [*(state[:, 1:] for state in states), output], output, None
 
 
+def _muse(model: Any, inputs: Features, host: Features) -> Any:
+    """Run Muse Spark's causal convolutions; its stages differ in width, and its projection has the language model's."""
+    with inputs_of([model.proj]) as states:
+        model(inputs["input_values"])
+    samples = model.config.samples_per_token
+    return states, states[-1], -(-host["input_values_mask"].sum(1) // samples)
+
+
 def _samples(ratios: str, default: tuple[int, ...]) -> Callable[[Mapping[str, Any], Any], int]:
     """Return the function that gives PE-Audio's samples to a frame, from its DAC's ratios."""
     return lambda config, _: math.prod((config.get("dac_config") or {}).get(ratios, default))
@@ -107,6 +115,16 @@ _ROWS = {
         _EQUAL,
         _PADDED | {"pad_to_multiple_of": 80},
     ),
+    "muse_spark": Row(
+        "muse_spark.MuseSparkAudioModel",
+        "audio_tower",
+        ("hidden_sizes", (256, 512, 1024, 2048)),
+        None,
+        lambda config, _: math.prod(config.get("patch_sizes", (16, 6, 5, 4))),
+        _muse,
+        options=_PADDED,
+        rate=24_000,
+    ),
     "pe_audio": Row(
         "pe_audio.PeAudioEncoder",
         "audio_encoder",
@@ -121,4 +139,11 @@ _ROWS = {
         rate=48_000,
     ),
 }
-_ALIASES = {"omniasr_ctc": "omniasr", "omniasr_audio": "omniasr", "pe_audio_encoder": "pe_audio"}
+_ALIASES = {
+    "muse_spark_audio": "muse_spark",
+    "omniasr_audio": "omniasr",
+    "omniasr_ctc": "omniasr",
+    "pe_audio_encoder": "pe_audio",
+    "pe_audio_video": "pe_audio",
+    "pe_audio_video_encoder": "pe_audio",
+}

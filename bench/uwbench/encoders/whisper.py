@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import torch
 
 _EXTRACTOR = "WhisperFeatureExtractor"
+_EXTRACTORS = (_EXTRACTOR, "MossTranscribeDiarizeFeatureExtractor")  # which differ after 30 s alone
 _DEFAULTS = {"sampling_rate": 16_000, "n_fft": 400, "hop_length": 160, "chunk_length": 30}
 _TOP_HZ = 8000.0  # of the highest mel band, at any rate
 _LEADS = ("model.", "")  # of a training framework, before an encoder that was saved alone
@@ -178,7 +179,7 @@ def _require_fit(
     """Raise EncoderError unless the feature extractor is Whisper's, adds no noise, and makes what the model takes."""
     kind = settings.get("feature_extractor_type", _EXTRACTOR)
     sizes = {"num_mel_bins": int(settings.get("feature_size", 80)), "max_source_positions": positions}
-    wrong = [] if kind == _EXTRACTOR else [f"is a {kind}, not a {_EXTRACTOR}"]
+    wrong = [] if kind in _EXTRACTORS else [f"is a {kind}, not a {_EXTRACTOR}"]
     wrong += [
         f"makes {size} {name} and the model takes {config[name]}"
         for name, size in sizes.items()

@@ -26,17 +26,22 @@ from uwbench.errors import AudioError
 from uwbench.extraction.forward import Forward, Window
 from uwbench.extraction.plan import Plan, PlannedPart
 from uwbench.extraction.pooling import STATISTICS, Pooled, copied, merge
+from uwbench.extraction.segments import Place, Pyramid
 from uwbench.sources.check import SILENT_PEAK
 
 
 @dataclass(slots=True)
 class OpenPart:
-    """A part being filled: the first `len(keys)` rows of each of `vectors`, `(rows, layers, dim)`, are set."""
+    """A part being filled: the first `len(keys)` rows of each of `vectors`, `(rows, layers, dim)`, are set.
+
+    So are those of `segments`, `(rows, layers, SEGMENTS, dim)`, if they are wanted.
+    """
 
     planned: PlannedPart
     claim: ExitStack
     vectors: dict[str, np.ndarray]
     spill: Spill | None
+    segments: np.ndarray | None = None
     batches_left: int = 0
     keys: list[bytes] = field(default_factory=list)
     counts: list[tuple[int, int]] = field(default_factory=list)  # frames and chunks
@@ -46,11 +51,14 @@ class OpenPart:
         if self.spill is not None and window.frames is not None:
             self.spill.append(window.frames)
 
-    def add_clip(self, key: bytes, pooled: Sequence[Pooled]) -> None:
-        """Add the row of a clip whose windows are complete."""
-        for name, vector in merge(pooled).items():
+    def add_clip(self, key: bytes, pooled: Sequence[Pooled], pyramid: Pyramid) -> None:
+        """Add the row of a clip whose windows are complete; the pyramid has their leaves if segments are wanted."""
+        merged = merge(pooled)
+        for name, vector in merged.items():
             if name in self.vectors:
                 self.vectors[name][len(self.keys)] = vector
+        if self.segments is not None:
+            self.segments[len(self.keys)] = pyramid.vectors(merged["mean"])
         self.keys.append(key)
         self.counts.append((sum(window.n_frames for window in pooled), len(pooled)))
         if self.spill is not None:
@@ -60,7 +68,8 @@ class OpenPart:
         """Return the rows so far."""
         counts = np.array(self.counts, np.int32)
         vectors = {name: values[: len(self.keys)] for name, values in self.vectors.items()}
-        return PooledRows(self.keys, vectors, counts[:, 0], counts[:, 1])
+        segments = None if self.segments is None else self.segments[: len(self.keys)]
+        return PooledRows(self.keys, vectors, counts[:, 0], counts[:, 1], segments)
 
 
 @dataclass(slots=True)
@@ -87,9 +96,9 @@ class Work:
         if peak < SILENT_PEAK:
             self.silent.add(self.plan.task.table.keys[row])
 
-    def add(self, part: OpenPart, row: int, pooled: Sequence[Pooled]) -> None:
+    def add(self, part: OpenPart, row: int, pooled: Sequence[Pooled], pyramid: Pyramid) -> None:
         """Add a clip to its part."""
-        part.add_clip(self.plan.task.table.keys[row], pooled)
+        part.add_clip(self.plan.task.table.keys[row], pooled, pyramid)
         self.encoded += 1
         self.chunked += len(pooled) > 1
 
@@ -104,6 +113,7 @@ class ShortBatch:
         ]
         self._readable: list[int] = []  # the rows whose clips could be decoded
         self._owners: list[int] = []  # for each window, the index into `_readable`
+        self._places: list[Place] = []  # of each window
         self._finish: Callable[[], list[Window]] = list
         self._audio_s = 0.0
 
@@ -124,12 +134,14 @@ class ShortBatch:
             work.note_silence(row, float(np.abs(samples).max(initial=0.0)))
             pieces = chunks(samples, work.context)
             windows.extend(pieces)
+            starts = itertools.accumulate(map(len, pieces), initial=0)
+            self._places.extend(Place(start, len(samples)) for start, _ in zip(starts, pieces, strict=False))
             self._owners.extend([len(self._readable)] * len(pieces))
             self._readable.append(row)
             self._audio_s += len(samples) / work.forward.info.sample_rate
         self._decoded = []
         names = [work.plan.task.clips[self._readable[owner]].id for owner in self._owners]
-        self._finish = work.forward.start(windows, names)
+        self._finish = work.forward.start(windows, names, self._places)
 
     def collect(self) -> None:
         """Wait for the encoder and add the clips to their part."""
@@ -137,9 +149,11 @@ class ShortBatch:
         for owner, window in zip(self._owners, self._finish(), strict=True):
             windows_of[owner].append(window)
         for row, windows in zip(self._readable, windows_of, strict=True):
+            pyramid = Pyramid()
             for window in windows:
+                _add_leaves(pyramid, window.pooled)
                 self.part.add_frames(window)
-            self.work.add(self.part, row, [window.pooled for window in windows])
+            self.work.add(self.part, row, [window.pooled for window in windows], pyramid)
         self.work.audio_s += self._audio_s
 
 
@@ -170,12 +184,15 @@ class LongClip:
         """Encode the clip and add it to its part."""
         work, forward = self.work, self.work.forward
         name, samples, peak = work.plan.task.clips[self._row].id, 0, 0.0
+        length = samples_in(work.plan.task.table.durations_s[self._row], forward.info.sample_rate)
         pooled: list[Pooled] = []
+        pyramid = Pyramid()
         buffer = np.empty((self._expected, STATISTICS, len(forward.layers), forward.info.dim))
         running: deque[Callable[[], list[Window]]] = deque()
 
         def add(windows: list[Window]) -> None:
             for window in windows:
+                _add_leaves(pyramid, window.pooled)
                 at = len(pooled)  # a header may promise too few windows
                 pooled.append(copied(window.pooled, buffer[at]) if at < len(buffer) else window.pooled)
                 self.part.add_frames(window)
@@ -183,8 +200,10 @@ class LongClip:
         try:
             while group := self._next.result():
                 self._next = work.pool.submit(self._take)
-                running.append(forward.start(group, [name] * len(group)))
-                samples += sum(map(len, group))
+                ends = list(itertools.accumulate(map(len, group), initial=samples))
+                places = [Place(start, length) for start in ends[:-1]]
+                running.append(forward.start(group, [name] * len(group), places))
+                samples = ends[-1]
                 peak = max(peak, *(float(np.abs(piece).max(initial=0.0)) for piece in group))
                 if len(running) > forward.behind:
                     add(running.popleft()())
@@ -195,9 +214,14 @@ class LongClip:
             if self.part.spill is not None:
                 self.part.spill.drop_clip()
         else:
-            work.add(self.part, self._row, pooled)
+            work.add(self.part, self._row, pooled, pyramid)
             work.note_silence(self._row, peak)
             work.audio_s += samples / forward.info.sample_rate
+
+
+def _add_leaves(pyramid: Pyramid, window: Pooled) -> None:
+    if window.leaves is not None and window.leaf_frames is not None:
+        pyramid.add(window.leaves, window.leaf_frames)
 
 
 def decode_clip(clip: Clip, sha256: str, rate: int, *, corruption: Corruption | None = None) -> np.ndarray:

@@ -19,6 +19,7 @@ import numpy as np
 
 from uwbench.cache.clip_notes import remember_silent
 from uwbench.cache.records import Part
+from uwbench.cache.segments import SEGMENTS
 from uwbench.encoders.base import Encoder
 from uwbench.errors import AudioError
 from uwbench.extraction.batching import cut_batches
@@ -59,7 +60,14 @@ def extract(
     plan.store.create()
     pool = ThreadPoolExecutor(settings.workers, thread_name_prefix="decode")
     layers = [encoder.info.layers.index(layer) for layer in plan.store.record.layers]
-    forward = Forward(encoder, layers, plan.store.record.poolings, settings, needs_frames=plan.needs_frames)
+    forward = Forward(
+        encoder,
+        layers,
+        plan.store.record.poolings,
+        settings,
+        needs_frames=plan.needs_frames,
+        needs_segments=plan.needs_segments,
+    )
     work = Work(plan, forward, pool)
     extractor = _Extractor(work, settings, progress, enter or _enter_in(plan))
     busy: list[PlannedPart] = []
@@ -107,7 +115,10 @@ class _Extractor:
         if self.plan.needs_frames:
             spill = self.store.spill(self.name, part.name)
             claim.callback(spill.close)
-        return OpenPart(part, claim, vectors, spill)
+        segments = None
+        if self.plan.needs_segments:
+            segments = np.empty((*shape[:2], SEGMENTS, shape[2]), np.float32)
+        return OpenPart(part, claim, vectors, spill, segments)
 
     def _is_written(self, part: PlannedPart) -> bool:
         """Return True if another process wrote the part since the plan was made."""

@@ -21,6 +21,7 @@ from uwbench.encoders.base import Encoder
 from uwbench.errors import EncoderError
 from uwbench.extraction.batching import group_windows
 from uwbench.extraction.pooling import Pooled, as_pooled, reduce_frames
+from uwbench.extraction.segments import Cuts, Place, cuts_of
 
 if TYPE_CHECKING:
     import torch
@@ -53,6 +54,7 @@ class _Launched:
     group: list[int]
     names: list[str]
     reduced: Mapping[str, torch.Tensor]
+    cuts: Cuts | None
     valid: torch.Tensor
     frames: torch.Tensor | None
     n_frames: int  # of the longest window
@@ -74,9 +76,10 @@ class Forward:
         settings: Settings,
         *,
         needs_frames: bool,
+        needs_segments: bool = False,
     ) -> None:
         self.encoder, self.layers, self.poolings, self.settings = encoder, layers, poolings, settings
-        self.needs_frames = needs_frames
+        self.needs_frames, self.needs_segments = needs_frames, needs_segments
         self.info = encoder.info
         self.cuda = settings.device.startswith("cuda")
         self.behind = int(self.cuda)  # forward passes to launch before the results of one are asked for
@@ -87,10 +90,16 @@ class Forward:
         """Encode all windows, in order; `names` gives the clip of each, for errors."""
         return self.start(windows, names)()
 
-    def start(self, windows: Sequence[np.ndarray], names: Sequence[str]) -> Callable[[], list[Window]]:
-        """Launch the windows and return the function that waits for their results; the CPU encodes them at once."""
+    def start(
+        self, windows: Sequence[np.ndarray], names: Sequence[str], places: Sequence[Place] | None = None
+    ) -> Callable[[], list[Window]]:
+        """Launch the windows and return the function that waits for their results; the CPU encodes them at once.
+
+        `places` says where in its clip each window lies, for segments; by default each is a clip.
+        """
+        places = places or [Place(0, len(window)) for window in windows]
         groups = group_windows(windows, self.info, self.settings.batch_seconds)
-        passes = [launched for group in groups for launched in self._fit(windows, names, group)]
+        passes = [launched for group in groups for launched in self._fit(windows, names, places, group)]
 
         def finish() -> list[Window]:
             results: dict[int, Window] = {}
@@ -100,13 +109,15 @@ class Forward:
 
         return finish
 
-    def _fit(self, windows: Sequence[np.ndarray], names: Sequence[str], group: list[int]) -> list[_Launched]:
+    def _fit(
+        self, windows: Sequence[np.ndarray], names: Sequence[str], places: Sequence[Place], group: list[int]
+    ) -> list[_Launched]:
         bucket = -int(-max(len(windows[index]) for index in group) // self.info.sample_rate)
         fits = min(self.fits.get(bucket, len(group)), len(group))
         if fits < len(group):
-            return self._halves(windows, names, group, fits)
+            return self._halves(windows, names, places, group, fits)
         try:
-            return [self._launch([windows[index] for index in group], [names[index] for index in group], group)]
+            return [self._launch(windows, names, places, group)]
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
@@ -121,17 +132,31 @@ class Forward:
 
             torch.cuda.empty_cache()
         self.fits[bucket] = fits
-        return self._halves(windows, names, group, fits)
+        return self._halves(windows, names, places, group, fits)
 
     def _halves(
-        self, windows: Sequence[np.ndarray], names: Sequence[str], group: list[int], fits: int
+        self,
+        windows: Sequence[np.ndarray],
+        names: Sequence[str],
+        places: Sequence[Place],
+        group: list[int],
+        fits: int,
     ) -> list[_Launched]:
         pieces = [group[i : i + fits] for i in range(0, len(group), fits)]
-        return [launched for piece in pieces for launched in self._fit(windows, names, piece)]
+        return [launched for piece in pieces for launched in self._fit(windows, names, places, piece)]
 
-    def _launch(self, windows: list[np.ndarray], names: list[str], group: list[int]) -> _Launched:
+    def _launch(
+        self,
+        all_windows: Sequence[np.ndarray],
+        all_names: Sequence[str],
+        all_places: Sequence[Place],
+        group: list[int],
+    ) -> _Launched:
+        """Launch the windows of a group, by index."""
         import torch
 
+        windows, names = [all_windows[index] for index in group], [all_names[index] for index in group]
+        places = [all_places[index] for index in group]
         with torch.inference_mode():
             waveforms, lengths = self._upload(windows)
             try:
@@ -146,17 +171,19 @@ class Forward:
             check_shape(frames, valid, (len(windows), len(self.layers), self.info.dim), self.info.name)
             inside = send(valid, frames.device)
             emitted = torch.full_like(inside, frames.shape[2]) if self.info.forward_s else inside
-            reduced = reduce_frames(frames, inside, emitted, self.poolings)
+            cuts = cuts_of(list(map(len, windows)), places) if self.needs_segments else None
+            on_device = None if cuts is None else Cuts(*(send(part, frames.device) for part in cuts))
+            reduced = reduce_frames(frames, inside, emitted, self.poolings, on_device)
             last = frames[:, -1].half() if self.needs_frames else None
             n_frames = frames.shape[2]
             if not self.cuda:
-                return _Launched(group, names, reduced, valid, last, n_frames, lambda: None)
+                return _Launched(group, names, reduced, cuts, valid, last, n_frames, lambda: None)
             reduced = {name: self._download(tensor) for name, tensor in reduced.items()}
             valid = self._download(valid)
             last = None if last is None else self._download(last)
             event = torch.cuda.Event()
             event.record(torch.cuda.current_stream(self.settings.device))
-            return _Launched(group, names, reduced, valid, last, n_frames, event.synchronize)
+            return _Launched(group, names, reduced, cuts, valid, last, n_frames, event.synchronize)
 
     def _upload(self, windows: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the windows, zero-padded to one length, and their lengths, each where the encoder takes it.
@@ -207,7 +234,7 @@ class Forward:
         check_counts(launched.valid, launched.n_frames, self.info.name)
         valid = launched.valid
         emitted = torch.full_like(valid, launched.n_frames) if self.info.forward_s else valid
-        pooled = as_pooled(launched.reduced, valid, emitted)
+        pooled = as_pooled(launched.reduced, valid, emitted, launched.cuts)
         frames: list[np.ndarray | None] = [None] * len(pooled)
         if launched.frames is not None:
             padded = launched.frames.cpu().numpy()

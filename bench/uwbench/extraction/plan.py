@@ -15,6 +15,7 @@ from uwbench.audio.corruption import Corruption
 from uwbench.base.hashing import digest
 from uwbench.cache.clip_table import write_table
 from uwbench.cache.records import EncoderRecord
+from uwbench.cache.segments import SEGMENTS
 from uwbench.cache.store import EncoderStore, open_encoders
 from uwbench.extraction.task import Task
 
@@ -45,6 +46,7 @@ class Plan:
     cached: int  # clips that have an embedding
     reason: str  # why the others are encoded
     corrupted: tuple[Plan, ...] = ()  # of the same task's tested clips, one plan per corruption
+    needs_segments: bool = False
 
     @property
     def to_encode(self) -> int:
@@ -60,7 +62,8 @@ class Plan:
         record = self.store.record
         pooled = self.to_encode * (40 + 4 * len(record.layers) * record.dim * len(record.poolings))
         frames = self.audio_s / record.hop_s * record.dim * 2 if self.needs_frames and record.hop_s else 0
-        return int(pooled + frames) + sum(plan.forecast_bytes() for plan in self.corrupted)
+        segments = self.to_encode * (40 + 4 * record.width * SEGMENTS) if self.needs_segments else 0
+        return int(pooled + frames + segments) + sum(plan.forecast_bytes() for plan in self.corrupted)
 
 
 def make_plan(
@@ -69,19 +72,23 @@ def make_plan(
     cache: Path,
     *,
     corruptions: Sequence[Corruption] = (),
+    segments: bool = False,
     force: bool = False,
 ) -> Plan:
     """Return the parts of `task` that the cache lacks under the encoder, after dropping damaged ones.
 
-    `corruptions` add a plan each for the tested clips. With `force`, re-encode everything.
+    `corruptions` add a plan each for the tested clips. With `segments`, a clip without its pyramid is lacking too. With
+    `force`, re-encode everything.
     """
-    plan = _plan_clips(task, record, cache, write_table(cache, task.table), force=force)
+    plan = _plan_clips(task, record, cache, write_table(cache, task.table), segments=segments, force=force)
     corrupted = (task.corrupted(corruption) for corruption in corruptions)
     plans = tuple(_plan_clips(other, record, cache, plan.table_name, force=force) for other in corrupted)
     return replace(plan, corrupted=plans)
 
 
-def _plan_clips(task: Task, record: EncoderRecord, cache: Path, table_name: str, *, force: bool) -> Plan:
+def _plan_clips(
+    task: Task, record: EncoderRecord, cache: Path, table_name: str, *, segments: bool = False, force: bool
+) -> Plan:
     store = EncoderStore(cache, record)
     name = task.card.name
     needs_frames = task.table.needs_frames
@@ -98,16 +105,20 @@ def _plan_clips(task: Task, record: EncoderRecord, cache: Path, table_name: str,
         needed = set(range(len(table.keys)))
         reason = "--force"
     else:
-        vectors = store.open_task(name, table.keys, needs_frames=needs_frames, wider=False, corruption=task.corruption)
+        wanted = {"needs_frames": needs_frames, "needs_segments": segments, "corruption": task.corruption}
+        vectors = store.open_task(name, table.keys, wider=False, **wanted)
         if len(vectors.missing):
             for wider in store.wider():
                 for part, _ in list(wider.damaged(name)):
                     wider.drop_part(name, part)
-            vectors = store.open_task(name, table.keys, needs_frames=needs_frames, corruption=task.corruption)
+            vectors = store.open_task(name, table.keys, **wanted)
         needed = set(vectors.missing.tolist())
+        if segments and needed and not len(store.open_task(name, table.keys).missing):
+            reason = "cached without segments"
     cached = len(table.keys) - len(needed)
-    parts = _cut(task, needed, store, set() if force else taken)
-    return Plan(task, table_name, store, parts, needs_frames, cached, reason if parts else "")
+    parts = _cut(task, needed, store, set() if force else taken, segments=segments)
+    reason = reason if parts else ""
+    return Plan(task, table_name, store, parts, needs_frames, cached, reason, needs_segments=segments)
 
 
 def share_of(plan: Plan, index: int, count: int) -> Plan:
@@ -116,12 +127,14 @@ def share_of(plan: Plan, index: int, count: int) -> Plan:
     return replace(plan, parts=parts, corrupted=tuple(share_of(part, index, count) for part in plan.corrupted))
 
 
-def _cut(task: Task, needed: set[int], store: EncoderStore, taken: set[str]) -> tuple[PlannedPart, ...]:
+def _cut(
+    task: Task, needed: set[int], store: EncoderStore, taken: set[str], *, segments: bool
+) -> tuple[PlannedPart, ...]:
     """Cut all clips, ordered by length, into numbered parts; keep the needed rows of each, one per key."""
     table = task.table
     order = sorted(range(len(table.keys)), key=lambda row: (table.durations_s[row], table.keys[row]))
     record = store.record
-    row_bytes = 4 * len(record.layers) * record.dim * len(record.poolings)
+    row_bytes = 4 * record.width * (len(record.poolings) + segments * SEGMENTS)
     size = min(_MOST, max(_FEWEST, math.ceil(len(order) / _PARTS)), max(1, _PART_BYTES // row_bytes))
     parts, planned = [], set()
     for number, first in enumerate(range(0, len(order), size)):
@@ -133,6 +146,8 @@ def _cut(task: Task, needed: set[int], store: EncoderStore, taken: set[str]) -> 
         if not rows:
             continue
         name = f"{number:05d}" if task.corruption is None else f"{number:05d}-{task.corruption.file_name}"
+        if segments:  # a name of its own: the part without may be there, or be written by another process
+            name += "-segmented"
         if f"pooled-{name}.arrow" in taken:
             # The part that is there stays valid for the clips that did not change.
             name += "-" + digest([table.keys[row].hex() for row in rows])[:8]

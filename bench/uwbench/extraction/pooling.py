@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from uwbench.extraction.segments import Cuts, leaf_bounds, leaf_means
+
 if TYPE_CHECKING:
     import torch
 
-
 _ARRAYS = ("mean", "mean_all", "squares", "max", "first")
 STATISTICS = len(_ARRAYS)
+_OPTIONAL = ("squares", "max", "first", "leaves", "leaf_frames")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +29,20 @@ class Pooled:
     squares: np.ndarray | None  # sum of squared deviations from `mean`
     max: np.ndarray | None
     first: np.ndarray | None
+    leaves: np.ndarray | None = None  # mean frames of its parts, `(LEAVES, layers, dim)`, if a pyramid is wanted
+    leaf_frames: np.ndarray | None = None  # their numbers of frames, `(LEAVES,)`
 
 
 def reduce_frames(
-    frames: torch.Tensor, valid: torch.Tensor, emitted: torch.Tensor, poolings: Sequence[str]
+    frames: torch.Tensor,
+    valid: torch.Tensor,
+    emitted: torch.Tensor,
+    poolings: Sequence[str],
+    cuts: Cuts | None = None,
 ) -> dict[str, torch.Tensor]:
     """Return the statistics of a batch by their names in `Pooled`, float32 `(batch, layers, dim)`, on the device.
+
+    With `cuts`, that are on the device too, `leaves` are among them, `(batch, LEAVES, layers, dim)`.
 
     `frames` is `(batch, layers, frames, dim)`, `valid` and `emitted` are counts `(batch,)`. Frames from `emitted` on
     are padding of batch mates and never enter; those from `valid` on enter `mean-all` only. Nothing is read back, so
@@ -58,12 +68,18 @@ def reduce_frames(
         outputs["max"] = frames.masked_fill(~inside[:, None, :, None], -torch.inf).amax(2)
     if "first" in poolings:
         outputs["first"] = frames[:, :, 0]
+    if cuts is not None:
+        outputs["leaves"] = leaf_means(frames, leaf_bounds(valid, cuts))
     return outputs
 
 
-def as_pooled(outputs: Mapping[str, torch.Tensor], valid: torch.Tensor, emitted: torch.Tensor) -> list[Pooled]:
-    """Return the output of `reduce_frames` as one record per window, in float64."""
+def as_pooled(
+    outputs: Mapping[str, torch.Tensor], valid: torch.Tensor, emitted: torch.Tensor, cuts: Cuts | None = None
+) -> list[Pooled]:
+    """Return the output of `reduce_frames` as one record per window, in float64; the other tensors are on the host."""
     arrays = {name: tensor.cpu().double().numpy() for name, tensor in outputs.items()}
+    if cuts is not None:
+        arrays["leaf_frames"] = leaf_bounds(valid, cuts).diff(dim=1).numpy()
     counts = zip(valid.tolist(), emitted.tolist(), strict=True)
     return [
         Pooled(
@@ -71,14 +87,14 @@ def as_pooled(outputs: Mapping[str, torch.Tensor], valid: torch.Tensor, emitted:
             m,
             arrays["mean"][i],
             arrays["mean_all"][i],
-            *(arrays[name][i] if name in arrays else None for name in ("squares", "max", "first")),
+            *(arrays[name][i] if name in arrays else None for name in _OPTIONAL),
         )
         for i, (n, m) in enumerate(counts)
     ]
 
 
 def copied(pooled: Pooled, buffer: np.ndarray) -> Pooled:
-    """Return the same statistics with their arrays in `buffer`, float64 `(STATISTICS, layers, dim)`.
+    """Return the same statistics, without leaves, with their arrays in `buffer`, float64 `(STATISTICS, layers, dim)`.
 
     Small arrays allocated between a forward's large ones fragment memory: two megabytes per window of a long clip.
     """
