@@ -1,33 +1,34 @@
-"""Families fed by their own feature extractor's spectrogram: AST, wav2vec2-BERT, Parakeet, CLAP.
+"""Families fed by a spectrogram: AST and wav2vec2-BERT, Parakeet, CLAP.
 
-The extractor that the checkpoint describes runs on the CPU, clip by clip.
+The first two get theirs on the device. The others' extractor, which the checkpoint describes, runs on the CPU.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from importlib.util import find_spec
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from uwbench.base.device import send
 from uwbench.encoders.base import Encoded, Encoder, Input, ModelFolder, ModelSpec
+from uwbench.encoders.kaldi import HOP, WINDOW, FilterBanks, count_frames
 from uwbench.encoders.pretrained import (
     ClipExtractor,
     PretrainedEncoder,
     describe,
+    input_deviation,
     layer_names,
     load_pretrained,
     mask_unasked,
     pick,
     required_settings,
 )
-from uwbench.errors import InputError
+from uwbench.errors import EncoderError, InputError
 
 if TYPE_CHECKING:
     import torch
 
 _HOP = 160
-_WINDOW = 400
 _RATE = 16_000
 _HOST: tuple[Input, ...] = ("waveforms", "lengths")
 
@@ -36,74 +37,108 @@ def open_ast(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
     """Return an Audio Spectrogram Transformer: one frame per column of patches, averaged over frequency.
 
     Clips are padded with silence to 10.24 s as in training. Its two summary tokens are left out. At other rates than
-    16 kHz its extractor keeps 10 ms per mel frame if torchaudio is installed, and 160 samples without it.
+    16 kHz, transformers gives other frames where torchaudio is installed; here they have 400 samples everywhere.
     """
     config, settings = folder.config, required_settings(folder)
+    _require_extractor(folder, settings, "ASTFeatureExtractor")
     for name, default in (("max_length", 1024), ("num_mel_bins", 128)):
         sizes = int(config.get(name, default)), int(settings.get(name, default))
         if sizes[0] != sizes[1]:
             raise InputError(f"{name} is {sizes[0]} in config.json and {sizes[1]} in its extractor", where=folder.path)
     rate = int(settings.get("sampling_rate", _RATE))
-    hop, window = (rate // 100, rate // 40) if find_spec("torchaudio") else (_HOP, _WINDOW)
+    length, bands = int(config.get("max_length", 1024)), int(config.get("num_mel_bins", 128))
     patch, step = int(config.get("patch_size", 16)), int(config.get("time_stride", 10))
-    columns = (int(config.get("max_length", 1024)) - patch) // step + 1
-    rows = (int(config.get("num_mel_bins", 128)) - patch) // int(config.get("frequency_stride", 10)) + 1
-    context = int(config.get("max_length", 1024)) * hop / rate
+    columns = (length - patch) // step + 1
+    rows = (bands - patch) // int(config.get("frequency_stride", 10)) + 1
+    context = length * HOP / rate
+    # The mean and half the spread of AudioSet's filter banks (transformers' ASTFeatureExtractor).
+    mean, spread = float(settings.get("mean", -4.2677393)), 2 * float(settings.get("std", 4.5689974))
+    if not settings.get("do_normalize", True):
+        mean, spread = 0.0, 1.0
     info = describe(
         folder,
         "audio-spectrogram-transformer",
         sample_rate=rate,
         dim=int(config["hidden_size"]),
         layers=layer_names(int(config["num_hidden_layers"])),
-        hop_s=step * hop / rate,
-        host_inputs=_HOST,
+        hop_s=step * HOP / rate,
+        host_inputs=("lengths",),
         context_s=context,
-        min_s=window / rate,
+        min_s=WINDOW / rate,
         forward_s=context,
     )
-    extractor = ClipExtractor(folder)
+    filter_banks = FilterBanks(bands, "hann", rate)
+
+    def inputs(waveforms: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Return `(batch, frames, bands)`, of which those beyond a clip stand for a log power of 0, as in training."""
+        import torch
+
+        banks = filter_banks(waveforms)[:, :length]
+        beyond = torch.arange(banks.shape[1], device=banks.device) >= send(count_frames(lengths), banks.device)[:, None]
+        banks = torch.nn.functional.pad(banks.masked_fill(beyond[:, :, None], 0.0), (0, 0, 0, length - banks.shape[1]))
+        return ((banks - mean) / spread).float()
 
     def forward(model: Any, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
-        inputs = send(extractor(waveforms, lengths.clamp(min=window))["input_values"], model.device).to(model.dtype)
-        output = model(inputs, output_hidden_states=True)
+        output = model(inputs(waveforms, lengths.clamp(min=WINDOW)).to(model.dtype), output_hidden_states=True)
         frames = pick(output.hidden_states, output.last_hidden_state, layers)[:, :, 2:]
         frames = frames.unflatten(2, (rows, columns)).mean(2)
-        return Encoded(frames, (-(-lengths // (step * hop))).clamp(1, columns))
+        return Encoded(frames, (-(-lengths // (step * HOP))).clamp(1, columns))
 
     def build() -> Any:
         from transformers import ASTModel
 
         return load_pretrained(ASTModel, folder)
 
-    return PretrainedEncoder(info, build, forward)
+    return PretrainedEncoder(info, build, forward, partial(input_deviation, folder, partial(_of_whole, inputs)))
 
 
 def open_wav2vec2_bert(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
     """Return wav2vec2-BERT, which takes pairs of mel frames of 160 samples; its adapter, if any, is left out."""
     config, settings = folder.config, required_settings(folder)
-    rate, stride = int(settings.get("sampling_rate", _RATE)), int(settings.get("stride", 2))
-    min_samples = _WINDOW + (stride - 1) * _HOP
+    _require_extractor(folder, settings, "SeamlessM4TFeatureExtractor")
+    rate = int(settings.get("sampling_rate", _RATE))
+    stride, bands = int(settings.get("stride", 2)), int(settings.get("num_mel_bins", 80))
+    # Each mel band is normalised over time, which needs two frames.
+    min_samples = WINDOW + (max(stride, 2) - 1) * HOP
     info = describe(
         folder,
         "wav2vec2-bert",
         sample_rate=rate,
         dim=int(config["hidden_size"]),
         layers=layer_names(int(config["num_hidden_layers"])),
-        hop_s=stride * _HOP / rate,
-        host_inputs=_HOST,
+        hop_s=stride * HOP / rate,
+        host_inputs=("lengths",),
         context_s=None,
-        # Each mel band is normalised over time, which needs two frames.
         min_s=min_samples / rate,
     )
-    extractor = ClipExtractor(folder)
+    filter_banks = FilterBanks(bands, "povey", rate, scale=2**15)
+    padding = float(settings.get("padding_value", 0.0))
+
+    def inputs(waveforms: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Return `(batch, pairs, 2 * bands)`: banks of zero mean and unit variance over each clip's own frames."""
+        import torch
+
+        counts = count_frames(lengths)
+        banks = filter_banks(waveforms)[:, : int(counts.max())]
+        times, counts = torch.arange(banks.shape[1], device=banks.device), send(counts, banks.device)[:, None, None]
+        beyond = times[:, None] >= counts
+        centred = (banks - banks.masked_fill(beyond, 0.0).sum(1, keepdim=True) / counts).masked_fill(beyond, 0.0)
+        # The constant is from transformers' SeamlessM4TFeatureExtractor, which divides by one less than the frames.
+        banks = centred / (centred.square().sum(1, keepdim=True) / (counts - 1) + 1e-7).sqrt()
+        banks = banks.masked_fill(beyond, padding)
+        banks = torch.nn.functional.pad(banks, (0, 0, 0, banks.shape[1] % 2), value=padding)
+        return banks[:, : banks.shape[1] // stride * stride].unflatten(1, (-1, stride)).flatten(2).float()
 
     def forward(model: Any, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
-        features = extractor(waveforms, lengths.clamp(min=min_samples), padding=True)
-        mask = features["attention_mask"]
-        inputs = send(features["input_features"], model.device).to(model.dtype)
-        valid = mask.sum(1)
-        mask = None if bool(mask.all()) else send(mask, model.device)
-        output = model(inputs, attention_mask=mask, output_hidden_states=True)
+        import torch
+
+        lengths = lengths.clamp(min=min_samples)
+        features, valid = inputs(waveforms, lengths), count_frames(lengths) // stride
+        mask, width = None, features.shape[1]
+        if int(valid.min()) < width:
+            inside = torch.arange(width, device=features.device) < send(valid, features.device)[:, None]
+            mask = inside.long()
+        output = model(features.to(model.dtype), attention_mask=mask, output_hidden_states=True)
         return Encoded(pick(output.hidden_states, output.last_hidden_state, layers), valid)
 
     def build() -> Any:
@@ -113,7 +148,21 @@ def open_wav2vec2_bert(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
         settings.add_adapter = False
         return mask_unasked(load_pretrained(Wav2Vec2BertModel, folder, config=settings))
 
-    return PretrainedEncoder(info, build, forward)
+    return PretrainedEncoder(info, build, forward, partial(input_deviation, folder, partial(_of_whole, inputs)))
+
+
+def _require_extractor(folder: ModelFolder, settings: Mapping[str, Any], extractor: str) -> None:
+    """Raise EncoderError unless a checkpoint's feature extractor makes the filter banks that `kaldi` makes."""
+    kind = settings.get("feature_extractor_type", extractor)
+    if kind != extractor:
+        raise EncoderError(f"the feature extractor is a {kind}, not a {extractor}", where=folder.path)
+
+
+def _of_whole(inputs: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], waveforms: torch.Tensor) -> torch.Tensor:
+    """Return the input of one clip without padding."""
+    import torch
+
+    return inputs(waveforms, torch.tensor([waveforms.shape[1]]))
 
 
 _CANARY_KEYS = {r"^model\.encoder\.": ""}
