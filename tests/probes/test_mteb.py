@@ -25,7 +25,7 @@ from sklearn.metrics import (
 from sklearn.model_selection import KFold
 
 from conftest import Command
-from probes.made_data import card, frame_task, multi_label, single_label, task_data
+from probes.made_data import card, frame_task, multi_label, shuffled, single_label, task_data
 from uwbench.cards.find import find_protocol
 from uwbench.cards.protocol import Protocol
 from uwbench.errors import InputError, ProbeError
@@ -277,6 +277,13 @@ def test_similarities_of_many_pairs_are_those_of_each() -> None:
     vectors = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
     first, second = np.arange(9000) % 50, np.arange(9000) // 50 % 50
     assert (similarities(vectors, first, second)[-1:] == similarities(vectors, first[-1:], second[-1:])).all()
+
+
+@pytest.mark.parametrize("data", [single_label(), in_folds(single_label())], ids=["splits", "folds"])
+def test_the_order_of_clips_changes_no_score(data: TaskData) -> None:
+    first, second = (run_probes(some, MAEB, methods=MAEB.headline) for some in (data, shuffled(data, 2)))
+    assert first.predictions.equals(second.predictions)
+    assert first.scores == second.scores
 
 
 def test_what_mteb_has_no_rule_for_is_refused() -> None:
