@@ -119,6 +119,8 @@ def test_the_verified_column_is_true() -> None:
         "uniwhisper"
     }  # its exports are Whisper's encoders
     for entry in CATALOGUE:
+        if entry.wrapper is not None:  # test_packages.py
+            continue
         assert (entry.name in PUBLISHED) == (entry.verified == "weights"), entry.name
         if entry.verified == "random":
             assert entry.family in covered, entry.name

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Batching = Literal["padded", "equal-length", "single"]
 Input = Literal["waveforms", "lengths"]
 
-# What was run in this repository's tests: the published weights, its class with random weights, or nothing.
+# What tests and `benchmarks/packages.py` run: the published weights, its class with random weights, or nothing.
 Verified = Literal["weights", "random", "not run"]
 
 IMPORTED = "imported"  # family of ready vectors, which were computed elsewhere
@@ -116,6 +116,12 @@ class CatalogueEntry:
     licence: str
     training_data: str
     verified: Verified = "random"
+    code: str | None = None  # the class of another package or of the repository that runs it; None: transformers'
+    revision: str | None = None  # of the repository that was read; None: unknown, `main` is taken
+    package: str | None = None  # what pip installs in the environment of its own that it runs in
+    wrapper: str | None = None  # `FILE.py:Class` of `uwbench/encoders/wrappers` that runs the package
+    weights: str | None = None  # what `--weights` takes and where it is published; None: found by itself
+    needs: str | None = None  # what a user has to do, beyond these fields
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,14 @@
 cards and papers; what these do not state is "unknown". `tasks/lineage/models.yaml` lists training data by dataset.
 
 `verified` says what the tests run: the published model itself ("weights"), a small model of its class with random
-weights against a direct call of transformers ("random"), or nothing ("not run").
+weights against a direct call of transformers ("random"), or nothing ("not run"). Models that packages run
+(`catalogue_packages.py`) are run by `benchmarks/packages.py` instead, against a direct call of the package.
 """
 
 from __future__ import annotations
 
 from uwbench.encoders.base import CatalogueEntry, Verified
+from uwbench.encoders.catalogue_packages import PACKAGED
 
 _UNKNOWN = "unknown"
 _LIBRISPEECH = "LibriSpeech 960 h"
@@ -78,13 +80,6 @@ def _known(
 ) -> CatalogueEntry:
     """Return a model of a family whose sizes are the defaults of its class; `layers` counts every one it returns."""
     return CatalogueEntry(name, family, hub_id, size, rate, context_s, hop_s, layers, licence, data, verified)
-
-
-def _dasheng(size: str, count: int) -> CatalogueEntry:
-    name, data = f"dasheng-{size}", "272k h: AudioSet, VGGSound, ACAV100M, MTG-Jamendo"
-    return CatalogueEntry(
-        name.lower(), "remote code", f"mispeech/{name}", count, 16_000, None, 0.04, 1, "Apache-2.0", data, "not run"
-    )
 
 
 CATALOGUE: tuple[CatalogueEntry, ...] = (
@@ -434,7 +429,7 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
             ("neucodec", "neucodec", "neuphonic/neucodec", 629_936_682, 0.02, 1, _UNKNOWN),
         )
     ),
-    # The last five need --trust-remote-code. Their sizes are those stated in their papers.
+    # These need --trust-remote-code. Their sizes are those stated in their papers.
     CatalogueEntry(
         "mert-95m",
         "remote code",
@@ -448,7 +443,6 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
         "20k h of music (not public)",
         "not run",
     ),
-    _dasheng("base", 86_000_000),
     CatalogueEntry(
         "mert-330m",
         "remote code",
@@ -462,6 +456,5 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
         "160k h of music (not public)",
         "not run",
     ),
-    _dasheng("0.6B", 600_000_000),
-    _dasheng("1.2B", 1_200_000_000),
+    *PACKAGED,
 )

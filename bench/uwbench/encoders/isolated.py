@@ -68,12 +68,12 @@ class _Place:
     paths: tuple[Path, ...]
 
 
-def open_isolated(spec: ModelSpec) -> IsolatedEncoder:
-    """Return the encoder that `spec` names in the interpreter `spec.python`.
+def open_isolated(spec: ModelSpec, wrapper: str | None = None) -> IsolatedEncoder:
+    """Return the encoder that `spec` names, or `wrapper` (`FILE.py:Class`) if given, in the interpreter `spec.python`.
 
     Raises UsageError if there is no such interpreter or model, EncoderError with the worker's last lines if it fails.
     """
-    return IsolatedEncoder(spec, _place(spec))
+    return IsolatedEncoder(spec, _place(spec if wrapper is None else replace(spec, name=wrapper)))
 
 
 def _place(spec: ModelSpec) -> _Place:

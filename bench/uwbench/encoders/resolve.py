@@ -1,7 +1,8 @@
 """Resolve a model name to an encoder whose weights are not loaded yet.
 
-A name is looked up in this order: a model card, ready vectors, plug-ins and built-in encoders, `hear:MODULE`,
-`FILE.py:Class`, a folder, the catalogue, a hub id. `model_type` in config.json decides the family of a checkpoint.
+A name is looked up in this order: a model card, models of packages, ready vectors, plug-ins and built-in encoders,
+`hear:MODULE`, `FILE.py:Class`, a folder, the catalogue, a hub id. `model_type` in config.json decides the family of a
+checkpoint.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from uwbench.encoders.base import Encoder, ModelFolder, ModelSpec
 from uwbench.encoders.checkpoint import download, one_line, open_folder
 from uwbench.encoders.model_card import SUFFIXES as CARD_SUFFIXES
 from uwbench.encoders.model_card import read_card, spec_of, with_facts
+from uwbench.encoders.packages import open_packaged, packaged
 from uwbench.encoders.vector_files import is_vector_file
 from uwbench.errors import InputError, UsageError
 
@@ -167,13 +169,16 @@ def open_encoder(spec: ModelSpec) -> Encoder:
 
 
 def _described(spec: ModelSpec) -> Encoder | None:
-    """Return the encoder of a model card, of another interpreter or of ready vectors; None if it is none."""
+    """Return the encoder of a model card, a package, another interpreter or ready vectors; None if it is none."""
     path = Path(spec.name).expanduser()
     if spec.name.endswith(CARD_SUFFIXES):
         card = read_card(path)
         encoder = open_encoder(spec_of(card, path, spec))
         cast("Any", encoder).info = with_facts(encoder.info, card, path)
         return encoder
+    entry = packaged(spec.name)
+    if entry is not None:
+        return open_packaged(entry, spec)
     if spec.python is not None:
         from uwbench.encoders.isolated import open_isolated
 

@@ -1,0 +1,49 @@
+"""Models of packages: a name of the catalogue, run by one of our wrappers in an interpreter that has the package.
+
+They run with `--python` alone: their packages ask for versions of their own, and their checkpoints may hold programs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from uwbench.encoders.base import CatalogueEntry, Encoder, ModelSpec
+from uwbench.encoders.catalogue import CATALOGUE
+from uwbench.errors import EncoderError, UsageError
+
+WRAPPERS = Path(__file__).with_name("wrappers")
+
+
+def packaged(name: str) -> CatalogueEntry | None:
+    """Return the catalogue's entry of a model that a package runs, or None."""
+    return next((entry for entry in CATALOGUE if entry.name == name and entry.wrapper is not None), None)
+
+
+def open_packaged(entry: CatalogueEntry, spec: ModelSpec) -> Encoder:
+    """Return the encoder of a packaged model.
+
+    Raises UsageError without `--python` or without weights, EncoderError if the interpreter lacks the package.
+    """
+    from uwbench.encoders.isolated import open_isolated
+
+    where = f"-m {entry.name}"
+    if spec.python is None:
+        remedy = f"python -m venv env; env/bin/pip install '{entry.package}'; then --python env/bin/python"
+        raise UsageError("runs in an environment of its own, which has its package", where=where, remedy=remedy)
+    if entry.weights is not None and spec.weights is None:
+        raise UsageError("needs its weights", where=where, remedy=f"--weights PATH, {entry.weights}")
+    if entry.weights is None and spec.weights is not None:
+        raise UsageError("has its weights in its package", where=where, remedy="drop --weights")
+    if spec.weights is not None and not Path(spec.weights).expanduser().exists():
+        raise UsageError(f"there is no {spec.weights}", where=f"{where} --weights", remedy=entry.weights)
+    try:
+        encoder = open_isolated(spec, f"{WRAPPERS / str(entry.wrapper)}")
+    except EncoderError as error:
+        if "No module named" not in str(error):
+            raise
+        remedy = f"{spec.python} -m pip install '{entry.package}'"
+        raise EncoderError("its package is not complete in that interpreter", where=where, remedy=remedy) from error
+    licence = None if entry.licence == "unknown" else entry.licence
+    encoder.info = replace(encoder.info, name=entry.name, licence=licence)
+    return encoder
