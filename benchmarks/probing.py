@@ -1,8 +1,9 @@
 """Probe and kNN time against scikit-learn and raw FAISS, measured in one run; tasks of true size on request.
 
-    python benchmarks/probing.py                      ratios on an ESC-10-sized task
-    python benchmarks/probing.py --task voxceleb1     one task at its true size (several: repeat)
-    python benchmarks/probing.py --all --record FILE  all 20, one process each; tasks in FILE are skipped
+    python benchmarks/probing.py                                   ratios on an ESC-10-sized task
+    python benchmarks/probing.py --task voxceleb1                  one task at its true size (several: repeat)
+    python benchmarks/probing.py --all --record FILE               all 20 by MLP and kNN; what FILE has is skipped
+    python benchmarks/probing.py --all --method all --record FILE  by every method; one process for each of them
 
 Embeddings are generated: classes with normal noise. Nothing here is a score of an encoder.
 """
@@ -13,9 +14,11 @@ import argparse
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,9 +30,11 @@ from uwbench.audio.clip import Event, Labels
 from uwbench.cache.frames import ClipRows
 from uwbench.cards.card import Card
 from uwbench.cards.find import find_card, find_protocol
+from uwbench.options import methods_of
 from uwbench.probes.data import Frames, TaskData
 from uwbench.probes.knn import neighbours, unit_rows
-from uwbench.probes.run import run_probes
+from uwbench.probes.run import applicable, run_probes
+from uwbench.results.averages import interval
 
 DIM = 1280  # Whisper large's
 
@@ -64,47 +69,83 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", action="append", default=[], choices=sorted({**SPLITS, **FOLDS, **FRAMES}))
     parser.add_argument("--all", action="store_true", help="every task at its true size")
-    parser.add_argument("--record", type=Path, help="add one JSON line per task to this file; skip tasks that have one")
+    parser.add_argument("--method", default="default", help="methods, separated by commas; default: mlp,knn; or all")
+    parser.add_argument("--record", type=Path, help="add a JSON line per task and method to it; skip what it has")
+    parser.add_argument("--limit-s", type=float, help="end a method on a task after so many seconds of a core")
     parser.add_argument("--frames-gb", type=float, default=2.0, help="distinct frames of a frame task on the disk")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)  # a task in this process, as a JSON line
     options = parser.parse_args()
     _set_threads(options.threads)
+    methods = methods_of(options.method.split(","))
     if options.one:
+        if options.limit_s is not None:
+            resource.setrlimit(resource.RLIMIT_CPU, (round(options.limit_s), round(options.limit_s) + 5))
         with tempfile.TemporaryDirectory() as folder:
-            print(json.dumps(true_size(options.task[0], Path(folder), options.frames_gb)))
+            print(json.dumps(true_size(options.task[0], methods[0], Path(folder), options.frames_gb)))
         return
     print_machine("torch", "faiss-cpu", "scikit-learn", "numpy", threads=options.threads)
     names = sorted({**SPLITS, **FOLDS, **FRAMES}) if options.all else options.task
     if names:
-        true_sizes(names, options.record, options.threads, options.frames_gb)
+        true_sizes(names, methods, options.record, options.threads, options.frames_gb, options.limit_s)
     else:
         compare_probe()
         compare_knn()
 
 
-def true_sizes(names: Sequence[str], record: Path | None, threads: int, frames_gb: float) -> None:
-    """Run the tasks, each in a process of its own, so that its peak memory is its own."""
+def true_sizes(
+    names: Sequence[str],
+    methods: Sequence[str],
+    record: Path | None,
+    threads: int,
+    frames_gb: float,
+    limit_s: float | None,
+) -> None:
+    """Run each method of each task in a process of its own, so that its peak memory is its own."""
     known = [json.loads(line) for line in record.read_text().splitlines()] if record and record.is_file() else []
-    done = {one["task"]: one for one in known}
-    for name in names:
-        if name not in done:
-            command = [sys.executable, __file__, "--one", "--task", name, "--threads", str(threads)]
-            made = subprocess.run([*command, "--frames-gb", str(frames_gb)], check=True, capture_output=True, text=True)
-            done[name] = json.loads(made.stdout)
-            if record is not None:
-                with record.open("a") as file:
-                    file.write(json.dumps(done[name]) + "\n")
-        one = done[name]
-        print(f"{name}: {one['clips']:,} clips, MLP {one['mlp']:.0f} s, kNN {one['knn']:.0f} s, ", end="")
-        print(
-            f"peak {one['peak_gb']:.1f} GB, {one['anonymous_gb']:.1f} of it anonymous, load {one['load']:.1f}",
-            flush=True,
-        )
-    parts = [done[name] for name in names]
-    minutes = sum(one["mlp"] + one["knn"] for one in parts) / 60
-    peak = max(one["anonymous_gb"] for one in parts)
-    print(f"{len(names)} tasks: {minutes:.1f} min, largest peak {peak:.1f} GB anonymous")
+    measured: dict[tuple[str, str], dict[str, Any]] = {(line["task"], line["method"]): line for line in known}
+    protocol = find_protocol("uwbench-1")
+    wanted = {name: applicable(methods, protocol, find_card(name))[0] for name in names}
+    for name, of_task in wanted.items():
+        for method in of_task:
+            if (name, method) not in measured:
+                command = [sys.executable, __file__, "--one", "--task", name, "--method", method]
+                command += ["--threads", str(threads), "--frames-gb", str(frames_gb)]
+                measured[name, method] = line = _measured(command, limit_s) | {"task": name, "method": method}
+                if record is not None:
+                    with record.open("a") as file:
+                        file.write(json.dumps(line) + "\n")
+        texts = [_text(measured[name, method]) for method in of_task]
+        print(f"{name}: {_size(name):,} clips; {'; '.join(texts) or 'no method takes it'}", flush=True)
+    for method in methods:
+        lines = [measured[name, method] for name in names if method in wanted[name]]
+        ended = [line for line in lines if "cpu" in line]
+        if ended:
+            slowest, largest = (max(ended, key=lambda line: line[key]) for key in ("cpu", "anonymous_gb"))
+            minutes = sum(line["cpu"] for line in ended) / 60
+            print(f"{method}: {len(ended)} of {len(lines)} tasks in {minutes:.1f} min of a core, most of it ", end="")
+            print(f"on {slowest['task']}; largest peak {largest['anonymous_gb']:.1f} GB, on {largest['task']}")
+
+
+def _measured(command: Sequence[str], limit_s: float | None) -> dict[str, Any]:
+    limit = [] if limit_s is None else ["--limit-s", str(limit_s)]
+    ended = subprocess.run([*command, *limit], check=False, stdout=subprocess.PIPE, text=True)
+    if limit_s is not None and ended.returncode == -signal.SIGXCPU:
+        return {"limit_s": limit_s}
+    ended.check_returncode()
+    return json.loads(ended.stdout)
+
+
+def _text(line: dict[str, Any]) -> str:
+    if "limit_s" in line:
+        return f"{line['method']} not within {line['limit_s']:.0f} s of a core"
+    return f"{line['method']} {line['cpu']:.0f} s of a core ({line['seconds']:.0f} s), {line['anonymous_gb']:.1f} GB"
+
+
+def _size(name: str) -> int:
+    if name in FOLDS:
+        return FOLDS[name][0]
+    return sum((SPLITS.get(name) or FRAMES[name])[:3])
 
 
 def compare_probe() -> None:
@@ -169,8 +210,8 @@ def compare_knn(bank: int = 20_000, queries: int = 4_000, k: int = 20) -> None:
     print(f"ratio to FAISS {times['uwbench'] / times['raw FAISS']:.2f}")
 
 
-def true_size(name: str, folder: Path, frames_gb: float) -> dict[str, Any]:
-    """Run both probes of one task on generated embeddings of its true size; return seconds and peak memory.
+def true_size(name: str, method: str, folder: Path, frames_gb: float) -> dict[str, Any]:
+    """Run a method, with its interval, on generated embeddings of a task's true size; return seconds and peak memory.
 
     The peaks hold the embeddings too; the first of them also what the system keeps in memory of the file of frames.
     """
@@ -178,15 +219,17 @@ def true_size(name: str, folder: Path, frames_gb: float) -> dict[str, Any]:
     data = _generate(name, card.model_copy(update={"vocabulary": None}), folder, frames_gb)
     taken: dict[str, float] = {}
 
-    def both() -> None:
-        for method in ("mlp", "knn"):
-            taken[method] = seconds(lambda method=method: run_probes(data, protocol, methods=[method]))
+    def run() -> None:
+        started, used = time.perf_counter(), time.process_time()
+        score = (outcome := run_probes(data, protocol, methods=[method])).scores[method]
+        of_folds = protocol.metric_of_folds(method)
+        interval(outcome.predictions, method, score.metric, protocol.bootstrap, of_folds=of_folds)
+        taken["seconds"], taken["cpu"] = time.perf_counter() - started, time.process_time() - used
+        taken["score"] = score.main_score
 
-    anonymous = peak_anonymous(both, every_s=0.1) / 1e9
+    anonymous = peak_anonymous(run, every_s=0.1) / 1e9
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
     return {
-        "task": name,
-        "clips": len(data.ids),
         **taken,
         "peak_gb": peak,
         "anonymous_gb": anonymous,

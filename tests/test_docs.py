@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import json
 import re
 import shlex
 import shutil
@@ -17,6 +18,7 @@ import soundfile
 
 from conftest import ROOT, Command
 from uwbench import __all__ as public_names
+from uwbench.cards.find import find_protocol
 
 
 def generator() -> ModuleType:
@@ -110,6 +112,23 @@ def test_the_encoder_of_its_page_passes_the_check(workplace: Path, uwbench: Comm
     done = uwbench("models", "check", workplace / "my_encoder.py:BandEnergies")
     assert done.code == 0, done.out
     assert "hop              20 ms (20 ms declared)" in done.out
+
+
+def test_the_encoder_of_texts_on_its_page_is_scored(workplace: Path, uwbench: Command) -> None:
+    (workplace / "pitched.py").write_text(python_of("docs/adding-an-encoder.md")[2])
+    done = uwbench("run", "-m", "pitched.py:Pitched", "-t", "my_data", "--method", "zero-shot,knn")
+    assert done.code == 0, done.err
+    (path,) = (workplace / "results").rglob("my_data.json")
+    scores = json.loads(path.read_text())["scores"]
+    assert scores["zero-shot"]["main_score"] == 1.0
+    assert scores["zero-shot"]["raw"]["lowest template"] == 1.0
+
+
+def test_the_page_on_methods_has_the_templates_of_the_protocol() -> None:
+    page = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    templates = find_protocol("uwbench-1").methods["zero-shot"]["templates"]
+    for row in zip(*(templates[domain] for domain in ("sound", "music", "speech")), strict=True):
+        assert f"| {' | '.join(row)} |" in page
 
 
 def test_every_command_on_robustness_runs(workplace: Path, uwbench: Command) -> None:

@@ -39,7 +39,7 @@ from uwbench.errors import (
     escaped,
     printable,
 )
-from uwbench.methods import GROUPS, HEADLINE, METHODS
+from uwbench.methods import BUILTIN_METHODS, HEADLINE, METHODS, in_group
 from uwbench.options import (
     CardFormat,
     Contaminated,
@@ -189,7 +189,7 @@ def evaluate(
 
     places = _existing_folders(cache, data, results)
     rules = load_rules(protocol)
-    scoring = Scoring(rules, methods_of(methods, rules.groups), probe, places.results)
+    scoring = Scoring(rules, methods_of(methods, rules.in_group), probe, places.results)
     return _run(models, tasks, suite, places, device, extract, scoring, progress)
 
 
@@ -258,7 +258,7 @@ def probe(
 
     places = _existing_folders(cache, data, results)
     rules = load_rules(protocol)
-    scoring = Scoring(rules, methods_of(methods, rules.groups), probe, places.results)
+    scoring = Scoring(rules, methods_of(methods, rules.in_group), probe, places.results)
     names = [model.name if isinstance(model, ModelSpec) else _made(model) for model in _models(models)]
     specs = [_task_spec(task) for task in _tasks(tasks)]
     return probe_cached(names, specs, places, suite=suite, device=device, scoring=scoring, reporter=_reporter(progress))
@@ -485,7 +485,7 @@ def leaderboard(
     if margin is not None and not 0 < margin <= 100:
         raise UsageError(f"{margin:g} is not between 0 and 100 points", where="--margin")
     rules = card_of(protocol)
-    groups = GROUPS if rules is None else rules.groups
+    group = in_group if rules is None else rules.in_group
     board = build_board(
         _result_folders(results),
         suite=find_suite(suite) if suite else None,
@@ -494,7 +494,7 @@ def leaderboard(
         contaminated=choice(Contaminated, contaminated, "--contaminated").value,
         margin=None if margin is None else margin / 100,
         usual=[folders().results, Path("results"), _user_folder("results")],
-        methods=None if methods is None else methods_of(methods, groups),
+        methods=None if methods is None else methods_of(methods, group),
     )
     return Leaderboard(board)
 
@@ -1103,6 +1103,7 @@ def _open_model(model: ModelInput) -> Model:
 
 __all__ = [
     "BATCH_TOLERANCE",
+    "BUILTIN_METHODS",
     "CORRUPTIONS",
     "HEADLINE",
     "METHODS",

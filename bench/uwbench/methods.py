@@ -1,14 +1,20 @@
 """The methods that score embeddings: what each is called, which labels it takes and how its score reads.
 
 Nothing here computes: a method's code is imported from `probes/methods/` when it runs, so that results are listed and
-read without it. A new method is one file there, one entry here and its settings on the protocol's card.
+read without it. A new method is one file there, one entry here and its settings on the protocol's card. Another package
+adds methods by entry points of the group `uwbench.methods`, whose targets are `MethodInfo`s with their settings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
+from typing import Any
+
+from uwbench.base.registry import Registry
+from uwbench.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +33,9 @@ class MethodInfo:
     corruptible: bool = False  # its probes are tested on corrupted clips too
     headline: bool = False  # shown first, run by default, and its settings are part of the protocol's hash
     metric: str | None = None  # None: the task card's
+    needs_texts: bool = False  # takes encoders that embed texts too
     describes: bool = False  # its score is no quality: it takes no part in what holds under every method
+    settings: Mapping[str, Any] | None = None  # of a plug-in, with their `version`; None: on the protocol's card
 
 
 _METHODS = (
@@ -97,6 +105,15 @@ _METHODS = (
         metric="query-map",
     ),
     MethodInfo(
+        "zero-shot",
+        "Zero-shot",
+        "zero-shot",
+        "Do clips lie near the names of their classes? (models with a text tower)",
+        ("single-label", "multi-label"),
+        "uwbench.probes.methods.zero_shot:score",
+        needs_texts=True,
+    ),
+    MethodInfo(
         "geometry",
         "Geometry",
         "geometry",
@@ -143,9 +160,53 @@ _METHODS = (
         metric="max-ap",
     ),
 )
-METHODS: Mapping[str, MethodInfo] = MappingProxyType({info.name: info for info in _METHODS})
+BUILTIN_METHODS: Mapping[str, MethodInfo] = MappingProxyType({info.name: info for info in _METHODS})
 HEADLINE = tuple(info.name for info in _METHODS if info.headline)
-GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType({"default": HEADLINE, "all": tuple(METHODS)})
+GROUPS = ("default", "all")  # words for several methods
+
+
+class Methods(Mapping[str, MethodInfo]):
+    """All methods by name: uwbench's own, then those of installed packages, which are looked for at the first use.
+
+    Raises UsageError naming the entry point if one cannot be imported, is no `MethodInfo`, or takes a name that exists.
+    """
+
+    @cached_property
+    def _infos(self) -> dict[str, MethodInfo]:
+        plugins = Registry("method", {}, entry_point_group="uwbench.methods")
+        return {**BUILTIN_METHODS, **{name: _checked(name, plugins) for name in sorted(plugins.entries())}}
+
+    def __getitem__(self, name: str) -> MethodInfo:
+        return BUILTIN_METHODS[name] if name in BUILTIN_METHODS else self._infos[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._infos)
+
+    def __len__(self) -> int:
+        return len(self._infos)
+
+
+METHODS: Mapping[str, MethodInfo] = Methods()
+
+
+def _checked(name: str, plugins: Registry) -> MethodInfo:
+    """Return a plug-in's method; raise UsageError if something is wrong with it."""
+    info = plugins.load(name)
+    if not isinstance(info, MethodInfo) or info.name != name:
+        what = f"is no MethodInfo of the name {name!r}"
+    elif name in BUILTIN_METHODS or name in GROUPS:
+        what = "takes a name of uwbench's"
+    elif info.headline or not isinstance((info.settings or {}).get("version"), int):
+        what = "is of the headline" if info.headline else "has no settings with a version, as {'version': 1}"
+    else:
+        return info
+    where = f"the method {name!r} ({plugins.entries()[name]})"
+    raise UsageError(f"{where} {what}", remedy="repair or uninstall the package that adds it")
+
+
+def in_group(name: str) -> tuple[str, ...]:
+    """Return the methods that a word for several stands for, or the one of this name."""
+    return {"default": HEADLINE, "all": tuple(METHODS)}[name] if name in GROUPS else (name,)
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from uwbench.base.registry import close_names
 from uwbench.errors import UsageError
-from uwbench.methods import GROUPS, METHODS
+from uwbench.methods import GROUPS, METHODS, in_group
 
 Choice = TypeVar("Choice", bound=StrEnum)
 
@@ -175,8 +175,8 @@ def method_of(name: str) -> str:
     return _listed(name, METHODS, "--method")
 
 
-def methods_of(methods: str | Iterable[str], groups: Mapping[str, tuple[str, ...]] = GROUPS) -> tuple[str, ...]:
-    """Return the methods named, each once; `default` and `all` stand for those that `groups` has of a protocol.
+def methods_of(methods: str | Iterable[str], group: Callable[[str], tuple[str, ...]] = in_group) -> tuple[str, ...]:
+    """Return the methods named, each once; `group` says what `default` and `all` stand for under a protocol.
 
     Raises UsageError for an unknown name or if there are none.
     """
@@ -184,4 +184,4 @@ def methods_of(methods: str | Iterable[str], groups: Mapping[str, tuple[str, ...
     if not names:
         raise UsageError("names no method", where="--method", remedy=f"use {', '.join((*METHODS, *GROUPS))}")
     named = [_listed(name, (*METHODS, *GROUPS), "--method") for name in names]
-    return tuple(dict.fromkeys(method for name in named for method in groups.get(name, (name,))))
+    return tuple(dict.fromkeys(method for name in named for method in group(name)))

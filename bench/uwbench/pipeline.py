@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from uwbench.base.disk import disk_error
 from uwbench.errors import DataError, EncoderError, StoreError, UsageError, UwbenchError
+from uwbench.methods import METHODS
 from uwbench.options import Engine, ExtractOptions, Folders, ProbeOptions, TaskSpec
 from uwbench.progress import SCAN, Reporter
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from uwbench.cache.store import EncoderStore
     from uwbench.cards.card import Card
     from uwbench.cards.protocol import Protocol as ProtocolCard
-    from uwbench.encoders.base import Encoder, ModelSpec
+    from uwbench.encoders.base import Encoder, ModelSpec, TextTower
     from uwbench.extraction.extract import Extraction
     from uwbench.extraction.plan import Plan
     from uwbench.extraction.task import Task
@@ -186,6 +187,8 @@ class Model:
     encoder: Encoder
     spec: ModelSpec | None  # None: the caller made the encoder
     load_s: float | None = None  # None: not loaded
+    texts: TextTower | None = None  # opened if a method needs it
+    no_texts: str = "it embeds no texts"  # why `texts` is None
 
     def load(self, plan: Plan, options: ExtractOptions, device: str, reporter: Reporter) -> None:
         """Load the weights unless they are; below fp32, measure and report how far from fp32 the encoder is."""
@@ -235,6 +238,8 @@ def run(
 
     options, scoring = _with_same_corruptions(options, scoring)
     corruptions = parse_corruptions(options.corruptions)
+    if scoring is not None and _needing_texts(scoring.methods):
+        _open_texts(models, scoring.methods, options.layers)
     scan = _scan(tasks, suite, folders, options.limit, reporter)
     planned, refused = _plan(models, scan.tasks, folders.cache, options, corruptions, device, reporter)
     reporter.planned([plan for _, plan in planned], scan.missing, folders)
@@ -251,6 +256,40 @@ def _with_same_corruptions(options: ExtractOptions, scoring: Scoring | None) -> 
         return options, None
     names = tuple(dict.fromkeys((*options.corruptions, *scoring.options.corruptions)))
     return replace(options, corruptions=names), replace(scoring, options=replace(scoring.options, corruptions=names))
+
+
+def _needing_texts(methods: Sequence[str]) -> list[str]:
+    """Return the methods that take only encoders with a text tower."""
+    return [name for name in methods if METHODS[name].needs_texts]
+
+
+def _open_texts(models: Sequence[Model], methods: Sequence[str], layers: str) -> None:
+    """Give each model its text tower, or the reason why it has none; raise UsageError if none has what was asked for.
+
+    Under `--method all`, models without one are left out with a note.
+    """
+    from uwbench.encoders.text_towers import text_tower_of
+    from uwbench.extraction.identity import layer_indices
+
+    for model in models:
+        info = model.encoder.info
+        try:
+            tower = text_tower_of(model.encoder)
+        except EncoderError as error:
+            model.no_texts = str(error)
+            continue
+        if info.layers.index(tower.layer) > layer_indices(info, layers)[-1]:
+            model.no_texts = f"clips meet texts in its layer {tower.layer!r}, which is not among --layers {layers}"
+            continue
+        model.texts = tower
+    _require_texts([model.no_texts for model in models if model.texts is None], len(models), methods)
+
+
+def _require_texts(reasons: Sequence[str], models: int, methods: Sequence[str]) -> None:
+    """Raise UsageError with the first reason if no model has a text tower and a method was named that needs one."""
+    if reasons and len(reasons) == models and set(methods) != set(METHODS):
+        remedy = "name a model with a text tower, such as CLAP, or an encoder of yours that defines encode_text"
+        raise UsageError(reasons[0], where=f"--method {_needing_texts(methods)[0]}", remedy=remedy)
 
 
 def probe_cached(
@@ -275,6 +314,11 @@ def probe_cached(
     names = [name for model in models for name in _cached_names(model, stores, folders.cache)]
     chosen = choose_stores(stores, names, folders.cache)
     corruptions = parse_corruptions(scoring.options.corruptions)  # refuses a wrong name before any task is scored
+    if _needing_texts(scoring.methods):
+        from uwbench.probes.joint import read_texts, without_texts
+
+        reasons = [without_texts(store.record) for store in chosen if read_texts(store) is None]
+        _require_texts(reasons, len(chosen), scoring.methods)
     scan = _cached_tasks(chosen, tasks, suite, folders, reporter)
     device = pick_device(device)
     runs = []
@@ -462,11 +506,14 @@ def _record(
 
     for line in model.encoder.info.notes:
         reporter.note(f"note: {line}")
+    layers = options.layers
+    if model.texts is not None and layers != "all":
+        layers = f"{layers},{model.texts.layer}"
 
     def describe(generation: int) -> EncoderRecord:
         return describe_encoder(
             model.encoder.info,
-            layers=options.layers,
+            layers=layers,
             poolings=options.poolings,
             dtype=str(options.dtype),
             generation=generation,
@@ -509,8 +556,10 @@ def _run_one(
             return replace(run, failures=(*failures, *problems))
         table = plan.task.table
         seconds |= {"encode corrupted": encode_s} if encode_s else {}
-        methods, notes = _methods(scoring, table, reporter)
-        run = replace(run, failures=problems, notes=notes)
+        no_texts = None if model.texts is not None else model.no_texts
+        methods, notes = _methods(scoring, table, reporter, name, no_texts)
+        methods, unembedded = _embed_texts(model, plan, scoring, methods, device)
+        run = replace(run, failures=(*problems, *unembedded), notes=notes)
         if not methods:
             return run
         reporter.started(name, f"{task} (probe)", 0)
@@ -580,6 +629,27 @@ def _extract_corrupted(
     return complete, encode_s, tuple(failures)
 
 
+def _embed_texts(
+    model: Model, plan: Plan, scoring: Scoring, methods: list[str], device: str
+) -> tuple[list[str], tuple[str, ...]]:
+    """Put the texts that methods need into the cache; return the methods that can run, and what failed.
+
+    A failure costs no score but those of these methods.
+    """
+    asking = _needing_texts(methods)
+    if model.texts is None or not asking:
+        return methods, ()
+    from uwbench.probes.joint import embed_texts
+    from uwbench.probes.methods.zero_shot import texts_of
+
+    try:
+        embed_texts(plan.store, model.texts, texts_of(plan.task.table, scoring.protocol), device)
+    except EncoderError as error:
+        where = f"{model.encoder.info.name}, {plan.task.card.name}, {asking[0]}"
+        return [name for name in methods if name not in asking], (f"{where}: {error}",)
+    return methods, ()
+
+
 def _encode(model: Model, plan: Plan, options: ExtractOptions, device: str, reporter: Reporter) -> Extraction:
     from uwbench.extraction.batching import input_s
     from uwbench.extraction.extract import extract, settings_for
@@ -647,14 +717,35 @@ def _probe_one(
     )
 
 
-def _methods(scoring: Scoring, table: ClipTable, reporter: Reporter) -> tuple[list[str], tuple[str, ...]]:
-    """Return the methods that apply to a task, and a note, reported too, for each of the others."""
+def _methods(
+    scoring: Scoring, table: ClipTable, reporter: Reporter, model: str, no_texts: str | None
+) -> tuple[list[str], tuple[str, ...]]:
+    """Return the methods that apply to a task, and a note, reported too, for each of the others.
+
+    `no_texts` says why the model embeds no texts, if it does not.
+    """
     from uwbench.probes.run import applicable
 
     methods, notes = applicable(scoring.methods, scoring.protocol, table.card)
+    for name in _needing_texts(methods) if no_texts is not None else ():
+        methods.remove(name)
+        notes.append(f"{model}: not scored by {name}: {no_texts}")
     for note in notes:
         reporter.note(f"note: {note}")
     return methods, tuple(notes)
+
+
+def _why_no_texts(store: EncoderStore, table: ClipTable, scoring: Scoring) -> str | None:
+    """Return why the cache cannot tell how a model embeds the texts of a task, None if it can or no method asks."""
+    from uwbench.probes.run import applicable
+
+    methods, _ = applicable(_needing_texts(scoring.methods), scoring.protocol, table.card)
+    if not methods:
+        return None
+    from uwbench.probes.joint import lacking
+    from uwbench.probes.methods.zero_shot import texts_of
+
+    return lacking(store, table.card.name, texts_of(table, scoring.protocol))
 
 
 def _failed(plan: Plan, scoring: Scoring, device: str, error: UwbenchError) -> tuple[Path, Result]:
@@ -681,7 +772,7 @@ def _probe_cached_one(
     try:
         table = _cached_table(cache, manifest.table, task)
         under = () if table.needs_frames else corruptions
-        methods, notes = _methods(scoring, table, reporter)
+        methods, notes = _methods(scoring, table, reporter, name, _why_no_texts(store, table, scoring))
         if not methods:
             return TaskRun(name, task, notes=notes)
         return TaskRun(name, task, result=_probe_one(store, table, scoring, methods, device, under), notes=notes)

@@ -47,7 +47,10 @@ def _moonshine(model: Any, inputs: Any) -> States:
 def _pe_audio(model: Any, inputs: Any) -> States:
     tower = model.audio_encoder
     states, output = recorded(tower.layers, lambda: tower(**inputs))
-    return [state[:, 1:] for state in states], output.last_hidden_state
+    states, frames = [state[:, 1:] for state in states], output.last_hidden_state
+    summary = output.pooler_output[:, None].expand_as(frames)
+    joint = torch.nn.functional.layer_norm(summary, summary.shape[-1:], eps=1e-6)
+    return [joint, *states], frames
 
 
 def _speecht5(model: Any, inputs: Any) -> States:

@@ -18,6 +18,8 @@ from uwbench.cache.store import EncoderStore
 from uwbench.cards.find import find_protocol
 from uwbench.cards.protocol import Protocol
 from uwbench.errors import UsageError
+from uwbench.methods import METHODS, in_order
+from uwbench.probes.joint import texts_path
 from uwbench.probes.reproduce import store_of, table_of
 from uwbench.report.board import build_board
 from uwbench.report.compare import find_model
@@ -61,7 +63,9 @@ def pack_bundle(model: str, output: Path, results: Path, cache: Path, *, protoco
                 left_out.append(f"{result.task.name}: {_FRAMES}")
                 continue
             _copy_result(path, result, folder / "results")
-            _copy_vectors(result, store_of(result, cache), table, folder)
+            store = store_of(result, cache)
+            _copy_vectors(result, store, table, folder)
+            _copy_texts(result, store, folder / "cache")
             packed.append(result)
         if not packed:
             what = f"no score of {label} can be packed ({'; '.join(left_out) or 'there is none'})"
@@ -104,6 +108,14 @@ def _copy_vectors(result: Result, source: EncoderStore, table: ClipTable, folder
             of_clips.update(zip([place[row] for row in rows], hashes_of(block), strict=True))
     target.enter(task, name, parts)
     write_digests(folder / "digests" / source.record.folder / f"{table_path(target.root, name).name}", table, hashes)
+
+
+def _copy_texts(result: Result, store: EncoderStore, cache: Path) -> None:
+    """Copy what the cache holds of an encoder's texts if a score in the result was made with them."""
+    if any(METHODS[name].needs_texts for name in in_order(result.scores)):
+        path = texts_path(store)
+        (cache / path.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, cache / path.parent.name / path.name)
 
 
 def _write_protocol(path: Path, rules: Protocol) -> None:

@@ -75,11 +75,12 @@ class EncoderRecord:
             and self.slug == narrower.slug
             and set(narrower.layers) <= set(self.layers)
             and set(narrower.poolings) <= set(self.poolings)
-            and self._computation() == narrower._computation()
+            and self.computation == narrower.computation
         )
 
-    def _computation(self) -> str:
-        """Return the hash of the identity without what is stored of the computed vectors."""
+    @property
+    def computation(self) -> str:
+        """The hash of the identity without what is stored of the computed vectors."""
         return digest({name: part for name, part in self.identity.items() if name not in ("layers", "poolings")})
 
 

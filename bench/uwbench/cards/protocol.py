@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, SerializationInfo, field_serializer, model_validator
@@ -107,13 +106,24 @@ class Protocol(Closed):
         return digest(self.model_dump(mode="json", exclude={"methods", "headline", "caveats"}))
 
     def runs(self, method: str) -> bool:
-        """Return True if the protocol has settings of a method."""
-        return {"mlp": self.mlp, "knn": self.knn}.get(method, self.methods.get(method)) is not None
+        """Return True if the protocol has settings of a known method, or takes a plug-in with its own."""
+        if method in HEADLINE:
+            return {"mlp": self.mlp, "knn": self.knn}[method] is not None
+        if method in self.methods or not self._takes_plugins:
+            return method in self.methods
+        info = METHODS.get(method)
+        return info is not None and bool(info.settings)
 
     @property
-    def groups(self) -> Mapping[str, tuple[str, ...]]:
-        """The methods that `default` and `all` stand for."""
-        return {"default": self.headline, "all": tuple(method for method in METHODS if self.runs(method))}
+    def _takes_plugins(self) -> bool:
+        """True if methods with settings of their own find what they are made for: folds with validation clips."""
+        return bool(self.methods) and self.runs("mlp")
+
+    def in_group(self, name: str) -> tuple[str, ...]:
+        """Return the methods that `default` or `all` stands for, or the one of this name."""
+        if name == "default":
+            return self.headline
+        return tuple(method for method in METHODS if self.runs(method)) if name == "all" else (name,)
 
     def metric_of_folds(self, method: str) -> str:
         """Return how a method combines folds: `pooled` predictions, or the `mean` of the folds' scores."""

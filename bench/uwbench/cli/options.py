@@ -54,7 +54,7 @@ Data = Annotated[
 ]
 Results = Annotated[Path | None, typer.Option("--results", envvar="UWBENCH_RESULTS", help="Folder of results.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
-_METHODS = "|".join(api.METHODS)
+_METHODS = "|".join(api.BUILTIN_METHODS)
 Methods = Annotated[
     str,
     typer.Option(

@@ -7,12 +7,13 @@ it declares: hop, batch invariance, determinism.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 # How clips may share a batch: padded to the longest, only with clips of the same length, or not at all.
@@ -23,6 +24,7 @@ Input = Literal["waveforms", "lengths"]
 Verified = Literal["weights", "random", "not run"]
 
 IMPORTED = "imported"  # family of ready vectors, which were computed elsewhere
+JOINT = "joint"  # the layer from which clips meet texts, if it is another than the last; not a step in depth
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,38 @@ class Encoder(Protocol):
         `info.host_inputs`. `layers` are indices into `info.layers`. Called under `torch.inference_mode`.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The map from a clip's pooled vectors to the space of its texts: linear maps, rectified between them.
+
+    `weights` are float32 `(out, in)` and `biases` `(out,)`, one for each linear map.
+    """
+
+    weights: tuple[np.ndarray, ...]
+    biases: tuple[np.ndarray, ...]
+
+    def __call__(self, vectors: np.ndarray) -> np.ndarray:
+        """Return float32 `(n, out)` of `(n, in)`."""
+        for index, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            vectors = (vectors.clip(min=0) if index else vectors) @ weight.T + bias
+        return vectors
+
+
+@dataclass(frozen=True, slots=True)
+class TextTower:
+    """The text side of an encoder: texts as vectors in a space that they share with clips.
+
+    A clip's vector there is `head` of its vector in `layer` under `pooling`. An encoder that has a text tower offers it
+    as `text_tower()`, which raises EncoderError if its files are not complete; one of the user defines `encode_text`.
+    """
+
+    embed: Callable[[Sequence[str], str], np.ndarray]  # (texts, device) -> float32 (n, dim), not scaled to length 1
+    head: Callable[[], Head | None]  # read when it is needed; None: the vectors are in the space already
+    identity: Mapping[str, Any]  # what changes a text's vector, beyond the encoder's own identity
+    layer: str
+    pooling: str = "mean"
 
 
 @dataclass(frozen=True, slots=True)

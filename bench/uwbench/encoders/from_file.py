@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uwbench.base.hashing import sha256_file
-from uwbench.encoders.base import Encoded, Encoder, EncoderInfo, ModelSpec
+from uwbench.encoders.base import Encoded, Encoder, EncoderInfo, ModelSpec, TextTower
 from uwbench.encoders.checkpoint import torch_dtype
 from uwbench.encoders.own_code import (
     checked,
@@ -23,6 +23,7 @@ from uwbench.encoders.own_code import (
     local_sources,
     training_data_in,
 )
+from uwbench.encoders.own_texts import own_text_tower
 from uwbench.errors import EncoderError, UsageError, UwbenchError
 
 if TYPE_CHECKING:
@@ -70,10 +71,20 @@ class _FromFile:
     ) -> None:
         self._inner, self._path, self._sources, self._modules = inner, path, sources, modules
         self.info = info
+        self._loaded = False
 
     def load(self, device: str, dtype: str) -> None:
         with self._running("load"):
             self._inner.load(device, dtype)
+            self._loaded = True
+
+    def text_tower(self) -> TextTower | None:
+        """Return the text tower of a class that defines `encode_text`."""
+        return own_text_tower(self._inner, self.info, self._load_once, self._running)
+
+    def _load_once(self, device: str) -> None:
+        if not self._loaded:
+            self.load(device, "fp32")
 
     def encode(self, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
         with self._running("encode"):

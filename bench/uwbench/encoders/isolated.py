@@ -15,8 +15,9 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from uwbench.base.hashing import sha256_file
 from uwbench.base.schema import Closed, first_fault
-from uwbench.encoders.base import Batching, Encoded, EncoderInfo, ModelSpec
+from uwbench.encoders.base import Batching, Encoded, EncoderInfo, ModelSpec, TextTower
 from uwbench.encoders.own_code import local_sources, training_data_in, weights_identity
+from uwbench.encoders.own_texts import own_joint_layer
 from uwbench.encoders.worker_process import WorkerProcess, describe_isolation
 from uwbench.errors import EncoderError, UsageError
 
@@ -55,6 +56,7 @@ class _Opened(Closed):
     python: str
     packages: dict[str, str]
     code: dict[str, str] | None
+    texts: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,7 @@ class IsolatedEncoder:
         self._spec, self._place, self._python = spec, place, spec.python
         self._loaded: tuple[str, str] | None = None
         self._worker, opened = self._start()
+        self._embeds_texts = opened.texts
         info = opened.info.model_dump(exclude={"training_data"})
         packages = {name: version for name, version in sorted(opened.packages.items()) if name not in _IGNORED}
         self.info = EncoderInfo(
@@ -143,6 +146,26 @@ class IsolatedEncoder:
         reply = worker.ask("encode", shape=list(waveforms.shape), layers=list(layers))
         shape, valid = self._checked(worker, reply, tuple(waveforms.shape), len(layers))
         return Encoded(torch.from_numpy(worker.read_frames(shape)), torch.from_numpy(valid))
+
+    def text_tower(self) -> TextTower | None:
+        """Return the text tower of a class that defines `encode_text`, which runs in the worker."""
+        if not self._embeds_texts:
+            return None
+        return TextTower(self._embed, lambda: None, {"own": 1}, own_joint_layer(self.info))
+
+    def _embed(self, texts: Sequence[str], device: str) -> np.ndarray:
+        if self._loaded is None:
+            self.load(device, "fp32")
+        worker = self._running()
+        shape = worker.ask("encode_text", texts=list(texts)).get("shape")
+        expected = [len(texts), self.info.dim]
+        if shape != expected:
+            what = f"says that the vectors of {len(texts)} texts have the shape {shape!s:.80} instead of {expected}"
+            raise worker.broken(what)
+        vectors = worker.read_frames((len(texts), self.info.dim))
+        if not np.isfinite(vectors).all():
+            raise EncoderError("encode_text returns NaN or infinite values", where=self.info.name)
+        return vectors
 
     def _checked(
         self, worker: WorkerProcess, reply: dict[str, Any], waveforms: tuple[int, ...], layers: int

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from uwbench.base.hashing import sha256_bytes, sha256_file
-from uwbench.encoders.base import Encoded, Encoder, EncoderInfo, ModelSpec
+from uwbench.encoders.base import Encoded, Encoder, EncoderInfo, ModelSpec, TextTower
+from uwbench.encoders.own_texts import own_text_tower
 from uwbench.errors import EncoderError, UsageError, UwbenchError
 
 if TYPE_CHECKING:
@@ -177,10 +178,22 @@ class AdoptedEncoder:
                 vars(self._inner)[key] = copy.copy(value)
         identity = {**info.identity, "code": instance_identity(encoder)}
         self.info = replace(info, identity=identity, runs_own_code=True)
+        self._loaded = False
 
     def load(self, device: str, dtype: str) -> None:
         with fails_as_one_line(self.info.name, "load"):
             self._inner.load(device, dtype)
+        self._loaded = True
+
+    def text_tower(self) -> TextTower | None:
+        """Return the text tower of an object that defines `encode_text`."""
+        return own_text_tower(
+            self._inner, self.info, self._load_once, lambda step: fails_as_one_line(self.info.name, step)
+        )
+
+    def _load_once(self, device: str) -> None:
+        if not self._loaded:
+            self.load(device, "fp32")
 
     def encode(self, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
         with fails_as_one_line(self.info.name, "encode"):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from uwbench.encoders.base import Encoded, EncoderInfo, ModelFolder
+from uwbench.encoders.base import Encoded, EncoderInfo, ModelFolder, TextTower
 from uwbench.encoders.checkpoint import (
     as_transformers_reads,
     count_parameters,
@@ -43,10 +43,15 @@ class PretrainedEncoder:
         build: Callable[[], Any],
         forward: Forward,
         input_deviation: Callable[[Sequence[np.ndarray]], float] = lambda _: 0.0,
+        texts: Callable[[], TextTower] | None = None,
     ) -> None:
-        """`input_deviation` compares input features that the family computes itself with the checkpoint's own."""
+        """`input_deviation` compares input features that the family computes itself with the checkpoint's own.
+
+        `texts` opens its text tower; None if the checkpoint has none.
+        """
         self.info = info
         self.input_deviation = input_deviation
+        self._texts = texts
         self._build = build
         self._forward = forward
         self._model: Any = None
@@ -55,6 +60,10 @@ class PretrainedEncoder:
         """Build the model on the CPU and move it to `device` in `dtype`."""
         with fails_as_one_line(self.info.name, "load"):
             self._model = self._build().to(device, torch_dtype(dtype)).eval()
+
+    def text_tower(self) -> TextTower | None:
+        """Return the checkpoint's text tower, None if it has none; raise EncoderError if its files are not complete."""
+        return None if self._texts is None else self._texts()
 
     def encode(self, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
         """Run the family's forward function."""

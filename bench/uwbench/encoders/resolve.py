@@ -88,7 +88,7 @@ FAMILIES = Registry(
         "parakeet_encoder": "uwbench.encoders.spectrogram:open_parakeet",
         "parakeet_rnnt": "uwbench.encoders.spectrogram:open_parakeet",
         "parakeet_tdt": "uwbench.encoders.spectrogram:open_parakeet",
-        "pe_audio": "uwbench.encoders.wave_towers:open_wave_tower",
+        "pe_audio": "uwbench.encoders.wave_towers:open_pe_audio",
         "pe_audio_encoder": "uwbench.encoders.wave_towers:open_wave_tower",
         "pe_audio_video": "uwbench.encoders.wave_towers:open_wave_tower",
         "pe_audio_video_encoder": "uwbench.encoders.wave_towers:open_wave_tower",

@@ -23,6 +23,7 @@ from uwbench.encoders.pretrained import (
     pick,
     required_settings,
 )
+from uwbench.encoders.text_towers import clap_texts
 from uwbench.errors import EncoderError, InputError
 
 if TYPE_CHECKING:
@@ -267,4 +268,4 @@ def open_clap(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
         names = {r"^audio_model\.": ""} if "audio_config" in folder.config else None
         return load_pretrained(ClapAudioModel, folder, config=ClapAudioConfig(**config), keys=names)
 
-    return PretrainedEncoder(info, build, forward)
+    return PretrainedEncoder(info, build, forward, texts=clap_texts(folder))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from uwbench.base.device import send
-from uwbench.encoders.base import Batching, Encoded, Encoder, Input, ModelFolder
+from uwbench.encoders.base import JOINT, Batching, Encoded, Encoder, Input, ModelFolder, TextTower
 from uwbench.encoders.pretrained import (
     ClipExtractor,
     PretrainedEncoder,
@@ -48,21 +48,23 @@ class Row:
     shortest: int = 2  # frames that a clip is padded to, as the convolutions need
     rate: int = 16_000  # Hz, if the extractor does not say
     first: int = 0  # the first layer that is as wide as the others
+    joint: bool = False  # the first of the layers is the one called `joint`
 
 
-def open_row(folder: ModelFolder, family: str, row: Row) -> Encoder:
-    """Return the encoder that `row` describes."""
+def open_row(folder: ModelFolder, family: str, row: Row, texts: Callable[[], TextTower] | None = None) -> Encoder:
+    """Return the encoder that `row` describes; `texts` opens its text tower."""
     tower = find_tower(folder, row.model, *([row.module] if isinstance(row.module, str) else row.module))
     settings = required_settings(folder)
     rate = int(settings.get("sampling_rate", row.rate))
     hop = row.hop(tower.settings, settings)
     width = tower.settings.get(*row.width)
+    steps = layer_names(int(tower.settings.get(*row.depth)))[row.first :] if row.depth else ("last",)
     info = describe_tower(
         tower,
         family,
         sample_rate=rate,
         dim=int(width[-1] if isinstance(width, Sequence) else width),
-        layers=layer_names(int(tower.settings.get(*row.depth)))[row.first :] if row.depth else ("last",),
+        layers=(JOINT, *steps) if row.joint else steps,
         hop_s=hop / rate,
         context_s=row.context_s,
         min_s=row.shortest * hop / rate,
@@ -81,4 +83,4 @@ def open_row(folder: ModelFolder, family: str, row: Row) -> Encoder:
         valid = torch.full((len(output),), output.shape[1]) if valid is None else valid.clamp(1, output.shape[1])
         return Encoded(pick(states, output, layers), valid)
 
-    return PretrainedEncoder(info, lambda: mask_unasked(load_tower(tower)), forward)
+    return PretrainedEncoder(info, lambda: mask_unasked(load_tower(tower)), forward, texts=texts)

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from uwbench.encoders.base import Encoder, ModelFolder, ModelSpec
+from uwbench.encoders.text_towers import HEAD_EPS, has_pe_audio_heads, pe_audio_texts
 from uwbench.encoders.tower import at_rate, inputs_of
 from uwbench.encoders.tower_row import Features, Row, open_row
 
@@ -19,6 +22,19 @@ def open_wave_tower(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
     model_type = str(folder.config["model_type"])
     name = _ALIASES.get(model_type, model_type)
     return open_row(folder, name, _ROWS[name])
+
+
+def open_pe_audio(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
+    """Return PE-Audio's audio encoder; that of a whole model has a layer `joint`, from which it meets the texts.
+
+    The frame-level models compare each frame with a text, the others their summary token.
+    """
+    row = _ROWS["pe_audio"]
+    if not has_pe_audio_heads(folder):
+        return open_row(folder, "pe_audio", row)
+    by_frame = "PeAudioFrameLevelModel" in (folder.config.get("architectures") or ())
+    row = replace(row, joint=True, run=partial(_pe_audio, joint="frames" if by_frame else "summary"))
+    return open_row(folder, "pe_audio", row, pe_audio_texts(folder))
 
 
 def _strides(config: Mapping[str, Any], _: Any) -> int:
@@ -58,11 +74,22 @@ def _moonshine(model: Any, inputs: Features, _host: Features) -> Any:
     return output.hidden_states, output.last_hidden_state, output.attention_mask.sum(1).long()
 
 
-def _pe_audio(model: Any, inputs: Features, _host: Features) -> Any:
-    """Run PE-Audio without its summary token, which is the first position of every layer."""
+def _pe_audio(model: Any, inputs: Features, _host: Features, joint: str | None = None) -> Any:
+    """Run PE-Audio without its summary token, which is the first position of every layer.
+
+    The layer `joint` is the normalised input of its head: that of the `summary`, for every frame the same, or of the
+    `frames`.
+    """
+    import torch
+
     with inputs_of(model.layers) as states:
-        output = model(inputs["input_values"]).last_hidden_state
-    return [*(state[:, 1:] for state in states), output], output, None
+        output = model(inputs["input_values"])
+    frames = output.last_hidden_state
+    states = [*(state[:, 1:] for state in states), frames]
+    if joint is not None:
+        met = frames if joint == "frames" else output.pooler_output[:, None].expand_as(frames)
+        states.insert(0, torch.nn.functional.layer_norm(met, met.shape[-1:], eps=HEAD_EPS))
+    return states, frames, None
 
 
 def _muse(model: Any, inputs: Features, host: Features) -> Any:

@@ -197,6 +197,7 @@ class Host:
             "python": ".".join(map(str, sys.version_info[:3])),
             "packages": packages(),
             "code": getattr(self.model, "code", None),
+            "texts": callable(getattr(self.model, "encode_text", None)),
         }
 
     def do_load(self, device: str, dtype: str) -> dict[str, Any]:
@@ -230,6 +231,21 @@ class Host:
             np.ascontiguousarray(frames, np.float32).tofile(file)
             file.truncate()
         return {"shape": list(frames.shape), "valid": valid.reshape(-1).tolist()}
+
+    def do_encode_text(self, texts: list[str]) -> dict[str, Any]:
+        """Embed texts and write their vectors to the file `out`."""
+        import numpy as np
+
+        torch = torch_here()
+        if torch is None:
+            vectors = _array(self.model.encode_text(texts))
+        else:
+            with torch.inference_mode():
+                vectors = _array(self.model.encode_text(texts))
+        with Path(self.exchange, "out").open("r+b") as file:
+            np.ascontiguousarray(vectors, np.float32).tofile(file)
+            file.truncate()
+        return {"shape": list(vectors.shape)}
 
 
 def facts(info: Any) -> dict[str, Any]:

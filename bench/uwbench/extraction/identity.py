@@ -79,6 +79,8 @@ def layer_indices(info: EncoderInfo, layers: str) -> list[int]:
     for item in filter(None, (part.strip() for part in layers.split(","))):
         if item in info.layers:
             indices.add(info.layers.index(item))
+        elif item == "last":
+            indices.add(count - 1)
         elif item.lstrip("-").isdigit() and -count <= int(item) < count:
             indices.add(int(item) % count)
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
@@ -70,13 +71,30 @@ class CorruptedVectors:
         return self.values[np.searchsorted(self.tested, rows)]
 
 
+class SharedSpace(Protocol):
+    """Clips and texts as vectors in one space."""
+
+    def clips(self) -> np.ndarray:
+        """Return the vectors of all clips, float32 `(n, dim)`, of length 1."""
+        ...
+
+    def texts(self, texts: Sequence[str], /) -> np.ndarray:
+        """Return the vectors of texts, float32 `(len(texts), dim)`, of length 1."""
+        ...
+
+    def tower_hash(self) -> str:
+        """Return the start of the hash of what embeds the texts."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class TaskData:
     """One task under one encoder, `n` clips in the clip table's order.
 
     Exactly one of `splits` (`train`, `valid`, `test`) and `folds` is set. `pooled` is float32 `(n, layers, dim)`;
-    `frames` is set for tasks that need them, `text` for retrieval once a text encoder is named. `corrupted` has the
-    last layer's vectors of the tested clips under each corruption, by its name.
+    `frames` is set for tasks that need them, `text` for retrieval once a text encoder is named, `joint` for an
+    encoder that embeds texts if a method asks for it. `corrupted` has the last layer's vectors of the tested clips
+    under each corruption, by its name.
     """
 
     card: Card
@@ -90,6 +108,7 @@ class TaskData:
     pooled: np.ndarray
     frames: Frames | None = None
     text: TextVectors | None = None
+    joint: SharedSpace | None = None
     corrupted: Mapping[str, CorruptedVectors] = field(default_factory=dict)
 
 

@@ -16,7 +16,7 @@ from uwbench.methods import HEADLINE, METHODS
 from uwbench.probes.data import TaskData
 from uwbench.probes.kinds import kind_of
 from uwbench.probes.kinds.frames import FrameLabels
-from uwbench.probes.methods.base import ProbeRun, Scored
+from uwbench.probes.methods.base import ProbeRun, Scored, settings_on_record
 from uwbench.probes.splits import plan_folds
 from uwbench.results.record import Method, Score
 
@@ -93,10 +93,15 @@ def run_probes(
 
 def _run(method: str, task: ProbeRun) -> Scored:
     module, _, function = METHODS[method].run.partition(":")
-    outcome: Scored = getattr(importlib.import_module(module), function)(task)
+    try:
+        run = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"the method {method!r} ({METHODS[method].run}) cannot be imported: {error}") from error
+    outcome: Scored = run(task)
     if METHODS[method].headline:
         return outcome
-    return replace(outcome, score=outcome.score.model_copy(update={"settings": task.protocol.methods[method]}))
+    settings = settings_on_record(task.protocol, method)
+    return replace(outcome, score=outcome.score.model_copy(update={"settings": settings}))
 
 
 def _by_xares(protocol: Protocol) -> bool:

@@ -19,8 +19,11 @@ from uwbench.cache.records import EncoderRecord
 from uwbench.cache.store import EncoderStore
 from uwbench.cache.task_vectors import TaskVectors
 from uwbench.cards.protocol import Protocol
+from uwbench.encoders.base import JOINT
 from uwbench.errors import InputError, ProbeError, UwbenchError
+from uwbench.methods import METHODS, in_order
 from uwbench.probes.corrupted import read_corrupted, robustness_of, with_earlier
+from uwbench.probes.joint import JointSpace
 from uwbench.results.contamination import judge
 from uwbench.results.provenance import git_state, peak_memory_mb, versions
 from uwbench.results.record import (
@@ -82,6 +85,8 @@ def probe_task(
         raise ProbeError(what, where=table.card.name, remedy=remedy)
     data, chunked = _read(store, present, vectors, protocol, text_encoder=options.text_encoder, device=device)
     data = replace(data, corrupted=read_corrupted(store, present, corruptions, protocol.pooling))
+    if any(METHODS[name].needs_texts for name in methods):
+        data = replace(data, joint=JointSpace(store, table.card.name, present.keys))
     outcome = run_probes(data, protocol, methods=methods, seed=options.seed, device=device)
     scores = _with_intervals(outcome.scores, outcome.predictions, protocol)
     result = Result(
@@ -170,6 +175,10 @@ def load_task_data(
 
         captions = [tuple(map(str, labels)) for labels in table.labels]
         text = embed_captions(captions, text_encoder, store.root, device=device)
+    pooled, layers = vectors.pooled(pooling), store.record.layers
+    if JOINT in layers[:-1]:  # no step in depth
+        steps = [at for at, name in enumerate(layers) if name != JOINT]
+        pooled, layers = pooled[:, steps], tuple(layers[at] for at in steps)
     return TaskData(
         card=table.card,
         ids=table.ids,
@@ -178,8 +187,8 @@ def load_task_data(
         folds=_all_of(table.folds),
         groups=table.groups,
         durations_s=np.asarray(table.durations_s),
-        layers=store.record.layers,
-        pooled=vectors.pooled(pooling),
+        layers=layers,
+        pooled=pooled,
         frames=frames,
         text=text,
     )
@@ -313,7 +322,8 @@ def _keep_earlier(path: Path, result: Result, predictions: pa.Table) -> tuple[Re
         for method, score in before.scores.items()
         if method in result.scores and score.layers and _same_but_curve(score, result.scores[method])
     }
-    layers = before.model.layers if curves else result.model.layers
+    joint = JOINT in before.model.layers and any(METHODS[name].needs_texts for name in in_order(others))
+    layers = before.model.layers if curves or joint else result.model.layers
     if others:
         their_rows = rows.filter(pa.array([method in others for method in rows["method"].to_pylist()], pa.bool_()))
         predictions = pa.concat_tables([predictions, their_rows])

@@ -146,6 +146,8 @@ def _with_contents(items: Items, table: pa.Table, by_seed: np.ndarray) -> Items:
         if scores.shape[-1] != relevant.shape[1]:
             raise InputError(f"the predictions score {scores.shape[-1]} of {relevant.shape[1]} classes")
         return replace(items, relevant=relevant, scores=scores, classes=relevant.shape[1])
+    if items.metric not in ("accuracy", "macro-f1"):
+        raise InputError(f"{items.metric} is no metric that can be computed from predictions")
     truth, truths = _codes(table, "truth")
     predicted, guesses = _codes(table, "prediction")
     texts = np.union1d(truths, guesses)

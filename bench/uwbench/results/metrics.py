@@ -14,7 +14,7 @@ from uwbench.errors import ProbeError
 
 MEANS_OF_BLOCKS = ("v-measure", "rank-share")  # metrics whose items are blocks of clips
 PAIRED = ("one-minus-eer", "max-ap")  # metrics whose items are pairs of clips
-MEANS = ("query-map", "few-shot-accuracy", "lrap", *MEANS_OF_BLOCKS)  # metrics that are means over items
+MEANS = ("item-mean", "query-map", "few-shot-accuracy", "lrap", *MEANS_OF_BLOCKS)  # metrics that are means over items
 
 
 def accuracy(truth: np.ndarray, predicted: np.ndarray) -> float:

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 from uwbench.base.schema import Closed
 from uwbench.cards.protocol import Protocol
 from uwbench.errors import InputError
+from uwbench.methods import METHODS
 from uwbench.probes.data import Inputs, TaskData
 from uwbench.probes.kinds.base import Kind, Predicted, joined
 from uwbench.probes.predictions import prediction_rows
@@ -71,10 +72,15 @@ class Scored:
 Outcomes = dict[tuple[int, int], Predicted]
 
 
+def settings_on_record(protocol: Protocol, method: str) -> dict[str, Any]:
+    """Return the settings that a score by a further method records: the protocol's, or a plug-in's own."""
+    return protocol.methods.get(method) or dict(METHODS[method].settings or {})
+
+
 def settings_of(protocol: Protocol, method: str, model: type[AnySettings]) -> AnySettings:
     """Return a method's settings from the protocol's card; raise InputError naming the field that is wrong."""
     try:
-        return model.model_validate(protocol.methods[method])
+        return model.model_validate(settings_on_record(protocol, method))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in ("methods", method, *first["loc"]))
