@@ -30,17 +30,23 @@ from machine import print_machine
 HERE = Path(__file__).resolve().parent
 TOLERANCE = 1e-5  # of a layer, relative
 COLUMNS = "{:<18}{:<20}{:>7}{:>6}{:>11}{:>10}{:>20}{:>9}{:>9}  {}"
-PATCHES = "  Removed, as they do not load beside the CPU build of torch: the compiled parts of torchaudio."
+PATCHES = """Patches where torch is a build for the CPU, beside which the index's builds of these two do not load:
+  torchaudio: its compiled library is removed; what the models use of it is Python
+  torchvision: two operators that its import looks for are declared, and never called"""
+# A path file, which Python reads at its start: torchvision registers its operators when it is imported.
+DECLARED = "import torch; " + "; ".join(
+    f"torch.library.define('torchvision::{name}', '(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')"
+    for name in ("nms", "qnms")
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A model of the catalogue, the script that calls its package, and what else its environment needs."""
+    """A model of the catalogue, and the script that calls its package."""
 
     model: str
     script: str
-    weights: str  # the file's name; for a model with its weights in its package, what the script takes instead
-    extra: tuple[str, ...] = ()
+    weights: str  # the name of a file or folder; for a model in its package, what the script takes instead
 
 
 # One model of each wrapper. crepe-full takes minutes a pass.
@@ -98,11 +104,14 @@ def environment(case: Case, scratch: Path) -> Path:
     if not complete.exists():
         venv.create(folder, with_pip=True, clear=True)
         constraints = HERE.parent / "constraints.txt"
-        wanted = [*requirement(case).split(), *case.extra]
-        install = [python, "-m", "pip", "install", "--quiet", "--constraint", constraints, *wanted]
-        subprocess.run(install, check=True, stderr=subprocess.DEVNULL)
-        for library in folder.glob("lib/python*/site-packages/torchaudio/lib/*.so"):
-            library.unlink()
+        words = ["-m", "pip", "install", "--quiet", "--constraint", constraints, *requirement(case).split()]
+        subprocess.run([python, *words], check=True, stderr=subprocess.DEVNULL)
+        (packages,) = folder.glob("lib/python*/site-packages")
+        if any(packages.glob("torch-*+cpu.dist-info")):
+            for library in packages.glob("torchaudio/lib/*.so"):
+                library.unlink()
+            if (packages / "torchvision").is_dir():
+                (packages / "declared.pth").write_text(DECLARED + "\n", encoding="utf-8")
         complete.touch()
     return python
 
@@ -148,9 +157,11 @@ def check(case: Case, data: Path, scratch: Path) -> bool:
         frames += ours.shape[1]
     hop = f"{1000 * found.hop_seconds:.4g} ({1000 * info.hop_s:.4g}) ms"
     cells = (len(info.layers), info.dim, f"{deviation:.1e}", f"{found.batch_deviation:.1e}", hop, frames)
-    print(COLUMNS.format(case.model, requirement(case), *cells, "finite" if silence else "NaN", entry.verified))
+    print(
+        COLUMNS.format(case.model, requirement(case).split()[0], *cells, "finite" if silence else "NaN", entry.verified)
+    )
     facts = (info.sample_rate, info.context_s, round(info.hop_s, 9))
-    stated = (entry.sample_rate, entry.context_s, round(entry.hop_s, 9))
+    stated = (entry.sample_rate, entry.context_s, round(entry.hop_s or 0.0, 9))
     problems = list(found.problems)
     if facts != stated:
         problems.append(f"the catalogue says {stated} of rate, context and hop, the wrapper {facts}")

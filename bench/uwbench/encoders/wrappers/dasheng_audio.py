@@ -5,7 +5,7 @@ below the loudest value of its batch, so clips are encoded one at a time.
 """
 
 import torch
-from shared import block_states, given_weights, part_of, place, size_of, tensors_in
+from shared import block_states, fill, given_weights, part_of, place, size_of, tensors_in
 
 from uwbench.encoders.base import Encoded, EncoderInfo
 
@@ -17,10 +17,8 @@ class Dasheng:
 
     def __init__(self, spec):
         kind = part_of("dasheng.pretrained.pretrained").Dasheng
-        content = tensors_in(given_weights(spec, "dasheng_base.pt, dasheng_06b.pt or dasheng_12b.pt"))
-        self.model = kind(**content["config"])
-        self.model.load_state_dict(content["model"], strict=True)
-        self.model.eval()
+        config, tensors, weights = self.read(spec)
+        self.model = fill(kind(**config), tensors, weights)
         hop = self.model.hop_size * self.model.patch_stride[-1]
         self.info = EncoderInfo(
             name="dasheng",
@@ -36,6 +34,11 @@ class Dasheng:
             identity={"version": 1},
         )
 
+    def read(self, spec):
+        weights = given_weights(spec, "dasheng_base.pt, dasheng_06b.pt or dasheng_12b.pt")
+        content = tensors_in(weights)
+        return content["config"], content["model"], weights
+
     def load(self, device, dtype):
         place(self.model, device, dtype)
 
@@ -43,3 +46,12 @@ class Dasheng:
         last, states = block_states(self.model.blocks, lambda: self.model(waveforms))
         chosen = [torch.cat(pieces, 1) for pieces in states[:-1]] + [last]
         return Encoded(torch.stack([chosen[i] for i in layers], 1), torch.full_like(lengths, last.shape[1]))
+
+
+class Glap(Dasheng):
+    """The audio tower of GLAP (Dinkel et al. 2025, arXiv 2506.11350), a Dasheng base; its text tower is not read."""
+
+    def read(self, spec):
+        weights, prefix = given_weights(spec, "glap_checkpoint.pt"), "audio_encoder.model."
+        tensors = {k[len(prefix) :]: v for k, v in tensors_in(weights)["model"].items() if k.startswith(prefix)}
+        return {"embed_dim": 768, "depth": 12, "num_heads": 12}, tensors, weights

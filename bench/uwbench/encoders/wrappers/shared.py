@@ -22,10 +22,10 @@ def tensors_in(path):
 
 def fill(module, tensors, where, computed=()):
     """Load tensors into a module; refuse a checkpoint that lacks any whose name holds none of `computed`."""
-    missing = module.load_state_dict(tensors, strict=False).missing_keys
-    missing = [name for name in missing if not any(part in name for part in computed)]
+    missing = [name for name in module.state_dict() if name not in tensors and not any(p in name for p in computed)]
     if missing:
         raise UsageError(f"{where} lacks {len(missing)} tensors of the model, the first is {missing[0]!r}")
+    module.load_state_dict(tensors, strict=False)
     return module.eval()
 
 
