@@ -25,6 +25,8 @@ from typing import Any
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
 from machine import peak_anonymous, print_machine, seconds
 from uwbench.audio.clip import Event, Labels
 from uwbench.cache.frames import ClipRows
@@ -35,6 +37,7 @@ from uwbench.probes.data import Frames, TaskData
 from uwbench.probes.knn import neighbours, unit_rows
 from uwbench.probes.run import applicable, run_probes
 from uwbench.results.averages import interval
+from worlds import NamedCentres
 
 DIM = 1280  # Whisper large's
 
@@ -129,14 +132,17 @@ def true_sizes(
 
 def _measured(command: Sequence[str], limit_s: float | None) -> dict[str, Any]:
     limit = [] if limit_s is None else ["--limit-s", str(limit_s)]
-    ended = subprocess.run([*command, *limit], check=False, stdout=subprocess.PIPE, text=True)
+    ended = subprocess.run([*command, *limit], check=False, capture_output=True, text=True)
     if limit_s is not None and ended.returncode == -signal.SIGXCPU:
         return {"limit_s": limit_s}
-    ended.check_returncode()
+    if ended.returncode != 0:
+        return {"error": (ended.stderr.strip().splitlines() or [f"exit code {ended.returncode}"])[-1]}
     return json.loads(ended.stdout)
 
 
 def _text(line: dict[str, Any]) -> str:
+    if "error" in line:
+        return f"{line['method']} not run ({line['error']})"
     if "limit_s" in line:
         return f"{line['method']} not within {line['limit_s']:.0f} s of a core"
     return f"{line['method']} {line['cpu']:.0f} s of a core ({line['seconds']:.0f} s), {line['anonymous_gb']:.1f} GB"
@@ -267,7 +273,18 @@ def made(
     if card.kind == "multi-label":
         labels = [(f"c{code:04d}", f"c{(7 * code + 1) % classes:04d}") for code in codes]
     ids = [f"clip-{row:07d}" for row in range(n)]
-    return TaskData(card, ids, labels, splits, folds, [None] * n, np.full(n, 5.0), ("last",), vectors)
+    return TaskData(
+        card,
+        ids,
+        labels,
+        splits,
+        folds,
+        [None] * n,
+        np.full(n, 5.0),
+        ("last",),
+        vectors,
+        joint=NamedCentres(vectors[:, 0], means),
+    )
 
 
 def framed(card: Card, sizes: tuple[int, int, int, int, float], folder: Path, frames_gb: float) -> TaskData:

@@ -133,22 +133,33 @@ class Lora(Closed):
 
 
 class LanguageModel(Closed):
-    """The language model that answers an instruction about the audio.
+    """What answers an instruction about the audio: a language model, or heads without one.
 
     `causal` is any causal language model of transformers, with the weights of `init` (a folder or a hub id).
     `random-causal` has such a model's shape and random weights; the shape is that of `init`, or `shape`. `whisper` is
-    the decoder that came with the encoder, behind no adapter, and takes its shape from there.
+    the decoder that came with the encoder, behind no adapter, and takes its shape from there. `heads` is no language
+    model but the control for one: a linear layer per question of `classes` (its name and its possible answers) over a
+    clip's mean frame. Questions that are not in `classes` are not learnt.
     `shape` holds fields of a `config.json`, at least `model_type`. Weights of another shape are refused; without it
     the shape is read from `init`. `tokenizer` is `bytes`, a folder or a hub id; None means that of `init`.
     """
 
-    kind: Literal["causal", "random-causal", "whisper"] = "causal"
+    kind: Literal["causal", "random-causal", "whisper", "heads"] = "causal"
     init: str | None = None
     shape: dict[str, Any] | None = None
     tokenizer: str | None = None
     train: Literal["full", "frozen", "lora"] = "full"
     lr: Rate = 2e-5
     lora: Lora = Lora()
+    classes: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _heads_have_classes(self) -> LanguageModel:
+        if (self.kind == "heads") != bool(self.classes):
+            raise ValueError("kind heads needs classes, and no other kind has them")
+        if self.kind == "heads" and self.train != "full":
+            raise ValueError(f"heads have no weights to begin with: train must be full, not {self.train}")
+        return self
 
     @model_validator(mode="before")
     @classmethod

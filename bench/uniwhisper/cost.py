@@ -44,7 +44,7 @@ class Plan(Closed):
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """The FLOPs of a configuration; `lm` is None for Whisper's decoder."""
+    """The FLOPs of a configuration; `lm` is None for Whisper's decoder and for heads, which have no adapter."""
 
     config: Config
     lm: LmShape | None
@@ -52,7 +52,12 @@ class Costs:
     @staticmethod
     def of(config: Config) -> Costs:
         """Return the costs of a configuration, whose language model's shape is read from its own configuration."""
-        return Costs(config, None if config.lm.kind == "whisper" else shape_of(config.lm))
+        return Costs(config, None if config.lm.kind in ("whisper", "heads") else shape_of(config.lm))
+
+    @property
+    def classes(self) -> int:
+        """The classes of all heads together."""
+        return sum(len(answers) for answers in self.config.lm.classes.values())
 
     def parameters(self) -> tuple[int, int, int, int]:
         """Return the parameters of encoder, adapter and decoder, and the number trained in the joint stage.
@@ -60,7 +65,9 @@ class Costs:
         The encoder's fixed positions are never trained; LoRA's matrices count with the decoder.
         """
         config, encoder = self.config, self.config.encoder.parameters()
-        if self.lm is None:
+        if config.lm.kind == "heads":
+            adapter, lm, sides = 0, self.classes * (config.encoder.dim + 1), 0
+        elif self.lm is None:
             adapter, lm, sides = 0, whisper_decoder_parameters(config.encoder), 0
         else:
             adapter, lm = config.adapter.parameters(config.encoder, self.lm.dim), self.lm.parameters
@@ -118,6 +125,8 @@ class Costs:
 
     def text_forward(self, tokens: float, pairs: float, answers: float, frames: float) -> float:
         """Return the FLOPs of the decoder's forward over one row."""
+        if self.config.lm.kind == "heads":
+            return 2.0 * self.classes * self.config.encoder.dim * answers
         if self.lm is None:
             return whisper_decoder_flops(self.config.encoder, frames, tokens, answers)
         return self.lm.flops(tokens, pairs, answers)

@@ -56,6 +56,7 @@ from uwbench.options import (
     choice,
     method_of,
     methods_of,
+    named_alone,
 )
 from uwbench.report.fitted import Column, FittedTable
 
@@ -189,7 +190,7 @@ def evaluate(
 
     places = _existing_folders(cache, data, results)
     rules = load_rules(protocol)
-    scoring = Scoring(rules, methods_of(methods, rules.in_group), probe, places.results)
+    scoring = Scoring(rules, methods_of(methods, rules.in_group), probe, places.results, named_alone(methods))
     return _run(models, tasks, suite, places, device, extract, scoring, progress)
 
 
@@ -258,7 +259,7 @@ def probe(
 
     places = _existing_folders(cache, data, results)
     rules = load_rules(protocol)
-    scoring = Scoring(rules, methods_of(methods, rules.in_group), probe, places.results)
+    scoring = Scoring(rules, methods_of(methods, rules.in_group), probe, places.results, named_alone(methods))
     names = [model.name if isinstance(model, ModelSpec) else _made(model) for model in _models(models)]
     specs = [_task_spec(task) for task in _tasks(tasks)]
     return probe_cached(names, specs, places, suite=suite, device=device, scoring=scoring, reporter=_reporter(progress))
@@ -929,17 +930,23 @@ def find_manifest(source: str) -> Path | None:
 
 
 def read_manifest(
-    path: Path, label: str, *, kind: str = Kind.SINGLE_LABEL, group: str | None = None, gaps: bool = False
+    path: Path,
+    label: str,
+    *,
+    kind: str = Kind.SINGLE_LABEL,
+    group: str | None = None,
+    gaps: bool = False,
+    allow_outside: bool = False,
 ) -> tuple[Clip, ...]:
     """Return the clips that a manifest lists, with the labels of one column, in whatever splits there are.
 
     `load_task` makes a task of a manifest and so requires test clips; this does not. With `gaps`, an empty label is
-    `()`. Raises InputError naming file, line and column.
+    `()`; with `allow_outside`, paths may leave the manifest's folder. Raises InputError naming file, line and column.
     """
     from uwbench.sources.table import Columns, read_manifest
 
     named = {"label": label} if group is None else {"label": label, "group": group}
-    return read_manifest(path, Columns(named, choice(Kind, kind, "--kind").value, gaps=gaps)).clips
+    return read_manifest(path, Columns(named, choice(Kind, kind, "--kind").value, allow_outside, gaps=gaps)).clips
 
 
 def decode(audio: Audio, rate: int, *, start_s: float | None = None, end_s: float | None = None) -> np.ndarray:

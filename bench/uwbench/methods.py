@@ -33,6 +33,7 @@ class MethodInfo:
     corruptible: bool = False  # its probes are tested on corrupted clips too
     headline: bool = False  # shown first, run by default, and its settings are part of the protocol's hash
     metric: str | None = None  # None: the task card's
+    segments: bool = False  # it reads segments, which a run of it extracts
     needs_texts: bool = False  # takes encoders that embed texts too
     describes: bool = False  # its score is no quality: it takes no part in what holds under every method
     settings: Mapping[str, Any] | None = None  # of a plug-in, with their `version`; None: on the protocol's card
@@ -67,6 +68,15 @@ _METHODS = (
         ("single-label", "multi-label"),
         "uwbench.probes.methods.linear:score",
         corruptible=True,
+    ),
+    MethodInfo(
+        "attentive",
+        "Attentive probe",
+        "attend",
+        "What can a probe read that attends to parts of a clip?",
+        ("single-label", "multi-label", "retrieval"),
+        "uwbench.probes.methods.attentive:score",
+        segments=True,
     ),
     MethodInfo(
         "few-shot",

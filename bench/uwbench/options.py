@@ -185,3 +185,8 @@ def methods_of(methods: str | Iterable[str], group: Callable[[str], tuple[str, .
         raise UsageError("names no method", where="--method", remedy=f"use {', '.join((*METHODS, *GROUPS))}")
     named = [_listed(name, (*METHODS, *GROUPS), "--method") for name in names]
     return tuple(dict.fromkeys(method for name in named for method in group(name)))
+
+
+def named_alone(methods: str | Iterable[str]) -> frozenset[str]:
+    """Return the methods that are named themselves, not by a group."""
+    return frozenset({methods} if isinstance(methods, str) else methods).difference(GROUPS)

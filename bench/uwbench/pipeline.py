@@ -188,7 +188,7 @@ class Model:
     spec: ModelSpec | None  # None: the caller made the encoder
     load_s: float | None = None  # None: not loaded
     texts: TextTower | None = None  # opened if a method needs it
-    no_texts: str = "it embeds no texts"  # why `texts` is None
+    no_texts: str | None = None  # why, if it has none
 
     def load(self, plan: Plan, options: ExtractOptions, device: str, reporter: Reporter) -> None:
         """Load the weights unless they are; below fp32, measure and report how far from fp32 the encoder is."""
@@ -215,6 +215,7 @@ class Scoring:
     methods: tuple[str, ...]
     options: ProbeOptions
     results: Path
+    named: frozenset[str] = frozenset()  # the methods that were asked for by their own names: it fails without one
 
 
 def run(
@@ -241,7 +242,7 @@ def run(
     if scoring is not None and _needing_texts(scoring.methods):
         _open_texts(models, scoring.methods, options.layers)
     scan = _scan(tasks, suite, folders, options.limit, reporter)
-    planned, refused = _plan(models, scan.tasks, folders.cache, options, corruptions, device, reporter)
+    planned, refused = _plan(models, scan.tasks, folders.cache, options, corruptions, scoring, device, reporter)
     reporter.planned([plan for _, plan in planned], scan.missing, folders)
     _require_space([plan for _, plan in planned], folders.cache)
     if scoring is not None or any(part.parts for _, plan in planned for part in (plan, *plan.corrupted)):
@@ -279,10 +280,11 @@ def _open_texts(models: Sequence[Model], methods: Sequence[str], layers: str) ->
             model.no_texts = str(error)
             continue
         if info.layers.index(tower.layer) > layer_indices(info, layers)[-1]:
-            model.no_texts = f"clips meet texts in its layer {tower.layer!r}, which is not among --layers {layers}"
+            what = f"its clips meet texts in the layer {tower.layer!r}, which is not among --layers {layers}"
+            model.no_texts = f"{info.name}: {what}"
             continue
         model.texts = tower
-    _require_texts([model.no_texts for model in models if model.texts is None], len(models), methods)
+    _require_texts([model.no_texts for model in models if model.no_texts is not None], len(models), methods)
 
 
 def _require_texts(reasons: Sequence[str], models: int, methods: Sequence[str]) -> None:
@@ -465,6 +467,7 @@ def _plan(
     cache: Path,
     options: ExtractOptions,
     corruptions: Sequence[Corruption],
+    scoring: Scoring | None,
     device: str,
     reporter: Reporter,
 ) -> tuple[list[tuple[Model, Plan]], list[str]]:
@@ -489,13 +492,23 @@ def _plan(
         for task in tasks:
             try:
                 under = () if task.table.needs_frames else corruptions
-                segments = options.segments and not task.table.needs_frames and record.family != IMPORTED
+                segments = record.family != IMPORTED and _takes_segments(task.table, options, scoring)
                 plan = make_plan(task, record, cache, corruptions=under, segments=segments, force=options.force)
             except StoreError as error:
                 failures.append(f"{record.name}, {task.card.name}: {error}")
                 continue
             planned.append((model, plan if options.part is None else share_of(plan, *options.part)))
     return planned, failures
+
+
+def _takes_segments(table: ClipTable, options: ExtractOptions, scoring: Scoring | None) -> bool:
+    """Return True if a task's clips get segments: by the option, or for a method that reads them."""
+    from uwbench.probes.run import applicable
+
+    if table.needs_frames:
+        return False
+    methods = applicable(scoring.methods, scoring.protocol, table.card)[0] if scoring else ()
+    return options.segments or any(METHODS[method].segments for method in methods)
 
 
 def _record(
@@ -556,10 +569,9 @@ def _run_one(
             return replace(run, failures=(*failures, *problems))
         table = plan.task.table
         seconds |= {"encode corrupted": encode_s} if encode_s else {}
-        no_texts = None if model.texts is not None else model.no_texts
-        methods, notes = _methods(scoring, table, reporter, name, no_texts)
+        methods, notes, lacking = _methods(scoring, plan.store, table, reporter, model.no_texts)
         methods, unembedded = _embed_texts(model, plan, scoring, methods, device)
-        run = replace(run, failures=(*problems, *unembedded), notes=notes)
+        run = replace(run, failures=(*problems, *lacking, *unembedded), notes=notes)
         if not methods:
             return run
         reporter.started(name, f"{task} (probe)", 0)
@@ -718,21 +730,33 @@ def _probe_one(
 
 
 def _methods(
-    scoring: Scoring, table: ClipTable, reporter: Reporter, model: str, no_texts: str | None
-) -> tuple[list[str], tuple[str, ...]]:
-    """Return the methods that apply to a task, and a note, reported too, for each of the others.
+    scoring: Scoring, store: EncoderStore, table: ClipTable, reporter: Reporter, no_texts: str | None
+) -> tuple[list[str], tuple[str, ...], tuple[str, ...]]:
+    """Return the methods that apply to a task, a note, reported too, for each of the others, and failures.
 
-    `no_texts` says why the model embeds no texts, if it does not.
+    `no_texts` says why the model embeds no texts, if it does not. A method that lacks segments is a failure if it was
+    asked for by its name, and a note if a group named it.
     """
     from uwbench.probes.run import applicable
+    from uwbench.probes.score_task import lacks_segments
 
     methods, notes = applicable(scoring.methods, scoring.protocol, table.card)
     for name in _needing_texts(methods) if no_texts is not None else ():
         methods.remove(name)
-        notes.append(f"{model}: not scored by {name}: {no_texts}")
+        notes.append(f"{table.card.name}: not scored by {name}: {no_texts}")
+    failures = []
+    reading = [method for method in methods if METHODS[method].segments]
+    if reading and (reason := lacks_segments(store, table)) is not None:
+        methods = [method for method in methods if method not in reading]
+        for method in reading:
+            line = f"{table.card.name}: not scored by {method}: {reason}"
+            if method in scoring.named:
+                failures.append(f"{store.record.name}, {line}")
+            else:
+                notes.append(line)
     for note in notes:
         reporter.note(f"note: {note}")
-    return methods, tuple(notes)
+    return methods, tuple(notes), tuple(failures)
 
 
 def _why_no_texts(store: EncoderStore, table: ClipTable, scoring: Scoring) -> str | None:
@@ -772,10 +796,10 @@ def _probe_cached_one(
     try:
         table = _cached_table(cache, manifest.table, task)
         under = () if table.needs_frames else corruptions
-        methods, notes = _methods(scoring, table, reporter, name, _why_no_texts(store, table, scoring))
-        if not methods:
-            return TaskRun(name, task, notes=notes)
-        return TaskRun(name, task, result=_probe_one(store, table, scoring, methods, device, under), notes=notes)
+        no_texts = _why_no_texts(store, table, scoring)
+        methods, notes, lacking = _methods(scoring, store, table, reporter, no_texts)
+        run = TaskRun(name, task, failures=lacking, notes=notes)
+        return replace(run, result=_probe_one(store, table, scoring, methods, device, under)) if methods else run
     except UwbenchError as error:
         return TaskRun(name, task, failures=(f"{name}, {task}: {error}",))
     except OSError as error:

@@ -19,70 +19,61 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 _NOT_SHOWN = {"write_doc", "jobs"}
 
 
-class Split(StrEnum):
-    """The clips that are scored."""
-
-    test = "test"
-    valid = "valid"
-
-
 class Arm(StrEnum):
-    """The decoder that the encoder is trained with."""
+    """What answers the questions in training."""
 
     lm = "lm"
     random = "random"
     whisper = "whisper"
+    control = "control"
 
 
 @app.command()
 def experiment(
     ctx: typer.Context,
-    data: Annotated[Path, typer.Option("--data", help="The folder that holds fsdd, esc10 and philharmonia.")],
+    data: Annotated[
+        Path,
+        typer.Option("--data", help="The folder of urbansound8k, fluidr3, fsdd, esc10 and philharmonia."),
+    ],
     encoder: Annotated[Path, typer.Option("--encoder", help="The original encoder: a folder of Whisper weights.")],
     output: Annotated[Path, typer.Option("--output", help="The working folder; an interrupted run continues there.")],
     lm: Annotated[
-        Path | None, typer.Option("--lm", help="A pretrained language model; without it, that of the configuration.")
+        Path | None, typer.Option("--lm", help="The pretrained language model, for the arms lm and random.")
     ] = None,
-    config: Annotated[str, typer.Option("--config", help="The training configuration.")] = "cpu-mini",
+    sentences: Annotated[
+        Path | None,
+        typer.Option("--sentences", help="Sentences to transcribe: a folder whose manifest.csv has path and text."),
+    ] = None,
+    config: Annotated[
+        str | None, typer.Option("--config", help="The training configuration. Default: miniature.yaml beside it.")
+    ] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="KEY=VALUE, for example run.batch_s=24; repeats.")
+        list[str] | None, typer.Option("--set", help="KEY=VALUE, for example stages.joint=100; repeats.")
     ] = None,
-    turn: Annotated[
-        list[str] | None,
-        typer.Option("--turn", help="Hold out a data set, a task (for example fsdd_speaker) or none; repeats."),
-    ] = None,
-    arm: Annotated[list[Arm] | None, typer.Option("--arm", help="The decoder used in training; repeats.")] = None,
-    clips: Annotated[int, typer.Option("--clips", min=1, help="Score at most this many clips per split.")] = 300,
-    alpha: Annotated[float, typer.Option("--alpha", help="The trained weights' share in the export.")] = 1.0,
-    split: Annotated[Split, typer.Option("--split", help="Clips to score; choose settings on valid.")] = Split.test,
-    jobs: Annotated[
-        int | None, typer.Option("--jobs", min=1, help="Parallel trainings; default: as many as cores.")
-    ] = None,
+    arm: Annotated[list[Arm] | None, typer.Option("--arm", help="An arm; repeats. Default: all.")] = None,
+    clips: Annotated[int, typer.Option("--clips", min=2, help="Score at most this many clips per split.")] = 300,
+    jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Parallel arms; default: as many as cores.")] = None,
     write_doc: Annotated[
         Path | None, typer.Option("--write-doc", help="Write the tables into this page, between its two marks.")
     ] = None,
 ) -> None:
-    """Train with one data set or kind of label held out at a time, and score the original and trained encoders.
+    """Train an encoder in four arms on the same clips, and score it on data sets that it never heard.
 
-    Without --turn and --arm: nothing and each data set held out with a language model as decoder, and nothing held out
-    with Whisper's own decoder. With --lm, nothing is also held out with the same language model at random.
+    The arms: a pretrained language model, the same shape at random, Whisper's own decoder, and a control without any
+    language model.
     """
-    from uniwhisper_miniature.experiment import ALL, DEFAULT_RUNS, Settings, run_experiment
+    from uniwhisper_miniature.experiment import CONFIG, Settings, run_experiment
     from uniwhisper_miniature.page import report, write_tables
 
-    runs = DEFAULT_RUNS if lm is None else (*DEFAULT_RUNS, (ALL, Arm.random.value))
-    if turn or arm:
-        turns = turn or list(dict.fromkeys(name for name, _ in DEFAULT_RUNS))
-        arms = arm or [decoder for decoder in Arm if lm is not None or decoder != Arm.random]
-        runs = tuple((name, decoder.value) for name in turns for decoder in arms)
+    arms = tuple(dict.fromkeys(name.value for name in arm or Arm))
     overlay = overlay_of(settings or (), lm=None if lm is None else str(lm))
     outcome = run_experiment(
         data,
         encoder,
         output,
-        Settings(config, overlay, runs, clips, alpha=alpha, split=split.value),
+        Settings(config or str(CONFIG), overlay, arms, clips=clips, sentences=sentences),
         log=lambda text: print(text, file=sys.stderr, flush=True),
-        jobs=jobs or min(len(runs), os.cpu_count() or 1),
+        jobs=jobs or min(len(arms), os.cpu_count() or 1),
     )
     lines = report(outcome)
     print("\n".join(lines))

@@ -5,13 +5,16 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from uniwhisper.training.sigterm import on_sigterm
 from uwbench.api import UwbenchError
+
+GO_ON = "run the same command again to continue"
 
 
 def run_side_by_side(work: Callable[..., None], calls: Sequence[tuple[Any, ...]], jobs: int) -> None:
@@ -27,16 +30,27 @@ def run_side_by_side(work: Callable[..., None], calls: Sequence[tuple[Any, ...]]
     threads = max(1, (os.cpu_count() or 1) // jobs)
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(jobs, context, initializer=_start_worker, initargs=(threads,))
-    with pool, on_sigterm("stopping; trainings save first", _terminate_children):
-        futures = [pool.submit(work, *arguments) for arguments in calls]
-        try:
-            for future in futures:
-                future.result()
-        except BrokenProcessPool as error:
-            remedy = "run the same command again to continue"
-            raise UwbenchError("a training process was stopped or died", where="experiment", remedy=remedy) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
+    stopping = threading.Event()
+
+    def stop() -> None:
+        stopping.set()
+        _terminate_children()
+
+    waiting, running = deque(calls), set[Future[None]]()
+    with pool, on_sigterm("stopping; trainings save first", stop):
+        while running or (waiting and not stopping.is_set()):
+            # No call waits in the pool, where it would start although a signal came.
+            while waiting and len(running) < jobs and not stopping.is_set():
+                running.add(pool.submit(work, *waiting.popleft()))
+            ended, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in ended:
+                try:
+                    future.result()
+                except BrokenProcessPool as error:
+                    what = "a training process was stopped or died"
+                    raise UwbenchError(what, where="experiment", remedy=GO_ON) from error
+    if waiting:
+        raise UwbenchError("stopped by SIGTERM", where="experiment", remedy=GO_ON)
 
 
 def _start_worker(threads: int) -> None:

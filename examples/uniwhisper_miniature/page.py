@@ -2,89 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from math import sqrt
+from collections.abc import Sequence
 from pathlib import Path
 
-from uniwhisper.evaluate import METHODS, Difference, interval
+from uniwhisper.evaluate import Difference, interval
 from uniwhisper_miniature.experiment import Outcome, Scores
-from uniwhisper_miniature.speech import Heard
-from uniwhisper_miniature.tasks import SOURCES
+from uniwhisper_miniature.speech import Transcribed
 from uwbench.api import InputError
 from uwbench.base.atomic import write_atomically
 
 BEGIN = "<!-- experiment: written by the command -->"
 END = "<!-- end of experiment -->"
-_SCOPES = ("trained on", "held out", "all")
+_TITLES = {
+    "held out": "Data sets that training never heard, original encoder and trained one on the same test clips:",
+    "trained on": "Data sets of which training heard other clips:",
+}
 
 
 def report(outcome: Outcome) -> list[str]:
-    """Return the tables: averages per run and scope and over held-out sets, both arms, spoken digits, every task."""
-    lines = ["Averages over tasks, trained encoder against original:", ""]
-    lines += _head("held out | decoder | steps | audio | scope | probe | original | trained | difference [95 %]", 5)
-    for run in outcome.runs:
-        head = f"| {run.turn} | {run.arm} | {run.steps} | {run.audio_s / 60:.0f} min"
-        lines += [
-            f"{head} | {scope} | {row.method} | {_scores(row)} | {interval(row)} |"
-            for scope in _SCOPES
-            for row in _averages(run.scopes.get(scope, ()))
-        ]
-    lines += _over_sets(outcome.runs)
-    if outcome.arms:
-        lines += ["", "The same steps with the language model and with another decoder, compared:"]
-        lines += ["", *_head("held out | other | scope | probe | other | lm | lm - other [95 %]", 3)]
-        lines += [
-            f"| {turn} | {other} | {scope} | {row.method} | {_scores(row)} | {interval(row)} |"
-            for (turn, other), scopes in outcome.arms.items()
-            for scope in _SCOPES
-            for row in _averages(scopes.get(scope, ()))
-        ]
-    lines += ["", "Spoken digits as transcribed by Whisper's original decoder from the encoder's output:", ""]
-    lines += _head("held out | decoder in training | exactly right | word error rate", 2)
-    lines += ["| original encoder | | " + _spoken(outcome.spoken)]
-    lines += [f"| {run.turn} | {run.arm} | {_spoken(run.spoken)}" for run in outcome.runs]
-    lines += ["", "Every task:", ""]
-    lines += _head("held out | decoder | task | probe | original | trained | difference [95 %]", 4)
-    for run in outcome.runs:
-        excluded = {row.name for row in run.scopes.get("held out", ())}
-        for row in run.scopes["all"]:
-            if not _is_average(row):
-                name = f"{row.name} (held out)" if row.name in excluded else row.name
-                lines.append(f"| {run.turn} | {run.arm} | {name} | {row.method} | {_scores(row)} | {interval(row)} |")
+    """Return the tables: the arms, each scope's tasks, the arms compared, and transcribed speech."""
+    lines = ["Training, and the mean score on validation clips by the trained weights' share in the encoder:", ""]
+    lines += _arms(outcome.arms)
+    for scope, title in _TITLES.items():
+        lines += ["", title, "", *_head("arm | alpha | task | probe | original | trained | difference [95 %]", 4)]
+        for arm in outcome.arms:
+            lines += [f"| {arm.arm} | {arm.alpha:g} | {_row(row)} |" for row in arm.scopes[scope]]
+    if outcome.compared:
+        lines += ["", "Averages of the arm lm and of another arm on the same test clips:"]
+        lines += ["", *_head("other arm | data sets | probe | other | lm | lm - other [95 %]", 3)]
+        for arm, scopes in outcome.compared.items():
+            for scope in _TITLES:
+                lines += [
+                    f"| {arm} | {scope} | {row.method} | {_scores(row)} | {interval(row)} |"
+                    for row in scopes[scope]
+                    if _is_average(row)
+                ]
+    lines += ["", "Speech as transcribed by Whisper's original decoder from the encoder's output:", ""]
+    return lines + _speech(outcome)
+
+
+def _arms(arms: Sequence[Scores]) -> list[str]:
+    alphas = list(dict.fromkeys(alpha for arm in arms for alpha in arm.valid))
+    lines = _head(f"arm | steps | audio | {' | '.join(f'alpha {alpha}' for alpha in alphas)} | chosen", 1)
+    for arm in arms:
+        scores = " | ".join(f"{100 * arm.valid[alpha]:.1f}" for alpha in alphas)
+        lines.append(f"| {arm.arm} | {arm.steps} | {arm.audio_s / 60:.0f} min | {scores} | {arm.alpha:g} |")
     return lines
 
 
-def _over_sets(runs: Sequence[Scores]) -> list[str]:
-    """Return the mean over the turns that hold out a whole data set, for each arm that ran all of them."""
-    sets = [source.name for source in SOURCES]
-    lines: list[str] = []
-    for arm in dict.fromkeys(run.arm for run in runs):
-        by_turn = {run.turn: run for run in runs if run.arm == arm}
-        if not set(sets) <= set(by_turn):
-            continue
-        for method in METHODS:
-            rows = [row for name in sets for row in _averages(by_turn[name].scopes["held out"]) if row.method == method]
-            if mean := _mean(rows, method):
-                lines.append(f"| {arm} | {method} | {_scores(mean)} | {interval(mean)} |")
-    if not lines:
-        return []
-    title = "Mean over the three data sets, each scored when held out (their clips are drawn independently):"
-    return ["", title, "", *_head("decoder | probe | original | trained | difference [95 %]", 2), *lines]
+def _speech(outcome: Outcome) -> list[str]:
+    kinds = list(outcome.speech)
+    lines = _head(" | ".join(["arm | alpha", *(f"{kind}, right | word errors" for kind in kinds)]), 2)
+    rows: list[tuple[str, str, dict[str, Transcribed]]] = [("original encoder", "", outcome.speech)]
+    rows += [(arm.arm, alpha, said) for arm in outcome.arms for alpha, said in arm.speech.items()]
+    for arm, alpha, said in rows:
+        cells = [f"{said[kind].right} of {said[kind].clips} | {100 * said[kind].wer:.0f} %" for kind in kinds]
+        lines.append(f"| {arm} | {alpha} | {' | '.join(cells)} |")
+    words = ", ".join(f"{outcome.speech[kind].words} in {kind}" for kind in kinds)
+    return [*lines, "", f"Words: {words}. Word errors count words that the decoder invents, and so can exceed 100 %."]
 
 
-def _mean(rows: Sequence[Difference], method: str) -> Difference | None:
-    """Return the mean of n independent differences: half-widths of the interval add in quadrature, divided by n."""
-    count = len(rows)
-    if not count:
-        return None
-    low = high = None
-    ends = [(row.low, row.high) for row in rows]
-    if all(a is not None and b is not None for a, b in ends):
-        middle = sum(row.difference for row in rows) / count
-        low = middle - sqrt(sum((row.difference - (row.low or 0.0)) ** 2 for row in rows)) / count
-        high = middle + sqrt(sum(((row.high or 0.0) - row.difference) ** 2 for row in rows)) / count
-    means = [sum(values) / count for values in zip(*((r.original, r.trained, r.difference) for r in rows), strict=True)]
-    return Difference("mean", method, means[0], means[1], means[2], low, high)
+def _row(row: Difference) -> str:
+    name = "average" if _is_average(row) else row.name.removesuffix("_test")
+    return f"{name} | {row.method} | {_scores(row)} | {interval(row)}"
 
 
 def _head(names: str, words: int) -> list[str]:
@@ -93,20 +73,12 @@ def _head(names: str, words: int) -> list[str]:
     return [f"| {names} |", f"| {' | '.join(rules)} |"]
 
 
-def _averages(rows: Sequence[Difference]) -> Iterator[Difference]:
-    return (row for row in rows if _is_average(row))
-
-
 def _is_average(row: Difference) -> bool:
     return row.name.startswith("average")
 
 
 def _scores(row: Difference) -> str:
     return f"{100 * row.original:.1f} | {100 * row.trained:.1f}"
-
-
-def _spoken(heard: Heard) -> str:
-    return f"{heard.right} of {heard.clips} | {100 * heard.wer:.0f} % |"
 
 
 def write_tables(page: Path, command: str, lines: Sequence[str]) -> None:

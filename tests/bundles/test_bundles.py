@@ -22,7 +22,7 @@ import uwbench
 from conftest import Command
 from uwbench import api
 from uwbench.api import InputError, ProbeOptions, UsageError, UwbenchError
-from uwbench.results.record import read_result
+from uwbench.results.record import predictions_path, read_result
 
 Members = dict[str, bytes]
 GROUPS = 6
@@ -348,6 +348,34 @@ def test_two_rows_of_one_revision_that_disagree_name_each_other(packed: Path, tm
     assert "disagrees with the row mfcc [11111111] of the same revision" in cells["0"].disagreements[0]
     assert "disagrees with the row mfcc [00000000] of the same revision" in cells["1"].disagreements[0]
     assert cells["2"].disagreements == ()
+
+
+def test_scores_from_segments_are_left_out_by_name_and_refused_by_name(packed: Path, tmp_path: Path) -> None:
+    """As if an attentive score stood beside that of kNN: what it read is not in a bundle."""
+    folders: dict[str, Any] = {"cache": packed.parent / "cache", "results": tmp_path / "results"}
+    shutil.copytree(packed.parent / "results", folders["results"], dirs_exist_ok=True)
+    (path,) = folders["results"].glob("mfcc/*/uwbench-1/pitches.json")
+    result = json.loads(path.read_text())
+    result["scores"]["attentive"] = {**result["scores"]["knn"], "settings": {"version": 1}}
+    predictions = pq.read_table(predictions_path(path))
+    methods = pa.array(["attentive"] * predictions.num_rows, pa.string())
+    theirs = predictions.set_column(predictions.column_names.index("method"), "method", methods)
+    pq.write_table(pa.concat_tables([predictions, theirs]), predictions_path(path))
+    result["predictions_sha256"] = hashlib.sha256(predictions_path(path).read_bytes()).hexdigest()
+    path.write_text(json.dumps(result))
+
+    bundle = uwbench.bundle("mfcc", tmp_path / "mfcc.zip", **folders)
+    assert len(bundle.left_out) == 1
+    assert bundle.left_out[0].startswith("pitches: attentive reads segments, which a bundle does not hold")
+    verified = uwbench.verify(bundle.path, results=tmp_path / "elsewhere")
+    assert verified.equal, verified.differences
+    members = members_of(bundle.path)
+    place = named(members, "results/", "pitches.json")
+    assert list(json.loads(members[place])["scores"]) == ["knn"]
+    forged = write(tmp_path / "forged.zip", {**members, place: path.read_bytes()}, listed=True)
+    refused = uwbench.verify(forged, results=tmp_path / "elsewhere")
+    assert not refused.equal
+    assert "attentive cannot be verified, as a bundle holds no segments" in refused.differences[0]
 
 
 def test_what_cannot_be_packed_is_said(packed: Path, tmp_path: Path) -> None:

@@ -54,12 +54,12 @@ def write_preprocessor(folder: Path, **content: Any) -> None:
     (folder / "preprocessor_config.json").write_text(json.dumps(content))
 
 
-def _waveform_case(kind: str, prefix: str, *, batching: str, normalise: bool, **settings: Any) -> Case:
+def _waveform_case(kind: str, prefix: str, *, batching: str, normalise: bool, name: str = "", **settings: Any) -> Case:
     def make(folder: Path) -> None:
         import transformers
 
         torch.manual_seed(0)
-        config = getattr(transformers, f"{prefix}Config")(**_CONVOLUTIONS, **settings)
+        config = getattr(transformers, f"{prefix}Config")(**(_CONVOLUTIONS | settings))
         head = getattr(transformers, f"{prefix}ForCTC")(config)
         head.save_pretrained(folder)
         write_preprocessor(
@@ -79,7 +79,7 @@ def _waveform_case(kind: str, prefix: str, *, batching: str, normalise: bool, **
         output = model(inputs.input_values, output_hidden_states=True)
         return list(output.hidden_states), output.last_hidden_state
 
-    return Case(f"{kind}-{batching}", make, direct, 0.02, batching, family=kind)
+    return Case(name or f"{kind}-{batching}", make, direct, 0.02, batching, family=kind)
 
 
 def _make_moonshine(folder: Path) -> None:
@@ -159,27 +159,32 @@ def _direct_ast(folder: Path, samples: Any) -> tuple[list[torch.Tensor], torch.T
     return [over_time(state) for state in output.hidden_states], over_time(output.last_hidden_state)
 
 
-def _make_clap(folder: Path) -> None:
-    from transformers import ClapConfig, ClapFeatureExtractor, ClapModel
+def _clap_case(name: str, truncation: str, **audio: Any) -> Case:
+    def make(folder: Path) -> None:
+        from transformers import ClapConfig, ClapFeatureExtractor, ClapModel
 
-    torch.manual_seed(0)
-    audio = {
-        "patch_embeds_hidden_size": 8,
-        "depths": [1, 1, 2, 1],
-        "num_attention_heads": [2, 2, 4, 4],
-        "hidden_size": 64,
-    }
-    text = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    config = ClapConfig(audio_config=audio, text_config=text | {"vocab_size": 20})
-    ClapModel(config).save_pretrained(folder)
-    ClapFeatureExtractor(truncation="rand_trunc").save_pretrained(folder)
+        torch.manual_seed(0)
+        tower = {
+            "patch_embeds_hidden_size": 8,
+            "depths": [1, 1, 2, 1],
+            "num_attention_heads": [2, 2, 4, 4],
+            "hidden_size": 64,
+        }
+        text = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+        config = ClapConfig(audio_config=tower | audio, text_config=text | {"vocab_size": 20})
+        ClapModel(config).save_pretrained(folder)
+        ClapFeatureExtractor(truncation=truncation).save_pretrained(folder)
+
+    return Case(name, make, _direct_clap, 0.3125, rate=48_000, family="clap")
 
 
 def _direct_clap(folder: Path, samples: Any) -> tuple[list[torch.Tensor], torch.Tensor]:
     from transformers import ClapFeatureExtractor, ClapModel
 
     inputs = ClapFeatureExtractor.from_pretrained(folder)(samples, sampling_rate=48_000, return_tensors="pt")
-    output = ClapModel.from_pretrained(folder).eval().audio_model(**inputs)
+    # The extractor says of a random clip that it is longer than 10 s, if none is.
+    longer = torch.zeros(1, 1, dtype=torch.bool)
+    output = ClapModel.from_pretrained(folder).eval().audio_model(inputs.input_features, is_longer=longer)
     frames = output.last_hidden_state.mean(2).transpose(1, 2)
     torch.testing.assert_close(frames.mean(1), output.pooler_output)
     return [frames], frames
@@ -363,6 +368,37 @@ CASES = (
     _waveform_case("wav2vec2", "Wav2Vec2", batching="padded", normalise=True, **_PRE_NORM),
     _waveform_case("hubert", "Hubert", batching="equal-length", normalise=True),
     _waveform_case("hubert", "Hubert", batching="padded", normalise=True, **_PRE_NORM),
+    # XLS-R 1B and MMS 1B, HuBERT xlarge: 48 layers, pre-norm, biased convolutions; mHuBERT-147: post-norm.
+    _waveform_case(
+        "wav2vec2",
+        "Wav2Vec2",
+        batching="padded",
+        normalise=True,
+        name="wav2vec2-48-layers",
+        num_hidden_layers=48,
+        conv_bias=True,
+        **_PRE_NORM,
+    ),
+    _waveform_case(
+        "hubert",
+        "Hubert",
+        batching="padded",
+        normalise=True,
+        name="hubert-xlarge",
+        num_hidden_layers=48,
+        conv_bias=True,
+        **_PRE_NORM,
+    ),
+    _waveform_case(
+        "hubert",
+        "Hubert",
+        batching="equal-length",
+        normalise=True,
+        name="mhubert-147",
+        feat_proj_layer_norm=True,
+        feat_extract_norm="group",
+        do_stable_layer_norm=False,
+    ),
     _waveform_case("wavlm", "WavLM", batching="equal-length", normalise=False),
     _waveform_case("wavlm", "WavLM", batching="padded", normalise=True, **_PRE_NORM),
     _waveform_case("unispeech-sat", "UniSpeechSat", batching="equal-length", normalise=True),
@@ -375,7 +411,10 @@ CASES = (
     # Their mel is computed on the CPU; EnCodec's own code reads how much it pads.
     Case("wav2vec2-bert", _make_w2v_bert, _direct_w2v_bert, 0.02),
     Case("ast", _make_ast, _direct_ast, 0.1, family="audio-spectrogram-transformer"),
-    Case("clap", _make_clap, _direct_clap, 0.3125, rate=48_000),
+    _clap_case("clap", "rand_trunc"),
+    # clap-htsat-fused, and the shape of larger_clap_*: twice the width, three times the depth in the third stage.
+    _clap_case("clap-fused", "fusion", enable_fusion=True),
+    _clap_case("clap-larger", "rand_trunc", patch_embeds_hidden_size=16, depths=[1, 1, 6, 1], hidden_size=128),
     Case("parakeet", _make_parakeet, _direct_conformer("ParakeetForCTC"), 0.08),
     Case("encodec", _make_encodec, _direct_encodec, 320 / 24_000, "equal-length", 24_000),
     Case("whisper", _make_whisper, _direct_whisper, 0.02),

@@ -23,6 +23,7 @@ _TEXT = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
+_HYBRID = _TEXT | {"layers_block_type": ["attention"], "mamba_num_heads": 2, "mamba_head_dim": 8}
 _IMAGES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 _CONFORMER = _SIZES | {"subsampling_conv_channels": 16, "num_mel_bins": 80}
 _MEL_80 = {"feature_size": 80}
@@ -36,6 +37,13 @@ def _moss(model: Any, inputs: Any) -> States:
 
 def _diarization(model: Any, inputs: Any) -> States:
     return own_states(model.model.audio_tower, inputs.input_features, inputs.attention_mask)
+
+
+def _transcribe(model: Any, inputs: Any) -> States:
+    from transformers.models.nemotron3_5_transcribe.modeling_nemotron3_5_transcribe import normalize_per_feature
+
+    mels = normalize_per_feature(inputs.input_features, inputs.attention_mask)
+    return own_states(model.model.audio_tower.asr_encoder, mels, inputs.attention_mask)
 
 
 def _streaming(model: Any, inputs: Any) -> States:
@@ -159,6 +167,27 @@ CASES = (
         settings=_MEL_80,
     ),
     _case(
+        "nemotron3_5_transcribe",
+        "Nemotron3_5TranscribeForConditionalGeneration",
+        "Nemotron3_5TranscribeConfig",
+        _NEMOTRON,
+        _transcribe,
+        0.08,
+        {
+            "audio_config": {
+                "asr_config": _SIZES | {"num_mel_bins": 80},
+                "diarization_config": {
+                    "model_type": "nemotron3_diarization",
+                    "audio_config": _SIZES | {"num_mel_bins": 80},
+                    "head_config": {"hidden_size": 8, "audio_hidden_size": 32},
+                },
+            },
+            "text_config": _HYBRID,
+            "word_timestamp_config": _SIZES | {"vocab_size": 8, "blank_token_id": 7},
+        },
+        settings=_MEL_80,
+    ),
+    _case(
         "nemotron3_5_asr",
         "Nemotron3_5AsrForRNNT",
         "Nemotron3_5AsrConfig",
@@ -196,7 +225,7 @@ CASES = (
         0.08,
         {
             "audio_config": _CONFORMER | {"projection_hidden_size": 16, "projection_bias": False},
-            "text_config": _TEXT | {"layers_block_type": ["attention"], "mamba_num_heads": 2, "mamba_head_dim": 8},
+            "text_config": _HYBRID,
             "vision_config": _IMAGES | {"video_temporal_patch_size": 2},
             "vision_hidden_size": 16,
             "projector_hidden_size": 16,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,9 +16,11 @@ from encoders.omni_families import CASES as OMNI
 from encoders.torchaudio_families import CASES as WITH_TORCHAUDIO
 from encoders.tower_families import CASES as TOWERS
 from encoders.wave_families import CASES as WAVES
-from uwbench.encoders.base import Encoder, ModelSpec
+from uwbench.audio.decode import decode, samples_in
+from uwbench.encoders.base import Encoder, EncoderInfo, ModelSpec
 from uwbench.encoders.conformance import check_encoder
 from uwbench.encoders.resolve import open_encoder
+from uwbench.sources.dataset import Dataset
 
 CASES: tuple[Case, ...] = (*FAMILIES, *TOWERS, *OMNI, *WAVES, *WITH_TORCHAUDIO)
 
@@ -35,7 +38,9 @@ class Parity:
     declared_hop_s: float
     context_s: float | None
     silence: bool  # a silent clip gives finite frames
-    problems: tuple[str, ...]
+    problems: tuple[str, ...]  # on noise, and on each task's real audio
+    checked: tuple[str, ...]  # the tasks whose audio it was measured on
+    real_deviation: float  # the largest of any layer on that audio
 
 
 def lacks(case: Case) -> str | None:
@@ -57,9 +62,12 @@ def noise(case: Case, seconds: float) -> np.ndarray:
 
 
 @torch.inference_mode()
-def deviations(case: Case, folder: Path, encoder: Encoder) -> tuple[float, ...]:
-    """Return each layer's relative distance to transformers' own, which has the same layers and frames."""
-    samples = noise(case, 1.2371)
+def deviations(case: Case, folder: Path, encoder: Encoder, samples: np.ndarray | None = None) -> tuple[float, ...]:
+    """Return each layer's relative distance to transformers' own, which has the same layers and frames.
+
+    `samples` is a clip at the case's rate, by default noise.
+    """
+    samples = noise(case, 1.2371) if samples is None else samples
     states, output = case.direct(folder, samples)
     count = len(encoder.info.layers)
     assert len(states) == count
@@ -98,20 +106,36 @@ def silence_is_finite(case: Case, encoder: Encoder) -> bool:
     return bool(found.frames[:, :, : int(found.valid[0])].isfinite().all())
 
 
-def measure(case: Case, folder: Path) -> Parity:
-    """Return a family's row of the table; `folder` is where its small random model is made."""
+def measure(case: Case, folder: Path, audio: Mapping[str, Dataset] | None = None) -> Parity:
+    """Return a family's row of the table; `folder` is where its small random model is made.
+
+    Of the real `audio` of each task, four clips are measured as the noise is.
+    """
     case.make(folder)
     encoder = loaded(folder)
-    found = check_encoder(encoder, clips=[noise(case, seconds) for seconds in (1.0, 1.7, 2.3)])
+    clips = {"noise": [noise(case, seconds) for seconds in (1.0, 1.7, 2.3)]}
+    clips |= {name: _clips(dataset, encoder.info) for name, dataset in (audio or {}).items()}
+    found = {name: check_encoder(encoder, clips=waveforms) for name, waveforms in clips.items()}
+    real = [deviations(case, folder, encoder, clips[name][0]) for name in clips if name != "noise"]
     return Parity(
         case.name,
         encoder.info.family,
         encoder.info.dim,
         deviations(case, folder, encoder),
-        found.batch_deviation,
-        found.hop_seconds,
+        max(each.batch_deviation for each in found.values()),
+        found["noise"].hop_seconds,
         encoder.info.hop_s,
         encoder.info.context_s,
         silence_is_finite(case, encoder),
-        found.problems,
+        tuple(f"{problem} ({name})" for name, each in found.items() for problem in each.problems),
+        tuple(name for name in clips if name != "noise"),
+        max((distance for layers in real for distance in layers), default=0.0),
     )
+
+
+def _clips(dataset: Dataset, info: EncoderInfo) -> Sequence[np.ndarray]:
+    """Return four clips from all over a task, at the encoder's rate, cut to its context or to 3 s."""
+    count = len(dataset.clips)
+    chosen = [dataset.clips[count * index // 4] for index in range(4)]
+    longest = samples_in(min(3.0, 0.9 * (info.context_s or 3.0)), info.sample_rate)
+    return [decode(clip.audio, info.sample_rate)[:longest] for clip in chosen]

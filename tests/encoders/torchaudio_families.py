@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -77,6 +78,21 @@ def _latents(model: Any, inputs: Any) -> States:
     return [latents], latents
 
 
+def _higgs(model: Any, inputs: Any) -> States:
+    """Compute both branches step by step, as for X-codec, at the two rates."""
+    resample = import_module("torchaudio.functional").resample
+    samples = inputs["input_values"]
+    samples = torch.nn.functional.pad(samples, (0, -samples.shape[2] % 960))
+    slower = resample(samples, 24_000, 16_000)[:, 0]
+    states = model.semantic_model(torch.nn.functional.pad(slower, (160, 160)), output_hidden_states=True).hidden_states
+    semantic = model.encoder_semantic(torch.stack(states, dim=1).mean(1)[:, ::2].transpose(1, 2))
+    acoustic = model.acoustic_encoder(samples)
+    if acoustic.shape[2] != semantic.shape[2]:
+        acoustic = model.acoustic_encoder(torch.nn.functional.pad(samples, (model.pad, model.pad)))
+    latents = model.fc(torch.cat([acoustic, semantic], dim=1).transpose(1, 2))
+    return [latents], latents
+
+
 def _case(
     name: str,
     whole: str,
@@ -87,11 +103,13 @@ def _case(
     *,
     config: str | None = None,
     batching: str = "equal-length",
+    rate: int = 16_000,
+    settings: dict[str, Any] | None = None,
     options: dict[str, Any] | None = None,
 ) -> Case:
-    make = maker(whole, config or whole.replace("Model", "Config"), extractor, {}, **parts)
-    direct = direct_call(whole, extractor, run, **(options or {}))
-    return replace(Case(name, make, direct, hop_s, batching), needs="torchaudio", reads_back=True)
+    make = maker(whole, config or whole.replace("Model", "Config"), extractor, settings or {}, **parts)
+    direct = direct_call(whole, extractor, run, rate=rate, **(options or {}))
+    return replace(Case(name, make, direct, hop_s, batching, rate), needs="torchaudio", reads_back=True)
 
 
 _CODEC = {
@@ -191,4 +209,35 @@ CASES = (
     ),
     _case("xcodec2", "Xcodec2Model", "Xcodec2FeatureExtractor", _latents, 0.02, _CODEC),
     _case("neucodec", "NeuCodecModel", "Xcodec2FeatureExtractor", _latents, 0.02, _CODEC),
+    _case(
+        "higgs_audio_v2_tokenizer",
+        "HiggsAudioV2TokenizerModel",
+        "DacFeatureExtractor",
+        _higgs,
+        0.04,
+        {
+            "acoustic_model_config": {
+                "encoder_hidden_size": 2,
+                "decoder_hidden_size": 32,
+                "hidden_size": 16,
+                "codebook_size": 8,
+                "downsampling_ratios": [8, 5, 4, 2, 3],
+                "upsampling_ratios": [8, 5, 4, 2, 3],
+            },
+            "semantic_model_config": {
+                "model_type": "hubert",
+                "hidden_size": 32,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 4,
+                "intermediate_size": 48,
+                "num_conv_pos_embeddings": 16,
+                "num_conv_pos_embedding_groups": 4,
+                "conv_dim": (16,) * 7,
+            },
+            "codebook_size": 8,
+            "codebook_dim": 8,
+        },
+        rate=24_000,
+        settings={"sampling_rate": 24_000, "hop_length": 960},
+    ),
 )

@@ -104,7 +104,7 @@ def own_states(tower: Any, *inputs: Any, **named: Any) -> States:
 
 def _omni(model: Any, inputs: Any) -> States:
     count = int(inputs.attention_mask.sum())
-    tower = model.model.audio_tower
+    tower = getattr(model, "thinker", model).model.audio_tower
     sizes = {"feature_lens": torch.tensor([count])}
     states, _ = recorded(tower.layers, lambda: tower(inputs.input_features[0][:, :count], **sizes))
     if type(tower).__name__.startswith("Qwen3"):
@@ -125,6 +125,16 @@ def _gemma4(model: Any, inputs: Any) -> States:
     states, output = recorded(tower.layers, lambda: tower(inputs.input_features, inputs.input_features_mask))
     torch.testing.assert_close(tower.output_proj(states[-1]), output.last_hidden_state)
     return states, states[-1]
+
+
+def _with_voices(make: Callable[[Path], None]) -> Callable[[Path], None]:
+    """Return a function that saves a Qwen2.5-Omni with the file of voices that its class asks for."""
+
+    def make_with_voices(folder: Path) -> None:
+        make(folder)
+        torch.save({}, folder / "spk_dict.pt")
+
+    return make_with_voices
 
 
 def _make_gemma3n(folder: Path) -> None:
@@ -216,18 +226,25 @@ def _tower_case(
     batching: str = "padded",
     options: dict[str, Any] | None = None,
     reads_back: bool = False,
+    family: str = "",
 ) -> Case:
     whole = prefix + head
     make = maker(whole, config or f"{prefix}Config", extractor, settings or {}, **parts)
-    return Case(
-        name, make, direct_call(whole, extractor, run, **(options or {})), hop_s, batching, reads_back=reads_back
-    )
+    make = _with_voices(make) if prefix == "Qwen2_5Omni" else make
+    direct = direct_call(whole, extractor, run, **(options or {}))
+    return Case(name, make, direct, hop_s, batching, family=family, reads_back=reads_back)
 
 
 _MEL_80 = {"feature_size": 80}
 _CONFORMER = _SIZES | {"subsampling_conv_channels": 16, "num_mel_bins": 80}
 _PADDED = {"padding": True, "return_attention_mask": True}
 _EXPERTS = {"moe_intermediate_size": 8, "num_experts": 2, "num_experts_per_tok": 1}
+_THINKER = {"audio_config": _WHISPER, "vision_config": _VISION, "text_config": _TEXT | _ROTARY}
+_THINKER_3 = {
+    "audio_config": _WHISPER | {"downsample_hidden_size": 8},
+    "vision_config": _VISION | {"deepstack_visual_indexes": [0]},
+    "text_config": _TEXT | _ROTARY | _EXPERTS,
+}
 _PHI4_AUDIO = {
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -254,7 +271,7 @@ CASES = (
         "WhisperFeatureExtractor",
         _omni,
         0.04,
-        {"audio_config": _WHISPER, "vision_config": _VISION, "text_config": _TEXT | _ROTARY},
+        _THINKER,
         settings=_MEL_80,
         options={"return_attention_mask": True},
         reads_back=True,
@@ -265,14 +282,35 @@ CASES = (
         "WhisperFeatureExtractor",
         _omni,
         1 / 13,
-        {
-            "audio_config": _WHISPER | {"downsample_hidden_size": 8},
-            "vision_config": _VISION | {"deepstack_visual_indexes": [0]},
-            "text_config": _TEXT | _ROTARY | _EXPERTS,
-        },
+        _THINKER_3,
         settings=_MEL_80,
         options={"return_attention_mask": True},
         reads_back=True,
+    ),
+    # As they are published: names begin with "thinker."; the talker, which writes audio, is left out.
+    _tower_case(
+        "qwen2_5_omni-whole",
+        "Qwen2_5Omni",
+        "WhisperFeatureExtractor",
+        _omni,
+        0.04,
+        {"thinker_config": _THINKER, "enable_audio_output": False},
+        settings=_MEL_80,
+        options={"return_attention_mask": True},
+        reads_back=True,
+        family="qwen2_5_omni",
+    ),
+    _tower_case(
+        "qwen3_omni_moe-whole",
+        "Qwen3OmniMoe",
+        "WhisperFeatureExtractor",
+        _omni,
+        1 / 13,
+        {"thinker_config": _THINKER_3, "enable_audio_output": False},
+        settings=_MEL_80,
+        options={"return_attention_mask": True},
+        reads_back=True,
+        family="qwen3_omni_moe",
     ),
     _tower_case(
         "qwen3_asr",

@@ -69,6 +69,44 @@ def _mimi(model: Any, inputs: Any) -> States:
     return [*(averaged(state, 2, count, state.shape[1]) for state in states), latents], latents
 
 
+def _csm(model: Any, inputs: Any) -> States:
+    return _mimi(model.codec_model, inputs)
+
+
+def _moshi(model: Any, inputs: Any) -> States:
+    return _mimi(model.audio_encoder, inputs)
+
+
+def _pocket(model: Any, inputs: Any) -> States:
+    """Fill the last frame with silence, as the published extractor does, and average the 16 frames to each latent."""
+    encoder, samples = model.encoder, inputs.input_values
+    samples = torch.nn.functional.pad(samples, (0, -samples.shape[2] % 1920))
+    states, output = recorded(encoder.encoder_transformer.layers, lambda: encoder(samples))
+    count = output.latents.shape[2]
+    means = [averaged(state, 16, count, state.shape[1]) for state in states]
+    return means, means[-1]
+
+
+def _musicgen(model: Any, inputs: Any) -> States:
+    latents = model.audio_encoder.encoder(inputs.input_values).transpose(1, 2)
+    return [latents], latents
+
+
+def _apertus(model: Any, inputs: Any) -> States:
+    latents = model.model.audio_tokenizer.encoder(inputs.input_values).transpose(1, 2)
+    return [latents], latents
+
+
+def _vibevoice(model: Any, inputs: Any) -> States:
+    model = getattr(model, "model", model)
+    tower = getattr(model, "audio_tower", model)
+    encoder = getattr(model, "acoustic_tokenizer_encoder", None) or tower.encoder
+    latents = encoder(inputs["input_values"]).latents
+    if hasattr(model, "semantic_tokenizer_encoder"):
+        latents = torch.cat([latents, model.semantic_tokenizer_encoder(inputs["input_values"]).latents], dim=2)
+    return [latents], latents
+
+
 def _dac(model: Any, inputs: Any) -> States:
     latents = model.encoder(inputs["input_values"]).transpose(1, 2)
     return [latents], latents
@@ -116,6 +154,42 @@ def _case(
 _OMNIASR = _CONVOLUTIONS | _SEVEN
 _HUBERT = {"model_type": "hubert", **_CONVOLUTIONS, **_SEVEN}
 _DECODER = {"decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 16}
+
+_MIMI = {
+    "hidden_size": 32,
+    "num_filters": 4,
+    "codebook_size": 8,
+    "codebook_dim": 8,
+    "num_quantizers": 3,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "head_dim": 8,
+    "intermediate_size": 48,
+    "upsample_groups": 8,
+    "vector_quantization_hidden_dimension": 8,
+    "sliding_window": 20,
+}
+_WAVTOKENIZER = {
+    "num_filters": 4,
+    "hidden_size": 16,
+    "codebook_size": 8,
+    "codebook_dim": 16,
+    "decoder_hidden_size": 32,
+    "decoder_intermediate_size": 32,
+    "decoder_num_layers": 1,
+}
+_STREAMS = {"codebook_vocab_size": 8, "num_codebooks": 2, "audio_bos_token_id": 6, "audio_pad_token_id": 7}
+_VIBEVOICE = {"num_filters": 2, "depths": [1, 1, 1, 1, 1, 1, 1], "hidden_size": 12, "layer_scale_init_value": 0.5}
+_T5 = {
+    "model_type": "t5",
+    "d_model": 16,
+    "d_kv": 8,
+    "d_ff": 16,
+    "num_layers": 1,
+    "num_heads": 2,
+    "vocab_size": 40,
+}
 
 CASES = (
     _case(
@@ -240,21 +314,7 @@ CASES = (
         _ENCODEC,
         _mimi,
         0.08,
-        {
-            "hidden_size": 32,
-            "num_filters": 4,
-            "codebook_size": 8,
-            "codebook_dim": 8,
-            "num_quantizers": 3,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 4,
-            "head_dim": 8,
-            "intermediate_size": 48,
-            "upsample_groups": 8,
-            "vector_quantization_hidden_dimension": 8,
-            "sliding_window": 20,
-        },
+        _MIMI,
         rate=24_000,
         reads_back=True,
     ),
@@ -264,15 +324,7 @@ CASES = (
         _ENCODEC,
         _wavtokenizer,
         0.025,
-        {
-            "num_filters": 4,
-            "hidden_size": 16,
-            "codebook_size": 8,
-            "codebook_dim": 16,
-            "decoder_hidden_size": 32,
-            "decoder_intermediate_size": 32,
-            "decoder_num_layers": 1,
-        },
+        _WAVTOKENIZER,
         rate=24_000,
     ),
     _case(
@@ -292,5 +344,167 @@ CASES = (
             "codebook_size": 8,
         },
         settings={"sampling_rate": 16_000, "hop_length": 320},
+    ),
+    _case(
+        "csm",
+        "CsmForConditionalGeneration",
+        _ENCODEC,
+        _csm,
+        0.08,
+        _TEXT
+        | {
+            "num_key_value_heads": 2,
+            "head_dim": 8,
+            "text_vocab_size": 40,
+            "codec_config": _MIMI,
+            "depth_decoder_config": _TEXT | {"num_key_value_heads": 2, "head_dim": 8, "backbone_hidden_size": 16},
+        },
+        config="CsmConfig",
+        rate=24_000,
+        family="mimi",
+        reads_back=True,
+    ),
+    _case(
+        "kyutai_speech_to_text",
+        "KyutaiSpeechToTextForConditionalGeneration",
+        _ENCODEC,
+        _csm,
+        0.08,
+        _TEXT | {"num_key_value_heads": 2, "head_dim": 8, "ffn_dim": 16, "codec_config": _MIMI} | _STREAMS,
+        config="KyutaiSpeechToTextConfig",
+        rate=24_000,
+        family="mimi",
+        reads_back=True,
+    ),
+    _case(
+        "moshi",
+        "MoshiForConditionalGeneration",
+        _ENCODEC,
+        _moshi,
+        0.08,
+        _TEXT
+        | {
+            "num_key_value_heads": 2,
+            "head_dim": 8,
+            "ffn_dim": 16,
+            "num_codebooks": 2,
+            "audio_vocab_size": 8,
+            "audio_encoder_config": _MIMI,
+            "depth_decoder_config": _TEXT
+            | {"num_key_value_heads": 2, "head_dim": 8, "ffn_dim": 16, "num_codebooks": 2},
+        },
+        config="MoshiConfig",
+        rate=24_000,
+        family="mimi",
+        reads_back=True,
+    ),
+    _case(
+        "pocket_tts_audio_tokenizer",
+        "PocketTTSAudioTokenizerModel",
+        _ENCODEC,
+        _pocket,
+        0.08,
+        {
+            "hidden_size": 32,
+            "num_filters": 4,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 4,
+            "head_dim": 8,
+            "intermediate_size": 48,
+            "upsample_groups": 8,
+            "latent_dim": 8,
+            "layer_scale_initial_scale": 0.5,
+        },
+        config="PocketTTSAudioTokenizerConfig",
+        settings={"chunk_length_s": None},
+        rate=24_000,
+        reads_back=True,
+    ),
+    _case(
+        "musicgen",
+        "MusicgenForConditionalGeneration",
+        _ENCODEC,
+        _musicgen,
+        320 / 24_000,
+        {
+            "text_encoder": _T5,
+            "audio_encoder": {
+                "model_type": "encodec",
+                "num_filters": 4,
+                "hidden_size": 16,
+                "codebook_size": 8,
+                "codebook_dim": 16,
+            },
+            "decoder": {
+                "model_type": "musicgen_decoder",
+                "hidden_size": 16,
+                "ffn_dim": 16,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 2,
+                "vocab_size": 8,
+                "num_codebooks": 2,
+            },
+        },
+        config="MusicgenConfig",
+        rate=24_000,
+        family="encodec",
+    ),
+    _case(
+        "apertus1p5",
+        "Apertus1p5ForConditionalGeneration",
+        "WavTokenizerFeatureExtractor",
+        _apertus,
+        0.025,
+        {
+            "text_config": _TEXT | {"num_key_value_heads": 2, "vocab_size": 262_400},
+            "audio_config": _WAVTOKENIZER | {"model_type": "wavtokenizer_encoder"},
+            "vision_config": {},
+        },
+        config="Apertus1p5Config",
+        rate=24_000,
+        family="wavtokenizer",
+    ),
+    _case(
+        "vibevoice_acoustic_tokenizer",
+        "VibeVoiceAcousticTokenizerModel",
+        "VibeVoiceAcousticTokenizerFeatureExtractor",
+        _vibevoice,
+        3_200 / 24_000,
+        _VIBEVOICE,
+        batching="padded",
+        rate=24_000,
+        family="vibevoice",
+    ),
+    _case(
+        "vibevoice",
+        "VibeVoiceForConditionalGeneration",
+        "VibeVoiceAcousticTokenizerFeatureExtractor",
+        _vibevoice,
+        3_200 / 24_000,
+        {
+            "text_config": _TEXT | {"model_type": "qwen2", "num_key_value_heads": 2},
+            "audio_config": _VIBEVOICE,
+            "semantic_model_config": _VIBEVOICE | {"hidden_size": 20},
+            "diffusion_head_config": {"num_head_layers": 1, "intermediate_size": 16},
+        },
+        config="VibeVoiceConfig",
+        batching="padded",
+        rate=24_000,
+    ),
+    _case(
+        "vibevoice_asr",
+        "VibeVoiceAsrForConditionalGeneration",
+        "VibeVoiceAcousticTokenizerFeatureExtractor",
+        _vibevoice,
+        3_200 / 24_000,
+        {
+            "text_config": _TEXT | {"model_type": "qwen2", "num_key_value_heads": 2},
+            "acoustic_tokenizer_encoder_config": _VIBEVOICE,
+            "semantic_tokenizer_encoder_config": _VIBEVOICE | {"hidden_size": 20},
+        },
+        config="VibeVoiceAsrConfig",
+        batching="padded",
+        rate=24_000,
+        family="vibevoice",
     ),
 )

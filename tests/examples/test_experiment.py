@@ -1,16 +1,17 @@
-"""The miniature experiment on a few real clips: its stages, resuming, its page."""
+"""The miniature experiment on a few real clips: its data, its stages, resuming, its page."""
 
 from __future__ import annotations
 
 import csv
+import json
 import shutil
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from runs import LM
 from small_lm import write_lm
 from small_whisper import ENCODER
 from uniwhisper.cli.train import overlay_of
@@ -22,160 +23,300 @@ from uniwhisper.training.checkpoint import checkpoints
 from uniwhisper.training.train import train
 from uniwhisper_miniature.experiment import ARMS, Outcome, Scores, Settings, arm_config, run_experiment
 from uniwhisper_miniature.page import BEGIN, END, report, write_tables
-from uniwhisper_miniature.speech import Heard, heard_digits
-from uniwhisper_miniature.tasks import refuse_leaks, write_rows, write_tasks
+from uniwhisper_miniature.scored_data import HELD_OUT, SCORED, TRAINED_ON, read_rows, refuse_leaks, write_tasks
+from uniwhisper_miniature.speech import SENTENCE_WINDOW_S, WORD_WINDOW_S, Transcribed, read_sentences, transcribe
+from uniwhisper_miniature.speech import spoken_digits as read_digits
+from uniwhisper_miniature.training_data import HEARD, classes_of, write_rows
 from uwbench.api import InputError, UsageError, UwbenchError
 
 OVERLAY = {
     "encoder": ENCODER,
-    "lm": LM,
     "data": {"bins": 1},
     "stages": {"bridge": 1, "joint": 3},
-    "run": {"batch_s": 24, "micro_batch_s": 24, "save_every": 100, "keep": 1},
+    "run": {"batch_s": 12, "micro_batch_s": 12, "save_every": 100, "keep": 1},
     "optimiser": {"warmup_steps": 1},
 }
-SETTINGS = Settings(overlay=OVERLAY, runs=(("fsdd", "lm"),), clips=12, spoken=2)
+SETTINGS = Settings(overlay=OVERLAY, arms=("control",), alphas=(0.5, 1.0), clips=40, spoken=2)
 
 
-def test_arms_differ_in_their_decoder_alone(small_whisper: Path, tmp_path: Path) -> None:
-    lm = write_lm(tmp_path / "lm", "llama")
-    settings = Settings(overlay=overlaid(OVERLAY, overlay_of(["lm.train=lora"], lm=str(lm))))
-    arms = {arm: arm_config(settings, small_whisper, arm) for arm in ARMS}
-    assert {arm: (config.lm.kind, config.lm.train) for arm, config in arms.items()} == {
-        "lm": ("causal", "lora"),
-        "random": ("random-causal", "full"),
-        "whisper": ("whisper", "full"),
-    }
-    assert shape_of(arms["random"].lm) == shape_of(arms["lm"].lm)
-    rest = [config.model_dump(exclude={"lm"}) for config in arms.values()]
-    assert rest[0] == rest[1] == rest[2]
-    with pytest.raises(UsageError, match="--arm random: is the arm lm, whose language model begins at random"):
-        run_experiment(tmp_path, small_whisper, tmp_path / "out", replace(SETTINGS, runs=(("none", "random"),)))
-    assert not (tmp_path / "out").exists()
+def silent(text: str) -> None:
+    """Log nothing."""
 
 
 @pytest.fixture(scope="module")
 def data(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two clips of each of some labels and splits of the three sets, under their own names."""
+    """A few clips of each part and of each of some labels of the data sets, under their own names."""
     folder = tmp_path_factory.mktemp("data")
-    for name, column, split in (
-        ("fsdd", "digit", "split"),
-        ("esc10", "label", "fold"),
-        ("philharmonia", "label", "split"),
-    ):
-        with (shared_data / name / "manifest.csv").open(encoding="utf-8", newline="") as file:
-            rows = [row for row in csv.DictReader(file) if row.get("dynamic", "forte") in ("forte", "piano")]
-        rows.sort(key=lambda row: row.get("dynamic", ""))
-        labels = sorted({row[column] for row in rows})[:3]
-        kept: list[dict[str, str]] = []
-        for label in labels:
-            for part in sorted({row[split] for row in rows}):
-                own = [row for row in rows if (row[column], row[split]) == (label, part)]
-                kept += [own[0], own[-1]] if len(own) > 1 else own
+    parts = {source.name: source.part for source in SCORED}
+    columns = {"fsdd": "digit", "esc10": "label", "urbansound8k": "label", "fluidr3": "instrument"}
+    for name in (*columns, "philharmonia"):
+        rows = read_rows(shared_data, name)
+        if name == "philharmonia":  # a few notes on several instruments
+            rows = [row for row in rows if row["label"] in ("bassoon", "cello", "trombone")]
+            notes = [note for note, _ in Counter(row["note"] for row in rows).most_common(4)]
+            chosen = {row["path"]: row for row in rows if row["note"] in notes}
+        else:
+            groups: dict[tuple[str, str], list[dict[str, str]]] = {}
+            for row in rows:
+                groups.setdefault((row[columns[name]], parts[name](row) if name in parts else ""), []).append(row)
+            labels = sorted({label for label, _ in groups})[:3]
+            pairs = [[*group[:4], *group[-4:]] for (label, _), group in groups.items() if label in labels]
+            chosen = {row["path"]: row for pair in pairs for row in pair}
         (folder / name).mkdir()
         with (folder / name / "manifest.csv").open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=list(rows[0]))
             writer.writeheader()
-            writer.writerows(kept)
-        for row in kept:
-            target = folder / name / row["path"]
-            target.parent.mkdir(exist_ok=True)
-            shutil.copyfile(shared_data / name / row["path"], target)
+            writer.writerows(chosen.values())
+        for path in chosen:
+            (folder / name / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(shared_data / name / path, folder / name / path)
     return folder
 
 
 @pytest.fixture(scope="module")
-def done(data: Path, small_whisper: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def rows(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return write_rows(data, tmp_path_factory.mktemp("rows"))
+
+
+@pytest.fixture(scope="module")
+def finished(data: Path, small_whisper: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The working folder of an experiment with the control alone."""
     output = tmp_path_factory.mktemp("experiment")
-    run_experiment(data, small_whisper, output, SETTINGS, log=lambda text: None)
+    run_experiment(data, small_whisper, output, SETTINGS, log=silent)
     return output
 
 
-def test_a_turn_scores_held_out_and_trained_tasks(data: Path, small_whisper: Path, done: Path) -> None:
+def test_arms_differ_in_what_answers_alone(small_whisper: Path, tmp_path: Path) -> None:
+    lm = write_lm(tmp_path / "lm", "llama")
+    settings = Settings(overlay=overlaid(OVERLAY, overlay_of([], lm=str(lm))))
+    arms = {arm: arm_config(settings, small_whisper, arm, {"digit": ["1", "2"]}) for arm in ARMS}
+    assert {arm: (config.lm.kind, config.lm.train) for arm, config in arms.items()} == {
+        "lm": ("causal", "lora"),
+        "random": ("random-causal", "full"),
+        "whisper": ("whisper", "full"),
+        "control": ("heads", "full"),
+    }
+    assert shape_of(arms["random"].lm) == shape_of(arms["lm"].lm)
+    assert arms["control"].lm.classes == {"digit": ("1", "2")}
+    first, *others = [config.model_dump(exclude={"lm"}) for config in arms.values()]
+    assert all(other == first for other in others)
+    with pytest.raises(UsageError, match="--arm lm: needs a pretrained language model"):
+        run_experiment(tmp_path, small_whisper, tmp_path / "out", replace(SETTINGS, arms=("lm",)))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_clip_is_asked_several_questions_in_words(data: Path, rows: list[Path]) -> None:
+    table = [row for folder in rows for row in open_rows([folder])]
+    asked = {name: {row.question for row in table if row.dataset == name} for name in ("urbansound8k", "fsdd")}
+    assert asked["urbansound8k"] == {
+        *("sound_cls", "sound_cls/kind", "scene", "sound_cls/origin", "sound_cls/character", "caption")
+    }
+    assert asked["fsdd"] == {"keyword/digit", "speaker_id", "asr"}
+    clip = next(row for row in read_rows(data, "fluidr3") if row["instrument"] == "French horn")
+    told = {row.question: row.answers[0] for row in table if row.clip.endswith(clip["path"])}
+    assert told["instrument"] == "French horn"
+    assert told["instrument/family"] == "brass"
+    assert (told["pitch"], told["pitch/midi"]) == (clip["note"], clip["midi"])
+    manner = {"piano": "softly", "forte": "loudly"}[told["quality/dynamic"]]
+    assert told["music_caption"] == f"The note {clip['note']}, played {manner} on the French horn."
+    counts = Counter(row.clip for row in table)
+    assert set(counts.values()) == {len(source.ask) for source in HEARD}
+    answers = {row.answers for row in table if row.question == "asr"}
+    assert answers == {("zero",), ("one",), ("two",)}
+
+
+def test_the_control_has_a_head_for_each_question_of_few_answers(rows: list[Path]) -> None:
+    classes = classes_of(rows)
+    assert classes["asr"] == ["one", "two", "zero"]
+    assert classes["pitch/midi"] == sorted(classes["pitch/midi"])
+    questions = {row.question for row in open_rows(rows)}
+    assert set(classes) == questions  # of a few clips, all are of few answers
+    table = list(open_rows(rows))
+    assert all(set(row.answers) <= set(classes[row.question]) for row in table)
+
+
+def test_no_clip_that_is_scored_or_held_out_is_trained_on(
+    shared_data: Path, data: Path, rows: list[Path], tmp_path: Path
+) -> None:
+    trained = {Path(row.clip) for row in open_rows(rows)}
+    assert {path.relative_to(data).parts[0] for path in trained} == {"urbansound8k", "fluidr3", "fsdd"}
+    scored = set()
+    for use in ("valid", "test"):
+        for manifest in write_tasks(data, tmp_path, 40, use).values():
+            with manifest.open(encoding="utf-8", newline="") as file:
+                scored |= {Path(row["path"]) for row in csv.DictReader(file) if row.get("split") in (None, "test")}
+    assert len(scored) > 40
+    assert not scored & trained
+    heard = {row["group"] for row in read_rows(shared_data, "urbansound8k")}
+    held_out = {Path(row["path"]).name.split("-")[1] for row in read_rows(shared_data, "esc10")}
+    assert len(held_out) > 100
+    assert not heard & held_out  # the numbers of recordings on Freesound
+
+
+def test_validation_clips_choose_and_test_clips_are_others(shared_data: Path, tmp_path: Path) -> None:
+    scored: dict[str, dict[str, set[str]]] = {}
+    for use in ("valid", "test"):
+        for task, manifest in write_tasks(shared_data, tmp_path, 300, use).items():
+            with manifest.open(encoding="utf-8", newline="") as file:
+                table = list(csv.DictReader(file))
+            tested = {row["path"] for row in table if row.get("split", "test") == "test"}
+            scored.setdefault(task, {})[use] = tested
+    assert set(scored) == {*HELD_OUT, *TRAINED_ON}
+    for uses in scored.values():
+        assert len(uses["test"]) > 100
+        assert not uses["test"] & uses.get("valid", set())
+    assert "valid" not in scored["urbansound8k_label"]
+    assert len(scored["esc10_label"]["test"]) == 320
+
+
+def test_a_recording_of_the_held_out_set_among_the_rows_stops_the_experiment(
+    data: Path, rows: list[Path], tmp_path: Path
+) -> None:
+    leaky = tmp_path / "leaky"
+    shutil.copytree(data, leaky)
+    (heard,) = {row.source for row in list(open_rows(rows))[:1]}
+    manifest = leaky / "esc10" / "manifest.csv"
+    first = read_rows(leaky, "esc10")[0]["path"]
+    renamed = f"audio/1-{heard}-A.ogg"
+    (leaky / "esc10" / first).rename(leaky / "esc10" / renamed)
+    manifest.write_text(manifest.read_text(encoding="utf-8").replace(first, renamed), encoding="utf-8")
     said: list[str] = []
-    found = run_experiment(data, small_whisper, done, SETTINGS, log=said.append)
-    (scores,) = found.runs
+    with pytest.raises(InputError, match="clips that are scored"):
+        refuse_leaks(leaky, rows, tmp_path, said.append)
+    assert any("by source" in line and "urbansound8k" in line for line in said)
+
+
+def test_the_control_is_trained_chosen_and_scored(data: Path, small_whisper: Path, finished: Path) -> None:
+    said: list[str] = []
+    outcome = run_experiment(data, small_whisper, finished, SETTINGS, log=said.append)
+    (scores,) = outcome.arms
     assert [text for text in said if text.startswith("leakage gate: fsdd") and text.endswith("0 rows leak")]
-    assert not [text for text in said if text.startswith("held out")]  # the second call trains nothing
-    assert (scores.turn, scores.arm, scores.steps) == ("fsdd", "lm", 4)
-    names = {scope: {row.name for row in rows} for scope, rows in scores.scopes.items()}
-    assert names["held out"] >= {"fsdd_digit", "fsdd_speaker"}
-    assert not {name for name in names["trained on"] if name.startswith("fsdd")}
-    assert {"esc10_label", "philharmonia_instrument"} <= names["trained on"] <= names["all"]
-    assert scores.spoken.clips == found.spoken.clips == 2
-    lines = report(found)
-    assert sum(line.startswith("| fsdd | lm | 4 |") and "| held out |" in line for line in lines) == 2
-    assert any("fsdd_digit (held out)" in line for line in lines)
+    assert not [text for text in said if "training" in text and "rows" not in text]  # nothing is trained again
+    assert (scores.arm, scores.steps) == ("control", 4)
+    assert set(scores.valid) == {"0", "0.5", "1"}
+    assert scores.valid[f"{scores.alpha:g}"] == max(scores.valid["0.5"], scores.valid["1"])
+    names = {scope: {row.name for row in rows} - {"average (task)"} for scope, rows in scores.scopes.items()}
+    assert names == {
+        "held out": {f"{task}_test" for task in HELD_OUT},
+        "trained on": {f"{task}_test" for task in TRAINED_ON},
+    }
+    assert outcome.speech["digits"].clips == 2
+    assert set(scores.speech) == {f"{scores.alpha:g}", "1"}
+    card = json.loads((finished / "encoders" / "control-0.5" / "uniwhisper.json").read_text())
+    assert card["alpha"] == 0.5
+    assert {entry["dataset"] for entry in card["training_data"]} == {"urbansound8k", "fluidr3", "fsdd"}
+    lines = report(outcome)
+    assert sum(line.startswith(f"| control | {scores.alpha:g} | esc10_label | ") for line in lines) == 2
 
 
 @pytest.mark.slow
-def test_parallel_trainings_have_the_scores_of_sequential_ones(
-    data: Path, small_whisper: Path, done: Path, tmp_path: Path
+def test_all_arms_run_side_by_side_to_the_scores_of_one_after_the_other(
+    data: Path, small_whisper: Path, finished: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "jobs"
-    shutil.copytree(done, output)
-    runs = (("esc10", "lm"), ("none", "whisper"), ("fsdd", "lm"))
-    found = run_experiment(data, small_whisper, output, replace(SETTINGS, runs=runs), log=lambda text: None, jobs=2)
-    assert [(one.turn, one.arm, one.steps) for one in found.runs] == [(*run, 4) for run in runs]
-    assert {row.name for row in found.runs[0].scopes["held out"]} == {"esc10_label", "average (task)"}
-    assert (output / "fsdd-lm.json").read_bytes() == (done / "fsdd-lm.json").read_bytes()
+    shutil.copytree(finished, output)
+    for name in ("control.json", "experiment.json"):
+        (output / name).unlink()
+    for name in ("runs", "encoders"):
+        shutil.rmtree(output / name)
+    lm = write_lm(tmp_path / "lm", "llama")
+    settings = replace(SETTINGS, overlay=overlaid(OVERLAY, overlay_of([], lm=str(lm))), arms=tuple(ARMS))
+    outcome = run_experiment(data, small_whisper, output, settings, log=silent, jobs=2)
+    assert [(scores.arm, scores.steps) for scores in outcome.arms] == [(arm, 4) for arm in ARMS]
+    assert set(outcome.compared) == set(ARMS) - {"lm"}
+    assert (output / "control.json").read_bytes() == (finished / "control.json").read_bytes()
 
 
-def test_no_scored_test_clip_is_trained_on(data: Path, done: Path) -> None:
-    heard = {path.stem for path in (data / "esc10" / "audio").iterdir() if path.name.startswith("5-")}
-    with (done / "tasks" / "esc10_label" / "manifest.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    assert {Path(row["path"]).stem for row in rows if row["split"] == "test"} <= heard
-    clips = [row.clip for row in open_rows([done / "rows" / "esc10-label"])]
-    assert clips
-    assert not [clip for clip in clips if Path(clip).name.startswith("5-")]
-    folders = {"fsdd": "fsdd-digit-speaker", "philharmonia": "philharmonia-instrument-note-dynamic-articulation"}
-    for name in folders:
-        with (data / name / "manifest.csv").open(encoding="utf-8", newline="") as file:
-            tests = {Path(row["path"]).stem for row in csv.DictReader(file) if row["split"] == "test"}
-        assert tests
-        assert not tests & {Path(row.clip).stem for row in open_rows([done / "rows" / folders[name]])}
-
-
-def test_a_killed_experiment_resumes_from_its_checkpoint_to_the_same_scores(
-    data: Path, small_whisper: Path, done: Path, tmp_path: Path
-) -> None:
-    output = tmp_path / "again"
-    shutil.copytree(done, output)
-    before = (output / "fsdd-lm.json").read_bytes()
-    (output / "fsdd-lm.json").unlink()
-    shutil.rmtree(output / "encoders")
-    (kept,) = checkpoints(output / "runs" / "fsdd-lm")
-    at = (kept / "model.safetensors").stat().st_mtime_ns
-    run_experiment(data, small_whisper, output, SETTINGS, log=lambda text: None)
-    assert (output / "fsdd-lm.json").read_bytes() == before
-    assert (kept / "model.safetensors").stat().st_mtime_ns == at
-
-
+@pytest.mark.slow
 def test_a_stopped_training_is_not_scored_and_resumes(
-    data: Path, small_whisper: Path, done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, small_whisper: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = tmp_path / "stopped"
-    shutil.copytree(done, output)
+    shutil.copytree(finished, output)
     for folder in ("runs", "encoders"):
         shutil.rmtree(output / folder)
-    before = (output / "fsdd-lm.json").read_bytes()
-    (output / "fsdd-lm.json").unlink()
+    before = (output / "control.json").read_bytes()
+    (output / "control.json").unlink()
     with monkeypatch.context() as patch:
         patch.setattr("uniwhisper.training.train.train", partial(train, until=2))
         with pytest.raises(UwbenchError, match="stopped by SIGTERM at step 2"):
-            run_experiment(data, small_whisper, output, SETTINGS, log=lambda text: None)
-    assert not (output / "fsdd-lm.json").exists()
+            run_experiment(data, small_whisper, output, SETTINGS, log=silent)
+    assert not (output / "control.json").exists()
     assert not (output / "encoders").exists()
-    run_experiment(data, small_whisper, output, SETTINGS, log=lambda text: None)
-    assert (output / "fsdd-lm.json").read_bytes() == before
+    run_experiment(data, small_whisper, output, SETTINGS, log=silent)
+    assert (output / "control.json").read_bytes() == before
+    (last,) = checkpoints(output / "runs" / "control")
+    at = (last / "model.safetensors").stat().st_mtime_ns
+    (output / "control.json").unlink()
+    run_experiment(data, small_whisper, output, SETTINGS, log=silent)
+    assert (output / "control.json").read_bytes() == before
+    assert (last / "model.safetensors").stat().st_mtime_ns == at
 
 
-def test_other_settings_in_the_same_folder_are_refused(data: Path, small_whisper: Path, done: Path) -> None:
+def test_other_settings_in_the_same_folder_are_refused(data: Path, small_whisper: Path, finished: Path) -> None:
     with pytest.raises(UsageError, match="another clips"):
-        run_experiment(data, small_whisper, done, Settings(overlay=OVERLAY, clips=5, spoken=2), log=lambda text: None)
+        run_experiment(data, small_whisper, finished, replace(SETTINGS, clips=5), log=silent)
     with pytest.raises(UsageError, match="gtzan"):
-        run_experiment(data, small_whisper, done, Settings(runs=(("gtzan", "lm"),)), log=lambda text: None)
+        run_experiment(data, small_whisper, finished, replace(SETTINGS, arms=("gtzan",)), log=silent)
+
+
+def test_whispers_decoder_transcribes_from_its_encoder_but_not_from_noise(
+    shared_data: Path, whisper_tiny: Path, tmp_path: Path
+) -> None:
+    import torch
+    from transformers import WhisperModel
+
+    manifests = write_tasks(shared_data, tmp_path / "tasks", 600, "test")
+    digits = read_digits(manifests["fsdd_digit"], 6)
+    own = transcribe(whisper_tiny, whisper_tiny, digits, WORD_WINDOW_S)
+    assert (own.clips, own.words) == (6, 6)
+    assert own.right >= 2
+    encoder = WhisperModel.from_pretrained(whisper_tiny, dtype=torch.float32).encoder
+    with torch.no_grad():
+        encoder.layer_norm.weight.zero_()
+    encoder.save_pretrained(tmp_path / "deaf")
+    assert transcribe(whisper_tiny, tmp_path / "deaf", digits, WORD_WINDOW_S).right < own.right
+
+
+def test_sentences_are_read_from_a_table_and_compared_without_case_and_signs(
+    shared_data: Path, whisper_tiny: Path, tmp_path: Path
+) -> None:
+    for name, text in (("7_jackson_0", "Seven!"), ("3_jackson_1", "3")):
+        shutil.copyfile(shared_data / "fsdd" / "recordings" / f"{name}.wav", tmp_path / f"{name}.wav")
+        with (tmp_path / "manifest.csv").open("a", encoding="utf-8") as file:
+            file.write(f"{name}.wav,{text}\n" if file.tell() else f"path,text\n{name}.wav,{text}\n")
+    sentences = read_sentences(tmp_path)
+    assert [said.text for said in sentences] == ["seven", "three"]
+    heard = transcribe(whisper_tiny, whisper_tiny, sentences, SENTENCE_WINDOW_S)
+    assert (heard.clips, heard.words) == (2, 2)
+    assert heard.right >= 1
+    (tmp_path / "manifest.csv").write_text("file,words\na.wav,b\n")
+    with pytest.raises(InputError, match="has not the columns path and text"):
+        read_sentences(tmp_path)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_sentences(tmp_path / "nowhere")
+
+
+def test_the_tables_set_held_out_sets_and_those_trained_on_apart() -> None:
+    def scopes(difference: float) -> dict[str, tuple[Difference, ...]]:
+        def row(name: str) -> Difference:
+            return Difference(name, "knn", 0.5, 0.5 + difference, difference, difference - 0.02, difference + 0.02)
+
+        return {"held out": (row("esc10_label_test"), row("average (task)")), "trained on": (row("fsdd_digit_test"),)}
+
+    said = {"digits": Transcribed(60, 39, 60, 0.43)}
+    lm = Scores("lm", 240, 1800.0, 0.75, {"0": 0.5, "0.75": 0.55, "1": 0.54}, "f", scopes(0.03), {"0.75": said})
+    control = replace(lm, arm="control", alpha=1.0)
+    lines = report(Outcome((lm, control), said, {"control": scopes(0.01)}))
+    assert "| lm | 240 | 30 min | 50.0 | 55.0 | 54.0 | 0.75 |" in lines
+    held, trained = (
+        next(i for i, line in enumerate(lines) if start in line) for start in ("never heard", "other clips")
+    )
+    assert lines.index("| lm | 0.75 | esc10_label | knn | 50.0 | 53.0 | +3.0 [+1.0, +5.0] |") in range(held, trained)
+    assert lines.index("| lm | 0.75 | fsdd_digit | knn | 50.0 | 53.0 | +3.0 [+1.0, +5.0] |") > trained
+    assert "| control | held out | knn | 50.0 | 51.0 | +1.0 [-1.0, +3.0] |" in lines
+    assert "| original encoder |  | 39 of 60 | 43 % |" in lines
+    assert "| lm | 0.75 | 39 of 60 | 43 % |" in lines
 
 
 def test_tables_go_between_the_marks_of_a_page(tmp_path: Path) -> None:
@@ -187,79 +328,3 @@ def test_tables_go_between_the_marks_of_a_page(tmp_path: Path) -> None:
     page.write_text("no marks\n")
     with pytest.raises(InputError, match="marks"):
         write_tables(page, "uniwhisper experiment", [])
-
-
-def test_holding_out_one_kind_of_label_keeps_the_other_questions(data: Path, tmp_path: Path) -> None:
-    with_all = open_rows(write_rows(data, "none", tmp_path / "rows"))
-    without = open_rows(write_rows(data, "philharmonia_dynamic", tmp_path / "rows"))
-    lost = {row.id for row in with_all} - {row.id for row in without}
-    assert lost
-    assert all(name.startswith("philharmonia/") and name.endswith(":quality/dynamic") for name in lost)
-    assert {row.clip for row in with_all} == {row.clip for row in without}
-    assert not [row for row in open_rows(write_rows(data, "fsdd", tmp_path / "rows")) if row.dataset == "fsdd"]
-
-
-def test_the_validation_split_is_scored_without_a_look_at_test_clips(data: Path, tmp_path: Path) -> None:
-    splits: dict[str, dict[str, str]] = {}
-    for split in ("test", "valid"):
-        write_tasks(data, tmp_path / split, 600, split)
-        with (tmp_path / split / "esc10_label" / "manifest.csv").open(encoding="utf-8", newline="") as file:
-            splits[split] = {row["path"]: row["split"] for row in csv.DictReader(file)}
-    tests = {path for path, split in splits["test"].items() if split == "test"}
-    assert tests
-    assert not tests & set(splits["valid"])
-    scored = {path for path, split in splits["valid"].items() if split == "test"}
-    assert scored
-    assert scored <= {path for path, split in splits["test"].items() if split == "valid"}
-
-
-def test_a_scored_clip_among_the_rows_stops_the_experiment(data: Path, tmp_path: Path) -> None:
-    rows = write_rows(data, "none", tmp_path / "rows")
-    path = tmp_path / "leaky" / "fsdd"
-    shutil.copytree(data, tmp_path / "leaky")
-    with (path / "manifest.csv").open(encoding="utf-8", newline="") as file:
-        listed = list(csv.DictReader(file))
-    trained, tested = (next(row for row in listed if row["split"] == split) for split in ("train", "test"))
-    shutil.copyfile(path / trained["path"], path / tested["path"])
-    said: list[str] = []
-    with pytest.raises(InputError, match="clips that are scored"):
-        refuse_leaks(tmp_path / "leaky", rows, said.append)
-    assert any(tested["path"].split("/")[-1].removesuffix(".wav") in line for line in said)
-
-
-def test_whispers_decoder_transcribes_digits_from_its_encoder_but_not_from_noise(
-    data: Path, whisper_tiny: Path, tmp_path: Path
-) -> None:
-    import torch
-    from transformers import WhisperModel
-
-    write_tasks(data, tmp_path / "tasks", 600, "test")
-    manifest = tmp_path / "tasks" / "fsdd_digit" / "manifest.csv"
-    own = heard_digits(whisper_tiny, whisper_tiny, manifest, 6)
-    assert own.clips == 6
-    assert own.right >= 2
-    encoder = WhisperModel.from_pretrained(whisper_tiny, dtype=torch.float32).encoder
-    with torch.no_grad():
-        encoder.layer_norm.weight.zero_()
-    encoder.save_pretrained(tmp_path / "deaf")
-    assert heard_digits(whisper_tiny, tmp_path / "deaf", manifest, 6).right < own.right
-
-
-def test_the_mean_over_held_out_sets_has_the_interval_of_independent_differences() -> None:
-    def scores(turn: str, difference: float, half: float) -> Scores:
-        found = Difference(
-            "average (task)", "mlp", 0.5, 0.5 + difference, difference, difference - half, difference + half
-        )
-        return Scores(turn, "lm", 1, 60.0, turn, Heard(2, 1, 0.5), {"held out": (found,), "all": (found,)})
-
-    runs = (scores("fsdd", 0.03, 0.06), scores("esc10", 0.0, 0.03), scores("philharmonia", 0.06, 0.06))
-    lines = report(Outcome(runs, Heard(2, 2, 0.0), {}))
-    compared = report(Outcome(runs, Heard(2, 2, 0.0), {("none", "random"): runs[0].scopes}))
-    assert [line for line in compared if line.startswith("| none | random | ")] == [
-        "| none | random | held out | mlp | 50.0 | 53.0 | +3.0 [-3.0, +9.0] |",
-        "| none | random | all | mlp | 50.0 | 53.0 | +3.0 [-3.0, +9.0] |",
-    ]
-    assert "| lm | mlp | 50.0 | 53.0 | +3.0 [+0.0, +6.0] |" in lines
-    assert not [
-        line for line in report(Outcome(runs[:2], Heard(2, 2, 0.0), {})) if line.startswith("| lm | mlp | 50.0")
-    ]

@@ -27,10 +27,13 @@ def test_uniwhisper_hands_the_arguments_to_the_example(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert not call(monkeypatch, "--help")
-    assert "--turn" in capsys.readouterr().out
-    assert call(monkeypatch, "--data", "d", "--encoder", "e", "--output", "o", "--split", "train") == 2
-    assert "'train' is not one of" in capsys.readouterr().err
-    assert call(monkeypatch, "--data", "d", "--encoder", "no-encoder", "--output", "o") == 2
+    assert "--sentences" in capsys.readouterr().out
+    line = ["--data", "d", "--encoder", "no-encoder", "--output", "o"]
+    assert call(monkeypatch, *line, "--arm", "teacher") == 2
+    assert "'teacher' is not one of" in capsys.readouterr().err
+    assert call(monkeypatch, *line) == 2
+    assert "--arm lm: needs a pretrained language model; give --lm FOLDER" in capsys.readouterr().err
+    assert call(monkeypatch, *line, "--arm", "control") == 2
     assert "uniwhisper: no-encoder: is no Whisper folder" in capsys.readouterr().err
 
 
@@ -46,7 +49,7 @@ def test_without_a_checkout_one_line_says_where_the_example_is(
 @pytest.mark.parametrize("words", [[str(ROOT / "examples" / "uniwhisper_miniature")], ["-m", "uniwhisper_miniature"]])
 def test_the_folder_is_a_program(words: list[str]) -> None:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT / "bench"), str(ROOT / "examples")))}
-    line = [sys.executable, *words, "--data", "d", "--encoder", "no-encoder", "--output", "o"]
+    line = [sys.executable, *words, "--data", "d", "--encoder", "no-encoder", "--output", "o", "--arm", "whisper"]
     ended = subprocess.run(line, capture_output=True, text=True, check=False, env=env)
     assert ended.returncode == 2
     assert ended.stderr == "uniwhisper: no-encoder: is no Whisper folder (no model.safetensors)\n"
@@ -60,6 +63,6 @@ def test_the_command_on_a_page_names_what_was_given_and_no_local_folder(
     page = tmp_path / "page.md"
     page.write_text(f"{BEGIN}\n{END}\n")
     words = ["--data", "/mnt/data", "--encoder", "w", "--output", "out", "--jobs", "2", "--set", "run.seed=1"]
-    assert not call(monkeypatch, *words, "--turn", "esc10", "--turn", "none", "--write-doc", str(page))
-    expected = "--data data --encoder w --output out --set run.seed=1 --turn esc10 --turn none"
+    assert not call(monkeypatch, *words, "--arm", "control", "--arm", "whisper", "--write-doc", str(page))
+    expected = "--data data --encoder w --output out --set run.seed=1 --arm control --arm whisper"
     assert f"    uniwhisper experiment {expected}\n\n| table |\n" in page.read_text()

@@ -32,6 +32,44 @@ if __name__ == "__main__":
 """
 
 
+SAVERS = """
+import sys, threading, time
+from pathlib import Path
+from uniwhisper.training.sigterm import on_sigterm
+from uniwhisper_miniature.jobs import run_side_by_side
+from uwbench.api import UwbenchError
+
+def save(place):
+    stopping = threading.Event()
+    with on_sigterm("saving", stopping.set):
+        Path(place).touch()
+        while not stopping.is_set():
+            time.sleep(0.05)
+
+if __name__ == "__main__":
+    try:
+        run_side_by_side(save, [(place,) for place in sys.argv[1:]], 2)
+    except UwbenchError as error:
+        raise SystemExit(str(error))
+"""
+
+
+def test_after_a_signal_no_further_call_starts(tmp_path: Path) -> None:
+    program = tmp_path / "savers.py"
+    program.write_text(SAVERS)
+    places = [tmp_path / f"place-{number}" for number in range(4)]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    parent = subprocess.Popen([sys.executable, program, *map(str, places)], env=env, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 60
+    while not all(place.exists() for place in places[:2]) and time.monotonic() < until:
+        time.sleep(0.05)
+    parent.send_signal(signal.SIGTERM)
+    _, errors = parent.communicate(timeout=120)
+    assert parent.returncode == 1
+    assert "run the same command again to continue" in errors
+    assert [place.exists() for place in places] == [True, True, False, False]
+
+
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_all_calls_run_or_the_first_error_is_raised(tmp_path: Path, jobs: int) -> None:
     places = [str(tmp_path / f"place-{number}") for number in range(3)]

@@ -104,6 +104,20 @@ def frame_task(clips: int = 45, classes: int = 3, hop_s: float = 0.1, dim: int =
     return task_data(made, pooled, labels, splits=splits, frames=frames, durations_s=durations)
 
 
+def with_segments(data: TaskData, leaves: np.ndarray) -> TaskData:
+    """The task with pyramids over `leaves` `(n, layers, 8, dim)`, and with their means as pooled vectors."""
+    levels = [leaves.reshape(*leaves.shape[:2], level, 8 // level, -1).mean(3) for level in (1, 2, 4, 8)]
+    segments = np.concatenate(levels, axis=2).astype(np.float32)
+    layers = tuple(f"layer {index}" for index in range(leaves.shape[1]))
+    return replace(data, pooled=segments[:, :, 0], layers=layers, segments=segments, segment_layers=layers)
+
+
+def spread_over_segments(data: TaskData, seed: int = 0) -> TaskData:
+    """The task with segments that are its last layer's vectors with noise."""
+    noise = np.random.default_rng(seed).normal(size=(len(data.ids), 1, 8, data.pooled.shape[2]))
+    return with_segments(data, data.pooled[:, -1:, None] + noise)
+
+
 def esc10(folder: Path) -> TaskData:
     """ESC-10 with mean and deviation of 64 log-mel bands a clip, computed here from the real audio."""
     with (folder / "esc10" / "manifest.csv").open(encoding="utf-8") as file:
@@ -136,6 +150,7 @@ def shuffled(data: TaskData, seed: int) -> TaskData:
         durations_s=data.durations_s[order],
         pooled=data.pooled[order],
         frames=frames,
+        segments=None if data.segments is None else data.segments[np.array(order)],
     )
 
 

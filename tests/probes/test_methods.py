@@ -19,7 +19,7 @@ from sklearn.preprocessing import StandardScaler, normalize
 
 from conftest import ROOT, Command
 from probes.made_data import card as made_card
-from probes.made_data import frame_task, multi_label, shuffled, single_label, task_data
+from probes.made_data import frame_task, multi_label, shuffled, single_label, spread_over_segments, task_data
 from uwbench.cache.clip_table import read_table
 from uwbench.cache.store import open_encoders
 from uwbench.cards import card
@@ -114,6 +114,24 @@ def test_linear_scores_several_labels_by_average_precision() -> None:
     assert score.main_score == pytest.approx(reference, abs=1e-3)
 
 
+@pytest.mark.parametrize("method", ["linear", "few-shot"])
+def test_very_many_clips_and_classes_are_thinned_for_the_final_fit(method: str) -> None:
+    """A limit of clips times classes that is just reached changes nothing, one below takes fewer clips."""
+    data = single_label(400, classes=5)
+    count = list(data.splits or ()).count("train")
+    plain, same, fewer = (
+        run_probes(data, with_settings(method, train_cells=cells), methods=[method]).scores[method]
+        for cells in (20_000_000, 5 * count, 5 * 60)
+    )
+    assert same.main_score == plain.main_score
+    assert trained_on(plain) == trained_on(same) == count
+    assert trained_on(fewer) == 60
+
+
+def trained_on(score: Score) -> float:
+    return score.curve[-1].clips if score.curve else score.chosen["folds"][0]["trained_on"]
+
+
 def test_linear_chooses_its_strength_without_the_test_part() -> None:
     data = single_label(spread=4.0)
     pooled = data.pooled.copy()
@@ -126,9 +144,8 @@ def test_linear_chooses_its_strength_without_the_test_part() -> None:
 
 @pytest.mark.parametrize("method", [name for name in UWBENCH.methods if not METHODS[name].needs_texts])
 def test_the_order_of_clips_changes_no_score(method: str) -> None:
-    first, second = (
-        run_probes(data, UWBENCH, methods=[method]) for data in (single_label(), shuffled(single_label(), 2))
-    )
+    made = spread_over_segments(single_label())
+    first, second = (run_probes(data, UWBENCH, methods=[method]) for data in (made, shuffled(made, 2)))
     assert first.scores[method].main_score == pytest.approx(second.scores[method].main_score, abs=1e-6)
     assert first.scores[method].chosen == second.scores[method].chosen
 
@@ -369,7 +386,7 @@ def test_models_that_do_not_differ_are_not_said_to_cross() -> None:
     assert sum(crossing.crosses for crossing in crossings) <= 1
 
 
-@pytest.mark.parametrize("method", ["few-shot", "clustering", "verification", "clip-retrieval"])
+@pytest.mark.parametrize("method", ["few-shot", "clustering", "verification", "clip-retrieval", "zero-shot"])
 def test_intervals_hold_the_expected_score(method: str) -> None:
     """A short version of benchmarks/coverage.py: 15 draws of a world, of which a 95 % interval misses one."""
     scores, bounds = scores_and_intervals(World(groups=25), few_draws(), method, 15)

@@ -42,9 +42,10 @@ def problem(
     norm: Literal["input", "hidden"] = "hidden",
     dropout: float = 0.0,
     schedule: Literal["step", "epoch"] = "step",
+    attention: int = 0,
 ) -> Problem:
-    layers = inputs.shape[1] if inputs.ndim == 3 else 1
-    return Problem(kind, inputs.__getitem__, inputs.shape[-1], norm, dropout, 0.1, schedule, "cpu", layers)
+    vectors = inputs.shape[1] if inputs.ndim == 3 else 1
+    return Problem(kind, inputs.__getitem__, inputs.shape[-1], norm, dropout, 0.1, schedule, "cpu", vectors, attention)
 
 
 def stream(key: str, rows: np.ndarray, points: list[Point], epochs: int = 4, stop: int = 4) -> Stream:
@@ -81,6 +82,10 @@ def by_torch(problem: Problem, stream: Stream, point: Point) -> np.ndarray:
             x = torch.nn.functional.layer_norm(x, x.shape[-1:])
         if "mix" in weights:
             x = (x * weights["mix"].softmax(0)[:, None]).sum(dim=1)
+        if "gate" in weights:
+            (v, u), (v_bias, u_bias) = weights["gate"].chunk(2, dim=1), weights["gate_bias"].chunk(2)
+            gated = torch.tanh(x @ v + v_bias) * torch.sigmoid(x @ u + u_bias)
+            x = (x * (gated @ weights["query"] + weights["place"]).softmax(1)[..., None]).sum(dim=1)
         if "gamma" in weights:
             x = x * weights["gamma"] + weights["beta"]
         if "w1" in weights:
@@ -115,8 +120,10 @@ def by_torch(problem: Problem, stream: Stream, point: Point) -> np.ndarray:
         problem(inputs=LAYERS),
         problem(MULTI, LAYERS, norm="input"),
         problem(inputs=WIDE),
+        problem(inputs=LAYERS, attention=4),
+        problem(MULTI, LAYERS, norm="input", attention=7),
     ],
-    ids=["plain", "input", "sigmoid", "layers", "all", "wide"],
+    ids=["plain", "input", "sigmoid", "layers", "all", "wide", "attention", "attention, all"],
 )
 def test_equals_torch(made: Problem, width: int) -> None:
     point = Point(width, 0.01 if made.dim == 10 else 0.001, 0.3)
@@ -127,9 +134,13 @@ def test_equals_torch(made: Problem, width: int) -> None:
 
 @pytest.mark.parametrize("width", [0, 12, 320])
 @pytest.mark.parametrize("kind", [SINGLE, MULTI], ids=["single-label", "multi-label"])
-@pytest.mark.parametrize("inputs", [X, LAYERS, WIDE], ids=["narrow", "layers", "wide"])
-def test_a_probe_trains_alone_as_in_a_stack(kind: Kind, inputs: np.ndarray, width: int) -> None:
-    made = problem(kind, inputs, dropout=0.5)
+@pytest.mark.parametrize(
+    ("inputs", "attention"),
+    [(X, 0), (LAYERS, 0), (WIDE, 0), (LAYERS, 5)],
+    ids=["narrow", "layers", "wide", "attention"],
+)
+def test_a_probe_trains_alone_as_in_a_stack(kind: Kind, inputs: np.ndarray, attention: int, width: int) -> None:
+    made = problem(kind, inputs, dropout=0.5, attention=attention)
     points = [Point(width, rate, decay) for rate in (0.001, 0.01) for decay in (0.0, 1.0)]
     rows = {"a": np.arange(70), "b": np.arange(20, 90), "c": np.arange(5, 45)}  # unequal sizes
     stops = {"a": 4, "b": 2, "c": 3}

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from probes.made_data import card, task_data
+from probes.made_data import card, spread_over_segments, task_data
 from uwbench.cards.find import find_protocol
 from uwbench.cards.protocol import Protocol
 from uwbench.errors import InputError, ProbeError, UsageError
@@ -62,6 +62,14 @@ def test_a_relation_is_learnt_and_recall_is_the_mean_of_both_ways() -> None:
     assert np.mean(hits) == pytest.approx(score.raw["audio to text"])
     back = [row["counts"][2] / row["counts"][3] for row in rows]
     assert np.mean(back) == pytest.approx(score.raw["text to audio"])
+    assert score.chosen["text_encoder"] == "made"
+
+
+def test_attention_over_segments_learns_a_relation_too() -> None:
+    settings = {**UWBENCH.methods["attentive"], "learning_rates": [0.01], "weight_decays": [0.01]}
+    few = FEW.model_copy(update={"methods": {"attentive": settings}})
+    score = run_probes(spread_over_segments(made()), few, methods=["attentive"]).scores["attentive"]
+    assert score.main_score > 0.6  # chance is 0.02
     assert score.chosen["text_encoder"] == "made"
 
 

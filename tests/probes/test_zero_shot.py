@@ -18,21 +18,22 @@ from sklearn.metrics import average_precision_score
 
 from conftest import Command
 from encoders.text_models import make_clap, make_pe_audio
+from probes.made_data import card as made_card
 from probes.made_data import multi_label, shuffled, single_label
 from uwbench import api
-from uwbench.cards.find import find_protocol
+from uwbench.cards.find import find_card, find_protocol, load_vocabulary
 from uwbench.encoders.base import ModelSpec
 from uwbench.encoders.resolve import open_encoder
 from uwbench.encoders.text_towers import text_tower_of
 from uwbench.errors import InputError, ProbeError
 from uwbench.probes.data import TaskData
 from uwbench.probes.knn import unit_rows
-from uwbench.probes.methods.zero_shot import prompts, templates_for, words
+from uwbench.probes.methods.zero_shot import Prompts, prompts_for, words
 from uwbench.probes.run import run_probes
 from uwbench.results.record import Score, read_predictions, read_result
 
 UWBENCH = find_protocol("uwbench-1")
-TEMPLATES = templates_for(UWBENCH, "sound")
+TEMPLATES = prompts_for(UWBENCH, made_card(), ()).templates
 
 
 class Planted:
@@ -48,7 +49,7 @@ class Planted:
         self.known: dict[str, np.ndarray] = {}
         for rank, template in enumerate(order):
             noise = rng.normal(size=means.shape) * rank / 4
-            texts = prompts([TEMPLATES[template]], classes)
+            texts = Prompts((TEMPLATES[template],), tuple(classes)).texts()
             self.known.update(zip(texts, unit_rows(means + noise.astype(np.float32)), strict=True))
 
     def clips(self) -> np.ndarray:
@@ -100,7 +101,7 @@ def test_several_labels_are_scored_by_average_precision_of_cosines() -> None:
     rows = np.array(data.splits) == "test"
     relevant = np.array([[name in label for name in classes] for label in data.labels])
     chosen = score.chosen["folds"][0]["template"]
-    cosines = (space.vectors @ space.texts(prompts([chosen], classes)).T)[rows]
+    cosines = (space.vectors @ space.texts(Prompts((chosen,), classes).texts()).T)[rows]
     assert score.main_score == pytest.approx(average_precision_score(relevant[rows], cosines), abs=1e-5)
     assert sorted(predicted) == sorted(json.dumps([classes[code]]) for code in cosines.argmax(1))
     assert not any(name.startswith("f1") for name in score.raw)
@@ -132,9 +133,20 @@ def test_labels_become_words_whatever_they_hold() -> None:
     assert words("Acoustic_guitar") == "Acoustic guitar"
     assert words("  a__b\tc ") == "a b c"
     assert words("_") == "_"
-    assert prompts(["{}", "A {}."], ["{}", "50 % \\n", "{0}", "chat-é"]) == [
+    made = prompts_for(UWBENCH, made_card(), ["{}", "50 % \\n", "{0}", "chat-é"])
+    assert Prompts(("{}", "A {}."), made.words).texts() == [
         "{}", "50 % \\n", "{0}", "chat-é", "A {}.", "A 50 % \\n.", "A {0}.", "A chat-é.",
     ]  # fmt: skip
+
+
+def test_labels_that_are_codes_have_words_on_the_card_of_the_protocol() -> None:
+    of_lists = UWBENCH.methods["zero-shot"]["words"]
+    assert all(set(of_labels) <= set(load_vocabulary(name)) for name, of_labels in of_lists.items())
+    languages = load_vocabulary("voxlingua33")
+    assert "Norwegian" in prompts_for(UWBENCH, find_card("voxlingua33"), languages).words
+    assert not set(languages) & set(prompts_for(UWBENCH, find_card("voxlingua33"), languages).words)
+    assert prompts_for(UWBENCH, find_card("librispeech_mf"), ("F", "M")).words == ("a woman", "a man")
+    assert prompts_for(UWBENCH, made_card(), ("F",)).words == ("F",)
 
 
 def test_templates_without_one_place_for_the_class_are_refused() -> None:
@@ -142,7 +154,7 @@ def test_templates_without_one_place_for_the_class_are_refused() -> None:
         settings = {**UWBENCH.methods["zero-shot"], "templates": {d: [bad] for d in ("sound", "music", "speech")}}
         protocol = UWBENCH.model_copy(update={"methods": {**UWBENCH.methods, "zero-shot": settings}})
         with pytest.raises(InputError, match=r"protocol uwbench-1: methods\.zero-shot\.templates"):
-            templates_for(protocol, "sound")
+            prompts_for(protocol, made_card(), ())
 
 
 def test_vectors_without_a_space_of_texts_are_refused() -> None:
@@ -229,7 +241,7 @@ def test_encode_text_is_scored_and_scored_again_from_the_cache_alone(
     options = ["--python", sys.executable] if elsewhere else ["-m", "logmel"]
     done = uwbench("run", "-m", "loud.py:Tones", *options, "-t", tones, "--method", "zero-shot,knn")
     assert done.code == 0, done.err
-    assert elsewhere or "note: logmel: not scored by zero-shot: logmel: embeds no texts" in done.err
+    assert elsewhere or "note: tones: not scored by zero-shot: logmel: embeds no texts" in done.err
     path = next((tmp_path / "results" / "tones").rglob("*.json"))
     result = read_result(path)
     assert result.scores["zero-shot"].main_score == 1.0
@@ -291,7 +303,7 @@ def test_clap_is_scored_from_vectors_that_were_cached_before(tones: Path, uwbenc
     rows = np.array(embeddings.splits) == "test"
     truth = np.array([classes.index(str(label)) for label in embeddings.labels])
     for template, recorded in result.scores["zero-shot"].chosen["templates"].items():
-        texts = unit_rows(tower.embed(prompts([template], classes), "cpu"))
+        texts = unit_rows(tower.embed(Prompts((template,), tuple(map(words, classes))).texts(), "cpu"))
         answers = (clips @ texts.T).round(6).argmax(1)
         assert recorded == pytest.approx((answers[rows] == truth[rows]).mean())
 

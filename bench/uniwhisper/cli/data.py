@@ -73,6 +73,9 @@ def convert(
         typer.Option("--ontology", help="AudioSet's ontology.json; labels implied by other labels are removed."),
     ] = None,
     allow_test: Annotated[bool, typer.Option("--allow-test", help="Convert test clips too.")] = False,
+    allow_outside: Annotated[
+        bool, typer.Option("--allow-outside", help="Allow paths that leave the manifest's folder.")
+    ] = False,
     shard_mb: Annotated[float, typer.Option("--shard-mb", help="Shard size in MB.")] = 1000.0,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Decoding threads.")] = 2,
     as_json: AsJson = False,
@@ -95,6 +98,7 @@ def convert(
         recording=recording,
         allow_test=allow_test,
         ontology=ontology,
+        allow_outside=allow_outside,
     )
     if shard_mb <= 0:
         raise UsageError(f"{shard_mb} is no size", where="--shard-mb")

@@ -46,7 +46,8 @@ class Request:
     `COLUMN=LABEL`, as in
     the source or in words) are left out. `slots` holds lines `TASK.SLOT=TEXT` or `TASK.SLOT=@COLUMN`. `name`, `domain`,
     `licence` and `recording` (the publisher's ids, as in `Facts.source`) override the card and the facts. With an
-    `ontology` file (see `ontology.read_ancestors`), labels that another label of the clip implies are removed.
+    `ontology` file (see `ontology.read_ancestors`), labels that another label of the clip implies are removed. With
+    `allow_outside`, a manifest's paths may leave its folder.
     """
 
     source: str
@@ -62,6 +63,7 @@ class Request:
     recording: str | None = None
     allow_test: bool = False
     ontology: Path | None = None
+    allow_outside: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,7 @@ class _Source:
     where: str
     manifest: Path | None = None
     facts: Facts = field(default_factory=Facts)
+    allow_outside: bool = False
 
     def column(self, name: str, kind: AnswerKind = "label") -> tuple[Labels, ...]:
         """Return a column's labels, one per clip, `()` for an empty one; raise UsageError for an unknown column."""
@@ -120,7 +123,13 @@ class _Source:
                 raise UsageError(f"has no labels {name!r}", where=self.where, remedy=suggestion(name, self.columns))
             return self.columns[name]
         if key not in self.columns:
-            clips = read_manifest(self.manifest, name, kind=_MANIFEST_KINDS.get(kind, "single-label"), gaps=True)
+            clips = read_manifest(
+                self.manifest,
+                name,
+                kind=_MANIFEST_KINDS.get(kind, "single-label"),
+                gaps=True,
+                allow_outside=self.allow_outside,
+            )
             self.columns[key] = tuple(clip.labels for clip in clips)
         return self.columns[key]
 
@@ -217,7 +226,8 @@ def _open(request: Request) -> _Source:
         name = request.name or re.sub(r"[^a-z0-9_-]+", "_", manifest.absolute().parent.name.lower()).strip("_")
         facts = facts_of(name)
         first = (request.ask or facts.ask or ("label:",))[0].partition(":")[0]
-        clips = read_manifest(manifest, first, kind="transcription", gaps=True)
+        outside = request.allow_outside
+        clips = read_manifest(manifest, first, kind="transcription", gaps=True, allow_outside=outside)
         domain, licence = request.domain or facts.domain, request.licence or facts.licence
         columns: dict[str, tuple[Labels, ...]] = {}
     else:
@@ -233,7 +243,9 @@ def _open(request: Request) -> _Source:
         raise UsageError("has no licence on record", where=request.source, remedy="give --licence TEXT")
     if request.recording:
         facts = facts.model_copy(update={"source": request.recording})
-    return _Source(name, clips, columns, domain or "sound", licence, request.source, manifest, facts)
+    return _Source(
+        name, clips, columns, domain or "sound", licence, request.source, manifest, facts, request.allow_outside
+    )
 
 
 def _parse_question(line: str) -> _Question:

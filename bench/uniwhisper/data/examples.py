@@ -15,11 +15,12 @@ MIN_SAMPLES = SAMPLE_RATE  # shorter clips are padded to one second
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """An instruction about a clip, the answer to learn, and their task."""
+    """An instruction about a clip, the answer to learn, their task, and the question's name (see `Row.question`)."""
 
     instruction: str
     answer: str
     task: str
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,16 +69,17 @@ class Leak:
     how: How
 
 
-def open_test_set(spec: str, *, data: Path | None = None) -> TestSet:
+def open_test_set(spec: str, *, data: Path | None = None, allow_outside: bool = False) -> TestSet:
     """Return the test clips named by `TASK`, `TASK:PARTS` or a cache's clip table (`clips/NAME.parquet`).
 
     TASK is a card's name, a manifest or a folder, as for `uwbench`. PARTS are comma-separated splits or folds; the
-    default is the split `test`, or every fold. Raises UsageError if the parts hold no clip.
+    default is the split `test`, or every fold. With `allow_outside`, a manifest's paths may leave its folder. Raises
+    UsageError if the parts hold no clip.
     """
     if spec.endswith(".parquet") and Path(spec).is_file():
         return _of_table(Path(spec))
     task, parts = _task_and_parts(spec)
-    dataset = load_task(task, data=data)
+    dataset = load_task(task, data=data, allow_outside=allow_outside)
     if parts:
         clips = [clip for clip in dataset.clips if (clip.split or clip.fold) in parts]
     else:

@@ -100,7 +100,7 @@ def ask(
     if instruction is None:
         instruction = draw(row.task, row.slots, seed, epoch, row.id, wording=wording, options=options)
     kind = find_form(row.task, row.slots.get("form")).answer
-    return Question(instruction, draw_answer(row.answers, kind, seed, epoch, row.id), row.task)
+    return Question(instruction, draw_answer(row.answers, kind, seed, epoch, row.id), row.task, row.question)
 
 
 def _fillable(phrases: Sequence[str], slots: Mapping[str, str]) -> list[str]:

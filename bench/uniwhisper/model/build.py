@@ -12,7 +12,8 @@ from uniwhisper.config import Config, LanguageModel, Stage
 from uniwhisper.config import Encoder as EncoderConfig
 from uniwhisper.language_model import layers_of, model_configuration, require_source, shape_of
 from uniwhisper.model.adapter import Adapter
-from uniwhisper.model.model import AudioModel, UniWhisper, WhisperArm, next_token_scores
+from uniwhisper.model.model import AudioModel, Heads, UniWhisper, WhisperArm, next_token_scores
+from uniwhisper.model.tokens import numbered
 from uwbench.api import EncoderError, InputError
 
 _STILL: dict[str, Any] = {  # no randomness in the forward
@@ -31,6 +32,10 @@ def build_model(config: Config) -> AudioModel:
         whisper = _load_whisper(config.encoder)
         if config.lm.kind == "whisper":
             model: AudioModel = WhisperArm(whisper.encoder, whisper.decoder)
+        elif config.lm.kind == "heads":
+            names = list(config.lm.classes)
+            questions = [names.index(name) for name, _ in numbered(config.lm.classes)]
+            model = Heads(whisper.encoder, config.encoder.dim, questions)
         else:
             model = _joined(config, whisper.encoder, _load_lm(config.lm))
         if config.lm.train == "lora":
@@ -143,7 +148,7 @@ def add_lora(module: nn.Module, config: Config) -> None:
 def _prepare(model: AudioModel, config: Config) -> None:
     model.train()
     model.checkpointing = config.run.checkpointing
-    if config.run.checkpointing:
+    if config.run.checkpointing and not isinstance(model, Heads):
         model.decoder.gradient_checkpointing_enable({"use_reentrant": False})
     set_stage(model, config, "joint")
 
@@ -152,7 +157,7 @@ def set_stage(model: AudioModel, config: Config, stage: Stage) -> None:
     """Set the parameters that learn: in `bridge` those without pretrained weights, in `joint` the configured ones.
 
     Whisper's own decoder has no adapter before it, so there it is the decoder that learns the instructions in
-    `bridge`. The encoder's sinusoidal positions never learn.
+    `bridge`, and heads learn their classes. The encoder's sinusoidal positions never learn.
     """
     new = config.lm.kind != "causal"
     trains_lm = config.lm.train if stage == "joint" or new else "frozen"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from uniwhisper.data.examples import MAX_SAMPLES, MIN_SAMPLES, SAMPLE_RATE, Example
 from uniwhisper.language_model import attended_pairs
-from uniwhisper.model.tokens import Row, Text
+from uniwhisper.model.tokens import Classes, Row, Text
 from uwbench.api import AudioError
 
 if TYPE_CHECKING:
@@ -71,11 +71,11 @@ _POWER = {"token": 0.0, "sample": -1.0, "sqrt_tokens": -0.5}
 class Collator:
     """Makes batches; the same examples give the same tensors in every process.
 
-    With `packed`, the questions about a clip are in one row. Whisper's decoder, whose rows hold no audio to share,
-    reads each in its own.
+    With `packed`, the questions about a clip are in one row. Whisper's decoder and heads, whose rows hold no audio to
+    share, read each in its own.
     """
 
-    text: Text
+    text: Text | Classes
     mels: int
     stack: int
     reduction: Reduction = "token"
@@ -100,13 +100,14 @@ class Collator:
         )
 
     def prompts(self, audio: Sequence[Any], instructions: Sequence[str], *, pad30: bool = False) -> Batch:
-        """Return a batch without answers: one instruction per clip."""
+        """Return a batch without answers: one instruction per clip, for a model that writes its answers."""
+        assert isinstance(self.text, Text)
         counts = [audio_tokens(len(clip), self.stack) for clip in audio]
         rows = [self.text.prompt(text, self._slots(n)) for text, n in zip(instructions, counts, strict=True)]
         return self._batch(list(audio), rows, list(range(len(rows))), pad30=pad30)
 
     def _slots(self, tokens: int) -> int:
-        """Return the number of positions of audio in a row: its tokens and two marks, or 0 with cross-attention."""
+        """Return the number of positions of audio in a row: its tokens and two marks, or 0 where audio is no prefix."""
         return 0 if self.text.longest is not None else tokens + 2
 
     def _batch(self, audio: list[Any], rows: list[Row], clips: list[int], *, pad30: bool) -> Batch:

@@ -1,7 +1,8 @@
-"""The two models: Whisper's encoder before a language model, and Whisper itself with instructions."""
+"""The models: Whisper's encoder before a language model, Whisper itself with instructions, and heads as a control."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ import torch.utils.checkpoint
 from torch import nn
 
 from uniwhisper.model.adapter import Adapter
-from uniwhisper.model.collate import Batch
+from uniwhisper.model.collate import FRAME, Batch
 from uwbench.api import EncoderError
 
 
@@ -176,6 +177,42 @@ class UniWhisper(AudioModel):
             }
         mask = masks if len(masks) > 1 else next(iter(masks.values()))
         return {"attention_mask": mask, "position_ids": batch.positions}
+
+
+class Heads(AudioModel):
+    """No language model: a linear layer per question over a clip's mean frame, without the frames of padding.
+
+    `questions` (classes,) holds the number of the question that each class answers.
+    """
+
+    questions: torch.Tensor
+
+    def __init__(self, encoder: nn.Module, dim: int, questions: Sequence[int]) -> None:
+        super().__init__(encoder)
+        self.lm = nn.Linear(dim, len(questions))  # the layers of all questions, one below the other
+        self.register_buffer("questions", torch.tensor(questions), persistent=False)
+
+    @property
+    def decoder(self) -> Any:
+        """The linear layers."""
+        return self.lm
+
+    def states(self, frames: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Return the mean frame of each row's clip, at each place of the row, `(R, S, dim)`."""
+        counts = [min(-(-samples // FRAME), frames.shape[1]) for samples in batch.samples]
+        means = torch.stack([clip[:count].mean(dim=0) for clip, count in zip(frames, counts, strict=True)])
+        return means[batch.clip_of][:, None].expand(-1, batch.ids.shape[1], -1)
+
+    def scores(self, states: torch.Tensor) -> torch.Tensor:
+        """Return the scores of every question's classes `(..., classes)`."""
+        return self.lm(states)
+
+    def losses(self, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return the cross-entropy `(A,)` of the classes `targets` (A,), each among those of its question."""
+        others = self.questions[None] != self.questions[targets][:, None]
+        return nn.functional.cross_entropy(
+            self.scores(states).float().masked_fill(others, -torch.inf), targets, reduction="none"
+        )
 
 
 class WhisperArm(AudioModel):

@@ -8,15 +8,16 @@ so no merge crosses from the prompt into the answer.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from uniwhisper.config import Config
+from uniwhisper.data.answers import SEPARATOR
 from uniwhisper.data.examples import Question
 from uniwhisper.language_model import model_configuration
-from uwbench.api import EncoderError, InputError
+from uwbench.api import EncoderError, InputError, UsageError
 
 # ChatML, and the empty think block with which Qwen3 answers at once.
 _BEFORE = "<|im_start|>user\n"
@@ -85,8 +86,49 @@ class Text:
         return [*self.before, *[self.pad] * audio]
 
 
+@dataclass(frozen=True, slots=True)
+class Classes:
+    """The answers of `Heads` in place of a tokenizer: an answer is one token, the number of its class.
+
+    A row holds a place before the answer and the answer, or the place alone for a question without a head.
+    """
+
+    numbers: Mapping[tuple[str, str], int]
+    pad: int = 0
+    longest: int | None = 2  # tokens a row: with a bound, audio has no places in it
+
+    def row(self, questions: Sequence[Question], audio: int) -> Row:
+        """Return the row of one question; raise InputError for an answer that is none of its question's classes."""
+        (question,) = questions
+        name = question.name or question.task
+        number = self.numbers.get((name, class_of(question.answer)))
+        if number is None and any(asked == name for asked, _ in self.numbers):
+            raise InputError(f"{question.answer!r} is none of its classes", where=f"lm.classes.{name}")
+        return Row(
+            [self.pad] if number is None else [self.pad, number], 0, audio, (Span(0, 1, 1 + (number is not None)),)
+        )
+
+
+def numbered(classes: Mapping[str, Sequence[str]]) -> dict[tuple[str, str], int]:
+    """Return the number of each class, by question and answer, question after question."""
+    pairs = [(name, class_of(answer)) for name, answers in classes.items() for answer in answers]
+    return {pair: number for number, pair in enumerate(dict.fromkeys(pairs))}
+
+
+def class_of(answer: str) -> str:
+    """Return an answer as a class: a list of labels, which are drawn in any order, in the order of the alphabet."""
+    return SEPARATOR.join(sorted(answer.split(SEPARATOR)))
+
+
+def open_answers(config: Config) -> Text | Classes:
+    """Return what makes rows of questions: the tokenizer that a configuration names, or the classes of its heads."""
+    return Classes(numbered(config.lm.classes)) if config.lm.kind == "heads" else open_text(config)
+
+
 def open_text(config: Config) -> Text:
-    """Return the tokenizer that a configuration names."""
+    """Return the tokenizer that a configuration names; raise UsageError for heads, which have none."""
+    if config.lm.kind == "heads":
+        raise UsageError("heads write no text", where="lm.kind")
     if config.lm.kind == "whisper":
         return _whisper_text(config.encoder.init)
     source = config.lm.tokenizer or config.lm.init

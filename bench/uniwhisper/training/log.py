@@ -72,6 +72,8 @@ class Tally:
 
 
 def _count(sums: Sums, name: str, part: float, tokens: int) -> None:
+    if not tokens:  # a question that heads do not answer
+        return
     before = sums.get(name, (0.0, 0))
     sums[name] = (before[0] + part, before[1] + tokens)
 

@@ -22,7 +22,7 @@ from uniwhisper.data.examples import SAMPLE_RATE, Batches
 from uniwhisper.model.build import build_model, set_stage
 from uniwhisper.model.collate import Batch, Collator
 from uniwhisper.model.model import AudioModel
-from uniwhisper.model.tokens import open_text
+from uniwhisper.model.tokens import open_answers
 from uniwhisper.sampling.held_out import HeldOut
 from uniwhisper.training import checkpoint
 from uniwhisper.training.checkpoint import Progress
@@ -129,7 +129,7 @@ class _Run:
                 )
             checkpoint.load_weights(self.model, self._resume)
         collate = Collator(
-            text=open_text(config),
+            text=open_answers(config),
             mels=config.encoder.mels,
             stack=config.adapter.stack,
             reduction=config.optimiser.reduction,
@@ -275,9 +275,10 @@ def gradients(wrapped: Any, batches: Sequence[Batch], config: Config, world: Wor
     """Add the gradients of a global step to the model's, from this rank's micro-batches, and return their losses.
 
     Each token's loss is weighted by its share of the step's total weight over all ranks: however a step is divided, its
-    gradient is the same sum, up to floating-point order. `wrapped` is `wrap`'s result.
+    gradient is the same sum, up to floating-point order. `wrapped` is `wrap`'s result. The gradient is zero where no
+    question of a step has an answer to learn, as can be with heads.
     """
-    total = world.sum(sum(float(batch.weights.sum()) for batch in batches))
+    total = world.sum(sum(float(batch.weights.sum()) for batch in batches)) or 1.0
     losses_by_batch = []
     for index, batch in enumerate(batches):
         with world.accumulating(wrapped, index < len(batches) - 1), _autocast(config, world):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,9 +25,18 @@ from uwbench.probes.joint import texts_path
 from uwbench.probes.reproduce import store_of, table_of
 from uwbench.report.board import build_board
 from uwbench.report.compare import find_model
-from uwbench.results.record import Result, predictions_path, read_result, result_path
+from uwbench.results.record import (
+    Result,
+    predictions_bytes,
+    predictions_path,
+    read_predictions,
+    read_result,
+    result_bytes,
+    result_path,
+)
 
 _FRAMES = "is scored on frames, which a bundle does not hold"
+_SEGMENTS = "reads segments, which a bundle does not hold, so that nobody could verify its score"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +54,9 @@ class Bundle:
 def pack_bundle(model: str, output: Path, results: Path, cache: Path, *, protocol: str = "uwbench-1") -> Bundle:
     """Write the scores of a model on the board of `protocol` with their predictions, labels and vectors to `output`.
 
-    `model` is a label, name or fingerprint, `protocol` a name or a file. Tasks scored on frames are left out. Raises
-    UsageError for an unknown model or one without such scores, StoreError, with the command that makes them, if the
-    cache lacks vectors.
+    `model` is a label, name or fingerprint, `protocol` a name or a file. Tasks scored on frames are left out, and so
+    are scores by methods that read segments. Raises UsageError for an unknown model or one without other scores,
+    StoreError, with the command that makes them, if the cache lacks vectors.
     """
     rules = find_protocol(protocol)
     board = build_board(results, protocol=protocol, references=False, ties=False)
@@ -62,7 +73,11 @@ def pack_bundle(model: str, output: Path, results: Path, cache: Path, *, protoco
             if table.needs_frames:
                 left_out.append(f"{result.task.name}: {_FRAMES}")
                 continue
-            _copy_result(path, result, folder / "results")
+            unverifiable = [method for method in result.scores if reads_segments(method)]
+            left_out.extend(f"{result.task.name}: {method} {_SEGMENTS}" for method in unverifiable)
+            if len(unverifiable) == len(result.scores):
+                continue
+            _copy_result(path, result, unverifiable, folder / "results")
             store = store_of(result, cache)
             _copy_vectors(result, store, table, folder)
             _copy_texts(result, store, folder / "cache")
@@ -82,9 +97,26 @@ def corruptions_of(result: Result) -> tuple[Corruption, ...]:
     return parse_corruptions(result.robustness.corruptions if result.robustness else ())
 
 
-def _copy_result(path: Path, result: Result, results: Path) -> None:
+def reads_segments(method: str) -> bool:
+    """Return True for a method whose score cannot be computed again from pooled vectors."""
+    return method in METHODS and METHODS[method].segments
+
+
+def _copy_result(path: Path, result: Result, without: Sequence[str], results: Path) -> None:
+    """Copy a result with its predictions, but for the methods `without`."""
     target = result_path(results, result).with_name(path.name)
     target.parent.mkdir(parents=True, exist_ok=True)
+    if without:
+        import pyarrow as pa
+
+        predictions = read_predictions(path)
+        others = [method not in without for method in predictions["method"].to_pylist()]
+        content = predictions_bytes(predictions.filter(pa.array(others, pa.bool_())))
+        scores = {method: score for method, score in result.scores.items() if method not in without}
+        changed = {"scores": scores, "predictions_sha256": hashlib.sha256(content).hexdigest()}
+        predictions_path(target).write_bytes(content)
+        target.write_bytes(result_bytes(result.model_copy(update=changed)))
+        return
     shutil.copyfile(path, target)
     if predictions_path(path).is_file():
         shutil.copyfile(predictions_path(path), predictions_path(target))

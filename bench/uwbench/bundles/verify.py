@@ -11,7 +11,7 @@ from pathlib import Path
 from uwbench.base.hashing import SHORT, sha256_file
 from uwbench.bundles.archive import Contents, read_archive
 from uwbench.bundles.digests import CLEAN, changed_clips, changed_vectors, hashes_of, pooled_blocks
-from uwbench.bundles.pack import corruptions_of
+from uwbench.bundles.pack import corruptions_of, reads_segments
 from uwbench.cache.clip_table import ClipTable, read_table, table_path
 from uwbench.cache.store import EncoderStore
 from uwbench.cache.verified import file_state
@@ -106,8 +106,10 @@ def _check(
         return ["is a result of another model or protocol than the bundle"], ()
     if path.parent != result_path(folder / "results", result).parent:
         return ["does not lie where its model and protocol put it"], ()
-    if not predictions_path(path).is_file():
-        return ["its predictions are missing"], ()
+    unverifiable = [method for method in result.scores if reads_segments(method)]
+    if unverifiable or not predictions_path(path).is_file():
+        what = f"{', '.join(unverifiable)} cannot be verified, as a bundle holds no segments"
+        return [what if unverifiable else "its predictions are missing"], ()
     cache = folder / "cache"
     table_name = f"{result.task.name}-{(result.task.data_sha256 or '')[:SHORT]}"
     table, store = read_table(cache, table_name), store_of(result, cache)

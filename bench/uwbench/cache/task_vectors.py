@@ -109,10 +109,9 @@ class TaskVectors:
     def segments(self) -> Segments:
         """Return the segment pyramids of all clips, which are read from the parts when they are indexed.
 
-        Needs a task opened with `needs_segments`; raises StoreError, with the command to run, if a clip has none.
+        Needs a task opened with `needs_segments`.
         """
-        layers = f" --layers {','.join(self.record.layers)}" if len(self.record.layers) > 1 else ""
-        self._require_all("segments", f"{layers} --segments")
+        self.require_segments()
         files: list[SegmentFile] = []
         file_of, row_of = np.zeros((2, len(self.rows)), np.int64)
         for part, clips, rows in self._used():
@@ -120,6 +119,11 @@ class TaskVectors:
             file_of[clips], row_of[clips] = len(files), rows
             files.append(self._open_segments(part))
         return Segments(files, file_of, row_of, (len(self.record.layers), self.record.dim))
+
+    def require_segments(self) -> None:
+        """Raise StoreError, with the command to run, if a clip has no segments."""
+        layers = f" --layers {','.join(self.record.layers)}" if len(self.record.layers) > 1 else ""
+        self._require_all("segments", f"{layers} --segments")
 
     def _require_all(self, what: str = "embedding", options: str = "") -> None:
         if len(self.missing):

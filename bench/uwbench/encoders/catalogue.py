@@ -402,7 +402,36 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
         _LIBRISPEECH,
         context_s=60.0,
     ),
-    # The extractors of the next five need torchaudio, which the tests do without.
+    _known(
+        "nemotron-3.5-transcribe",
+        "nemotron3_5_transcribe",
+        "nvidia/NVIDIA-Nemotron-3.5-Transcribe-30B-A4B",
+        630_887_424,
+        0.08,
+        33,
+        context_s=40.0,
+    ),
+    _known("kyutai-stt-2.6b-en", "mimi", "kyutai/stt-2.6b-en-trfs", 79_308_609, 0.08, 10, rate=24_000),
+    _known("csm-1b", "mimi", "sesame/csm-1b", 79_308_609, 0.08, 10, rate=24_000),
+    _known("musicgen-small", "encodec", "facebook/musicgen-small", None, 0.02, 1, rate=32_000),
+    _known("apertus-1.5-8b", "wavtokenizer", "swiss-ai/Apertus-v1.5-8B", 12_501_505, 0.025, 1, rate=24_000),
+    _known(
+        "pocket-tts-tokenizer",
+        "pocket_tts_audio_tokenizer",
+        "eustlb/pocket-tts-audio-tokenizer",
+        20_054_337,
+        0.08,
+        3,
+        rate=24_000,
+    ),
+    *(
+        _known(name, "vibevoice", hub_id, 688_309_632, 3_200 / 24_000, 1, rate=24_000)
+        for name, hub_id in (
+            ("vibevoice-1.5b", "vibevoice/VibeVoice-1.5B-hf"),
+            ("vibevoice-asr", "microsoft/VibeVoice-ASR-HF"),
+        )
+    ),
+    # The next seven or their extractors need torchaudio, which the tests do without.
     *(
         _known(name, family, hub_id, size, hop_s, layers, licence, verified="not run")
         for name, family, hub_id, size, hop_s, layers, licence in (
@@ -414,6 +443,15 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
                 0.02,
                 11,
                 "Apache-2.0",
+            ),
+            (
+                "granite-speech-4.1-2b-plus",
+                "granite_speech_plus",
+                "ibm-granite/granite-speech-4.1-2b-plus",
+                None,
+                0.02,
+                11,
+                _UNKNOWN,
             ),
             (
                 "granite-speech-5.0-470m",
@@ -428,6 +466,16 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
             ("xcodec2", "xcodec2", "HKUSTAudio/xcodec2-hf", 629_280_682, 0.02, 1, _UNKNOWN),
             ("neucodec", "neucodec", "neuphonic/neucodec", 629_936_682, 0.02, 1, _UNKNOWN),
         )
+    ),
+    _known(
+        "higgs-audio-v2-tokenizer",
+        "higgs_audio_v2_tokenizer",
+        "bosonai/higgs-audio-v2-tokenizer",
+        None,
+        0.04,
+        1,
+        rate=24_000,
+        verified="not run",
     ),
     # These need --trust-remote-code. Their sizes are those stated in their papers.
     CatalogueEntry(

@@ -113,34 +113,47 @@ def extractor_settings(folder: ModelFolder) -> Mapping[str, Any] | None:
 def weight_files(folder: ModelFolder) -> list[Path]:
     """Return the weight files, sharded or whole: safetensors, or pickles if there are none, or the only variant (fp16).
 
-    As in transformers, a whole file comes before shards.
+    As in transformers, a whole file comes before shards. Raises EncoderError if one of them is missing.
     """
+    files = _weights(folder)[0]
+    _require(files, folder)
+    return files
+
+
+def _require(files: Iterable[Path], folder: ModelFolder) -> None:
+    """Raise EncoderError if one of `files` is missing."""
+    for file in files:
+        if not file.is_file():
+            raise EncoderError(f"lacks the weights file {file.name}", where=folder.path, remedy=_AGAIN)
+
+
+def _weights(folder: ModelFolder) -> tuple[list[Path], Path | None]:
+    """Return the weight files, which may be missing, and the index that lists them, if one does."""
     path = folder.path
     for variant in ("", ".*"):
         for stem, suffix in (("model", "safetensors"), ("pytorch_model", "bin")):
             whole = [file for file in sorted(path.glob(f"{stem}{variant}.{suffix}")) if "-of-" not in file.name]
             indices = sorted(path.glob(f"{stem}.{suffix}.index{variant}.json"))
-            sets = [[file] for file in whole] + [_listed(index, read_json(index)) for index in indices]
+            sets: list[tuple[list[Path], Path | None]] = [([file], None) for file in whole]
+            sets += [(sorted(set(_listed(index).values())), index) for index in indices]
             if variant and len(sets) > 1:
                 what = f"holds its weights in several variants ({', '.join(file.name for file in [*whole, *indices])})"
                 raise EncoderError(what, where=path, remedy="keep one of them")
             if sets:
-                missing = [file.name for file in sets[0] if not file.is_file()]
-                if missing:
-                    raise EncoderError(f"lacks the weights file {missing[0]}", where=path, remedy=_AGAIN)
                 return sets[0]
     others = [file.name for file in sorted(path.iterdir()) if file.suffix in _OTHER_WEIGHTS]
     what = f"holds no weights that can be read (but {', '.join(others[:3])})" if others else "holds no weights"
     raise EncoderError(what, where=path, remedy="put model.safetensors there, as save_pretrained writes it")
 
 
-def _listed(path: Path, index: Any) -> list[Path]:
-    """Return the files that an index lists; raise InputError if it lists none or points outside its folder."""
-    names = index.get("weight_map") if isinstance(index, dict) else None
-    files = sorted({str(name) for name in names.values()}) if isinstance(names, dict) else []
-    if not files or any(Path(name).name != name for name in files):
+def _listed(path: Path) -> dict[str, Path]:
+    """Return the file of each tensor in an index; raise InputError if there are none or they lie outside its folder."""
+    index = read_json(path)
+    listed = index.get("weight_map") if isinstance(index, dict) else None
+    names = {str(tensor): str(file) for tensor, file in listed.items()} if isinstance(listed, dict) else {}
+    if not names or any(Path(name).name != name for name in names.values()):
         raise InputError("lists no files of its folder under weight_map", where=path, remedy=_AGAIN)
-    return [path.parent / name for name in files]
+    return {tensor: path.parent / file for tensor, file in names.items()}
 
 
 def identity_of(folder: ModelFolder, files: Sequence[Path] | None = None) -> dict[str, Any]:
@@ -254,9 +267,15 @@ def hash_of_tensors(folder: ModelFolder, prefix: str) -> str:
 def stored_tensors(folder: ModelFolder) -> dict[str, tuple[Path, str]]:
     """Return the file of each tensor and its name there, by its name without the prefixes of wrappers.
 
+    Those of a shard that is missing are taken from the index: a folder needs the shards that hold its encoder alone.
     Raises EncoderError if some are of an adapter that was not merged: as the rest fit, it would be left out in silence.
     """
-    places = [(file, name) for file in weight_files(folder) for name in _names(file)]
+    files, index = _weights(folder)
+    if index is None:
+        _require(files, folder)
+    places = [(file, name) for file in files if file.is_file() for name in _names(file)]
+    if index is not None and not all(file.is_file() for file in files):
+        places += [(file, name) for name, file in _listed(index).items() if not file.is_file()]
     _refuse_adapter(folder.path, (name for _, name in places if _ADAPTER_TENSOR.search(name)))
     return dict(zip(_unwrapped(name for _, name in places), places, strict=True))
 
@@ -275,6 +294,7 @@ def _under(folder: ModelFolder, prefixes: Sequence[str]) -> tuple[str, dict[str,
     for prefix in prefixes:
         matching = {name: place for name, place in stored.items() if name.startswith(prefix)}
         if matching:
+            _require({file for file, _ in matching.values()}, folder)
             return prefix, matching
     expected = " or ".join(f"{prefix}*" for prefix in prefixes)
     raise EncoderError(f"the weights hold no {expected}", where=folder.path)
@@ -299,17 +319,16 @@ def count_parameters(folder: ModelFolder, prefixes: Sequence[str]) -> int | None
 
     Returns None for pickles, which have no header.
     """
-    counts: dict[str, int] = {}
-    for file in weight_files(folder):
-        if file.suffix != ".safetensors":
-            return None
-        counts.update({name: math.prod(entry["shape"]) for name, entry in _header(file).items()})
-    _refuse_adapter(folder.path, (name for name in counts if _ADAPTER_TENSOR.search(name)))
-    sizes = dict(zip(_unwrapped(counts), counts.values(), strict=True))
+    if any(file.suffix != ".safetensors" for file in _weights(folder)[0]):
+        return None
+    stored = stored_tensors(folder)
     for prefix in prefixes:
-        matching = [size for name, size in sizes.items() if name.startswith(prefix)]
-        if matching:
-            return sum(matching)
+        places = [place for name, place in stored.items() if name.startswith(prefix)]
+        if places:
+            files = {file for file, _ in places}
+            _require(files, folder)
+            headers = {file: _header(file) for file in files}
+            return sum(math.prod(headers[file][name]["shape"]) for file, name in places)
     return None
 
 

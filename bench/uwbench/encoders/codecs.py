@@ -1,7 +1,7 @@
 """Neural codecs as encoders: their latents before quantisation, one row each.
 
 Their convolutions see beyond a clip's end, so clips share a batch with others of their length only. Where a codec keeps
-its latents to itself, its quantiser is made to return what it is given.
+its latents to itself, its quantiser is made to return what it is given. A codec inside a language model is read alone.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 from uwbench.base.device import send
 from uwbench.encoders.base import Encoded, Encoder, ModelFolder, ModelSpec
 from uwbench.encoders.checkpoint import extractor_settings
-from uwbench.encoders.encodec import numbers_on_host
 from uwbench.encoders.pretrained import ClipExtractor, PretrainedEncoder, default_notes, describe, load_pretrained
-from uwbench.encoders.tower import at_rate, inputs_of
+from uwbench.encoders.tower import at_rate, describe_tower, find_tower, inputs_of, load_tower
 from uwbench.errors import EncoderError
 
 if TYPE_CHECKING:
@@ -34,33 +33,37 @@ class _Codec:
     states: Callable[[Any, Any], Sequence[torch.Tensor]]  # (model, `(batch, 1, samples)`) -> frames by layer
     whole: bool = False  # its extractor fills the last frame with silence
     depth: tuple[str, int] | None = None  # setting and default of a transformer's layers before the latents
+    latent: bool = True  # whether its latents are as wide as those layers
+    shortest: int = 2  # frames that a clip is padded to
     extracts: bool = False  # takes its extractor's output, which needs torchaudio, and not the samples alone
 
 
 def open_codec(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
-    """Return the encoder of a mono codec whose model type has a row in the table below."""
-    config, settings = folder.config, extractor_settings(folder) or {}
-    family = str(config["model_type"])
+    """Return the encoder of a mono codec whose model type has a row in the tables below."""
+    settings, model_type = extractor_settings(folder) or {}, str(folder.config["model_type"])
+    family, inner, module = _HOSTS.get(model_type, (model_type, "", ""))
+    tower = find_tower(folder, inner, module) if inner else None
+    config = tower.settings if tower else folder.config
     codec = _CODECS[family]
     channels = 1 if codec.extracts else int(settings.get("feature_size", 1))  # if it extracts, those of its spectrum
-    if channels != 1 or int(config.get("audio_channels", 1)) != 1:
-        raise EncoderError("takes more than one channel", where=folder.path, remedy="use the codec's mono model")
+    if channels != 1 or int(config.get("audio_channels", 1)) != 1 or config.get("normalize", False):
+        what = "takes more than one channel, or normalises loudness second by second"
+        raise EncoderError(what, where=folder.path, remedy="use the codec's mono model")
     hop = codec.hop(config)
     rate = int(settings.get("sampling_rate") or config.get("sampling_rate") or config.get("sample_rate") or codec.rate)
     blocks = int(config.get(*codec.depth)) + 1 if codec.depth else 0
-    info = describe(
-        folder,
-        family,
-        sample_rate=rate,
-        dim=codec.dim(config),
-        layers=(*(str(index) for index in range(blocks)), "latent"),
-        hop_s=hop / rate,
-        context_s=None,
-        min_s=2 * hop / rate,
-        batching="equal-length",
-        notes=default_notes(folder, f"{rate:,} Hz and mono"),
-        host_inputs=("waveforms", "lengths") if codec.extracts else (),
-    )
+    facts: dict[str, Any] = {
+        "sample_rate": rate,
+        "dim": codec.dim(config),
+        "layers": (*(str(index) for index in range(blocks)), *(("latent",) if codec.latent else ())),
+        "hop_s": hop / rate,
+        "context_s": None,
+        "min_s": codec.shortest * hop / rate,
+        "batching": "equal-length",
+        "notes": default_notes(folder, f"{rate:,} Hz and mono"),
+        "host_inputs": ("waveforms", "lengths") if codec.extracts else (),
+    }
+    info = describe_tower(tower, family, **facts) if tower else describe(folder, family, **facts)
     extractor = ClipExtractor(folder)
 
     def forward(model: Any, waveforms: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]) -> Encoded:
@@ -80,13 +83,33 @@ def open_codec(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
     def build() -> Any:
         import transformers
 
-        return numbers_on_host(load_pretrained(getattr(transformers, codec.model), folder))
+        whole = load_tower(tower) if tower else load_pretrained(getattr(transformers, codec.model), folder)
+        return numbers_on_host(whole)
 
     return PretrainedEncoder(info, build, forward)
 
 
+def numbers_on_host(model: Any) -> Any:
+    """Return a codec whose convolutions keep the three numbers of their padding on the CPU.
+
+    They are buffers; on a device, padding would wait for them.
+    """
+    for module in model.modules():
+        for name, number in list(module.named_buffers(recurse=False)):
+            if name in ("stride", "kernel_size", "padding_total"):
+                delattr(module, name)
+                vars(module)[name] = number
+    return model
+
+
 def _dac(model: Any, samples: torch.Tensor) -> list[torch.Tensor]:
     return [model.encoder(samples).transpose(1, 2)]
+
+
+def _pocket(model: Any, samples: torch.Tensor) -> list[torch.Tensor]:
+    """Return the layers of Pocket TTS's transformer, averaged to the rate of its latents, which are narrower."""
+    *states, _ = _mimi(model, samples)
+    return states
 
 
 def _mimi(model: Any, samples: torch.Tensor) -> list[torch.Tensor]:
@@ -99,11 +122,11 @@ def _mimi(model: Any, samples: torch.Tensor) -> list[torch.Tensor]:
 
 
 def _wavtokenizer(model: Any, samples: torch.Tensor) -> list[torch.Tensor]:
-    return [model.encoder_model.encoder(samples).transpose(1, 2)]
+    return [getattr(model, "encoder_model", model).encoder(samples).transpose(1, 2)]
 
 
 def _xcodec(model: Any, samples: torch.Tensor) -> list[torch.Tensor]:
-    """Return what X-codec's quantiser is given: its acoustic and semantic branches, joined."""
+    """Return what X-codec's or Higgs Audio's quantiser is given: its acoustic and semantic branches, joined."""
     model.quantizer.encode = lambda latents, *_: latents
     return [model.encode(samples).audio_codes.permute(1, 2, 0)]
 
@@ -130,8 +153,39 @@ def _xcodec2_width(config: Config) -> int:
     return int(config.get("hidden_size", 1024)) + _xcodec_part(config, "semantic", "hidden_size", 1024)
 
 
+def _xcodec_hop(config: Config) -> int:
+    return math.prod(_xcodec_part(config, "acoustic", "downsampling_ratios", (8, 5, 4, 2)))
+
+
+def _xcodec_width(config: Config) -> int:
+    widths = (("acoustic", 256), ("semantic", 768))
+    return sum(int(_xcodec_part(config, part, "hidden_size", width)) for part, width in widths)
+
+
 _RATIOS_2 = _product("downsampling_ratios", (2, 2, 4, 4, 5))
 _CODECS = {
+    "encodec": _Codec(
+        "EncodecModel",
+        24_000,
+        _product("upsampling_ratios", (8, 5, 4, 2)),
+        lambda config: int(config.get("hidden_size", 128)),
+        _dac,
+        shortest=0,
+    ),
+    "pocket_tts_audio_tokenizer": _Codec(
+        "PocketTTSAudioTokenizerModel",
+        24_000,
+        lambda config: math.prod(config.get("upsampling_ratios") or (6, 5, 4)) * int(config.get("latent_stride", 16)),
+        lambda config: int(config.get("hidden_size", 512)),
+        _pocket,
+        whole=True,
+        depth=("num_hidden_layers", 2),
+        latent=False,
+    ),
+    # Its own code resamples by torchaudio.
+    "higgs_audio_v2_tokenizer": _Codec(
+        "HiggsAudioV2TokenizerModel", 24_000, _xcodec_hop, _xcodec_width, _xcodec, whole=True
+    ),
     "neucodec": _Codec("NeuCodecModel", 16_000, _RATIOS_2, _xcodec2_width, _xcodec2, extracts=True),
     "xcodec2": _Codec("Xcodec2Model", 16_000, _RATIOS_2, _xcodec2_width, _xcodec2, extracts=True),
     "dac": _Codec("DacModel", 16_000, _product("downsampling_ratios", (2, 4, 8, 8)), _dac_width, _dac, whole=True),
@@ -153,11 +207,18 @@ _CODECS = {
     "xcodec": _Codec(
         "XcodecModel",
         16_000,
-        lambda config: math.prod(_xcodec_part(config, "acoustic", "downsampling_ratios", (8, 5, 4, 2))),
-        lambda config: sum(
-            _xcodec_part(config, part, "hidden_size", size) for part, size in (("acoustic", 256), ("semantic", 768))
-        ),
+        _xcodec_hop,
+        _xcodec_width,
         _xcodec,
         whole=True,
     ),
+}
+# Models with a codec inside: its family, package and class, and name there.
+_HOSTS = {
+    "apertus1p5": ("wavtokenizer", "wavtokenizer.WavTokenizerEncoderModel", "audio_tokenizer"),
+    "csm": ("mimi", "mimi.MimiModel", "codec_model"),
+    "kyutai_speech_to_text": ("mimi", "mimi.MimiModel", "codec_model"),
+    "moshi": ("mimi", "mimi.MimiModel", "audio_encoder"),
+    "musicgen": ("encodec", "encodec.EncodecModel", "audio_encoder"),
+    "musicgen_melody": ("encodec", "encodec.EncodecModel", "audio_encoder"),
 }

@@ -11,6 +11,7 @@ import numpy as np
 
 from uwbench.audio.decode import samples_in
 from uwbench.encoders.base import Encoded, Encoder, EncoderInfo
+from uwbench.errors import EncoderError
 
 if TYPE_CHECKING:
     import torch
@@ -50,6 +51,8 @@ def check_encoder(
 ) -> Conformance:
     """Load the encoder and measure it on `clips`, float32 `(samples,)` at its rate, or on chirps in noise.
 
+    Digital silence at the beginning of a clip is left out.
+
     `batch_deviation` is the largest relative difference, over clips and layers, between a clip's mean vector alone and
     in the fullest batch that the encoder's `batching` allows. Errors from loading and encoding propagate.
     """
@@ -57,7 +60,7 @@ def check_encoder(
     encoder.load(device, dtype)
     # Always four lengths: the hop is the slope over them.
     counts = _lengths(info)
-    source = [_chirp(info.sample_rate, count) for count in counts] if clips is None else clips
+    source = [_chirp(info.sample_rate, count) for count in counts] if clips is None else _audible(clips, info)
     cut = [np.resize(source[i % len(source)], count).astype(np.float32) for i, count in enumerate(counts)]
     alone = [_run(encoder, [clip], device) for clip in cut]
     again = [_run(encoder, [clip], device) for clip in cut]
@@ -89,6 +92,20 @@ def check_encoder(
         problems.append(f"its input differs by {features:.2g} from that of the checkpoint's own feature extractor")
     speed = len(cut) / seconds
     return Conformance(info.name, hop, deviation, deterministic, speed, tuple(problems), audio, info)
+
+
+def _audible(clips: Sequence[np.ndarray], info: EncoderInfo) -> list[np.ndarray]:
+    """Return clips without the digital silence they begin with; raise EncoderError if nothing is left.
+
+    The features of silence alone are rounding errors, of which no two computations agree.
+    """
+    trimmed = [np.trim_zeros(clip, "f") for clip in clips]
+    audible = [clip for clip in trimmed if len(clip)]
+    if not audible:
+        raise EncoderError(
+            "cannot be checked: every clip is digital silence", where=info.name, remedy="give another task"
+        )
+    return audible
 
 
 def _batched(encoder: Encoder, clips: Sequence[np.ndarray], device: str) -> list[torch.Tensor]:

@@ -70,11 +70,9 @@ def open_glm_asr(folder: ModelFolder, spec: ModelSpec) -> Encoder:
     return PretrainedEncoder(info, lambda: load_tower(tower), forward)
 
 
-def _masked(model: Any, inputs: Features, _host: Features) -> Any:
-    """Run LASR or Nemotron's streaming FastConformer, which return their own mask."""
+def _lasr(model: Any, inputs: Features, _host: Features) -> Any:
+    """Run LASR's encoder, which returns its own mask."""
     options = {"output_attention_mask": True, "output_hidden_states": True}
-    if hasattr(model.config, "default_num_lookahead_tokens"):
-        options["num_lookahead_tokens"] = model.config.default_num_lookahead_tokens
     output = model(inputs["input_features"], attention_mask=inputs["attention_mask"], **options)
     return output.hidden_states, output.last_hidden_state, output.attention_mask.sum(1).long()
 
@@ -145,22 +143,6 @@ def _fun_asr(model: Any, inputs: Features, host: Features) -> Any:
     return output.hidden_states[1:], output.last_hidden_state, host["input_features_mask"].sum(1)
 
 
-def _fast_conformer(model: Any, inputs: Features, _host: Features) -> Any:
-    """Run Parakeet's encoder inside a language model."""
-    output = model(inputs["input_features"], attention_mask=inputs["attention_mask"], output_hidden_states=True)
-    return output.hidden_states, output.last_hidden_state, output.attention_mask.sum(1).long()
-
-
-def _stacked(model: Any, inputs: Features, host: Features) -> Any:
-    """Run Nemotron's transformer, whose frames are eight mel frames side by side; it asks for no full mask."""
-    factor, mask = model.config.subsampling_factor, host["attention_mask"]
-    options = {"output_hidden_states": True} | (
-        {} if bool(mask.all()) else {"attention_mask": inputs["attention_mask"]}
-    )
-    output = model(inputs["input_features"], **options)
-    return output.hidden_states, output.last_hidden_state, -(-mask.sum(1) // factor)
-
-
 def _speech_to_text(model: Any, inputs: Features, _host: Features) -> Any:
     """Run Speech2Text's encoder on clips of one length: its convolutions carry silence after a clip into its frames.
 
@@ -182,10 +164,6 @@ def _granite_hop(_: Any, settings: Mapping[str, Any]) -> int:
     return 2 * int((settings.get("melspec_kwargs") or settings).get("hop_length", _HOP))
 
 
-def _stacked_hop(config: Mapping[str, Any], settings: Mapping[str, Any]) -> int:
-    return int(config.get("subsampling_factor", 8)) * int(settings.get("hop_length", _HOP))
-
-
 def _granite5_hop(config: Mapping[str, Any], settings: Mapping[str, Any]) -> int:
     halvings = len(config.get("subsample_layers") or (0, 1))
     return 2 * 2**halvings * int(settings.get("hop_length", _HOP))
@@ -199,17 +177,8 @@ def _fun_asr_hop(_: Any, settings: Mapping[str, Any]) -> int:
 _PADDED = {"padding": True, "return_attention_mask": True}
 _WIDTH, _DEPTH = "hidden_size", "num_hidden_layers"
 _ROWS: dict[str, Row] = {
-    "nemotron_asr_streaming": Row(
-        "nemotron_asr_streaming.NemotronAsrStreamingEncoder",
-        "encoder",
-        (_WIDTH, 1024),
-        (_DEPTH, 24),
-        _mels(8),
-        _masked,
-        options={"padding": True},
-    ),
     "lasr": Row(
-        "lasr.LasrEncoder", "encoder", (_WIDTH, 512), (_DEPTH, 17), _mels(4), _masked, options=_PADDED, shortest=4
+        "lasr.LasrEncoder", "encoder", (_WIDTH, 512), (_DEPTH, 17), _mels(4), _lasr, options=_PADDED, shortest=4
     ),
     "voxtral_realtime": Row(
         "voxtral_realtime.VoxtralRealtimeEncoder",
@@ -231,25 +200,6 @@ _ROWS: dict[str, Row] = {
         "equal-length",
     ),
     "gemma4": Row("gemma4.Gemma4AudioModel", "audio_tower", (_WIDTH, 1024), (_DEPTH, 12), _mels(4), _gemma4, 30.0),
-    "nemotron3_diarization": Row(
-        "nemotron3_diarization.Nemotron3DiarizationAudioModel",
-        "audio_tower",
-        (_WIDTH, 512),
-        (_DEPTH, 31),
-        _stacked_hop,
-        _stacked,
-        27.2,  # 340 frames, after which it goes on with a memory of speakers
-        options={"padding": True},
-    ),
-    "nemotron_h_omni": Row(
-        "parakeet.ParakeetEncoder",
-        ("audio_tower", "sound_encoder.encoder"),
-        (_WIDTH, 1024),
-        (_DEPTH, 24),
-        _mels(8),
-        _fast_conformer,
-        options={"padding": "longest"},
-    ),
     "speech_to_text": Row(
         "speech_to_text.Speech2TextEncoder",
         "encoder",
@@ -356,9 +306,6 @@ _ALIASES = {
     "gemma4_audio": "gemma4",
     "lasr_ctc": "lasr",
     "lasr_encoder": "lasr",
-    "nemotron3_5_asr": "nemotron_asr_streaming",
-    "nemotron3_diarization_audio": "nemotron3_diarization",
-    "nemotron_asr_streaming_encoder": "nemotron_asr_streaming",
     "phi4_multimodal_audio": "phi4_multimodal",
     "voxtral_realtime_encoder": "voxtral_realtime",
 }

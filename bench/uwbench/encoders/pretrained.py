@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import torch
 
 _ATTENTION = "uwbench_sdpa"
+_SEEDED = ("CohereAsrFeatureExtractor",)  # whose noise follows from the length of the clip
 
 # (model, waveforms, lengths, layers) -> frames; waveforms float32, on the model's device if not a host input.
 Forward = Callable[[Any, "torch.Tensor", "torch.Tensor", Sequence[int]], Encoded]
@@ -180,7 +181,7 @@ class ClipExtractor:
         import numpy as np
 
         if self._extract is None:
-            self._extract = load_extractor(self._folder)
+            self._extract = _without_noise(load_extractor(self._folder), self._folder)
         clips = [row[:length].numpy() for row, length in zip(waveforms, lengths.tolist(), strict=True)]
         options = {"sampling_rate": self._extract.sampling_rate, "return_tensors": "pt"} | options
         taken = inspect.signature(self._extract).parameters
@@ -188,6 +189,14 @@ class ClipExtractor:
             options = {name: value for name, value in options.items() if name in taken}  # Granite Speech takes none
         with np.errstate(divide="ignore", invalid="ignore"):  # Speech2Text divides by the deviation of silence
             return self._extract(clips, **options)
+
+
+def _without_noise(extract: Any, folder: ModelFolder) -> Any:
+    """Return a feature extractor; raise EncoderError if its noise differs from call to call."""
+    if getattr(extract, "dither", 0) and type(extract).__name__ not in _SEEDED:
+        what = "the feature extractor adds noise (dither), so a clip has no one embedding"
+        raise EncoderError(what, where=folder.path, remedy="set dither to 0 in its configuration")
+    return extract
 
 
 def required_settings(folder: ModelFolder) -> Mapping[str, Any]:

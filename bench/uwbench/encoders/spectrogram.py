@@ -227,11 +227,15 @@ def open_parakeet(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
     return PretrainedEncoder(info, build, forward)
 
 
+_FUSED = "{}: clips longer than {:g} s are cut, and its fusion, which draws parts of them at random, is not used"
+
+
 def open_clap(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
     """Return CLAP's audio tower: 32 frames over 10 s, averaged over frequency.
 
     Only the last layer: the stages of its Swin transformer differ in rate and width. Shorter clips are repeated as in
-    training; the frames of the first repetition are the valid ones.
+    training; the frames of the first repetition are the valid ones. Longer ones are cut into 10 s, as for others: how a
+    fused model joins a longer clip with three random parts of it would give no clip one embedding.
     """
     config = folder.config.get("audio_config", folder.config)
     settings = required_settings(folder)
@@ -249,6 +253,7 @@ def open_clap(folder: ModelFolder, _spec: ModelSpec) -> Encoder:
         host_inputs=_HOST,
         context_s=seconds,
         forward_s=seconds,
+        notes=(_FUSED.format(folder.name, seconds),) if config.get("enable_fusion") else (),
     )
     extractor = ClipExtractor(folder)
 

@@ -6,7 +6,7 @@ The language model around it is neither loaded nor hashed, so one tower has one 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -36,7 +36,12 @@ _NESTED = {
     "sound_config": "audio_config",
     "asr_config": "asr_config",
     "encoder_config": "encoder_config",
+    "codec_config": "codec_config",
+    "audio_encoder_config": "audio_encoder_config",
+    "audio_encoder": "audio_encoder",
 }
+
+Tensors = dict[str, "torch.Tensor"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +55,16 @@ class Tower:
     settings: Mapping[str, Any]  # defaults are left out, as transformers saves them
 
 
-def find_tower(folder: ModelFolder, model: str, *modules: str) -> Tower:
-    """Return the tower that a complete model calls by one of `modules`, or the one that a folder holds alone."""
+def find_tower(folder: ModelFolder, model: str, *modules: str, key: str | None = None) -> Tower:
+    """Return the tower that a complete model calls by one of `modules`, or the one that a folder holds alone.
+
+    `key` leads to its settings in config.json, if it is not where most models keep them.
+    """
     path: list[str] = []
     settings: Mapping[str, Any] = folder.config
-    while keys := [key for key in _NESTED if isinstance(settings.get(key), dict)]:
-        path.append(_NESTED[keys[0]])
+    nested = _NESTED if key is None else {key: key}
+    while keys := [name for name in nested if isinstance(settings.get(name), dict)]:
+        path.append(nested[keys[0]])
         settings = settings[keys[0]]
     names = list(stored_tensors(folder))
     lead = re.compile(rf"(?:\w+\.)*?(?:{'|'.join(map(re.escape, modules))})\.")
@@ -88,8 +97,11 @@ def describe_tower(tower: Tower, family: str, *, version: int = 1, **facts: Any)
     )
 
 
-def load_tower(tower: Tower) -> Any:
-    """Return the tower in float32, built from its own tensors; raise EncoderError if some are missing or do not fit."""
+def load_tower(tower: Tower, convert: Callable[[Tensors], Tensors] | None = None) -> Any:
+    """Return the tower in float32, built from its own tensors; raise EncoderError if some are missing or do not fit.
+
+    `convert` gives them the names and shapes of the tower's class, if they were saved under others.
+    """
     import torch
 
     package, name = tower.model.split(".")
@@ -97,11 +109,12 @@ def load_tower(tower: Tower) -> Any:
     where = tower.folder.path
     try:
         config = _config(tower, model_class)
+        tensors: Tensors = read_tensors(tower.folder, [tower.prefix])
         with quiet():
             model, report = model_class.from_pretrained(
                 None,
                 config=config,
-                state_dict=read_tensors(tower.folder, [tower.prefix]),
+                state_dict=convert(tensors) if convert else tensors,
                 dtype=torch.float32,
                 output_loading_info=True,
             )

@@ -20,7 +20,7 @@ from uwbench.encoders.pretrained import (
     pick,
     required_settings,
 )
-from uwbench.encoders.tower import describe_tower, find_tower, load_tower
+from uwbench.encoders.tower import Tensors, describe_tower, find_tower, load_tower
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +48,7 @@ class Row:
     shortest: int = 2  # frames that a clip is padded to, as the convolutions need
     rate: int = 16_000  # Hz, if the extractor does not say
     first: int = 0  # the first layer that is as wide as the others
+    convert: Callable[[Tensors], Tensors] | None = None  # from the names under which its tensors were saved
     joint: bool = False  # the first of the layers is the one called `joint`
 
 
@@ -83,4 +84,4 @@ def open_row(folder: ModelFolder, family: str, row: Row, texts: Callable[[], Tex
         valid = torch.full((len(output),), output.shape[1]) if valid is None else valid.clamp(1, output.shape[1])
         return Encoded(pick(states, output, layers), valid)
 
-    return PretrainedEncoder(info, lambda: mask_unasked(load_tower(tower)), forward, texts=texts)
+    return PretrainedEncoder(info, lambda: mask_unasked(load_tower(tower, row.convert)), forward, texts=texts)

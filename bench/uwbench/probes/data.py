@@ -10,6 +10,7 @@ import numpy as np
 
 from uwbench.audio.clip import Labels
 from uwbench.cache.frames import ClipRows
+from uwbench.cache.segments import Segments
 from uwbench.cards.card import Card
 from uwbench.probes.sentences import TextVectors
 
@@ -94,7 +95,8 @@ class TaskData:
     Exactly one of `splits` (`train`, `valid`, `test`) and `folds` is set. `pooled` is float32 `(n, layers, dim)`;
     `frames` is set for tasks that need them, `text` for retrieval once a text encoder is named, `joint` for an
     encoder that embeds texts if a method asks for it. `corrupted` has the last layer's vectors of the tested clips
-    under each corruption, by its name.
+    under each corruption, by its name. `segments` is set for methods that take them, `segment_layers` names their
+    layers.
     """
 
     card: Card
@@ -110,20 +112,25 @@ class TaskData:
     text: TextVectors | None = None
     joint: SharedSpace | None = None
     corrupted: Mapping[str, CorruptedVectors] = field(default_factory=dict)
+    segments: Segments | np.ndarray | None = None  # float32 (n, layers, SEGMENTS, dim)
+    segment_layers: tuple[str, ...] = ()
 
 
-def statistics(inputs: Inputs, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def statistics(inputs: Inputs, rows: np.ndarray, at_once: int = _ROWS_AT_ONCE) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean and the inverse standard deviation of each dimension, float32 `(dim,)`, summed in float64.
 
-    A dimension that hardly varies (deviation below 1e-6 of its size) is centred and not scaled.
+    The inputs of `at_once` rows are read at a time; they may give several vectors per row. A dimension that hardly
+    varies (deviation below 1e-6 of its size) is centred and not scaled.
     """
+    count = 0
     total = squares = 0.0
     shift = inputs(rows[:1]).astype(np.float64)[0]  # against cancellation
-    for start in range(0, len(rows), _ROWS_AT_ONCE):
-        block = inputs(rows[start : start + _ROWS_AT_ONCE]) - shift
+    for start in range(0, len(rows), at_once):
+        block = inputs(rows[start : start + at_once]) - shift
         total, squares = total + block.sum(axis=0), squares + (block * block).sum(axis=0)
-    mean = total / len(rows)
-    deviation = np.sqrt(np.maximum(squares / len(rows) - mean * mean, 0))
+        count += len(block)
+    mean = total / count
+    deviation = np.sqrt(np.maximum(squares / count - mean * mean, 0))
     flat = deviation <= 1e-6 * np.maximum(np.abs(shift + mean), 1e-6)
     scale = 1 / np.where(flat, 1.0, deviation)
     return (shift + mean).astype(np.float32), scale.astype(np.float32)

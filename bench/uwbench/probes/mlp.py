@@ -35,8 +35,9 @@ _ROWS_AT_ONCE = 8192  # rows put through the probes at once outside training
 class Problem:
     """The training problem that all probes of a task share.
 
-    `inputs(rows)` returns float32 `(len(rows), dim)`, or `(len(rows), layers, dim)` of several layers; the probe then
-    sees their sum under a trained softmax of weights.
+    `inputs(rows)` returns float32 `(len(rows), dim)`, or `(len(rows), vectors, dim)` of several layers or segments. The
+    probe then sees their sum under a trained softmax of weights: one per vector for all rows, or, with `attention`
+    hidden units, weights that a gated attention gives to the vectors of each row.
     """
 
     kind: Kind
@@ -47,15 +48,31 @@ class Problem:
     final_rate: float
     schedule: Literal["step", "epoch"]
     device: str
-    layers: int = 1
+    vectors: int = 1
+    attention: int = 0
 
     def sizes(self, width: int) -> dict[str, tuple[int, ...]]:
         """Return the shapes of a probe's weights by name, in the order in which they are drawn."""
-        mix = {"mix": (self.layers,)} if self.layers > 1 else {}
+        mix: dict[str, tuple[int, ...]] = {"mix": (self.vectors,)} if self.vectors > 1 else {}
+        if self.attention:
+            gate = {"gate": (self.dim, 2 * self.attention), "gate_bias": (2 * self.attention,)}
+            mix = {**gate, "query": (self.attention,), "place": (self.vectors,)}
         norm = {"gamma": (self.dim,), "beta": (self.dim,)} if self.norm == "input" else {}
         hidden = {"w1": (self.dim, width), "b1": (width,)} if width else {}
         out = {"w2": (width or self.dim, self.kind.outputs), "b2": (self.kind.outputs,)}
         return {**mix, **norm, **hidden, **out}
+
+    def bound(self, name: str, width: int) -> float:
+        """Return the largest first value of a drawn weight: 1/sqrt(inputs), as in torch's Linear."""
+        if name == "query":
+            return 1 / math.sqrt(self.attention)
+        of_vectors = name.endswith("1") or name.startswith("gate") or width == 0
+        return 1 / math.sqrt(self.dim if of_vectors else width)
+
+    @property
+    def rows_at_once(self) -> int:
+        """Rows put through the probes at once outside training; with attention, each brings all its vectors."""
+        return max(1, _ROWS_AT_ONCE // self.vectors) if self.attention else _ROWS_AT_ONCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,14 +140,14 @@ class Stack:
         """Yield items with the outputs `(1, G, rows, outputs)` of probes for them, one block at a time, in order.
 
         The inputs are standardised as those of `stream`; `inputs` replaces those of the problem. The items of a block
-        have at most 8,192 rows unless it is one.
+        have at most `rows_at_once` rows unless it is one.
         """
         problem = self.problem if inputs is None else replace(self.problem, inputs=inputs)
         ends = np.cumsum(self.problem.kind.rows_per_item(items))
         start = 0
         while start < len(items):
             before = int(ends[start - 1]) if start else 0
-            stop = max(start + 1, int(np.searchsorted(ends, before + _ROWS_AT_ONCE, side="right")))
+            stop = max(start + 1, int(np.searchsorted(ends, before + problem.rows_at_once, side="right")))
             x = _inputs(problem, [self.streams[stream]], [items[start:stop]])
             yield items[start:stop], _forward(problem, weights, x, None)
             start = stop
@@ -169,25 +186,25 @@ def train(stack: Stack, after_epoch: Callable[[Stack, int], None], given_up: Eve
 
 
 def _initial(problem: Problem, width: int, stream: Stream) -> dict[str, np.ndarray]:
-    """Return one probe's first weights: uniform in +-1/sqrt(inputs), as torch's Linear draws them."""
+    """Return one probe's first weights: uniform within `bound`, and those without inputs at 0 or 1."""
     rng = random_numbers(*stream.key, "weights", width)
     weights = {}
     for name, shape in problem.sizes(width).items():
-        if name in ("mix", "gamma", "beta"):
+        if name in ("mix", "place", "gamma", "beta"):
             weights[name] = np.full(shape, 1.0 if name == "gamma" else 0.0, np.float32)
         else:
-            bound = 1 / math.sqrt(problem.dim if name.endswith("1") or width == 0 else width)
-            weights[name] = (rng.random(shape, dtype=np.float32) * 2 - 1) * np.float32(bound)
+            bound = np.float32(problem.bound(name, width))
+            weights[name] = (rng.random(shape, dtype=np.float32) * 2 - 1) * bound
     return weights | problem.kind.weights()
 
 
 def _inputs(problem: Problem, streams: Sequence[Stream], items: Sequence[np.ndarray]) -> torch.Tensor:
-    """Return inputs `(S, 1, rows, [layers,] dim)`, standardised or layer-normalised; filled up with zeros."""
+    """Return inputs `(S, 1, rows, [vectors,] dim)`, standardised or layer-normalised; filled up with zeros."""
     import torch
 
     rows = [problem.kind.rows(part) for part in items]
-    layers = (problem.layers,) if problem.layers > 1 else ()
-    empty = np.zeros((0, *layers, problem.dim), np.float32)
+    several = problem.vectors > 1 or problem.attention
+    empty = np.zeros((0, *((problem.vectors,) if several else ()), problem.dim), np.float32)
     x = padded([problem.inputs(part) if len(part) else empty for part in rows], problem.device)
     if streams[0].centre is not None:
         centre, scale = (
@@ -204,6 +221,8 @@ def _forward(problem: Problem, weights: Weights, x: torch.Tensor, mask: torch.Te
     """Return the outputs `(S, G, rows, outputs)` of inputs `x`."""
     import torch
 
+    if "gate" in weights:
+        x = _attended(x[:, 0], weights)
     if "mix" in weights:
         x = torch.einsum("sgl,sbld->sgbd", weights["mix"].softmax(dim=-1), x[:, 0])
     if "gamma" in weights:
@@ -216,6 +235,31 @@ def _forward(problem: Problem, weights: Weights, x: torch.Tensor, mask: torch.Te
         if mask is not None:
             x = x * mask
     return _linear(x, weights["w2"], weights["b2"])
+
+
+def _attended(x: torch.Tensor, weights: Weights) -> torch.Tensor:
+    """Return the attended vectors `(S, G, rows, dim)` of vectors `x` `(S, rows, vectors, dim)`.
+
+    A vector h at place k has the weight softmax over k of q (tanh(V h + v) * sigmoid(U h + u)) + p(k): the gated
+    attention of Ilse, Tomczak and Welling (2018, "Attention-based deep multiple instance learning", equation 9), to
+    which a trained term for each place is added. V and U are the two halves of `gate`. The products are taken point by
+    point, so that each has the shape it would have alone, and sigmoid(z) is (1 + tanh(z / 2)) / 2: torch's own rounds
+    differently in the last places of a tensor.
+    """
+    import torch
+
+    units = weights["query"].shape[-1]
+    half = torch.ones(2 * units, device=x.device)
+    half[units:] = 0.5
+    flat, attended = x.flatten(1, 2), []
+    for point in range(weights["gate"].shape[1]):
+        gate, bias = weights["gate"][:, point] * half, weights["gate_bias"][:, point] * half
+        hidden = torch.baddbmm(bias[:, None], flat, gate).tanh()
+        gated = hidden[..., :units] * (1 + hidden[..., units:]) / 2
+        scores = torch.bmm(gated, weights["query"][:, point, :, None]).view(x.shape[:3])
+        attention = (scores + weights["place"][:, point, None]).softmax(dim=-1)
+        attended.append(torch.matmul(attention[:, :, None], x).squeeze(2))
+    return torch.stack(attended, dim=1)
 
 
 def _linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:

@@ -16,11 +16,11 @@ from uwbench.base.atomic import write_atomically
 from uwbench.cache.clip_notes import notes_on
 from uwbench.cache.clip_table import ClipTable
 from uwbench.cache.records import EncoderRecord
-from uwbench.cache.store import EncoderStore
+from uwbench.cache.store import EncoderStore, open_encoders
 from uwbench.cache.task_vectors import TaskVectors
 from uwbench.cards.protocol import Protocol
-from uwbench.encoders.base import JOINT
-from uwbench.errors import InputError, ProbeError, UwbenchError
+from uwbench.encoders.base import IMPORTED, JOINT
+from uwbench.errors import InputError, ProbeError, StoreError, UwbenchError
 from uwbench.methods import METHODS, in_order
 from uwbench.probes.corrupted import read_corrupted, robustness_of, with_earlier
 from uwbench.probes.joint import JointSpace
@@ -38,6 +38,7 @@ from uwbench.results.record import (
     Score,
     TaskInfo,
     free_path,
+    predictions_bytes,
     predictions_path,
     read_predictions,
     read_result,
@@ -85,6 +86,9 @@ def probe_task(
         raise ProbeError(what, where=table.card.name, remedy=remedy)
     data, chunked = _read(store, present, vectors, protocol, text_encoder=options.text_encoder, device=device)
     data = replace(data, corrupted=read_corrupted(store, present, corruptions, protocol.pooling))
+    if any(METHODS[method].segments for method in methods):
+        segmented = find_segments(store, present)
+        data = replace(data, segments=segmented.segments(), segment_layers=segmented.record.layers)
     if any(METHODS[name].needs_texts for name in methods):
         data = replace(data, joint=JointSpace(store, table.card.name, present.keys))
     outcome = run_probes(data, protocol, methods=methods, seed=options.seed, device=device)
@@ -108,7 +112,7 @@ def probe_task(
     flag = judge(card.name, record.name, record.training_data, folds=folds, taken_from=card.taken_from)
     result = result.model_copy(update={"contamination": flag})
     result, predictions = _keep_earlier(path, result, outcome.predictions)
-    content = _predictions_bytes(predictions)
+    content = predictions_bytes(predictions)
     result = result.model_copy(update={"predictions_sha256": hashlib.sha256(content).hexdigest()})
     # If the run is cut off between the two, readers see that the result's checksum does not fit the predictions.
     write_atomically(predictions_path(path), content)
@@ -146,6 +150,33 @@ def write_failure(
     write_result(results, result)  # first: if the disk is full, the score of an earlier run stays whole
     predictions_path(path).unlink(missing_ok=True)
     return path, result
+
+
+def find_segments(store: EncoderStore, table: ClipTable) -> TaskVectors:
+    """Return where the segments of a task's clips lie, of the store's layers or else of its last layer.
+
+    Raises StoreError, with the command to run, if the cache lacks them.
+    """
+    task, record = table.card.name, store.record
+    vectors = store.open_task(task, table.keys, needs_segments=True)
+    if len(vectors.missing) and len(record.layers) > 1:
+        for other in open_encoders(store.root)[0]:
+            if other.record.model_fingerprint == record.model_fingerprint and len(other.record.layers) == 1:
+                of_last = other.open_task(task, table.keys, needs_segments=True)
+                vectors = of_last if not len(of_last.missing) else vectors
+    vectors.require_segments()
+    return vectors
+
+
+def lacks_segments(store: EncoderStore, table: ClipTable) -> str | None:
+    """Return why the clips of a task that have an embedding have no segments, or None if they have."""
+    if store.record.family == IMPORTED:
+        return f"{store.record.name} has one ready vector per clip, and no segments"
+    try:
+        find_segments(store, _present(store, table)[0])
+    except StoreError as error:
+        return str(error)
+    return None
 
 
 def load_task_data(
@@ -362,12 +393,3 @@ def _run(
         speed=None if speed is None else {name: round(value, 3) for name, value in speed.items()},
         seed=options.seed,
     )
-
-
-def _predictions_bytes(predictions: pa.Table) -> bytes:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    sink = pa.BufferOutputStream()
-    pq.write_table(predictions, sink, compression="zstd")
-    return sink.getvalue().to_pybytes()

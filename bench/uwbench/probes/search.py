@@ -37,6 +37,15 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
+class Attention:
+    """A gated attention over the vectors of a clip, which come layer by layer with `segments` each."""
+
+    units: int
+    segments: int
+    train_clips: int  # larger training sets are thinned, as each clip has many vectors
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """One stream to train, with its fold by number and its probe seed (0 while the grid is searched)."""
 
@@ -73,12 +82,15 @@ class Search:
         device: str,
         frames_per_clip: float = 1.0,
         corrupted: Mapping[str, Inputs] | None = None,
+        attention: Attention | None = None,
     ) -> None:
         import torch
 
         self.corrupted = dict(corrupted or {})
         self.kind, self.settings, self.xares, self.seed = kind, settings, xares, seed
-        self.limits, self.frames_per_clip = kind.limits(settings), frames_per_clip
+        self.limits, self.frames_per_clip, self.attention = kind.limits(settings), frames_per_clip, attention
+        if attention is not None:
+            self.limits = self.limits._replace(final_train=attention.train_clips, final_valid=attention.train_clips)
         self.stacks = min(_SIDE_BY_SIDE, torch.get_num_threads()) if device == "cpu" else 1
         self.given_up = Event()
         shape = inputs(kind.rows(kind.items(np.zeros(1, np.int64))[:1])).shape[1:]
@@ -86,7 +98,8 @@ class Search:
             kind=kind,
             inputs=inputs,
             dim=shape[-1],
-            layers=shape[0] if len(shape) > 1 else 1,
+            vectors=shape[0] if len(shape) > 1 else 1,
+            attention=0 if attention is None else attention.units,
             norm="input" if settings.normalise == "none" else "hidden",
             dropout=settings.dropout,
             final_rate=settings.final_rate,
@@ -134,6 +147,11 @@ class Search:
         )
         return fold.carved and len(search) == len(final)
 
+    def trained_on(self, fold: Fold) -> int:
+        """Return the number of clips that the final seeds train on."""
+        clips = fold.all_train if self.refits(fold) else fold.train
+        return min(len(clips), self.attention.train_clips) if self.attention else len(clips)
+
     def _search_stream(self, fold: Fold) -> Stream:
         items, key = self.kind.thin(fold.train, self.limits.search_train), ("search", self.seed, fold.name or "")
         return self._stream(items, key, shown=self.settings.grid_shown)
@@ -158,8 +176,22 @@ class Search:
             rows = kind.rows(items, _STATISTICS_ROWS)
             if len(rows) == 0:
                 raise ProbeError("the training clips have no frames", remedy="extract the task again")
-            centre, scale = statistics(self.problem.inputs, rows)
+            centre, scale = self._statistics(rows)
         return Stream(key, items, kind.batch or batch, epochs, epochs, centre, scale, ())
+
+    def _statistics(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return means and scales of the inputs; the segments of a layer share theirs."""
+        inputs, attention = self.problem.inputs, self.attention
+        if attention is None:
+            return statistics(inputs, rows)
+
+        def by_layer(some: np.ndarray) -> np.ndarray:
+            vectors = inputs(some)
+            of_layers = vectors.reshape(len(some), -1, attention.segments, vectors.shape[-1])
+            return of_layers.swapaxes(1, 2).reshape(-1, of_layers.shape[1], vectors.shape[-1])
+
+        centre, scale = statistics(by_layer, rows, self.problem.rows_at_once)
+        return np.repeat(centre, attention.segments, axis=0), np.repeat(scale, attention.segments, axis=0)
 
     def _memory(self) -> int:
         return _STATE_BYTES // self.stacks
@@ -169,7 +201,11 @@ class Search:
         outputs = self.kind.outputs
         weights = self.problem.dim * (width or outputs) + width * outputs
         rows = stream.batch * int(self.kind.rows_per_item(stream.items).mean())
-        return 16 * weights + 4 * rows * (2 * self.problem.dim + 6 * width + 3 * outputs)
+        attended = 0
+        if units := self.problem.attention:
+            weights += 2 * self.problem.dim * units
+            attended = self.problem.vectors * (self.problem.dim + 8 * units)
+        return 16 * weights + 4 * rows * (attended + 2 * self.problem.dim + 6 * width + 3 * outputs)
 
     def _cut(self, jobs: Sequence[Job], parts: int = 1) -> list[list[Job]]:
         """Cut the jobs of one width into stacks, at least `parts`, that fit into the memory set aside for them."""

@@ -398,7 +398,7 @@ def _cells(
         off += [(result, f"scored by {name}, which is unknown here") for name in result.scores if name not in METHODS]
         for method in in_order(result.scores):
             score, flag = result.scores[method], flags[(model, task)]
-            if score.settings != settings[method]:
+            if not _agree(score.settings, settings[method]):
                 off.append((result, f"its score by {method} was made with other settings"))
                 continue
             lines = disagreeing.get((model, task), ())
@@ -418,9 +418,22 @@ def _settings(
             of_scores.setdefault(method, []).append(score.settings)
     on_card = card.methods if card is not None else {}
     return {
-        method: on_card[method] if method in on_card and on_card[method] in settings else settings[-1]
+        method: on_card[method]
+        if method in on_card and any(_agree(on_card[method], of_score) for of_score in settings)
+        else settings[-1]
         for method, settings in of_scores.items()
     }
+
+
+def _agree(first: dict[str, Any] | None, second: dict[str, Any] | None) -> bool:
+    """Return True if two settings of a method score alike: their version and all else that both have is equal.
+
+    A setting that only one has was added later, as a limit for sizes that were too large before; one that moves a score
+    raises the version.
+    """
+    if first is None or second is None:
+        return first is second
+    return all(first.get(name) == second.get(name) for name in {"version"} | (first.keys() & second.keys()))
 
 
 def _draws(

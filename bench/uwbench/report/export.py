@@ -12,6 +12,7 @@ from dataclasses import asdict
 from uwbench.errors import escaped, printable
 from uwbench.methods import METHODS
 from uwbench.report.board import Board, Cell, Row
+from uwbench.report.geometry import geometry_rows
 from uwbench.report.ranks import certainty
 from uwbench.report.robustness import corrupted_rows, noise_limits, robustness_tables
 from uwbench.results.averages import AVERAGES, Method
@@ -40,6 +41,11 @@ DISAGREES_MARK = "≠"  # after a score that another result of the same revision
 DISAGREES_MEANING = f"{DISAGREES_MARK} another result of the same revision disagrees; the notes say by how much."
 # Put after the score of a contaminated task.
 MARKS: dict[Flag, str] = {"same source": "†", "trained on train": "‡", "trained on test": "§"}
+GEOMETRY_NOTE = (
+    "Rank correlation (Kendall's tau-b) of each figure of the vectors' geometry with scores: over the models of a task "
+    "or over the layers of a model, three at least; the mean over these sets, with the least and the greatest. A "
+    "figure that goes with the scores of these models need not do so for others."
+)
 CSV_FIELDS: tuple[str, ...] = (
     "model",
     "fingerprint",
@@ -76,8 +82,9 @@ def render_json(board: Board) -> str:
     """Return `{"scores": [...], "averages": [...]}` as strict JSON; `tasks` is the number of tasks in an average.
 
     If models are ranked, `pairs` has their order under each method and under every one, and `rank_correlations` how
-    far the methods agree. `caveats` are the protocol's, if it has any. If test clips were corrupted, `robustness` has a
-    row for each score on them and `noise_limits` the ratio of signal to noise at which 5 points are lost.
+    far the methods agree. `caveats` are the protocol's, if it has any. With scores by `geometry`,
+    `geometry_correlations` has how its figures go with scores. If test clips were corrupted, `robustness` has a row for
+    each score on them and `noise_limits` the ratio of signal to noise at which 5 points are lost.
     """
     scores = [
         {
@@ -120,6 +127,8 @@ def render_json(board: Board) -> str:
     if sure.pairs:
         lists |= {"pairs": [asdict(row) for row in sure.pairs]}
         lists |= {"rank_correlations": [asdict(row) for row in sure.correlations]}
+    if figures := geometry_rows(board):
+        lists["geometry_correlations"] = [asdict(row) for row in figures]
     if rows := corrupted_rows(board):
         lists["robustness"] = [asdict(row) for row in rows]
         lists["noise_limits"] = [
@@ -139,7 +148,7 @@ def render_csv(board: Board) -> str:
     writer = csv.DictWriter(out, CSV_FIELDS, lineterminator="\n", restval="")
     writer.writeheader()
     of_board = [*_score_rows(board), *_corrupted_rows(board), *_average_rows(board), *_pair_rows(board)]
-    for row in [*of_board, *_published_rows(board)]:
+    for row in [*of_board, *_geometry_rows(board), *_published_rows(board)]:
         writer.writerow({field: _plain(value) for field, value in row.items()})
     return out.getvalue()
 
@@ -236,6 +245,25 @@ def _pair_rows(board: Board) -> list[dict[str, object]]:
     ]
 
 
+def _geometry_rows(board: Board) -> list[dict[str, object]]:
+    """Return the rank correlations of geometry: the figure is the name, and `because` says over what they are."""
+    return [
+        {
+            "method": row.method,
+            "protocol": board.protocol,
+            "suite": board.suite.name,
+            "kind": "geometry correlation",
+            "name": row.figure,
+            "score": row.tau,
+            "low": row.low,
+            "high": row.high,
+            "n": row.sets,
+            "because": f"over {row.over}",
+        }
+        for row in geometry_rows(board)
+    ]
+
+
 def _published_rows(board: Board) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for published in board.references:
@@ -292,6 +320,21 @@ def render_markdown(board: Board) -> str:
         for title, head, rows in robustness_tables(board, method):
             lines += ["", f"### {METHOD_NAMES[method]}: {_text(title)}, corrupted", "", ROBUSTNESS_NOTE, ""]
             lines += _table([_text(name) for name in head], [[_text(cell) for cell in row] for row in rows])
+    if rows := geometry_rows(board):
+        lines += ["", "## Geometry and scores", "", GEOMETRY_NOTE, ""]
+        lines += _table(
+            ["figure", "method", "over", "tau-b", "least", "greatest", "sets"],
+            [
+                [
+                    row.figure,
+                    METHOD_NAMES[row.method],
+                    row.over,
+                    *(f"{v:.2f}" for v in (row.tau, row.low, row.high)),
+                    str(row.sets),
+                ]
+                for row in rows
+            ],
+        )
     if not board.models:
         lines += ["", "No result of this protocol is here yet."]
     elif board.caveats:

@@ -13,6 +13,7 @@ from uwbench.report.board import Board
 from uwbench.report.compare import Comparison, compare_models
 from uwbench.report.export import render_csv, render_json, render_markdown
 from uwbench.report.figures import write_figures
+from uwbench.report.geometry import GeometryRow, geometry_rows
 from uwbench.report.html import render_html
 from uwbench.report.ranks import Certainty, MethodCorrelation, PairRow, certainty
 from uwbench.report.robustness import CorruptedRow, corrupted_rows
@@ -105,6 +106,17 @@ class Leaderboard:
     def certainty(self) -> Certainty:
         """How sure the ranks are: orders under each method and under every one, and how far the methods agree."""
         return certainty(self.board)
+
+    def geometry_frame(self) -> pd.DataFrame:
+        """Return one row per figure of geometry and method: their rank correlation over models and over layers.
+
+        `tau` is the mean of Kendall's tau-b over `sets`: the models of a task, or the layers of a model on a task,
+        three at least. `low` and `high` are the least and the greatest of the sets; see `report.geometry.GeometryRow`.
+        """
+        import pandas as pd
+
+        rows = [asdict(row) for row in geometry_rows(self.board)]
+        return pd.DataFrame(rows, columns=[field.name for field in fields(GeometryRow)])
 
     def robustness_frame(self) -> pd.DataFrame:
         """Return one row per score on corrupted test clips: the score, its drop with interval, the mean cosine.

@@ -20,6 +20,7 @@ from uwbench.report.export import (
     ranks_text,
 )
 from uwbench.report.fitted import Column, FittedTable, FlowingTable
+from uwbench.report.geometry import geometry_rows
 from uwbench.report.labels import labels_of
 from uwbench.report.ranks import certainty, certainty_lines
 from uwbench.report.robustness import run_lines
@@ -146,7 +147,7 @@ def layers_table(label: str, results: Sequence[Result]) -> FlowingTable | None:
     """Return one model's MLP scores by layer, one column per task; None if the layers were not probed.
 
     A layer's score is that of the first seed. Two more rows have the scores, over all seeds, of the layer that is best
-    on validation and of the trained sum of all layers.
+    on validation and of the trained sum of all layers; one more that of attention over the segments of all, if any.
     """
     swept = {r.task.name: r.scores["mlp"] for r in results if "mlp" in r.scores and r.scores["mlp"].layers}
     if not swept:
@@ -157,13 +158,17 @@ def layers_table(label: str, results: Sequence[Result]) -> FlowingTable | None:
         for name, row in (("best layer", "best on validation"), ("weighted layers", "weighted sum of all"))
         if any(name in score.raw for score in swept.values())
     }
-    names = Column("Layer", [printable(name) for name in [*layers, *further.values()]], right=False)
+    attentive = [(result.task.name, result.scores.get("attentive")) for result in results]
+    attended = {task: score.raw["all layers"] for task, score in attentive if score and "all layers" in score.raw}
+    rows = [*layers, *further.values(), *(["attention over all"] if attended else [])]
+    names = Column("Layer", [printable(name) for name in rows], right=False)
     columns = [
         Column(
             printable(task),
             [
                 *(_number((score.layers or {}).get(layer)) for layer in layers),
                 *(_further(score, name) for name in further),
+                *([_number(attended.get(task))] if attended else []),
             ],
         )
         for task, score in swept.items()
@@ -218,6 +223,8 @@ def board_view(board: Board, *, verbose: bool = False) -> RenderableType:
     parts += [_board_averages(board, method, verbose=verbose) for method in board.first_methods]
     if board.models:
         parts.append(_board_tasks(board))
+        if "geometry" in board.first_methods and (correlations := _geometry_table(board)) is not None:
+            parts.append(correlations)
         lines = [line for method in board.first_methods for line in legend(board, method)]
         if any(row.standing is not None and row.standing.tied for row in board.rows):
             lines.insert(0, TIE_MEANING)
@@ -269,6 +276,19 @@ def _board_tasks(board: Board) -> FlowingTable:
     return FlowingTable(title, names, columns)
 
 
+def _geometry_table(board: Board) -> FlowingTable | None:
+    """Return the rank correlation of each figure of geometry with each method's scores; None if there is none."""
+    rows = geometry_rows(board)
+    taus = {(row.figure, row.method, row.over): f"{row.tau:.2f}" for row in rows}
+    figures = list(dict.fromkeys(row.figure for row in rows))
+    columns = [
+        Column(f"{METHODS[method].short}, {over}", [taus.get((figure, method, over), "–") for figure in figures])
+        for method, over in dict.fromkeys((row.method, row.over) for row in rows)
+    ]
+    names = Column("tau-b with scores, over", figures, right=False)
+    return FlowingTable("Geometry and scores", names, columns) if rows else None
+
+
 def chosen_text(chosen: Mapping[str, Any], *, several_layers: bool = True) -> str:
     """Return what validation chose in a few words, `layer 4, width 512, rate 0.001`; over folds, the commonest of each.
 
@@ -287,7 +307,7 @@ def chosen_text(chosen: Mapping[str, Any], *, several_layers: bool = True) -> st
 
 
 _HIDDEN = frozenset(
-    {"fold", "validation", "validation_clips", "validation_metric", "trained_on", "layers_on_validation"}
+    {"fold", "validation", "validation_clips", "validation_metric", "trained_on", "layers_on_validation", "all_layers"}
 )
 _SHORTER = {"learning_rate": "rate", "weight_decay": "decay"}
 

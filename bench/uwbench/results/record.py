@@ -265,10 +265,24 @@ def _prediction_columns() -> dict[str, pa.DataType]:
 def write_result(results: Path, result: Result) -> Path:
     """Write `result` atomically and return its path."""
     path = free_path(results, result)
-    data = result.model_dump(mode="json", by_alias=True)
-    text = json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomically(path, text.encode())
+    write_atomically(path, result_bytes(result))
     return path
+
+
+def result_bytes(result: Result) -> bytes:
+    """Return the content of a result's file."""
+    data = result.model_dump(mode="json", by_alias=True)
+    return (json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def predictions_bytes(predictions: pa.Table) -> bytes:
+    """Return the content of a file of predictions."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = pa.BufferOutputStream()
+    pq.write_table(predictions, sink, compression="zstd")
+    return sink.getvalue().to_pybytes()
 
 
 def read_result(path: Path) -> Result:

@@ -152,7 +152,7 @@ def test_a_configuration_from_before_other_models_is_the_same_model(small_whispe
     assert all(
         torch.equal(value, own_state(build_model(new))[name]) for name, value in own_state(build_model(old)).items()
     )
-    with pytest.raises(InputError, match="Input should be 'causal', 'random-causal' or 'whisper'"):
+    with pytest.raises(InputError, match="Input should be 'causal', 'random-causal', 'whisper' or 'heads'"):
         load_config("cpu-mini", {"lm": {"kind": "qwen"}})
 
 

@@ -14,7 +14,7 @@ from uwbench.probes.data import statistics
 from uwbench.probes.kinds.base import Predicted
 from uwbench.probes.methods.base import ProbeRun, Scored, Settings, settings_of
 from uwbench.probes.methods.clips import clusters, tested
-from uwbench.probes.methods.linear import fit_single_label
+from uwbench.probes.methods.linear import fit_single_label, most_clips
 from uwbench.probes.predictions import prediction_rows
 from uwbench.probes.splits import Fold, random_numbers
 from uwbench.results import metrics
@@ -31,6 +31,7 @@ class FewShotSettings(Settings):
     strength: float = Field(gt=0)  # scikit-learn's C, the same everywhere: no clip is spent on choosing it
     draw_clips: int = Field(gt=0)  # points with more labelled clips than this are left out, but for the last
     train_clips: int = Field(gt=0)  # the last point trains on at most so many, class by class
+    train_cells: int = Field(default=20_000_000, gt=0)  # and on at most so many clips times classes
     test_clips: int = Field(gt=0)  # at most so many are tested, class by class
 
 
@@ -138,7 +139,7 @@ def _curve(task: ProbeRun, fold: Fold, part: np.ndarray, shots: Sequence[int], s
         fit_single_label(vectors(rows), task.kind.targets(rows), settings.strength)(tested_vectors, scores)
         return scores.argmax(axis=1)
 
-    everything = task.kind.thin(pool, settings.train_clips)
+    everything = task.kind.thin(pool, most_clips(task, settings.train_clips, settings.train_cells))
     predicted = guess(everything)
     correct = np.empty((settings.draws, len(part), len(shots) + 1), bool)
     correct[:, :, -1] = predicted == truth

@@ -27,6 +27,7 @@ class LinearSettings(Settings):
     strengths: tuple[float, ...] = Field(min_length=1)  # scikit-learn's C, from the strongest penalty to the weakest
     search_clips: int = Field(gt=0)  # the choice trains and is measured on at most so many clips, class by class
     train_clips: int = Field(gt=0)  # the chosen strength trains on at most so many
+    train_cells: int = Field(default=20_000_000, gt=0)  # and on at most so many clips times classes
 
 
 class _Choice(NamedTuple):
@@ -45,7 +46,7 @@ def score(task: ProbeRun) -> Scored:
     chosen = []
     for index, fold in enumerate(task.folds):
         choice = _choose(task, fold, settings)
-        train = task.kind.thin(fold.all_train, settings.train_clips)
+        train = task.kind.thin(fold.all_train, most_clips(task, settings.train_clips, settings.train_cells))
         classify = fit(task, train, choice.strength)
         outcomes[0, index] = task.kind.predict(classify(task.last_layer, fold.test), fold.test, fold.test)
         for name, inputs in task.data.corrupted.items():
@@ -53,6 +54,11 @@ def score(task: ProbeRun) -> Scored:
         chosen.append(_record(fold, choice, len(train)))
     result = score_of(task, outcomes, "pooled", {"layer": task.data.layers[-1], "folds": chosen})
     return scored(task, "linear", result, outcomes, corrupted)
+
+
+def most_clips(task: ProbeRun, clips: int, cells: int) -> int:
+    """Return how many clips a regression trains on at most: `clips`, but no more `cells` (clips times classes)."""
+    return max(1, min(clips, cells // max(1, len(task.kind.classes))))
 
 
 def _choose(task: ProbeRun, fold: Fold, settings: LinearSettings) -> _Choice:

@@ -57,11 +57,18 @@ def _sweep(task: ProbeRun, score: Score, validation: float) -> Score:
 def _mlp(
     task: ProbeRun, inputs: Inputs, seeds: Sequence[int], corrupted: Mapping[str, Outcomes] = MappingProxyType({})
 ) -> tuple[Outcomes, dict[str, Any], float]:
+    """Return what `choose_and_train` does for the protocol's grid over `inputs`."""
+    search = make_search(task, inputs, {name: task.data.corrupted[name] for name in corrupted})
+    return choose_and_train(task, search, seeds, corrupted)
+
+
+def choose_and_train(
+    task: ProbeRun, search: Search, seeds: Sequence[int], corrupted: Mapping[str, Outcomes] = MappingProxyType({})
+) -> tuple[Outcomes, dict[str, Any], float]:
     """Return test predictions, what was chosen, and the mean validation metric of the choices.
 
     The predictions of the same probes under the corruptions of the task that `corrupted` names are added to it.
     """
-    search = make_search(task, inputs, {name: task.data.corrupted[name] for name in corrupted})
     choices = search.choose(task.folds)
     outcomes: Outcomes = {}
     epochs: dict[int, list[int]] = {index: [] for index in range(len(task.folds))}
@@ -80,7 +87,7 @@ def _mlp(
             "validation": fold.validation,
             "validation_clips": len(fold.valid),
             "validation_metric": choice.metric,
-            "trained_on": len(fold.all_train if search.refits(fold) else fold.train),
+            "trained_on": search.trained_on(fold),
         }
         for index, (fold, choice) in enumerate(zip(task.folds, choices, strict=True))
     ]

@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from uwbench.cache.clip_table import ClipTable
-from uwbench.cards.card import Domain, Text
+from uwbench.cards.card import Card, Domain, Name, Text
 from uwbench.cards.protocol import Protocol
 from uwbench.errors import ProbeError
 from uwbench.probes.data import TaskData
@@ -33,9 +33,11 @@ _AT_ONCE = 100  # resamples
 
 
 class ZeroShotSettings(Settings):
-    """Settings of the prompts: templates by the domain of the task, each with one `{}` for the words of a class."""
+    """Settings of the prompts: templates by the domain of the task, each with one `{}` for a class in words."""
 
     templates: dict[Domain, tuple[Text, ...]] = Field(min_length=3)
+    # For labels that are codes, by the card's list of labels.
+    words: dict[Name, dict[str, Text]] = Field(default_factory=dict)
 
     @field_validator("templates")
     @classmethod
@@ -60,14 +62,22 @@ def words(label: str) -> str:
     return re.sub(r"[\s_]+", " ", label).strip() or label
 
 
-def prompts(templates: Sequence[str], classes: Sequence[str]) -> list[str]:
-    """Return the texts of all classes under the first template, then those under the second, and so on."""
-    return [template.replace("{}", words(label)) for template in templates for label in classes]
+class Prompts(NamedTuple):
+    """The prompts of a task: its templates, and its classes in words."""
+
+    templates: tuple[str, ...]
+    words: tuple[str, ...]
+
+    def texts(self) -> list[str]:
+        """Return the texts of all classes under the first template, then those under the second, and so on."""
+        return [template.replace("{}", name) for template in self.templates for name in self.words]
 
 
-def templates_for(protocol: Protocol, domain: Domain) -> tuple[str, ...]:
-    """Return the protocol's templates for a domain."""
-    return settings_of(protocol, "zero-shot", ZeroShotSettings).templates[domain]
+def prompts_for(protocol: Protocol, card: Card, classes: Sequence[str]) -> Prompts:
+    """Return the prompts of a task by the protocol's settings."""
+    settings = settings_of(protocol, "zero-shot", ZeroShotSettings)
+    codes = settings.words.get(card.vocabulary or "", {})
+    return Prompts(settings.templates[card.domain], tuple(codes.get(label) or words(label) for label in classes))
 
 
 def texts_of(table: ClipTable, protocol: Protocol) -> list[str]:
@@ -84,7 +94,7 @@ def texts_of(table: ClipTable, protocol: Protocol) -> list[str]:
         layers=(),
         pooled=np.zeros((0, 0, 0)),
     )
-    return prompts(templates_for(protocol, table.card.domain), kind_of(nothing).classes)
+    return prompts_for(protocol, table.card, kind_of(nothing).classes).texts()
 
 
 def score(task: ProbeRun) -> Scored:
@@ -92,9 +102,9 @@ def score(task: ProbeRun) -> Scored:
     space, protocol = task.data.joint, task.protocol
     if space is None:
         raise ProbeError("zero-shot needs an encoder that embeds texts", where=task.data.card.name)
-    templates = templates_for(protocol, task.data.card.domain)
-    clips = space.clips()
-    of_texts = space.texts(prompts(templates, task.kind.classes))
+    prompts = prompts_for(protocol, task.data.card, task.kind.classes)
+    templates, clips = prompts.templates, space.clips()
+    of_texts = space.texts(prompts.texts())
     of_templates = of_texts.reshape(len(templates), len(task.kind.classes), -1)
 
     def predict(template: int, rows: np.ndarray) -> Predicted:
