@@ -49,10 +49,13 @@ class Case:
     weights: str  # the name of a file or folder; for a model in its package, what the script takes instead
 
 
-# One model of each wrapper. crepe-full takes minutes a pass.
+# One model of each wrapper that was run. crepe-full takes minutes a pass.
 CASES = (
     Case("openbeats-base", "call_beats.py", "checkpoint.pt"),
     Case("dasheng-base", "call_dasheng.py", "dasheng_base.pt"),
+    Case("passt-s", "call_passt.py", "passt.pt"),
+    Case("avex-beats-all", "call_avex.py", "beats.safetensors"),
+    Case("muq-large", "call_muq.py", "muq"),
     Case("crepe-tiny", "call_crepe.py", "tiny"),
 )
 

@@ -4,23 +4,12 @@
 from calling import main
 from muq import MuQ
 from muq.muq.muq import MuQConfig
+from transformers import Wav2Vec2ConformerConfig
 
 WIDTH, DEPTH = 48, 3
-CONFORMER = {
-    "attention_dropout": 0.0,
-    "conformer_conv_dropout": 0.0,
-    "conv_depthwise_kernel_size": 31,
-    "hidden_act": "swish",
-    "activation_dropout": 0.0,
-    "hidden_dropout": 0.0,
-    "intermediate_size": 2 * WIDTH,
-    "layer_norm_eps": 1e-5,
-    "layerdrop": 0.0,
-    "max_source_positions": 5000,
-    "num_attention_heads": 4,
-    "position_embeddings_type": "rotary",
-    "rotary_embedding_base": 10000,
-}
+OWN = {"num_attention_heads": 4, "intermediate_size": 2 * WIDTH, "position_embeddings_type": "rotary"}
+SETTINGS = Wav2Vec2ConformerConfig(hidden_size=WIDTH, num_hidden_layers=DEPTH, **OWN).to_dict()
+CONFORMER = {name: value for name, value in SETTINGS.items() if isinstance(value, (bool, int, float, str))}
 
 
 def make(folder):
