@@ -2,9 +2,11 @@
 
     python benchmarks/warm.py                    about three minutes on two cores
     python benchmarks/warm.py --data DATA        the clips of DATA/esc10/manifest.csv instead of generated ones
+    python benchmarks/warm.py --only page --against CHECKOUT    page, board and comparison against another version
 
 The run and its probes take turns, three times each: 400 clips in five folds, 384 dimensions. The page has 20 models and
-20 tasks, made up. CPU seconds of whole processes are compared; wall seconds stand beside them.
+20 tasks, made up. CPU seconds of whole processes are compared; wall seconds stand beside them. With `--against`, the
+commands of another checkout take turns with ours on the same results, three times each, and must print the same scores.
 """
 
 from __future__ import annotations
@@ -47,6 +49,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder with esc10/manifest.csv; default: clips are generated")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", choices=["run", "page"])
+    parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="another checkout of this repository")
     parser.add_argument("--probes", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.probes is not None:
@@ -57,7 +60,7 @@ def main() -> None:
         if options.only != "page":
             warm_run(prepared(Path(folder, "run"), options.data), Path(folder, "results"), options.rounds)
         if options.only != "run":
-            page(Path(folder, "page"))
+            page(Path(folder, "page"), options.against, options.rounds)
 
 
 def prepared(scratch: Path, data: Path | None) -> list[str]:
@@ -115,8 +118,11 @@ def probes_alone(options: Sequence[str]) -> None:
     print(json.dumps({"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}))
 
 
-def page(results: Path) -> None:
-    """Print the cost of the page of 20 models and 20 tasks, of the board on the terminal, and of a comparison."""
+def page(results: Path, against: Path | None, rounds: int) -> None:
+    """Print the cost of the page of 20 models and 20 tasks, of the board on the terminal, and of a comparison.
+
+    With another checkout, it and ours take turns.
+    """
     sys.path.insert(0, str(ROOT / "tests"))
     from report.made_results import TASKS, make_result
 
@@ -127,20 +133,40 @@ def page(results: Path) -> None:
             make_result(results, f"model{model:02d}", task, 0.4 + 0.025 * model)
     size = f"{COUNT} models x {COUNT} tasks of {ITEMS} items"
     words = ("--results", str(results))
+    print(size)
     for name, command in {
         "page": ("leaderboard", *words, "--output", str(results / "board.html")),
         "board on the terminal": ("leaderboard", *words),
         "comparison": ("compare", "model18", "model19", *words),
     }.items():
-        print(f"{name}, {size}: {uwbench(*command)}, load {os.getloadavg()[0]:.1f}", flush=True)
+        ours, theirs = [], []
+        for _ in range(1 if against is None else rounds):
+            ours.append(uwbench(*command))
+            if against is not None:
+                theirs.append(uwbench(*command, checkout=against))
+        print(f"{name}: {median(ours)}, load {os.getloadavg()[0]:.1f}", end="" if theirs else "\n", flush=True)
+        if theirs:
+            after, before = median(ours), median(theirs)
+            print(f"; the other checkout {before}; ratio {after.cpu / before.cpu:.2f} of CPU", flush=True)
+    if against is not None:
+        files = [results.with_name(name) for name in ("ours.json", "theirs.json")]
+        for file, checkout in zip(files, (ROOT, against), strict=True):
+            uwbench("leaderboard", *words, "--output", str(file), checkout=checkout)
+        ours, theirs = (json.loads(file.read_text(encoding="utf-8")) for file in files)
+        if any(ours[name] != theirs[name] for name in ("scores", "averages")):
+            sys.exit("the two checkouts differ in scores, intervals or ranks")
+        print("scores, intervals and ranks: the same")
 
 
-def uwbench(*words: str) -> Cost:
+def uwbench(*words: str, checkout: Path = ROOT) -> Cost:
     """Run a command in a process of its own and return its cost; stop with what it printed if it fails."""
     with tempfile.TemporaryFile("w+") as printed:
         started = time.perf_counter()
         command = [sys.executable, "-m", "uwbench", *words]
-        process = subprocess.Popen(command, stdout=printed, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+        environment = os.environ | {"PYTHONPATH": str(checkout.resolve() / "bench")}
+        process = subprocess.Popen(
+            command, stdout=printed, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment
+        )
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - started
         process.returncode = os.waitstatus_to_exitcode(status)

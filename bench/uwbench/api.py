@@ -537,8 +537,9 @@ def compare(
     from uwbench.report.compare import compare_models
 
     chosen = suite_of(tasks) if tasks else find_suite(suite) if suite else None
-    board = build_board(_result_folders(results), suite=chosen, protocol=protocol, references=False)
-    return compare_models(board, first, second, method_of(method))
+    name = method_of(method)
+    board = build_board(_result_folders(results), suite=chosen, protocol=protocol, references=False, methods=(name,))
+    return compare_models(board, first, second, name)
 
 
 def crossings(

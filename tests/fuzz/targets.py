@@ -38,7 +38,7 @@ from uwbench.encoders.base import ModelSpec
 from uwbench.encoders.resolve import open_encoder
 from uwbench.errors import AudioError, InputError, StoreError
 from uwbench.options import TaskSpec
-from uwbench.report.detail import read_detail
+from uwbench.report.detail import read_details
 from uwbench.results import record as result
 from uwbench.results.items import read_items
 from uwbench.sources.layouts.midi import read_notes as read_midi
@@ -520,7 +520,7 @@ def predictions(folder: Path, world: Path, data: bytes) -> None:
     path.write_text("{}")
     result.predictions_path(path).write_bytes(data)
     for kind in _KINDS[: 1 + _choice(data, len(_KINDS))]:
-        read_detail(path, "mlp", kind)
+        read_details(path, ["mlp"], kind)
     metrics: tuple[Metric, ...] = get_args(Metric)
     table = result.read_predictions(path)
     try:

@@ -16,13 +16,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from uwbench.cards.protocol import Bootstrap
+from uwbench.methods import METHODS
 from uwbench.results.averages import interval
+from uwbench.results.bootstrap import seed_scores
+from uwbench.results.curves import curve_intervals, points_of
+from uwbench.results.items import read_items
 from uwbench.results.record import (
+    Corrupted,
+    CorruptedScore,
     Counts,
+    CurvePoint,
     Failure,
     ModelInfo,
+    NoiseLimit,
     ProtocolInfo,
     Result,
+    Robustness,
     Run,
     Score,
     Status,
@@ -128,6 +137,56 @@ def predictions(task: MadeTask, skills: dict[str, float], rng: np.random.Generat
     return pa.concat_tables(tables).replace_schema_metadata({"classes": json.dumps(list(task.classes))})
 
 
+def curve_predictions(task: MadeTask, skill: float, rng: np.random.Generator) -> pa.Table:
+    """Return rows of the method `few-shot`: per item the area, 1, and whether it is right at each point."""
+    table = predictions(task, {"few-shot": skill}, rng)
+    rows = pa.concat_tables(
+        [table.set_column(1, "seed", pa.array([seed] * len(table), pa.int32())) for seed in range(3)]
+    )
+    chances = np.array([0.4, 0.7, 1.0]) * skill
+    right = (rng.random((len(rows), 1)) < chances).astype(np.float32)
+    counts = np.column_stack([right.mean(axis=1), np.ones(len(rows)), right]).astype(np.float32)
+    return rows.set_column(
+        rows.column_names.index("counts"), "counts", pa.array(counts.tolist(), pa.list_(pa.float32()))
+    )
+
+
+def curve_score(table: pa.Table, task: MadeTask) -> Score:
+    """Return the score of `curve_predictions`, whose points have 1, 2 and all labelled clips per class."""
+    metric = "few-shot-accuracy"
+    items = read_items(table, "few-shot", metric)
+    per_seed = seed_scores(items)
+    points = zip(points_of(items), curve_intervals(items, BOOTSTRAP), (1, 2, None), (1, 2, 10), strict=True)
+    return Score(
+        metric=metric,
+        main_score=float(per_seed.mean()),
+        ci95=interval(table, "few-shot", metric, BOOTSTRAP),
+        per_seed=tuple(map(float, per_seed)),
+        per_fold={},
+        raw={},
+        chosen={},
+        settings={"version": 1},
+        curve=tuple(
+            CurvePoint(shots=shots, clips=clips * len(task.classes), score=float(seed_scores(point).mean()), ci95=ci95)
+            for point, ci95, shots, clips in points
+        ),
+    )
+
+
+def robustness(scores: dict[str, Score]) -> Robustness:
+    """Return made-up losses to two levels of noise, of all methods whose probes are tested on corrupted clips."""
+    corruptions = {}
+    for name, drop in (("noise:10dB", 0.03), ("noise:0dB", 0.12)):
+        of_methods = {
+            method: CorruptedScore(score=max(0.0, score.main_score - drop), drop=drop, ci95=(drop - 0.02, drop + 0.02))
+            for method, score in scores.items()
+            if METHODS[method].corruptible
+        }
+        corruptions[name] = Corrupted(cosine=1 - drop, scores=of_methods)
+    limit = NoiseLimit(colour="white", snr_db=7.8, bound="at")
+    return Robustness(version=1, clips=100, corruptions=corruptions, five_points=dict.fromkeys(of_methods, limit))
+
+
 def make_result(
     results: Path,
     model: str,
@@ -148,11 +207,12 @@ def make_result(
     layers: int = 3,
     dtype: str = "fp32",
     family: str = "made-up",
+    further: bool = False,
 ) -> Path:
-    """Write one made-up result with its predictions and return its path."""
-    from uwbench.results.bootstrap import seed_scores
-    from uwbench.results.items import read_items
+    """Write one made-up result with its predictions and return its path.
 
+    With `further`, a task of single labels also has a curve over labelled clips, and scores on corrupted clips.
+    """
     rng = np.random.default_rng([seed, *task.name.encode(), *model.encode()])
     table = predictions(task, {"mlp": skill, "knn": max(0.05, skill - 0.12)}, rng)
     scores = {}
@@ -168,6 +228,9 @@ def make_result(
             chosen={"rate": 1e-3, "width": 512, "epoch": 12} if method == "mlp" else {"k": 10},
             layers={"1": skill - 0.2, "2": skill - 0.02, "3": skill - 0.1} if method == "mlp" else None,
         )
+    if further and task.kind == "single-label":
+        table = pa.concat_tables([table, curve_predictions(task, skill, rng)])
+        scores["few-shot"] = curve_score(table, task)
     slug = "".join(letter if letter.isalnum() or letter in "-." else "-" for letter in model) or "model"
     result = Result(
         status=status,
@@ -215,14 +278,17 @@ def make_result(
             speed={"clips_per_s": 12.0 + parameters / 1e6, "audio_s_per_s": 60.0},
         ),
         notes=notes,
+        robustness=robustness(scores) if further else None,
     )
     path = write_result(results, result)
     pq.write_table(table, predictions_path(path))
     return path
 
 
-def make_board_results(results: Path, models: dict[str, float], tasks: Sequence[MadeTask] = TASKS) -> None:
+def make_board_results(
+    results: Path, models: dict[str, float], tasks: Sequence[MadeTask] = TASKS, *, further: bool = False
+) -> None:
     """Write a full set of made-up results: every model, with its skill, on every task."""
     for index, (model, skill) in enumerate(models.items()):
         for task in tasks:
-            make_result(results, model, task, skill, parameters=(index + 1) * 9_000_000)
+            make_result(results, model, task, skill, parameters=(index + 1) * 9_000_000, further=further)

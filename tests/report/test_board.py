@@ -166,7 +166,7 @@ def test_without_predictions_there_are_scores_but_no_ties(folder: Path, tmp_path
     bare = build_board(results)
     without, whole = (json.loads(render_json(of)) for of in (bare, board))
     assert without["scores"] == whole["scores"]
-    assert set(without) == {"scores", "averages"}
+    assert set(without) == {"scores", "averages", "rank_envelopes", "layers"}
     for row, complete in zip(without["averages"], whole["averages"], strict=True):
         assert row == {**complete, "rank_low": None, "rank_high": None}
     assert all(row.standing is None for row in bare.rows)
@@ -192,7 +192,7 @@ def test_predictions_that_belong_to_another_result_are_not_used(tmp_path: Path) 
 
 def test_json_has_the_fields_that_programs_read(board: Board, folder: Path) -> None:
     data = json.loads(render_json(board))
-    assert set(data) == {"scores", "averages", "pairs", "rank_correlations"}
+    assert set(data) == {"scores", "averages", "pairs", "rank_correlations", "rank_envelopes", "layers"}
     fields = {"model", "task", "method", "protocol", "metric", "score", "low", "high"}
     fields |= {"status", "contamination", "because"}
     assert all(set(row) == fields for row in data["scores"])

@@ -35,7 +35,7 @@ def shown(view: object) -> str:
 
 def test_the_frame_has_one_row_per_score(leaderboard: Leaderboard) -> None:
     frame = leaderboard.to_frame()
-    columns = ["model", "task", "method", "score", "low", "high", "n", "status", "contamination"]
+    columns = ["model", "task", "method", "metric", "score", "low", "high", "n", "status", "contamination"]
     assert list(frame.columns) == columns
     assert len(frame) == 2 * (2 * len(TASKS) + 1)
     row = frame[(frame.model == "good") & (frame.task == "genres") & (frame.method == "mlp")].iloc[0]

@@ -15,9 +15,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from report.made_results import TASKS, MadeTask, make_board_results, make_result
+from uwbench.methods import METHODS
 from uwbench.report.board import Board, build_board
 from uwbench.report.compare import compare_models
+from uwbench.report.curves import curve_rows
 from uwbench.report.html import render_html, script_json, without_folders
+from uwbench.report.ranks import certainty, rank_envelopes
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -33,7 +36,19 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-VIEWS = ("board", "choose", "tasks", "charts", "compare", "stability", "published", "method")
+VIEWS = (
+    "board",
+    "choose",
+    "tasks",
+    "charts",
+    "methods",
+    "curves",
+    "robustness",
+    "compare",
+    "stability",
+    "published",
+    "method",
+)
 
 
 def lacking(what: str) -> None:
@@ -46,7 +61,7 @@ def lacking(what: str) -> None:
 def board(tmp_path_factory: pytest.TempPathFactory) -> Board:
     results = tmp_path_factory.mktemp("made")
     titled = [MadeTask(**task.__dict__) for task in TASKS]
-    make_board_results(results, {"good": 0.8, "fair": 0.65, "poor": 0.35}, titled)
+    make_board_results(results, {"good": 0.8, "fair": 0.65, "poor": 0.35}, titled, further=True)
     for task in TASKS:
         make_result(results, HOSTILE, task, 0.5, labels=MARKUP if task.name == "words" else None, parameters=2_000_000)
     make_result(results, "half", TASKS[1], 0.6, training_data=({"dataset": "speakers", "split": "test"},))
@@ -330,6 +345,76 @@ def test_the_page_names_no_folder_of_its_maker(tmp_path: Path) -> None:
     kept = "see https://example.org/a/b/c, label /m/09x0r, folds/1/a/b.wav"
     assert without_folders(kept) == kept
     assert without_folders(r"C:\Users\me\data\a.wav is silent") == "…/a.wav is silent"
+
+
+def test_every_method_is_shown_with_its_metric_and_direction(page: Page, board: Board) -> None:
+    go(page, "methods")
+    heads = page.locator("section.flush table").first.locator("thead th").all_inner_texts()
+    assert [head.split("\n")[0] for head in heads[1:]] == [METHODS[method].short for method in board.methods]
+    assert "few-shot-accuracy" in heads[-1]
+    assert "better" in heads[-1]
+    good = next(model.key for model in board.models if model.label == "good")
+    shown = page.locator("tr[data-methods=good] .value").all_inner_texts()
+    rows = [board.row(good, method, "weighted") for method in board.methods]
+    assert shown == ["–" if row is None else f"{row.average.score:.3f}" for row in rows]
+    page.select_option("#task", label="Genres")
+    page.wait_for_selector("caption:has-text('Genres')")
+    cells = [board.cell(good, "genres", method) for method in board.methods]
+    assert page.locator("tr[data-methods=good] .value").all_inner_texts() == [
+        "–" if cell is None else f"{cell.score.main_score:.3f}" for cell in cells
+    ]
+
+
+def test_ranks_over_methods_orders_and_equality_within_the_readers_margin(ranked_page: Page, ranked: Board) -> None:
+    page = ranked_page
+    go(page, "methods")
+    for row in rank_envelopes(ranked):
+        cells = page.locator(f"tr[data-envelope={row.model}] td").all_inner_texts()
+        assert cells[:2] == [f"{a}–{b}" if a != b else f"{a}" for a, b in ((row.best, row.worst), (row.low, row.high))]
+    every = [row for row in certainty(ranked).pairs if row.method == "every"]
+    assert page.locator("tr[data-order]").count() == len(every) == 3
+    assert page.locator("tr[data-order=ahead]").count() == sum(row.verdict == "ahead" for row in every) > 0
+    assert "0 of 3 pairs" in page.inner_text("section:has(#margin) [role=status]")
+    smallest = min(row.equal_from for row in certainty(ranked).pairs if row.method == "mlp" and row.equal_from)
+    page.fill("#margin", f"{100 * smallest - 0.1:.1f}")
+    assert page.locator("tr[data-equal]").count() == 0
+    page.fill("#margin", f"{100 * smallest:.1f}")
+    assert page.locator("tr[data-equal]").count() == 1
+    assert "margin=" in page.url
+
+
+def test_curves_and_their_crossings(page: Page, board: Board) -> None:
+    go(page, "curves")
+    assert page.locator("#view .chart svg").count() == 2
+    page.get_by_text("Numbers of these curves").click()
+    points = curve_rows(board)
+    assert page.locator("#view details tbody tr").count() == len(points)
+    page.select_option("#first", label="good")
+    page.select_option("#second", label="poor")
+    crossings = compare_models(board, "good", "poor", "few-shot").crossings
+    rows = page.locator("section:has(#first) tbody tr").all_inner_texts()
+    assert len(rows) == len(crossings) == 4
+    assert all(crossing.ahead in row for row, crossing in zip(rows, crossings, strict=True))
+
+
+def test_drops_on_corrupted_clips(page: Page) -> None:
+    go(page, "robustness")
+    row = page.locator("tr[data-robust=good]").inner_text()
+    assert "−0.030" in row
+    assert "−0.140 to −0.100" in row
+    assert "7.80 dB" in row
+    assert page.locator("tr[data-robust]").count() == 3
+    assert page.locator("#view .chart svg").count() == 1
+
+
+def test_a_page_without_sizes_and_speeds_says_so(browser: Browser, tmp_path: Path) -> None:
+    for model in ("a", "b"):
+        make_result(tmp_path / "r", model, TASKS[0], 0.5, parameters=0)
+    (tmp_path / "page.html").write_text(render_html(build_board(tmp_path / "r")), encoding="utf-8")
+    with opened(browser, tmp_path / "page.html") as page:
+        go(page, "choose")
+        assert "Quality against size is left out" in page.inner_text("#view")
+        assert page.locator("#view .chart svg").count() == 1
 
 
 def test_a_model_page_shows_its_errors(page: Page, board: Board) -> None:

@@ -32,7 +32,23 @@ def test_average_precision_equals_scikit_learn(seed: int, n: int, tied: bool) ->
     expected = [sk.average_precision_score(relevant[:, c], scores[:, c]) for c in np.flatnonzero(present)]
     mean = pytest.approx(np.mean(expected) if expected else 0, abs=1e-12)
     assert metrics.mean_average_precision(relevant, scores) == mean
-    assert metrics.weighted_map(relevant, scores, np.ones((n, 2), np.float32)).tolist() == [mean, mean]
+    assert metrics.weighted_map(relevant, scores, np.arange(n), np.ones((n, 2), np.float32)).tolist() == [mean, mean]
+
+
+@given(SEEDS, st.integers(1, 60), st.integers(1, 60), st.booleans())
+def test_weighted_average_precision_equals_scikit_learn(seed: int, n: int, groups: int, tied: bool) -> None:
+    rng = np.random.default_rng(seed)
+    clusters = rng.integers(0, groups, n)
+    weights = rng.integers(0, 4, (groups, 3)).astype(np.float32)
+    relevant, scores = rng.random((n, 4)) < 0.3, rng.random((n, 4))
+    if tied:
+        scores = scores.round(1)
+    values = metrics.weighted_map(relevant, scores, clusters, weights)
+    for value, drawn in zip(values, weights.T, strict=True):
+        of_items = drawn[clusters]
+        present = [c for c in range(4) if of_items[relevant[:, c]].sum() > 0]
+        expected = [sk.average_precision_score(relevant[:, c], scores[:, c], sample_weight=of_items) for c in present]
+        assert value == pytest.approx(np.mean(expected) if expected else 0, abs=1e-12)
 
 
 @given(SEEDS, st.integers(1, 40), st.sampled_from(["micro", "macro"]))

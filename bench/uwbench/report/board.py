@@ -439,17 +439,15 @@ def _agree(first: dict[str, Any] | None, second: dict[str, Any] | None) -> bool:
 def _draws(
     cells: Sequence[Cell], infos: Mapping[str, TaskInfo], bootstrap: Bootstrap, card: Protocol | None
 ) -> dict[Method, dict[str, TaskDraws]]:
-    paths: dict[Method, dict[str, dict[str, Path]]] = {}
+    paths: dict[str, dict[str, dict[Method, Path]]] = {}
     for cell in cells:
         if cell.same_data:
-            paths.setdefault(cell.method, {}).setdefault(cell.model, {})[cell.task] = cell.path
+            paths.setdefault(cell.task, {}).setdefault(cell.model, {})[cell.method] = cell.path
 
     def of_folds(method: Method) -> str:
         return card.metric_of_folds(method) if card is not None else "pooled"
 
-    return {
-        method: draw_tasks(of_method, infos, method, bootstrap, of_folds(method)) for method, of_method in paths.items()
-    }
+    return draw_tasks(paths, infos, bootstrap, of_folds)
 
 
 def _rows(

@@ -108,6 +108,8 @@ def page_charts(board: Board) -> dict[str, Any]:
         "heatmap": heatmap_chart(labels, tasks),
         "profile": profile_chart(labels, tasks),
         "layers": layers_chart(labels),
+        "curves": curves_chart(labels),
+        "drops": drops_chart(labels),
         "confusion": confusion_chart(),
         "difference": difference_chart(),
     }
@@ -298,6 +300,78 @@ def layers_chart(labels: Sequence[str]) -> Spec:
     }
 
 
+def curves_chart(labels: Sequence[str]) -> Spec:
+    """Return scores by the number of labelled clips, with intervals: one panel per task and one line per model."""
+    x = {
+        "field": "clips",
+        "type": "quantitative",
+        "scale": {"type": "log", "base": 2, "nice": False},
+        "title": "Labelled clips",
+        "axis": {"grid": False, "labelOverlap": True, "format": ".3~s"},
+    }
+    tooltip = [
+        *_tooltip("model", "task"),
+        {"field": "shots", "title": "per class"},
+        {"field": "clips", "format": ".4~r"},
+    ]
+    return {
+        "facet": {"field": "task", "type": "nominal", "title": None},
+        "columns": 3,
+        "spec": {
+            "width": 230,
+            "height": 190,
+            "encoding": {"x": x, "color": _colour(labels)},
+            "layer": [
+                {
+                    "mark": {"type": "area", "opacity": 0.15},
+                    "encoding": {"y": _unit("low", "Score", zero=False), "y2": {"field": "high"}},
+                },
+                {"mark": {"type": "line", "strokeWidth": 2}, "encoding": {"y": _unit("score", "Score", zero=False)}},
+                {
+                    "mark": {"type": "point", "filled": True, "size": 45, "opacity": 1},
+                    "encoding": {
+                        "y": _unit("score", "Score", zero=False),
+                        "shape": _shape(labels),
+                        "tooltip": [*tooltip, *_tooltip("score", "low", "high")],
+                    },
+                },
+            ],
+        },
+    }
+
+
+def drops_chart(labels: Sequence[str]) -> Spec:
+    """Return what each corruption costs a score, with intervals, one mark per model; the page supplies the rows."""
+    y = {"field": "corruption", "type": "nominal", "sort": None, "title": None}
+    x = {"type": "quantitative", "title": "Drop of the score", "axis": {"tickCount": 6}}
+    offset = {"field": "model", "type": "nominal", "scale": {"domain": list(labels), "paddingOuter": 0.8}}
+    return {
+        "width": "container",
+        "autosize": FIT,
+        "height": {"step": 13, "for": "offset"},
+        "encoding": {"y": y, "yOffset": offset, "color": _colour(labels)},
+        "layer": [
+            {
+                "mark": {"type": "rule", "strokeWidth": 3, "opacity": 0.5},
+                "encoding": {"x": {"field": "low", **x}, "x2": {"field": "high"}},
+            },
+            {
+                "mark": {"type": "point", "filled": True, "size": 70, "opacity": 1},
+                "encoding": {
+                    "x": {"field": "drop", **x},
+                    "shape": _shape(labels),
+                    "tooltip": _tooltip("model", "corruption", "score", "drop", "low", "high"),
+                },
+            },
+            {
+                "data": {"values": [{}]},
+                "mark": {"type": "rule", "strokeDash": [4, 4]},
+                "encoding": {"x": {"datum": 0, **x}, "y": None, "yOffset": None, "color": {"value": "#8a8f98"}},
+            },
+        ],
+    }
+
+
 def confusion_chart() -> Spec:
     """Return the share of each true class by predicted class; the page supplies the rows."""
     return {
@@ -377,5 +451,5 @@ def _slanted() -> Spec:
 
 
 def _tooltip(*fields: str) -> list[Spec]:
-    numbers = {"score", "low", "high", "difference", "p"}
+    numbers = {"score", "low", "high", "difference", "drop", "p"}
     return [{"field": name, "format": ".3f"} if name in numbers else {"field": name} for name in fields]

@@ -11,6 +11,7 @@ import numpy as np
 
 from uwbench.base.hashing import SHORT
 from uwbench.base.registry import suggestion
+from uwbench.cards.protocol import Bootstrap
 from uwbench.errors import InputError, UsageError
 from uwbench.report.board import Board, BoardModel, Cell
 from uwbench.report.export import METHOD_NAMES
@@ -20,12 +21,14 @@ from uwbench.report.table import html_of
 from uwbench.report.ties import TaskDraws, difference_terms, p_value
 from uwbench.results.averages import AVERAGES, Entry, Method, combine
 from uwbench.results.bootstrap import combined_error, difference_interval, generator, holm
-from uwbench.results.curves import Crossing, find_crossing
-from uwbench.results.items import columns_of, read_items, shared_items
+from uwbench.results.curves import Crossing, DrawnCurve, crossing_of, draw_curve, find_crossing
+from uwbench.results.items import Items, columns_of, read_items, shared_items
 from uwbench.results.ranks import POWER
 from uwbench.results.record import read_predictions
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
     from rich.console import RenderableType
 
@@ -282,25 +285,27 @@ def compare_models(
         ),
         of=len(board.suite.tasks),
         left_out=tuple(name for name in names if name not in compared),
-        crossings=tuple(crossing for pair in shared if (crossing := _crossing(board, *pair)) is not None),
+        crossings=tuple(
+            crossing for pair in shared if (crossing := _crossing(board, *pair, drawn or DrawnAverages())) is not None
+        ),
     )
 
 
-def _crossing(board: Board, a: Cell, b: Cell) -> Crossing | None:
+def _crossing(board: Board, a: Cell, b: Cell, drawn: DrawnAverages) -> Crossing | None:
     """Return where two curves cross; None without curves at the same points, or without predictions to draw from."""
     if a.score.curve is None or b.score.curve is None:
         return None
     clips = [[point.clips for point in cell.score.curve or ()] for cell in (a, b)]
-    columns = columns_of(a.score.metric)
+    names = board.label(a.model), board.label(b.model)
     try:
-        first, second = shared_items(
-            [read_items(read_predictions(cell.path, columns), cell.method, cell.score.metric) for cell in (a, b)]
-        )
+        (first, of_first), (second, of_second) = (drawn.curve(cell, board.bootstrap) for cell in (a, b))
+        if clips[0] != clips[1] or first.seeds != second.seeds:
+            return None
+        if np.array_equal(first.ids, second.ids) and np.array_equal(first.clusters, second.clusters):
+            return crossing_of(a.task, names, (of_first, of_second), clips[0], board.bootstrap)
+        first, second = shared_items([first, second])
     except InputError:
         return None
-    if clips[0] != clips[1] or first.seeds != second.seeds:
-        return None
-    names = board.label(a.model), board.label(b.model)
     return find_crossing(a.task, names, (first, second), clips[0], board.bootstrap)
 
 
@@ -387,10 +392,26 @@ def _difference(
 
 
 class DrawnAverages:
-    """Averages of models whose tasks, and the items within them, are drawn: each computed once for all comparisons."""
+    """What comparisons of one board share, each computed once.
+
+    These are the averages of models whose tasks, and the items within them, are drawn; and resampled curves.
+    """
 
     def __init__(self) -> None:
         self._values: dict[tuple[Method, str, str, tuple[str, ...]], np.ndarray] = {}
+        self._curves: dict[tuple[Path, Method], tuple[Items, DrawnCurve]] = {}
+
+    def curve(self, cell: Cell, bootstrap: Bootstrap) -> tuple[Items, DrawnCurve]:
+        """Return the predictions that a score's curve is made of, and the curve resampled.
+
+        Raises InputError if the predictions cannot be read.
+        """
+        key = (cell.path, cell.method)
+        if key not in self._curves:
+            table = read_predictions(cell.path, columns_of(cell.score.metric))
+            items = read_items(table, cell.method, cell.score.metric)
+            self._curves[key] = items, draw_curve(items, bootstrap)
+        return self._curves[key]
 
     def of(
         self,

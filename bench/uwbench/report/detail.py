@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,35 +56,69 @@ class Detail:
     classes: int
 
 
-def read_detail(result: Path, method: Method, kind: str) -> Detail | None:
-    """Return the errors in the predictions of a result file; None if they cannot be read."""
+def read_details(result: Path, methods: Iterable[Method], kind: str) -> dict[Method, Detail]:
+    """Return the errors by each method in the predictions of a result file, if they can be read."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     try:
         table = read_predictions(result, ["method", "seed", "id", "truth", "prediction", "counts"])
-        table = table.filter(pc.field("method") == method)
-        if table.num_rows == 0:
-            return None
-        if kind not in ("single-label", "multi-label"):
-            return _from_counts(table, kind)
-        ids, truths, predictions = (table.column(name).to_pylist() for name in ("id", "truth", "prediction"))
-        values = {text: parse_json(text) for text in {*truths, *predictions}}
-        rows = [
-            {"id": clip, "truth": values[truth], "prediction": values[prediction]}
-            for clip, truth, prediction in zip(ids, truths, predictions, strict=True)
-        ]
-        return _single_label(rows) if kind == "single-label" else _multi_label(rows)
-    except (LookupError, ValueError, TypeError, pa.ArrowException, InputError):
-        return None
+    except InputError:
+        return {}
+    details = {}
+    for method in methods:
+        rows = table.filter(pc.call_function("equal", [table.column("method"), pa.scalar(method)]))
+        with contextlib.suppress(LookupError, ValueError, TypeError, pa.ArrowException):
+            if rows.num_rows and (detail := _detail(rows, kind)) is not None:
+                details[method] = detail
+    return details
 
 
-def _single_label(rows: Sequence[Mapping[str, Any]]) -> Detail:
-    names = sorted({row["truth"] for row in rows} | {row["prediction"] for row in rows}, key=str)
+def _detail(table: pa.Table, kind: str) -> Detail | None:
+    if kind not in ("single-label", "multi-label"):
+        return _from_counts(table, kind)
+    guesses = Guesses(_coded(table, "id"), _coded(table, "truth").parsed(), _coded(table, "prediction").parsed())
+    return _single_label(guesses) if kind == "single-label" else _multi_label(guesses)
+
+
+@dataclass(frozen=True, slots=True)
+class Coded:
+    """A column as the distinct values in it and, for each row, the position of its value, int `(rows,)`."""
+
+    values: Sequence[Any]
+    codes: np.ndarray
+
+    def parsed(self) -> Coded:
+        """Return the column of the values that its JSON texts stand for."""
+        return Coded([parse_json(text) for text in self.values], self.codes)
+
+
+def _coded(table: pa.Table, name: str) -> Coded:
+    encoded = table.column(name).combine_chunks().dictionary_encode()
+    if encoded.null_count:
+        raise ValueError(f"the predictions lack a value of {name}")
+    return Coded(encoded.dictionary.to_pylist(), encoded.indices.to_numpy())
+
+
+@dataclass(frozen=True, slots=True)
+class Guesses:
+    """Predictions of single or multiple labels: a row has a clip's id, its true labels and those predicted."""
+
+    ids: Coded
+    truths: Coded
+    predictions: Coded
+
+    @property
+    def seeds(self) -> float:
+        """How often a clip is predicted."""
+        return len(self.ids.codes) / len(self.ids.values)
+
+
+def _single_label(rows: Guesses) -> Detail:
+    names = sorted({*rows.truths.values, *rows.predictions.values}, key=str)
     position = {name: index for index, name in enumerate(names)}
-    seeds = len(rows) / len({row["id"] for row in rows})
-    cells = [position[row["truth"]] * len(names) + position[row["prediction"]] for row in rows]
-    matrix = np.bincount(cells, minlength=len(names) ** 2).reshape(len(names), -1) / seeds
+    truth, guess = (np.array([position[v] for v in of.values])[of.codes] for of in (rows.truths, rows.predictions))
+    matrix = np.bincount(truth * len(names) + guess, minlength=len(names) ** 2).reshape(len(names), -1) / rows.seeds
     total = matrix.sum(axis=1)
     recall = np.divide(np.diag(matrix), total, out=np.zeros(len(names)), where=total > 0)
     order = [i for i in np.argsort(recall, kind="stable") if total[i] > 0]
@@ -95,26 +129,27 @@ def _single_label(rows: Sequence[Mapping[str, Any]]) -> Detail:
         for i in shown
         for j in shown
     )
-    return Detail("recall", confusion, worst, _hardest(rows, _differs), len(names))
+    return Detail("recall", confusion, worst, _hardest(rows, (truth != guess).astype(float)), len(names))
 
 
-def _multi_label(rows: Sequence[Mapping[str, Any]]) -> Detail:
-    names = sorted({label for row in rows for label in (*row["truth"], *row["prediction"])})
-    counts = dict.fromkeys(names, 0)
-    hits, guesses = dict(counts), dict(counts)
-    for row in rows:
-        predicted, truth = set(row["prediction"]), set(row["truth"])
-        for label in truth:
-            counts[label] += 1
-        for label in predicted:
-            guesses[label] += 1
-        for label in predicted & truth:
-            hits[label] += 1
-    seeds = len(rows) / len({row["id"] for row in rows})
-    f1 = {name: 2 * hits[name] / max(1, counts[name] + guesses[name]) for name in names}
+def _multi_label(rows: Guesses) -> Detail:
+    truths, guesses = ([set(labels) for labels in of.values] for of in (rows.truths, rows.predictions))
+    names = sorted(set().union(*truths, *guesses))
+    counts, hits, guessed = dict.fromkeys(names, 0), dict.fromkeys(names, 0), dict.fromkeys(names, 0)
+    pairs, pair, times = np.unique(
+        rows.truths.codes * len(guesses) + rows.predictions.codes, return_inverse=True, return_counts=True
+    )
+    wrong = np.empty(len(pairs))
+    for index, (code, number) in enumerate(zip(pairs.tolist(), times.tolist(), strict=True)):
+        truth, predicted = truths[code // len(guesses)], guesses[code % len(guesses)]
+        for labels, of_label in ((truth, counts), (predicted, guessed), (predicted & truth, hits)):
+            for label in labels:
+                of_label[label] += number
+        wrong[index] = _distance(truth, predicted)
+    f1 = {name: 2 * hits[name] / max(1, counts[name] + guessed[name]) for name in names}
     present = sorted((name for name in names if counts[name]), key=lambda name: f1[name])
-    worst = tuple(ClassScore(name, f1[name], round(counts[name] / seeds)) for name in present[:_WORST])
-    return Detail("F1", (), worst, _hardest(rows, _distance), len(names))
+    worst = tuple(ClassScore(name, f1[name], round(counts[name] / rows.seeds)) for name in present[:_WORST])
+    return Detail("F1", (), worst, _hardest(rows, wrong[pair]), len(names))
 
 
 def _from_counts(table: pa.Table, kind: str) -> Detail | None:
@@ -146,34 +181,25 @@ def _from_counts(table: pa.Table, kind: str) -> Detail | None:
     return Detail("F1", (), worst, tuple(clip for clip in hardest if clip.wrong > 0), len(worst))
 
 
-def _hardest(rows: Sequence[Mapping[str, Any]], wrong: Any) -> tuple[HardClip, ...]:
-    wrongs, counts = dict.fromkeys((row["id"] for row in rows), 0.0), Counter(row["id"] for row in rows)
-    for row in rows:
-        wrongs[row["id"]] += wrong(row["truth"], row["prediction"])
-    shares = {name: total / counts[name] for name, total in wrongs.items()}
-    hardest = sorted((name for name in shares if shares[name] > 0), key=lambda name: (-shares[name], name))[:_CLIPS]
-    by_id: dict[str, list[Mapping[str, Any]]] = {name: [] for name in hardest}
-    for row in rows:
-        if row["id"] in by_id:
-            by_id[row["id"]].append(row)
-    return tuple(
-        HardClip(name, shares[name], _labels(by_id[name][0]["truth"]), _commonest(by_id[name])) for name in hardest
-    )
+def _hardest(rows: Guesses, wrong: np.ndarray) -> tuple[HardClip, ...]:
+    """Return the clips that are most often wrong; `wrong` `(rows,)` says by how much each row is."""
+    names, codes = rows.ids.values, rows.ids.codes
+    shares = (np.bincount(codes, wrong, len(names)) / np.bincount(codes, minlength=len(names))).tolist()
+    hardest = sorted(np.flatnonzero(shares).tolist(), key=lambda clip: (-shares[clip], names[clip]))[:_CLIPS]
+    clips = []
+    for clip in hardest:
+        at = np.flatnonzero(codes == clip)
+        truth = rows.truths.values[int(rows.truths.codes[at[0]])]
+        guesses = [_labels(rows.predictions.values[code]) for code in rows.predictions.codes[at].tolist()]
+        commonest = max(sorted(set(guesses)), key=guesses.count)
+        clips.append(HardClip(names[clip], shares[clip], _labels(truth), commonest))
+    return tuple(clips)
 
 
-def _differs(truth: object, prediction: object) -> float:
-    return float(truth != prediction)
-
-
-def _distance(truth: Sequence[str], prediction: Sequence[str]) -> float:
+def _distance(truth: Set[str], prediction: Set[str]) -> float:
     """Return the share of all labels, true or predicted, that are not both (Jaccard distance)."""
-    union = set(truth) | set(prediction)
-    return 1 - len(set(truth) & set(prediction)) / len(union) if union else 0.0
-
-
-def _commonest(rows: Sequence[Mapping[str, Any]]) -> str:
-    predictions = [_labels(row["prediction"]) for row in rows]
-    return max(sorted(set(predictions)), key=predictions.count)
+    union = truth | prediction
+    return 1 - len(truth & prediction) / len(union) if union else 0.0
 
 
 def _labels(value: object) -> str:

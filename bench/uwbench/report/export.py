@@ -12,8 +12,9 @@ from dataclasses import asdict
 from uwbench.errors import escaped, printable
 from uwbench.methods import METHODS
 from uwbench.report.board import Board, Cell, Row
+from uwbench.report.curves import curve_rows, layer_rows
 from uwbench.report.geometry import geometry_rows
-from uwbench.report.ranks import certainty
+from uwbench.report.ranks import EVERY, certainty, rank_envelopes
 from uwbench.report.robustness import corrupted_rows, noise_limits, robustness_tables
 from uwbench.results.averages import AVERAGES, Method
 from uwbench.results.contamination import MEANINGS, SEEN
@@ -75,6 +76,12 @@ CSV_FIELDS: tuple[str, ...] = (
     "drop_low",
     "drop_high",
     "cosine",
+    "snr_db",
+    "bound",
+    "shots",
+    "clips",
+    "layer",
+    "equal_from",
 )
 
 
@@ -82,9 +89,11 @@ def render_json(board: Board) -> str:
     """Return `{"scores": [...], "averages": [...]}` as strict JSON; `tasks` is the number of tasks in an average.
 
     If models are ranked, `pairs` has their order under each method and under every one, and `rank_correlations` how
-    far the methods agree. `caveats` are the protocol's, if it has any. With scores by `geometry`,
-    `geometry_correlations` has how its figures go with scores. If test clips were corrupted, `robustness` has a row for
-    each score on them and `noise_limits` the ratio of signal to noise at which 5 points are lost.
+    far the methods agree; `rank_envelopes` has each model's ranks over the methods. `curves` and `layers` have the
+    points of curves over labelled clips and the scores by layer, if there are some. `caveats` are the protocol's, if it
+    has any. With scores by `geometry`, `geometry_correlations` has how its figures go with scores. If test clips were
+    corrupted, `robustness` has a row for each score on them and `noise_limits` the ratio of signal to noise at which 5
+    points (0.05) are lost.
     """
     scores = [
         {
@@ -127,8 +136,9 @@ def render_json(board: Board) -> str:
     if sure.pairs:
         lists |= {"pairs": [asdict(row) for row in sure.pairs]}
         lists |= {"rank_correlations": [asdict(row) for row in sure.correlations]}
-    if figures := geometry_rows(board):
-        lists["geometry_correlations"] = [asdict(row) for row in figures]
+    more = {"rank_envelopes": rank_envelopes(board), "curves": curve_rows(board), "layers": layer_rows(board)}
+    more |= {"geometry_correlations": geometry_rows(board)}
+    lists |= {name: [asdict(row) for row in rows] for name, rows in more.items() if rows}
     if rows := corrupted_rows(board):
         lists["robustness"] = [asdict(row) for row in rows]
         lists["noise_limits"] = [
@@ -140,15 +150,18 @@ def render_json(board: Board) -> str:
 
 
 def render_csv(board: Board) -> str:
-    """Return one line per score, score on corrupted clips, average, pair and published number, told apart by `kind`.
+    """Return one line per score, point of a curve, layer, score on corrupted clips, average, pair and published number.
+
+    The column `kind` tells them apart.
 
     A text that a spreadsheet would read as a formula gets an apostrophe in front.
     """
     out = io.StringIO(newline="")
     writer = csv.DictWriter(out, CSV_FIELDS, lineterminator="\n", restval="")
     writer.writeheader()
-    of_board = [*_score_rows(board), *_corrupted_rows(board), *_average_rows(board), *_pair_rows(board)]
-    for row in [*of_board, *_geometry_rows(board), *_published_rows(board)]:
+    of_scores = [*_score_rows(board), *_curve_rows(board), *_corrupted_rows(board)]
+    of_models = [*_average_rows(board), *_envelope_rows(board), *_pair_rows(board), *_geometry_rows(board)]
+    for row in [*of_scores, *of_models, *_published_rows(board)]:
         writer.writerow({field: _plain(value) for field, value in row.items()})
     return out.getvalue()
 
@@ -172,8 +185,67 @@ def _score_rows(board: Board) -> list[dict[str, object]]:
     ]
 
 
+def _curve_rows(board: Board) -> list[dict[str, object]]:
+    keys = {board.label(model.key): model.key for model in board.models}
+    return [
+        *(
+            {
+                **_model_fields(board, keys[row.model], row.method),
+                "kind": "curve",
+                "name": row.task,
+                "score": row.score,
+                "low": _blank(row.low),
+                "high": _blank(row.high),
+                "metric": row.metric,
+                "shots": "all" if row.shots is None else row.shots,
+                "clips": row.clips,
+            }
+            for row in curve_rows(board)
+        ),
+        *(
+            {
+                **_model_fields(board, keys[row.model], row.method),
+                "kind": "layer",
+                "name": row.task,
+                "score": row.score,
+                "metric": row.metric,
+                "layer": row.name,
+            }
+            for row in layer_rows(board)
+        ),
+    ]
+
+
+def _envelope_rows(board: Board) -> list[dict[str, object]]:
+    """Return each model's ranks over all methods: from the best to the worst in `name`."""
+    common = {"protocol": board.protocol, "suite": board.suite.name, "kind": "ranks over methods"}
+    return [
+        {
+            **common,
+            "model": row.model,
+            "method": EVERY,
+            "name": f"{row.best} to {row.worst}",
+            "rank_low": _blank(row.low),
+            "rank_high": _blank(row.high),
+            "n": row.methods,
+        }
+        for row in rank_envelopes(board)
+    ]
+
+
 def _corrupted_rows(board: Board) -> list[dict[str, object]]:
     keys = {board.label(model.key): model.key for model in board.models}
+    limits = [
+        {
+            **_model_fields(board, cell.model, cell.method),
+            "kind": "noise limit",
+            "name": cell.task,
+            "corruption": f"noise:{limit.colour}",
+            "snr_db": limit.snr_db,
+            "bound": limit.bound,
+        }
+        for cell, limit in noise_limits(board)
+    ]
     return [
         {
             **_model_fields(board, keys[row.model], row.method),
@@ -188,7 +260,7 @@ def _corrupted_rows(board: Board) -> list[dict[str, object]]:
             "cosine": row.cosine,
         }
         for row in corrupted_rows(board)
-    ]
+    ] + limits
 
 
 def _average_rows(board: Board) -> list[dict[str, object]]:
@@ -226,6 +298,7 @@ def _pair_rows(board: Board) -> list[dict[str, object]]:
                 "low": _blank(row.low),
                 "high": _blank(row.high),
                 "status": row.verdict,
+                "equal_from": _blank(row.equal_from),
             }
             for row in sure.pairs
         ),

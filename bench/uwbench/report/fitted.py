@@ -26,6 +26,9 @@ class Column:
     right: bool = True
 
 
+INTERVAL = "95 %"  # head of the column of intervals beside a column of scores
+
+
 @dataclass(frozen=True, slots=True)
 class FittedTable:
     """A table of the columns that fit into the terminal, chosen by rank; with `verbose`, of all columns.
@@ -43,9 +46,14 @@ class FittedTable:
 
         shown = list(self.columns) if self.verbose else self._fitting(options.max_width)
         yield from _table_of(console, options, self.title, shown)
-        left_out = dict.fromkeys(column.head for column in self.columns if column not in shown)
+        left_out = [self._described(index) for index, column in enumerate(self.columns) if column not in shown]
         if left_out:
-            yield Text(f"--verbose adds: {', '.join(left_out)}", style="dim")
+            yield Text(f"Columns that --verbose adds: {', '.join(dict.fromkeys(left_out))}", style="dim")
+
+    def _described(self, index: int) -> str:
+        """Return a column's head; an interval's with that of the column before it, which it belongs to."""
+        head = self.columns[index].head
+        return f"{head} interval of {self.columns[index - 1].head}" if head == INTERVAL and index else head
 
     def _fitting(self, width: int) -> list[Column]:
         """Return the columns to show, in their order."""

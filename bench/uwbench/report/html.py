@@ -9,11 +9,11 @@ import importlib.resources
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import cache
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from uwbench.encoders.catalogue import CATALOGUE
 from uwbench.errors import escaped
@@ -21,15 +21,20 @@ from uwbench.methods import METHODS
 from uwbench.report.board import Board, BoardModel, Cell
 from uwbench.report.charts import PALETTE, page_charts
 from uwbench.report.compare import DrawnAverages, compare_models, shared_cells
-from uwbench.report.detail import Detail, read_detail
-from uwbench.report.ranks import certainty
+from uwbench.report.detail import Detail, read_details
+from uwbench.report.ranks import certainty, rank_envelopes
 from uwbench.report.references import Published
 from uwbench.report.sensitivity import sensitivity
 from uwbench.report.table import chosen_text
-from uwbench.results.averages import AVERAGES
+from uwbench.results.averages import AVERAGES, Method
 from uwbench.results.contamination import MEANINGS
+from uwbench.results.record import CurvePoint
+from uwbench.results.robustness import limit_text
 
-_PROGRAM = ("dom.js", "state.js", "mix.js", "board.js", "choose.js", "views.js")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+_PROGRAM = ("dom.js", "state.js", "mix.js", "board.js", "choose.js", "methods.js", "curves.js", "views.js")
 _PAIRS = 190  # comparisons on the page, a few kilobytes each: all pairs of the first 20 models
 
 
@@ -75,17 +80,20 @@ def _vega() -> str:
 
 def page_data(board: Board, audio: Mapping[str, Path]) -> dict[str, Any]:
     """Return everything the page shows, as plain values."""
-    details = {
-        f"{cell.model}|{cell.task}|{cell.method}": _detail(
-            read_detail(cell.path, cell.method, board.infos[cell.task].kind)
-        )
-        for cell in board.cells
-    }
+    details = _details(board)
     return {
         "suite": board.suite.model_dump(mode="json"),
         "protocol": {"name": board.protocol, "version": board.protocol_version},
         "methods": [
-            {"id": name, "name": METHODS[name].title, "answers": METHODS[name].answers} for name in board.methods
+            {
+                "id": name,
+                "name": METHODS[name].title,
+                "short": METHODS[name].short,
+                "answers": METHODS[name].answers,
+                "describes": METHODS[name].describes,
+                "metric": METHODS[name].metric,
+            }
+            for name in board.methods
         ],
         "averages": [{"id": name, "name": text.name, "formula": text.formula} for name, text in AVERAGES.items()],
         "scopes": _scopes(board),
@@ -98,8 +106,9 @@ def page_data(board: Board, audio: Mapping[str, Path]) -> dict[str, Any]:
         "cells": [_cell(cell) for cell in board.cells],
         "rows": _rows(board),
         "pairs": _pairs(board),
-        "certainty": asdict(certainty(board)),
-        "details": {key: value for key, value in details.items() if value is not None},
+        "certainty": _certainty(board),
+        "envelopes": [_flat(row) for row in rank_envelopes(board)],
+        "details": details,
         "sensitivity": _sensitivity(board),
         "off": [{**asdict(off), "reason": without_folders(off.reason)} for off in board.off],
         "problems": [without_folders(problem) for problem in board.problems],
@@ -153,6 +162,9 @@ def _cell(cell: Cell) -> dict[str, Any]:
         "raw": cell.score.raw,
         "chosen": chosen_text(cell.score.chosen),
         "layers": cell.score.layers,
+        "metric": cell.score.metric,
+        "curve": [_point(point) for point in cell.score.curve or ()],
+        "corrupted": _corrupted(cell),
         "run": {
             "started": cell.run.started,
             "seconds": cell.run.seconds,
@@ -162,6 +174,44 @@ def _cell(cell: Cell) -> dict[str, Any]:
             "commit": (cell.run.git or {}).get("commit"),
             "dirty": (cell.run.git or {}).get("dirty"),
         },
+    }
+
+
+def _point(point: CurvePoint) -> dict[str, Any]:
+    low, high = point.ci95 or (None, None)
+    return {"shots": point.shots, "clips": point.clips, "score": point.score, "low": low, "high": high}
+
+
+def _corrupted(cell: Cell) -> dict[str, Any] | None:
+    """Return a score's drop under each corruption, and the noise at which 5 points are lost."""
+    robustness = cell.robustness
+    if robustness is None:
+        return None
+    rows = []
+    for name, corrupted in robustness.corruptions.items():
+        score = corrupted.scores.get(cell.method)
+        if score is not None:
+            low, high = score.ci95
+            about = {"score": score.score, "drop": score.drop, "low": low, "high": high, "cosine": corrupted.cosine}
+            rows.append({"corruption": name, **about})
+    limit = robustness.five_points.get(cell.method)
+    return (
+        {
+            "rows": rows,
+            "clips": robustness.clips,
+            "limit": None if limit is None else {**limit.model_dump(), "text": limit_text(limit)},
+        }
+        if rows
+        else None
+    )
+
+
+def _certainty(board: Board) -> dict[str, Any]:
+    sure = certainty(board)
+    return {
+        "methods": sure.methods,
+        "pairs": [_flat(row) for row in sure.pairs],
+        "correlations": [_flat(row) for row in sure.correlations],
     }
 
 
@@ -195,14 +245,34 @@ def _pairs(board: Board) -> list[dict[str, Any]]:
             names = [task.info.name for task in board.tasks if task.in_suite]
             if any(shared_cells(board, (first, second), name, method) for name in names):
                 comparison = compare_models(board, first, second, method, drawn)
-                tasks, overall = ([asdict(row) for row in rows] for rows in (comparison.tasks, comparison.overall))
-                pairs.append({"a": first, "b": second, "method": method, "tasks": tasks, "overall": overall})
+                tasks, overall = ([_flat(row) for row in rows] for rows in (comparison.tasks, comparison.overall))
+                crossings = [{**_flat(row), "crosses": row.crosses} for row in comparison.crossings]
+                pair = {"a": first, "b": second, "method": method, "tasks": tasks, "overall": overall}
+                pairs.append({**pair, "crossings": crossings} if crossings else pair)
     return pairs
 
 
-def _detail(detail: Detail | None) -> dict[str, Any] | None:
-    if detail is None:
-        return None
+def _flat(row: DataclassInstance) -> dict[str, Any]:
+    """Return a record of plain values as a dictionary, without the copies that `asdict` makes."""
+    return {field.name: getattr(row, field.name) for field in fields(row)}
+
+
+def _details(board: Board) -> dict[str, dict[str, Any]]:
+    """Return the errors of each score whose predictions can be read."""
+    methods: dict[Path, list[Method]] = {}
+    for cell in board.cells:
+        methods.setdefault(cell.path, []).append(cell.method)
+    read: dict[Path, dict[Method, Detail]] = {}
+    details = {}
+    for cell in board.cells:
+        if cell.path not in read:
+            read[cell.path] = read_details(cell.path, methods[cell.path], board.infos[cell.task].kind)
+        if cell.method in read[cell.path]:
+            details[f"{cell.model}|{cell.task}|{cell.method}"] = _detail(read[cell.path][cell.method])
+    return details
+
+
+def _detail(detail: Detail) -> dict[str, Any]:
     names = list(dict.fromkeys(truth for truth, *_ in detail.confusion))
     position = {name: index for index, name in enumerate(names)}
     return {
@@ -214,8 +284,8 @@ def _detail(detail: Detail | None) -> dict[str, Any] | None:
             for truth, guess, share, count in detail.confusion
             if count
         ],
-        "worst": [asdict(row) for row in detail.worst],
-        "hardest": [asdict(row) for row in detail.hardest],
+        "worst": [_flat(row) for row in detail.worst],
+        "hardest": [_flat(row) for row in detail.hardest],
     }
 
 
@@ -250,7 +320,7 @@ def _audio(audio: Mapping[str, Path], details: Mapping[str, Any]) -> dict[str, d
     urls: dict[str, dict[str, str]] = {}
     for key, detail in details.items():
         task = key.split("|")[1]
-        for clip in detail["hardest"] if detail and task in audio else ():
+        for clip in detail["hardest"] if task in audio else ():
             path = audio[task] / clip["id"]
             if path.is_file():
                 urls.setdefault(task, {})[clip["id"]] = path.resolve().as_uri()

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from uwbench.base.atomic import write_atomically
 from uwbench.options import method_of
 from uwbench.report.board import Board
 from uwbench.report.compare import Comparison, compare_models
+from uwbench.report.curves import CurveRow, LayerRow, curve_rows, layer_rows
 from uwbench.report.export import render_csv, render_json, render_markdown
 from uwbench.report.figures import write_figures
 from uwbench.report.geometry import GeometryRow, geometry_rows
 from uwbench.report.html import render_html
-from uwbench.report.ranks import Certainty, MethodCorrelation, PairRow, certainty
-from uwbench.report.robustness import CorruptedRow, corrupted_rows
+from uwbench.report.ranks import Certainty, MethodCorrelation, PairRow, RankEnvelope, certainty, rank_envelopes
+from uwbench.report.robustness import CorruptedRow, corrupted_rows, noise_limits
 from uwbench.report.sensitivity import Sensitivity, sensitivity
 from uwbench.report.table import board_view, html_of
 
@@ -32,7 +33,7 @@ class Leaderboard:
     board: Board
 
     def to_frame(self) -> pd.DataFrame:
-        """Return one row per score: model, task, method, score, interval, clips, status and contamination."""
+        """Return one row per score: model, task, method, metric, score, interval, clips, status and contamination."""
         import pandas as pd
 
         board = self.board
@@ -44,6 +45,7 @@ class Leaderboard:
                     "model": board.label(cell.model),
                     "task": cell.task,
                     "method": cell.method,
+                    "metric": cell.score.metric,
                     "score": cell.score.main_score,
                     "low": low,
                     "high": high,
@@ -52,7 +54,7 @@ class Leaderboard:
                     "contamination": cell.contamination.flag,
                 }
             )
-        columns = ["model", "task", "method", "score", "low", "high", "n", "status", "contamination"]
+        columns = ["model", "task", "method", "metric", "score", "low", "high", "n", "status", "contamination"]
         return pd.DataFrame(rows, columns=columns)
 
     def averages_frame(self) -> pd.DataFrame:
@@ -91,16 +93,42 @@ class Leaderboard:
 
         `model` has the higher headline average, `difference` its lead with a 95 % interval; `p` is corrected by Holm.
         """
-        import pandas as pd
-
-        return pd.DataFrame(map(asdict, self.certainty.pairs), columns=[field.name for field in fields(PairRow)])
+        return _frame(PairRow, self.certainty.pairs)
 
     def correlations_frame(self) -> pd.DataFrame:
         """Return one row per pair of methods: Kendall's tau-b of their ranks, with bounds that hold at 95 %."""
+        return _frame(MethodCorrelation, self.certainty.correlations)
+
+    def ranks_frame(self) -> pd.DataFrame:
+        """Return one row per ranked model: its best and worst rank over all methods, and their intervals' outer ends.
+
+        The ranks are those of the headline average; see `report.ranks.RankEnvelope`.
+        """
+        return _frame(RankEnvelope, rank_envelopes(self.board)).astype(dict.fromkeys(("low", "high"), "Int64"))
+
+    def curves_frame(self) -> pd.DataFrame:
+        """Return one row per point of a curve over labelled clips: clips per class and in all, score and interval.
+
+        `shots` is missing at the last point, which has all labelled clips.
+        """
+        return _frame(CurveRow, curve_rows(self.board)).astype({"shots": "Int64"})
+
+    def layers_frame(self) -> pd.DataFrame:
+        """Return one row per layer that a method scored: its place from 0, its name and its score."""
+        return _frame(LayerRow, layer_rows(self.board))
+
+    def noise_limits_frame(self) -> pd.DataFrame:
+        """Return one row per score whose loss to noise is known: the ratio in dB at which 5 points (0.05) are lost.
+
+        `bound` is `at`, or `above` if they are lost at the least noise already, `below` if not even at the most.
+        """
         import pandas as pd
 
-        rows = map(asdict, self.certainty.correlations)
-        return pd.DataFrame(rows, columns=[field.name for field in fields(MethodCorrelation)])
+        rows = [
+            {"model": self.board.label(cell.model), "task": cell.task, "method": cell.method, **limit.model_dump()}
+            for cell, limit in noise_limits(self.board)
+        ]
+        return pd.DataFrame(rows, columns=["model", "task", "method", "colour", "snr_db", "bound"])
 
     @property
     def certainty(self) -> Certainty:
@@ -124,10 +152,7 @@ class Leaderboard:
         `drop` is the score on the same clips when clean minus this one, `low` and `high` bound its 95 % interval, and
         `cosine` is the mean over the clips of the cosine between their clean and corrupted vectors.
         """
-        import pandas as pd
-
-        rows = [asdict(row) for row in corrupted_rows(self.board)]
-        return pd.DataFrame(rows, columns=[field.name for field in fields(CorruptedRow)])
+        return _frame(CorruptedRow, corrupted_rows(self.board))
 
     def to_csv(self, path: str | Path | None = None) -> str | None:
         """Return one line per score, average and published number, or write them to `path`."""
@@ -173,6 +198,13 @@ class Leaderboard:
 
     def _repr_html_(self) -> str:
         return html_of(self)
+
+
+def _frame(kind: type, rows: Sequence[Any]) -> pd.DataFrame:
+    """Return records of one kind as a DataFrame, with its columns even if there are none."""
+    import pandas as pd
+
+    return pd.DataFrame(map(asdict, rows), columns=[field.name for field in fields(kind)])
 
 
 def _write(text: str, path: str | Path | None) -> str | None:

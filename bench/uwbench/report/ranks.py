@@ -14,11 +14,12 @@ from uwbench.report.board import Board
 from uwbench.report.ties import SIGNIFICANCE, PairTest, compare_pairs
 from uwbench.results.averages import Entry, Method
 from uwbench.results.bootstrap import combined_error, difference_interval, holm
-from uwbench.results.ranks import equivalence_p, tau_bounds, tau_of_pairs
+from uwbench.results.ranks import equivalence_p_values, tau_bounds, tau_of_pairs
 
 EVERY = "every"  # the method of rows on all methods together
 Verdict = Literal["ahead", "practically equal", "undecided", "same order", "order changes"]
 _NAMED = 6  # pairs that a line of the terminal names
+_MARGINS = np.arange(1, 201) / 1000  # 0.1 to 20 points, that `equal_from` is looked for among
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,9 @@ class PairRow:
     `undecided`. A difference that is significant and within the margin is `practically equal`. Under every method, the
     p-value is the largest of the methods', corrected again: `ahead` means under each of them, `same order` that the
     scores alone agree, `order changes` that they do not; there is no difference then.
+
+    `equal_from` is the least margin at which the two are practically equal, whatever the board's own margin is: in
+    steps of 0.001 (0.1 points) up to 0.2. None if there is none, and under every method.
     """
 
     model: str
@@ -40,6 +44,23 @@ class PairRow:
     high: float | None
     p: float
     verdict: Verdict
+    equal_from: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RankEnvelope:
+    """One model's ranks in the headline average under all methods that rank it.
+
+    `best` and `worst` are its ranks by the scores. `low` to `high` is from the lowest to the highest end of the
+    methods' 95 % intervals, so that it holds the true rank under any one of them; None without predictions.
+    """
+
+    model: str
+    methods: int
+    best: int
+    worst: int
+    low: int | None
+    high: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +122,26 @@ def ranked_entries(board: Board, method: Method, average: str = "weighted") -> d
     return dict(sorted(entries.items()))
 
 
+def rank_envelopes(board: Board) -> list[RankEnvelope]:
+    """Return each ranked model's ranks over all methods, but those that only describe, in the order of the board."""
+    envelopes = []
+    for model in board.models:
+        of_methods = [
+            row
+            for method in board.methods
+            if not METHODS[method].describes
+            and (row := board.row(model.key, method, "weighted")) is not None
+            and row.rank is not None
+        ]
+        ranks = [row.rank for row in of_methods if row.rank is not None]
+        standings = [row.standing for row in of_methods if row.standing is not None]
+        if ranks:
+            low = min((standing.place for standing in standings), default=None)
+            high = max((standing.last for standing in standings), default=None)
+            envelopes.append(RankEnvelope(model.label, len(ranks), min(ranks), max(ranks), low, high))
+    return envelopes
+
+
 def certainty_lines(board: Board, sure: Certainty, *, verbose: bool = False) -> list[str]:
     """Return what a terminal says of the pairs and correlations, one sentence a line.
 
@@ -132,27 +173,30 @@ def certainty_lines(board: Board, sure: Certainty, *, verbose: bool = False) -> 
 
 
 def _rows(board: Board, method: Method, pairs: Sequence[PairTest]) -> list[PairRow]:
-    equal = _equal(pairs, board.margin)
+    margins = _MARGINS if board.margin is None else np.append(_MARGINS, board.margin)
+    equal = _equal(pairs, margins)
     rows = []
-    for pair, within in zip(pairs, equal, strict=True):
+    for pair, within in zip(pairs, equal.T, strict=True):
+        equal_from = float(_MARGINS[within.argmax()]) if within[: len(_MARGINS)].any() else None
         better, worse = pair.ahead
         difference = abs(pair.difference)
         bounds = difference_interval(difference, pair.variances, pair.clusters, board.bootstrap.level)
-        verdict = "practically equal" if within else "ahead" if pair.significant else "undecided"
-        rows.append(
-            PairRow(board.label(better), board.label(worse), method, difference, *bounds, pair.p_corrected, verdict)
-        )
+        is_equal = board.margin is not None and within[-1]
+        verdict = "practically equal" if is_equal else "ahead" if pair.significant else "undecided"
+        about = pair.p_corrected, verdict, equal_from
+        rows.append(PairRow(board.label(better), board.label(worse), method, difference, *bounds, *about))
     return rows
 
 
-def _equal(pairs: Sequence[PairTest], margin: float | None) -> list[bool]:
-    if margin is None:
-        return [False] * len(pairs)
+def _equal(pairs: Sequence[PairTest], margins: np.ndarray) -> np.ndarray:
+    """Return whether each pair is practically equal within each margin, bool `(margins, pairs)`."""
     p_values = [
-        equivalence_p(pair.difference, *combined_error(pair.variances, pair.clusters), max(pair.clusters), margin)
+        equivalence_p_values(
+            pair.difference, *combined_error(pair.variances, pair.clusters), max(pair.clusters), margins
+        )
         for pair in pairs
     ]
-    return [p < SIGNIFICANCE for p in holm(p_values)]
+    return np.array([holm(of_margin) for of_margin in np.stack(p_values, axis=1)]) < SIGNIFICANCE
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from uwbench.report.export import (
     marks,
     ranks_text,
 )
-from uwbench.report.fitted import Column, FittedTable, FlowingTable
+from uwbench.report.fitted import INTERVAL, Column, FittedTable, FlowingTable
 from uwbench.report.geometry import geometry_rows
 from uwbench.report.labels import labels_of
 from uwbench.report.ranks import certainty, certainty_lines
@@ -104,7 +104,7 @@ def run_table(label: str, results: Sequence[Result], *, verbose: bool = False) -
         numbers = [_number(None if score is None else score.main_score) for score in scores]
         ranges = [_range(None if score is None else score.ci95) for score in scores]
         columns.append(Column(METHOD_NAMES[method], [*numbers, *blanks]))
-        columns.append(Column("95 %", [*ranges, *blanks], 1 + index))
+        columns.append(Column(INTERVAL, [*ranges, *blanks], 1 + index))
     columns.append(Column("s", [*(f"{sum(result.run.seconds.values()):.1f}" for result in finished), *blanks]))
     for method in methods:
         chosen = [_choice_text(result, method) for result in finished]
@@ -127,7 +127,7 @@ def further_table(label: str, results: Sequence[Result], *, verbose: bool = Fals
         Column("Method", [METHODS[method].title for _, method, _ in rows], right=False),
         Column("Metric", [score.metric for *_, score in rows], 2, right=False),
         Column("Score", [_number(score.main_score) for *_, score in rows]),
-        Column("95 %", [_range(score.ci95) for *_, score in rows], 1),
+        Column(INTERVAL, [_range(score.ci95) for *_, score in rows], 1),
         Column("chosen", [_choice_text(result, method) for result, method, _ in rows], None, right=False),
     ]
     return FittedTable(f"{label}: further methods", columns, verbose)
@@ -205,7 +205,7 @@ def _average_columns(rows: Sequence[Mapping[str, Average | None]]) -> list[Colum
         values = [row.get(name) for row in rows]
         scores = [_number(None if value is None else value.score) for value in values]
         columns.append(Column(text.short, scores, 2 + index if index else 0))
-        columns.append(Column("95 %", [_range(_bounds(value)) for value in values], 6 + index if index else 2))
+        columns.append(Column(INTERVAL, [_range(_bounds(value)) for value in values], 6 + index if index else 2))
     headline = [row.get("weighted") for row in rows]
     columns.append(Column("Tasks", ["" if value is None else _count_text(value) for value in headline], 1))
     return columns

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -14,7 +15,7 @@ from uwbench.errors import InputError
 from uwbench.methods import METHODS
 from uwbench.results.averages import Entry, Method, average_shares, combine
 from uwbench.results.bootstrap import combined_error, generator, holm, paired_replicates, resamples_for
-from uwbench.results.items import columns_of, read_items, shared_items
+from uwbench.results.items import Items, columns_of, read_items, shared_items
 from uwbench.results.record import TaskInfo, read_predictions
 
 SIGNIFICANCE = 0.05
@@ -85,35 +86,48 @@ class TaskDraws:
 
 
 def draw_tasks(
-    paths: Mapping[str, Mapping[str, Path]],
+    paths: Mapping[str, Mapping[str, Mapping[Method, Path]]],
     infos: Mapping[str, TaskInfo],
-    method: Method,
     bootstrap: Bootstrap,
-    of_folds: str = "pooled",
-) -> dict[str, TaskDraws]:
-    """Resample each task's predictions, all models on the same items; `paths` is model -> task -> result file.
+    of_folds: Callable[[Method], str],
+) -> dict[Method, dict[str, TaskDraws]]:
+    """Resample each task's predictions by each method, all models on the same items.
 
-    Folds are pooled, or averaged with `of_folds="mean"`, as the protocol scores them. Models without readable
-    predictions of a task are left out of its draws.
+    `paths` is task -> model -> method -> result file. Folds are pooled or averaged as `of_folds` says of a method:
+    `pooled` or `mean`, as the protocol scores them. Models without readable predictions of a task are left out of its
+    draws.
     """
-    draws = {}
-    for task in sorted({task for of_model in paths.values() for task in of_model}):
-        of_task = {model: of_model[task] for model, of_model in paths.items() if task in of_model}
-        task_draws = _draw_task(of_task, infos[task], method, bootstrap, of_folds)
-        if task_draws is not None:
-            draws[task] = task_draws
+    draws: dict[Method, dict[str, TaskDraws]] = {}
+    for task, of_task in sorted(paths.items()):
+        read: dict[Method, dict[str, Items]] = {}
+        for model, of_model in of_task.items():
+            for method, items in _read_methods(of_model, infos[task]).items():
+                read.setdefault(method, {})[model] = items
+        for method, rivals in read.items():
+            drawn = _draw_task(rivals, infos[task], bootstrap, of_folds(method))
+            if drawn is not None:
+                draws.setdefault(method, {})[task] = drawn
     return draws
 
 
-def _draw_task(
-    paths: Mapping[str, Path], info: TaskInfo, method: Method, bootstrap: Bootstrap, of_folds: str
-) -> TaskDraws | None:
-    metric, read = METHODS[method].metric or info.metric, {}
-    for model, path in paths.items():
+def _read_methods(paths: Mapping[Method, Path], info: TaskInfo) -> dict[Method, Items]:
+    """Return one model's predictions of a task by each method that has some; a file is read once for all methods."""
+    metrics = {method: METHODS[method].metric or info.metric for method in paths}
+    items = {}
+    for path in dict.fromkeys(paths.values()):
+        methods = [method for method in paths if paths[method] == path]
+        columns = dict.fromkeys(column for method in methods for column in columns_of(metrics[method]))
         try:
-            read[model] = read_items(read_predictions(path, columns_of(metric)), method, metric)
-        except (KeyError, InputError):
+            table = read_predictions(path, list(columns))
+        except InputError:
             continue  # without predictions a model is on the board but in no tie group
+        for method in methods:
+            with contextlib.suppress(KeyError, InputError):
+                items[method] = read_items(table, method, metrics[method])
+    return items
+
+
+def _draw_task(read: Mapping[str, Items], info: TaskInfo, bootstrap: Bootstrap, of_folds: str) -> TaskDraws | None:
     try:
         items = shared_items(list(read.values()))
     except InputError:
@@ -168,12 +182,29 @@ def compare_pairs(
         return []
     of_tasks = [draws[task] for task in tasks]
     pairs = list(combinations(ranked, 2))
-    terms = [difference_terms(ranked[a], ranked[b], of_tasks, (a, b), average) for a, b in pairs]
+    terms = _terms_of_pairs(ranked, of_tasks, average)
     p_values = [p_value(*of_pair) for of_pair in terms]
     return [
         PairTest(*names, *of_pair, p, corrected)
         for names, of_pair, p, corrected in zip(pairs, terms, p_values, holm(p_values), strict=True)
     ]
+
+
+def _terms_of_pairs(
+    ranked: Mapping[str, Sequence[Entry]], draws: Sequence[TaskDraws], average: str
+) -> list[tuple[float, list[float], list[int]]]:
+    """Return `difference_terms` of each pair of models, in the order of `combinations`; what pairs share once."""
+    entries = next(iter(ranked.values()))  # models with the same data have the same weights and chance levels
+    scores = [float(combine(average, of_model, np.array([e.score for e in of_model]))) for of_model in ranked.values()]
+    first, second = np.triu_indices(len(ranked), 1)
+    variances = [
+        share**2 * task.variances(average, entry)[places[first], places[second]]
+        for entry, share, task in zip(entries, average_shares(average, entries), draws, strict=True)
+        for places in [np.array(task.places(ranked))]
+    ]
+    clusters = [task.n_clusters for task in draws]
+    of_pairs = np.stack(variances, axis=1).tolist()
+    return [(scores[a] - scores[b], of_pair, clusters) for a, b, of_pair in zip(first, second, of_pairs, strict=True)]
 
 
 def stand(ranked: Mapping[str, Sequence[Entry]], draws: Mapping[str, TaskDraws], average: str) -> dict[str, Standing]:

@@ -20,7 +20,6 @@ _ZERO_ERROR = 1e-6  # standard errors below this are rounding alone
 _ROUNDING = 1e-24  # a variance below this is rounding alone
 _LARGE_TASK, _FEW_RESAMPLES = 400_000, 200  # clips times classes from which mAP is drawn fewer times
 _MANY_PAIRS = 10_000  # from which equal error rates are drawn fewer times
-_MAP_RESAMPLES_AT_ONCE = 256  # so that the item weights stay in the processor's cache
 
 
 def cluster_counts(n_clusters: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
@@ -221,12 +220,13 @@ def _of_pairs(items: Items, weights: np.ndarray) -> np.ndarray:
     if items.metric != "max-ap":
         rates = [weighted_error_rates(of_seed[:, 0], target, first, second, weights) for of_seed in similarities]
         return 1 - np.stack(rates, axis=1)
-    parts = []
-    for start in range(0, len(weights), _MAP_RESAMPLES_AT_ONCE):
-        some = np.ascontiguousarray(weights[start : start + _MAP_RESAMPLES_AT_ONCE].T)
+    parts, places = [], np.arange(len(target))
+    step = max(1, _WEIGHTS_AT_ONCE // len(target))
+    for start in range(0, len(weights), step):
+        some = np.ascontiguousarray(weights[start : start + step].T)
         of_pair = np.where((first == second)[:, None], some[first], some[first] * some[second])
         of_seeds = [
-            np.max([weighted_map(target[:, None], column[:, None], of_pair) for column in of_seed.T], axis=0)
+            np.max([weighted_map(target[:, None], column[:, None], places, of_pair) for column in of_seed.T], axis=0)
             for of_seed in similarities
         ]
         parts.append(np.stack(of_seeds, axis=1))
@@ -237,8 +237,6 @@ def _mean_average_precision(items: Items, weights: np.ndarray) -> np.ndarray:
     relevant, scores = items.relevant, items.scores
     if relevant is None or scores is None:
         raise InputError("the predictions hold no class scores")
-    parts = []
-    for start in range(0, len(weights), _MAP_RESAMPLES_AT_ONCE):
-        by_item = np.ascontiguousarray(weights[start : start + _MAP_RESAMPLES_AT_ONCE].T)[items.clusters]
-        parts.append(np.stack([weighted_map(relevant, by_seed, by_item) for by_seed in scores], axis=1))
-    return np.concatenate(parts)
+    by_cluster = np.ascontiguousarray(weights.T)
+    of_seeds = [weighted_map(relevant, by_seed, items.clusters, by_cluster) for by_seed in scores]
+    return np.stack(of_seeds, axis=1)

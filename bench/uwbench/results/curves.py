@@ -61,31 +61,63 @@ def find_crossing(
     `rivals` are their predictions of the same items under the same draws of labels, `clips` the labelled clips at each
     point. A resample draws the same groups of test clips and the same draws of labels for both models.
     """
-    resamples = bootstrap.resamples
-    weights = cluster_counts(rivals[0].n_clusters, resamples, generator("items", bootstrap.seed))
-    draws = len(rivals[0].seeds)
+    first, second = (draw_curve(items, bootstrap) for items in rivals)
+    return crossing_of(task, names, (first, second), clips, bootstrap)
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnCurve:
+    """A model's curve at its points `(points,)`, and in each resample of the test clips, for each draw of labels.
+
+    `drawn` is `(resamples, draws, points)`. Two models are subtracted draw by draw, so that equal ones give exactly 0.
+    """
+
+    observed: np.ndarray
+    drawn: np.ndarray
+
+
+def draw_curve(items: Items, bootstrap: Bootstrap) -> DrawnCurve:
+    """Resample a curve, with the same groups of test clips for every model that has the same items."""
+    weights = cluster_counts(items.n_clusters, bootstrap.resamples, generator("items", bootstrap.seed))
+    points = points_of(items)
+    drawn = np.stack([score_weighted(point, weights) for point in points], axis=-1)
+    return DrawnCurve(np.array([seed_scores(point).mean() for point in points]), drawn)
+
+
+def crossing_of(
+    task: str,
+    names: tuple[str, str],
+    curves: tuple[DrawnCurve, DrawnCurve],
+    clips: Sequence[float],
+    bootstrap: Bootstrap,
+) -> Crossing:
+    """Return where two curves cross that were resampled together, as `find_crossing` does."""
+    resamples, draws, _ = curves[0].drawn.shape
     shares = cluster_counts(draws, resamples, generator("seeds", bootstrap.seed)) / draws
-    curves = [np.stack([score_weighted(point, weights) for point in points_of(items)], axis=-1) for items in rivals]
-    drawn = np.einsum("bs,bsk->bk", shares, curves[0] - curves[1])
-    observed = np.array(
-        [seed_scores(a).mean() - seed_scores(b).mean() for a, b in zip(*map(points_of, rivals), strict=True)]
-    )
+    observed = curves[0].observed - curves[1].observed
+    drawn = np.einsum("bs,bsk->bk", shares, curves[0].drawn - curves[1].drawn)
     sign = 1.0 if observed[-1] >= 0 else -1.0
     places = np.log2(np.asarray(clips))
     where = last_crossing(places, sign * observed)
     tail = (1 - bootstrap.level) / 2
-    ends = np.quantile([last_crossing(places, sign * row) for row in drawn], [tail, 1 - tail], method="inverted_cdf")
+    ends = np.quantile(last_crossings(places, sign * drawn), [tail, 1 - tail], method="inverted_cdf")
     labels, low, high = (float(2**place) if np.isfinite(place) else None for place in (where, *ends))
     return Crossing(task, names[0] if sign > 0 else names[1], labels, low, high)
 
 
 def last_crossing(places: np.ndarray, lead: np.ndarray) -> float:
     """Return the place from which on `lead` is positive: -inf if it is so everywhere, inf if not even at the end."""
-    behind = np.flatnonzero(lead <= 0)
-    if len(behind) == 0:
-        return -np.inf
-    last = int(behind[-1])
-    if last == len(lead) - 1:
-        return np.inf
-    share = -lead[last] / (lead[last + 1] - lead[last])
-    return float(places[last] + share * (places[last + 1] - places[last]))
+    return float(last_crossings(places, lead[None])[0])
+
+
+def last_crossings(places: np.ndarray, leads: np.ndarray) -> np.ndarray:
+    """Return `last_crossing` of each row of `leads` `(rows, places)`."""
+    points = leads.shape[1]
+    behind = leads <= 0
+    last = np.where(behind.any(axis=1), points - 1 - behind[:, ::-1].argmax(axis=1), -1)
+    found = np.where(last < 0, -np.inf, np.inf)
+    rows = np.flatnonzero((last >= 0) & (last < points - 1))
+    at = last[rows]
+    before, after = leads[rows, at], leads[rows, at + 1]
+    found[rows] = places[at] - before / (after - before) * (places[at + 1] - places[at])
+    return found

@@ -75,9 +75,10 @@ def read_items(predictions: pa.Table, method: str, metric: str) -> Items:
 
     Raises InputError if the seeds do not predict the same items.
     """
+    import pyarrow as pa
     import pyarrow.compute as pc
 
-    table = predictions.filter(pc.field("method") == method)
+    table = predictions.filter(pc.call_function("equal", [predictions.column("method"), pa.scalar(method)]))
     if table.num_rows == 0:
         raise InputError(f"the predictions hold nothing of {method}")
     fold, fold_names = _codes(table, "fold")
@@ -161,12 +162,16 @@ def _with_contents(items: Items, table: pa.Table, by_seed: np.ndarray) -> Items:
 
 def _relevant(table: pa.Table, rows: np.ndarray) -> np.ndarray:
     """Return the classes of each item, bool `(items, classes)`."""
+    import pyarrow as pa
+
     try:
         names = parse_json((table.schema.metadata or {})[b"classes"])
         position = {name: index for index, name in enumerate(names)}
-        relevant = np.zeros((len(rows), len(names)), dtype=bool)
-        for row, text in enumerate(table.column("truth").take(rows).to_pylist()):
-            relevant[row, [position[label] for label in parse_json(text)]] = True
+        texts = table.column("truth").combine_chunks().take(pa.array(rows)).dictionary_encode()
+        of_text = np.zeros((len(texts.dictionary), len(names)), dtype=bool)
+        for row, text in enumerate(texts.dictionary.to_pylist()):
+            of_text[row, [position[label] for label in parse_json(text)]] = True
+        relevant = of_text[texts.indices.to_numpy()]
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"the labels of the predictions cannot be read ({error!r})") from error
     return relevant

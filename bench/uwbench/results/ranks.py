@@ -11,19 +11,23 @@ _MOST = 1e9  # times as much data as there is: more is no plan
 
 
 def equivalence_p(difference: float, error: float, freedom: float, clusters: int, margin: float) -> float:
-    """Return the p-value of two one-sided tests that a difference is not within `margin` of 0 (Schuirmann 1987).
+    """Return the p-value of `equivalence_p_values` for one margin."""
+    return float(equivalence_p_values(difference, error, freedom, clusters, np.array([margin]))[0])
+
+
+def equivalence_p_values(
+    difference: float, error: float, freedom: float, clusters: int, margins: np.ndarray
+) -> np.ndarray:
+    """Return the p-values, one per margin, of two one-sided tests that a difference is not within it (Schuirmann 1987).
 
     `error` is the difference's standard error with `freedom` degrees of freedom. If it is 0, because all resamples are
-    equal, the value is the chance that none of `clusters` clusters shows a difference of the size of the margin.
+    equal, a value is the chance that none of `clusters` clusters shows a difference of the size of the margin.
     """
-    from scipy import stats
+    from scipy.special import stdtr
 
-    room = margin - abs(difference)
-    if room <= 0:
-        return 1.0
-    if error == 0:
-        return float((1 - min(room, 1.0)) ** clusters)
-    return float(stats.t.sf(room / error, freedom))
+    room = margins - abs(difference)
+    p = (1 - np.clip(room, 0, 1)) ** clusters if error == 0 else stdtr(freedom, -room / error)
+    return np.where(room > 0, p, 1.0)
 
 
 def detectable(error: float, freedom: float, *, level: float = 0.95, power: float = POWER) -> float:

@@ -94,13 +94,13 @@ function boardTable() {
       columns.map((column) => h(column.head ? "th" : "td", { scope: column.head ? "row" : null, class: column.class, "data-column": column.id }, column.show(item))));
   });
   const scope = nameOf(DATA.scopes, state.scope);
-  const caption = `${nameOf(DATA.methods, state.method)}, ${nameOf(AVERAGES, state.average).toLowerCase()}${state.average === MIX ? "" : " average"}, ${scope.toLowerCase()}: ${rows.length} of ${DATA.models.length} models`;
+  const caption = `${nameOf(DATA.methods, state.method)}, ${nameOf(AVERAGES, state.average).toLowerCase()}${state.average === MIX ? "" : " average"}, ${scope.toLowerCase()}: ${rows.length} of ${DATA.models.length} models have it`;
   return h("section", { class: "card flush" }, table(caption, heads, body));
 }
 
 function boardView() {
   if (!DATA.models.length) return [card("No results yet", "The folder has no finished result of this protocol.")];
-  const parts = [hiddenNote(), boardTable(), h("p", { class: "hint" }, boardNote())];
+  const parts = [hiddenNote(), methodNote(), boardTable(), h("p", { class: "hint" }, boardNote())];
   if (DATA.cells.some((cell) => SEEN.includes(cell.flag))) parts.push(flagLegend());
   if (DATA.notes.length) parts.push(h("details", { class: "card" }, h("summary", {}, `Notes on the data (${DATA.notes.length})`), h("ul", {}, DATA.notes.map((text) => h("li", {}, text)))));
   if (DATA.off.length || DATA.problems.length) {
@@ -114,7 +114,7 @@ function boardView() {
 
 function boardNote() {
   const ranks = state.average === MIX ? "" : "Ranks: those that a model may have, by pairwise tests on the same test clips (paired bootstrap, Holm's correction, 5 %). ";
-  return `${ranks}To best: the difference in points of the score with its 95 % interval, paired on the same clips; ≈ marks one whose interval holds zero. An average over other tasks or other data is not ranked.`;
+  return `${ranks}To best: the difference of the scores with its 95 % interval, paired on the same clips; ≈ marks one whose interval holds zero. An average over other tasks or other data is not ranked.`;
 }
 
 // The controls of a view: `parts` names those that it has.
@@ -123,13 +123,18 @@ function controls(...parts) {
   const has = (name) => parts.includes(name);
   const models = [{ id: "", name: "The best" }, ...DATA.models.map((model) => ({ id: model.key, name: model.label }))];
   return [
-    DATA.methods.length > 1 && chooser("Probe", "method", DATA.methods, state.method, set("method")),
+    !has("every") && DATA.methods.length > 1 && methodChooser(set("method")),
     has("average") && chooser("Average", "average", AVERAGES, state.average, set("average")),
     has("scope") && DATA.scopes.length > 1 && picker("Tasks", "scope", DATA.scopes, state.scope, set("scope")),
     has("ref") && DATA.models.length > 1 && picker("Compare with", "ref", models, state.ref, set("ref")),
     has("filter") && filterPanel(),
     has("average") && state.average === MIX && mixPanel(),
   ].flat().filter(Boolean);
+}
+
+// Buttons for a few methods, a list for many.
+function methodChooser(change) {
+  return DATA.methods.length > 4 ? picker("Method", "method", DATA.methods, state.method, change) : chooser("Method", "method", DATA.methods, state.method, change);
 }
 
 // Draws the view again and leaves the controls, which may have the focus, as they are.

@@ -137,7 +137,7 @@ function draw(title, caption, spec, rows, options = {}) {
 
 async function drawAll() {
   for (const { place, copy, bands } of drawn.splice(0)) {
-    if (copy.columns) copy.spec.width = Math.max(180, Math.floor(place.clientWidth / copy.columns) - 56);
+    if (copy.columns) copy.spec.width = Math.max(180, Math.floor(place.clientWidth / copy.columns) - 66);
     const room = 100 + 28 * bands; // below this width, the labels along the axis would be left out
     if (copy.width === "container" && place.clientWidth < room) copy.width = room;
     const result = await vegaEmbed(place, { ...copy, config: chartTheme(place.clientWidth) }, { actions: false, renderer: "svg", logLevel: 1 });

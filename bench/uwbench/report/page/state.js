@@ -1,5 +1,5 @@
 // The reader's choices. All that differ from the defaults are in the address, so a copied link shows the same page.
-const DEFAULTS = { method: DATA.methods.length ? DATA.methods[0].id : "", average: DATA.averages[0].id, scope: "suite", ref: "", filter: "", size: "", speed: "", seen: "", licence: [], family: [], sort: "rank", up: true };
+const DEFAULTS = { method: DATA.methods.length ? DATA.methods[0].id : "", average: DATA.averages[0].id, scope: "suite", ref: "", filter: "", size: "", speed: "", seen: "", licence: [], family: [], margin: "1", first: "", second: "", sort: "rank", up: true };
 const state = { ...structuredClone(DEFAULTS), mix: {} };
 const MIX = "mix";
 const AVERAGES = [...DATA.averages, { id: MIX, name: "My mix", formula: "the tasks' scores weighted as you set them on this page" }];
@@ -63,7 +63,7 @@ function scopeTasks(scope = state.scope) {
 
 function hiddenNote() {
   const hidden = DATA.models.length - shownModels().length;
-  if (!FILTERS.some(active)) return h("p", { class: "hint", role: "status" }, `All ${DATA.models.length} models are shown.`);
+  if (!FILTERS.some(active)) return h("p", { role: "status", style: { margin: 0 } });
   const reset = () => { for (const name of FILTERS) state[name] = structuredClone(DEFAULTS[name]); render("filter"); };
   return h("p", { class: "hint", role: "status" }, `${hidden} of ${DATA.models.length} models hidden by filters. `, h("button", { type: "button", class: "ghost small", onclick: reset }, "Show all"));
 }

@@ -4,10 +4,13 @@ const VIEWS = [
   { id: "choose", name: "Choose", show: chooseView, controls: () => controls("average", "scope", "filter") },
   { id: "tasks", name: "Tasks", show: tasksView, controls: () => controls("scope", "filter") },
   { id: "charts", name: "Charts", show: chartsView, controls: () => controls("average", "scope", "filter") },
+  { id: "methods", name: "Methods", show: methodsView, controls: () => controls("every", "average", "scope", "filter") },
+  { id: "curves", name: "Curves", show: curvesView, controls: () => controls("every", "scope", "filter") },
+  { id: "robustness", name: "Robustness", show: robustnessView, controls: () => controls("filter") },
   { id: "compare", name: "Compare", show: compareView, controls: () => controls() },
   { id: "stability", name: "Stability", show: stabilityView, controls: () => controls() },
   { id: "published", name: "Published", show: publishedView },
-  { id: "method", name: "Method", show: methodView },
+  { id: "method", name: "About", show: methodView },
   { id: "model", name: "Model", hidden: true, show: modelView, controls: () => controls() },
 ];
 
@@ -20,10 +23,8 @@ function route() {
 // One row per score of the models and tasks that are shown, for charts.
 function cellRows() {
   return shownModels().flatMap((model) => scopeTasks().map((task) => cellOf(model.key, task.name, state.method)).filter(Boolean)
-    .map((cell) => ({ model: model.label, task: cell.task, score: cell.score, low: cell.low, high: cell.high, layers: cell.layers })));
+    .map((cell) => ({ model: model.label, task: cell.task, score: cell.score, low: cell.low, high: cell.high })));
 }
-
-const layerRows = () => cellRows().flatMap((row) => Object.entries(row.layers || {}).map(([name, value], layer) => ({ model: row.model, task: row.task, layer, name, score: value })));
 
 function tasksView([name]) {
   if (!DATA.tasks.length) return [card("No tasks yet", "There are no results.")];
@@ -33,12 +34,13 @@ function tasksView([name]) {
   const rows = cells.map((c) => h("tr", { class: c.same ? "" : "off" }, h("th", { scope: "row" }, modelName(c.model)), h("td", { class: "num" }, h("span", { class: "value" }, fixed(c.score))),
     h("td", {}, bar(c.score, c.low, c.high), h("span", { class: "sub" }, range(c.low, c.high))), h("td", { class: "num hide-s" }, c.n.toLocaleString("en")),
     h("td", { class: "hide-s" }, c.chosen), h("td", {}, c.same ? (c.status === "ok" ? "" : h("span", { class: "chip" }, c.status)) : h("span", { class: "chip" }, "other data"), flagChip(c), SEEN.includes(c.flag) && h("span", { class: "sub" }, ` ${c.because.join("; ")}`))));
-  const heads = [{ text: "Model" }, { text: task.metric, class: "num" }, { text: "95 % interval" }, { text: "n", class: "num hide-s" }, { text: "Chosen on validation data", class: "hide-s" }, { text: "Note" }];
+  const metric = cells[0]?.metric ?? task.metric;
+  const heads = [{ text: "Model" }, { text: metric, class: "num" }, { text: "95 % interval" }, { text: "n", class: "num hide-s" }, { text: "Chosen on validation data", class: "hide-s" }, { text: "Note" }];
   const facts = [["Domain", task.domain], ["Kind", task.kind], ["Metric", task.metric], ["Test items", task.n.toLocaleString("en")], ["Chance", fixed(task.chance)], ["Weight", number(task.weight)], ["Card version", task.version], ["In the suite", task.in_suite ? "yes" : "no"]];
   return [
-    hiddenNote(),
+    hiddenNote(), methodNote(),
     h("section", { class: "card" }, h("div", { class: "controls" }, choose), h("h2", {}, task.title), factList(facts)),
-    h("section", { class: "card flush" }, table(`${task.title}: ${task.metric} of ${cells.length} models`, heads, rows)),
+    h("section", { class: "card flush" }, table(`${task.title}: ${metric} of ${cells.length} models, ${directionOf(state.method)}`, heads, rows)),
     flagLegend(),
     draw("All tasks", "Scores of every model on every task; the tables have the same numbers.", DATA.charts.heatmap, cellRows(), { along: "model" }),
   ];
@@ -53,8 +55,7 @@ function chartsView() {
   const panel = (name, rows, title, caption, along) => draw(title, caption, DATA.charts[name], rows, { class: "wide", along });
   return [hiddenNote(), h("div", { class: "grid" },
     panel("averages", averageRows(), "Averages", "Dot and 95 % interval; best on top. Hollow dots, below: averages over the number of tasks in brackets, or over other data, which have no rank."),
-    panel("profile", cellRows(), "Profile", "One line per model over all tasks; bars are 95 % intervals.", "task"),
-    panel("layers", layerRows(), "Layers", "Score of each layer, if all layers were probed."))];
+    panel("profile", cellRows(), "Profile", "One line per model over all tasks; bars are 95 % intervals.", "task"))];
 }
 
 function modelView([key]) {
@@ -91,7 +92,7 @@ function detailParts(model, task, cell) {
   const raw = Object.entries(cell.raw).map(([name, value]) => `${name}: ${number(value)}`).join(", ");
   const run = cell.run;
   const seen = `${cell.flag}${cell.because.length ? `: ${cell.because.join("; ")}` : ""}`;
-  const facts = [["Metric", task.metric], ["Seen in training", seen], ["Test items", cell.n.toLocaleString("en")], ["Chosen", cell.chosen], ["Seeds", cell.seeds.map((s) => fixed(s)).join(", ")], ["Folds", folds], ["Also measured", raw],
+  const facts = [["Metric", `${cell.metric}, ${directionOf(cell.method)}`], ["Seen in training", seen], ["Test items", cell.n.toLocaleString("en")], ["Chosen", cell.chosen], ["Seeds", cell.seeds.map((s) => fixed(s)).join(", ")], ["Folds", folds], ["Also measured", raw],
     ["Seconds", Object.entries(run.seconds).map(([name, s]) => `${name} ${number(s)}`).join(", ")], ["Run", `${when(run.started)} on ${run.device}`], ["Versions", Object.entries(run.versions).map((pair) => pair.join(" ")).join(", ")],
     ["Commit", run.commit && `${run.commit.slice(0, 10)}${run.dirty ? " (with changes)" : ""}`], ["Data", task.data && h("code", {}, task.data.slice(0, 16))]];
   const parts = [factList(facts)];
@@ -193,7 +194,7 @@ function methodView() {
   return [
     card("How a score is made", `Protocol ${DATA.protocol.name}, version ${DATA.protocol.version}. A board never mixes protocols, versions of a task, or result schemas.`,
       h("p", {}, "Encoders are frozen: each clip is encoded once, and what is trained or searched afterwards sees the vectors alone. Settings are chosen on validation data; the protocol's card lists them: ", h("code", {}, `uwbench protocols ${DATA.protocol.name}`), "."),
-      h("dl", { class: "facts broad" }, DATA.methods.map((method) => h("div", {}, h("dt", {}, method.name), h("dd", {}, method.answers))))),
+      h("dl", { class: "facts broad" }, DATA.methods.map((method) => h("div", {}, h("dt", {}, method.name), h("dd", {}, `${method.answers} Score: ${metricOf(method.id)}; ${directionOf(method.id)}.`))))),
     card("Averages", "Every task score is in 0–1, higher is better; a missing task is never counted as zero, and the board shows how many tasks an average has.", h("dl", { class: "facts broad" }, formulas)),
     card("Intervals and ties", "How much a score would change with other clips and other probe seeds.", h("p", {}, "95 % bootstrap intervals: test items are drawn with replacement by cluster (speaker, recording, song) and so are probe seeds; the standard error is carried to the logit scale, with the t distribution of the number of clusters. Averages combine the tasks' intervals. Ties: all pairs of models with the same tasks are tested on the same drawn items, two-sided, with Holm's correction at 5 %.")),
     h("section", { class: "card flush" }, table("Provenance. A plus marks a checkout with uncommitted changes; a model's page has the details of each run.", [{ text: "Model" }, { text: "Fingerprint", class: "hide-s" }, { text: "Runs" }, { text: "Device" }, { text: "uwbench", class: "hide-s" }, { text: "Commit" }], runs)),
