@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from uniwhisper.evaluate import Difference, differences, spec_of
 from uniwhisper_miniature.jobs import GO_ON, run_side_by_side
-from uniwhisper_miniature.scored_data import CHOOSING, HELD_OUT, TRAINED_ON, Use, refuse_leaks, sources, write_tasks
+from uniwhisper_miniature.scored_data import CHOOSING, SCOPES, Use, refuse_leaks, sources, write_tasks
 from uniwhisper_miniature.speech import (
     SENTENCE_WINDOW_S,
     WORD_WINDOW_S,
@@ -195,11 +195,10 @@ def _averages(output: Path, use: Use, first: str, second: str, tasks: Sequence[s
 
 
 def _by_scope(output: Path, first: str, second: str) -> dict[str, tuple[Difference, ...]]:
-    """Return the test's differences by scope, the held-out sets and those trained on: each task's and the average's."""
-    scopes = {"held out": HELD_OUT, "trained on": TRAINED_ON}
+    """Return the test's differences by scope (see `SCOPES`): each task's and the average's."""
     return {
         name: differences(output / "results", first, second, [f"{task}_test" for task in tasks], average="task")
-        for name, tasks in scopes.items()
+        for name, tasks in SCOPES.items()
     }
 
 

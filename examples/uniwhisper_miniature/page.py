@@ -15,7 +15,8 @@ BEGIN = "<!-- experiment: written by the command -->"
 END = "<!-- end of experiment -->"
 _TITLES = {
     "held out": "Data sets that training never heard, original encoder and trained one on the same test clips:",
-    "trained on": "Data sets of which training heard other clips:",
+    "other takes": "Spoken digits: other takes by the speakers that training heard:",
+    "other recordings": "Street sounds: other recordings of the classes that training heard:",
 }
 
 
@@ -26,7 +27,7 @@ def report(outcome: Outcome) -> list[str]:
     for scope, title in _TITLES.items():
         lines += ["", title, "", *_head("arm | alpha | task | probe | original | trained | difference [95 %]", 4)]
         for arm in outcome.arms:
-            lines += [f"| {arm.arm} | {arm.alpha:g} | {_row(row)} |" for row in arm.scopes[scope]]
+            lines += [f"| {arm.arm} | {arm.alpha:g} | {_row(row)} |" for row in _shown(arm.scopes[scope])]
     if outcome.compared:
         lines += ["", "Averages of the arm lm and of another arm on the same test clips:"]
         lines += ["", *_head("other arm | data sets | probe | other | lm | lm - other [95 %]", 3)]
@@ -60,6 +61,12 @@ def _speech(outcome: Outcome) -> list[str]:
         lines.append(f"| {arm} | {alpha} | {' | '.join(cells)} |")
     words = ", ".join(f"{outcome.speech[kind].words} in {kind}" for kind in kinds)
     return [*lines, "", f"Words: {words}. Word errors count words that the decoder invents, and so can exceed 100 %."]
+
+
+def _shown(rows: Sequence[Difference]) -> list[Difference]:
+    """Return the rows of a scope, without the average of a single task."""
+    tasks = {row.name for row in rows if not _is_average(row)}
+    return [row for row in rows if len(tasks) > 1 or not _is_average(row)]
 
 
 def _row(row: Difference) -> str:

@@ -76,8 +76,13 @@ SCORED = (
     Scored("urbansound8k", "sound", ("label",), partial(_kept_fold, fold="3"), True, lambda row: row["group"], False),
     Scored("fsdd", "speech", ("digit", "speaker"), _split_of, True),
 )
-HELD_OUT = tuple(task for source in SCORED if not source.heard for task in source.tasks)
-TRAINED_ON = tuple(task for source in SCORED if source.heard for task in source.tasks)
+# Tasks whose scores are averaged: of sets never heard, of other takes by the speakers that training heard, and of other
+# recordings of the sounds that it heard. The last are of few recordings, and their intervals as wide.
+SCOPES = {
+    "held out": tuple(task for source in SCORED if not source.heard for task in source.tasks),
+    "other takes": ("fsdd_digit", "fsdd_speaker"),
+    "other recordings": ("urbansound8k_label",),
+}
 CHOOSING = tuple(task for source in SCORED if source.chooses for task in source.tasks)
 
 

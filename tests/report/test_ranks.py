@@ -16,7 +16,7 @@ from rich.console import Console
 from scipy import stats
 
 from conftest import Command
-from report.made_results import make_board_results
+from report.made_results import TASKS, make_board_results
 from report.simulated_ranks import SCENARIOS, averaged, equality_errors, true_ranks
 from uwbench import api
 from uwbench.api import UsageError
@@ -207,3 +207,30 @@ def text_of(view: object) -> str:
     out = io.StringIO()
     Console(file=out, width=200, no_color=True, highlight=False).print(view)
     return out.getvalue()
+
+
+def test_curves_layers_limits_and_ranks_over_methods_are_in_frames_and_files(tmp_path: Path) -> None:
+    make_board_results(tmp_path, {"good": 0.8, "poor": 0.4}, TASKS[:2], further=True)
+    board = api.leaderboard(tmp_path)
+    curves, layers, limits, ranks = (
+        board.curves_frame(),
+        board.layers_frame(),
+        board.noise_limits_frame(),
+        board.ranks_frame(),
+    )
+    assert set(curves["method"]) == {"few-shot"}
+    assert len(curves) == 2 * 2 * 3
+    assert curves.loc[curves["shots"].isna(), "clips"].tolist() == [30, 40] * 2
+    assert (curves["low"] <= curves["score"]).all()
+    assert set(layers["name"]) == {"1", "2", "3"}
+    assert set(limits["method"]) == {"mlp", "knn"}
+    assert ranks.to_dict("records") == [
+        {"model": "good", "methods": 3, "best": 1, "worst": 1, "low": 1, "high": 1},
+        {"model": "poor", "methods": 3, "best": 2, "worst": 2, "low": 2, "high": 2},
+    ]
+    kinds = [row["kind"] for row in csv.DictReader(io.StringIO(board.to_csv() or ""))]
+    for kind, rows in (("curve", curves), ("layer", layers), ("noise limit", limits), ("ranks over methods", ranks)):
+        assert kinds.count(kind) == len(rows)
+    lists = json.loads(board.to_json() or "")
+    for name, rows in (("curves", curves), ("layers", layers), ("noise_limits", limits), ("rank_envelopes", ranks)):
+        assert len(lists[name]) == len(rows)
