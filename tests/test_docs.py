@@ -150,6 +150,15 @@ def test_every_command_on_methods_runs(workplace: Path, uwbench: Command) -> Non
     assert re.search(r"my_data: (logmel|mfcc) is ahead", printed)
 
 
+def test_every_command_on_maeb_runs(uwbench: Command) -> None:
+    printed = ""
+    for words in commands_of("docs/maeb.md"):
+        done = uwbench(*words[1:])
+        assert done.code == 0, f"{shlex.join(words)}\n{done.out}\n{done.err}"
+        printed += done.out
+    assert "mteb pair classification" in printed
+
+
 def test_the_segments_of_the_page_on_models_are_stored_and_loaded(workplace: Path, uwbench: Command) -> None:
     printed = ""
     for words in commands_of("docs/models.md"):

@@ -39,7 +39,7 @@ from uwbench.errors import (
     escaped,
     printable,
 )
-from uwbench.methods import BUILTIN_METHODS, HEADLINE, METHODS
+from uwbench.methods import BUILTIN_METHODS, HEADLINE, METHODS, in_group
 from uwbench.options import (
     CardFormat,
     Contaminated,
@@ -136,7 +136,7 @@ def evaluate(
     *,
     suite: str | None = None,
     protocol: str = "uwbench-1",
-    methods: str | Iterable[str] = HEADLINE,
+    methods: str | Iterable[str] = "default",
     data: str | Path | None = None,
     cache: str | Path | None = None,
     results: str | Path | None = None,
@@ -159,8 +159,8 @@ def evaluate(
         suite: The suite whose tasks the averages are taken over, by name or file. None: uniwhisper-20 if there are no
             `tasks`, else these.
         protocol: The rules for probes and scores, by name or file.
-        methods: How embeddings are scored: names in `METHODS`, `default` (mlp and knn) or `all`. One that does not take
-            a task's labels leaves a line in `notes` of the results.
+        methods: How embeddings are scored: names in `METHODS`, `default` (the protocol's headline: mlp and knn, if it
+            is uwbench-1) or `all`. One that does not take a task's labels leaves a line in `notes` of the results.
         data, cache, results: The folders of datasets (with one folder per task), embeddings and results. None: see
             `folders`.
         device: auto, cpu, cuda, cuda:1 or mps.
@@ -189,7 +189,8 @@ def evaluate(
     from uwbench.pipeline import Scoring, load_rules
 
     places = _existing_folders(cache, data, results)
-    scoring = Scoring(load_rules(protocol), methods_of(methods), probe, places.results, named_alone(methods))
+    rules = load_rules(protocol)
+    scoring = Scoring(rules, methods_of(methods, rules.in_group), probe, places.results, named_alone(methods))
     return _run(models, tasks, suite, places, device, extract, scoring, progress)
 
 
@@ -229,7 +230,7 @@ def probe(
     *,
     suite: str | None = None,
     protocol: str = "uwbench-1",
-    methods: str | Iterable[str] = HEADLINE,
+    methods: str | Iterable[str] = "default",
     data: str | Path | None = None,
     cache: str | Path | None = None,
     results: str | Path | None = None,
@@ -257,7 +258,8 @@ def probe(
     from uwbench.pipeline import Scoring, load_rules, probe_cached
 
     places = _existing_folders(cache, data, results)
-    scoring = Scoring(load_rules(protocol), methods_of(methods), probe, places.results, named_alone(methods))
+    rules = load_rules(protocol)
+    scoring = Scoring(rules, methods_of(methods, rules.in_group), probe, places.results, named_alone(methods))
     names = [model.name if isinstance(model, ModelSpec) else _made(model) for model in _models(models)]
     specs = [_task_spec(task) for task in _tasks(tasks)]
     return probe_cached(names, specs, places, suite=suite, device=device, scoring=scoring, reporter=_reporter(progress))
@@ -478,11 +480,13 @@ def leaderboard(
         ['logmel', 'mfcc']
     """
     from uwbench.cards.find import find_suite
-    from uwbench.report.board import build_board
+    from uwbench.report.board import build_board, card_of
     from uwbench.report.leaderboard import Leaderboard
 
     if margin is not None and not 0 < margin <= 100:
         raise UsageError(f"{margin:g} is not between 0 and 100 points", where="--margin")
+    rules = card_of(protocol)
+    group = in_group if rules is None else rules.in_group
     board = build_board(
         _result_folders(results),
         suite=find_suite(suite) if suite else None,
@@ -491,7 +495,7 @@ def leaderboard(
         contaminated=choice(Contaminated, contaminated, "--contaminated").value,
         margin=None if margin is None else margin / 100,
         usual=[folders().results, Path("results"), _user_folder("results")],
-        methods=None if methods is None else methods_of(methods),
+        methods=None if methods is None else methods_of(methods, group),
     )
     return Leaderboard(board)
 

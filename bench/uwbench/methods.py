@@ -133,6 +133,42 @@ _METHODS = (
         metric="rank-share",
         describes=True,
     ),
+    MethodInfo(
+        "mteb-classification",
+        "mteb classification",
+        "m-class",
+        "What does logistic regression read from 8 clips per class? (maeb-2)",
+        ("single-label",),
+        "uwbench.probes.mteb.classification:score",
+        metric="accuracy",
+    ),
+    MethodInfo(
+        "mteb-multilabel",
+        "mteb multilabel classification",
+        "m-multi",
+        "What do logistic regressions read from 8 clips per class, of several? (maeb-2)",
+        ("multi-label",),
+        "uwbench.probes.mteb.multilabel:score",
+        metric="lrap",
+    ),
+    MethodInfo(
+        "mteb-clustering",
+        "mteb clustering",
+        "m-cluster",
+        "Do classes form clusters of mini-batch k-means? (maeb-2)",
+        ("single-label",),
+        "uwbench.probes.mteb.clustering:score",
+        metric="v-measure",
+    ),
+    MethodInfo(
+        "mteb-pairs",
+        "mteb pair classification",
+        "m-pairs",
+        "Are two clips of one class? (maeb-2)",
+        ("single-label",),
+        "uwbench.probes.mteb.pairs:score",
+        metric="max-ap",
+    ),
 )
 BUILTIN_METHODS: Mapping[str, MethodInfo] = MappingProxyType({info.name: info for info in _METHODS})
 HEADLINE = tuple(info.name for info in _METHODS if info.headline)

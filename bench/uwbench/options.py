@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
@@ -175,8 +175,8 @@ def method_of(name: str) -> str:
     return _listed(name, METHODS, "--method")
 
 
-def methods_of(methods: str | Iterable[str]) -> tuple[str, ...]:
-    """Return the methods named, each once; `default` stands for the headline's and `all` for every one.
+def methods_of(methods: str | Iterable[str], group: Callable[[str], tuple[str, ...]] = in_group) -> tuple[str, ...]:
+    """Return the methods named, each once; `group` says what `default` and `all` stand for under a protocol.
 
     Raises UsageError for an unknown name or if there are none.
     """
@@ -184,7 +184,7 @@ def methods_of(methods: str | Iterable[str]) -> tuple[str, ...]:
     if not names:
         raise UsageError("names no method", where="--method", remedy=f"use {', '.join((*METHODS, *GROUPS))}")
     named = [_listed(name, (*METHODS, *GROUPS), "--method") for name in names]
-    return tuple(dict.fromkeys(method for name in named for method in in_group(name)))
+    return tuple(dict.fromkeys(method for name in named for method in group(name)))
 
 
 def named_alone(methods: str | Iterable[str]) -> frozenset[str]:

@@ -60,6 +60,7 @@ class Results:
     missing: tuple[str, ...] = ()  # tasks whose data is not at hand, with the reason
     refused: tuple[str, ...] = ()  # tasks and cached encoders that could not be opened at all, with the reason
     suite: str | None = None
+    caveats: tuple[str, ...] = ()  # of the protocol
 
     @property
     def results(self) -> list[tuple[Path, Result]]:
@@ -145,7 +146,8 @@ class Results:
         if not results:
             return Group()
         suite = find_suite(self.suite) if self.suite else suite_of([result.task.name for result in results])
-        return run_view(results, suite, paths=[path.parent for path, _ in self.results], verbose=verbose)
+        paths = [path.parent for path, _ in self.results]
+        return run_view(results, suite, paths=paths, caveats=self.caveats, verbose=verbose)
 
     def __rich__(self) -> RenderableType:
         return self.view()
@@ -153,6 +155,7 @@ class Results:
     def _repr_html_(self) -> str:
         frame = self.to_frame()
         notes = [*(f"failed: {line}" for line in self.failures), *(f"not at hand: {line}" for line in self.missing)]
+        notes += self.caveats
         return "".join([frame.to_html(index=False, na_rep="", float_format="{:.3f}".format), *map(_paragraph, notes)])
 
 
@@ -245,7 +248,7 @@ def run(
     if scoring is not None or any(part.parts for _, plan in planned for part in (plan, *plan.corrupted)):
         device = pick_device(device)
     runs = tuple(_run_one(model, plan, options, device, scoring, reporter) for model, plan in planned)
-    return Results(runs, scan.missing, (*scan.failures, *refused), suite)
+    return Results(runs, scan.missing, (*scan.failures, *refused), suite, scoring.protocol.caveats if scoring else ())
 
 
 def _with_same_corruptions(options: ExtractOptions, scoring: Scoring | None) -> tuple[ExtractOptions, Scoring | None]:
@@ -330,7 +333,7 @@ def probe_cached(
             elif models:  # a model that was named; others in the cache need not hold every task
                 name = settings[0].record.name
                 runs.append(TaskRun(name, task, failures=(f"{name}, {task}: not extracted",)))
-    return Results(tuple(runs), scan.missing, (*problems, *scan.failures), suite)
+    return Results(tuple(runs), scan.missing, (*problems, *scan.failures), suite, scoring.protocol.caveats)
 
 
 def _by_model(stores: Sequence[EncoderStore]) -> list[list[EncoderStore]]:

@@ -41,7 +41,7 @@ from uwbench.results.record import Score
 from worlds import World, coverage, crossings_without_difference, scores_and_intervals
 
 GOLDEN = ROOT / "tests" / "golden" / "esc10-whisper-tiny.en"
-UWBENCH, XARES = find_protocol("uwbench-1"), find_protocol("xares-0.1.3")
+UWBENCH, XARES, MAEB = map(find_protocol, ("uwbench-1", "xares-0.1.3", "maeb-2"))
 
 
 def with_settings(method: str, **fields: object) -> Protocol:
@@ -58,7 +58,7 @@ def esc10() -> TaskData:
 
 
 def test_the_protocol_has_settings_of_every_further_method_and_they_move_no_hash() -> None:
-    assert set(UWBENCH.methods) == set(METHODS) - set(HEADLINE)
+    assert set(UWBENCH.methods) == set(METHODS) - set(HEADLINE) - set(MAEB.methods)
     assert UWBENCH.sha256() == "edc30e32d0c6792ce2079d8c8c2f67f85895d99c4e982704e3bf1a1b30e6214b"
     assert XARES.sha256() == "3c3515dbbab5260b5aee9850c7d80a19565c300d8c782c8a6c0096fbfb44e86f"
     assert all(set(info.kinds) <= set(get_args(card.Kind)) for info in METHODS.values())
@@ -68,6 +68,9 @@ def test_methods_are_named_one_by_one_or_by_groups() -> None:
     assert methods_of("default") == HEADLINE == ("mlp", "knn")
     assert methods_of("all") == methods_of(["default", "all"]) == tuple(METHODS)
     assert methods_of(["linear", "default", "mlp"]) == ("linear", "mlp", "knn")
+    assert methods_of("default", UWBENCH.in_group) == methods_of("all", XARES.in_group) == HEADLINE
+    assert set(methods_of("all", UWBENCH.in_group)) == {*HEADLINE, *UWBENCH.methods}
+    assert methods_of(["default", "all"], MAEB.in_group) == MAEB.headline == tuple(MAEB.methods)
     assert in_order(["linear", "mlp", "of a later version"]) == ("mlp", "linear")
     assert set(GROUPS).isdisjoint(METHODS)
 
@@ -139,7 +142,7 @@ def test_linear_chooses_its_strength_without_the_test_part() -> None:
     assert first.scores["linear"].main_score > second.scores["linear"].main_score + 0.1
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name not in HEADLINE and not METHODS[name].needs_texts])
+@pytest.mark.parametrize("method", [name for name in UWBENCH.methods if not METHODS[name].needs_texts])
 def test_the_order_of_clips_changes_no_score(method: str) -> None:
     made = spread_over_segments(single_label())
     first, second = (run_probes(data, UWBENCH, methods=[method]) for data in (made, shuffled(made, 2)))

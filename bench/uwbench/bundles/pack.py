@@ -152,4 +152,7 @@ def _copy_texts(result: Result, store: EncoderStore, cache: Path) -> None:
 
 def _write_protocol(path: Path, rules: Protocol) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(rules.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(
+        json.dumps(rules.model_dump(mode="json", exclude_none=True), indent=2, ensure_ascii=False) + "\n",
+        encoding="utf-8",
+    )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializationInfo, field_serializer, model_validator
 
 from uwbench.base.hashing import digest
 from uwbench.base.schema import Closed
 from uwbench.cards.card import Name, Text
+from uwbench.methods import HEADLINE, METHODS
 
 
 class MlpSettings(Closed):
@@ -65,6 +66,11 @@ class Bootstrap(Closed):
     seed: int
 
 
+def _not_run() -> Any:
+    """Return the settings of a method that a protocol does not run. `Protocol.runs` is asked before they are read."""
+    return None
+
+
 class Protocol(Closed):
     """A versioned set of rules for computing scores. A leaderboard shows one protocol only."""
 
@@ -73,20 +79,54 @@ class Protocol(Closed):
     title: Text
     resampler: Literal["soxr_vhq"]  # the one that every embedding is made with
     pooling: Literal["mean", "mean-all"]  # over valid frames, or over all frames that the encoder returns
-    mlp: MlpSettings
-    knn: KnnSettings
+    mlp: MlpSettings = Field(default_factory=_not_run)
+    knn: KnnSettings = Field(default_factory=_not_run)
     bootstrap: Bootstrap
     methods: dict[Name, dict[str, Any]] = Field(default_factory=dict)  # settings of the further methods that it runs
+    headline: tuple[Name, ...] = Field(default=HEADLINE, min_length=1)  # methods that run if none are named
+    caveats: tuple[Text, ...] = ()  # shown wherever its scores are
     notes: tuple[Text, ...] = ()  # details, known leaks, and differences from what is reproduced
 
-    def sha256(self) -> str:
-        """Return the hash of the protocol's content without `methods`: adding one changes no score that is there.
+    @model_validator(mode="after")
+    def _runs_its_headline(self) -> Protocol:
+        missing = [method for method in self.headline if not self.runs(method)]
+        if missing:
+            raise ValueError(f"headline: {missing[0]} has no settings here")
+        return self
 
-        A score by one of these methods records its settings.
+    @field_serializer("mlp", "knn")
+    def _settings(self, settings: Closed | None, info: SerializationInfo) -> dict[str, Any] | None:
+        return None if settings is None else settings.model_dump(mode=info.mode)
+
+    def sha256(self) -> str:
+        """Return the hash of the rules. Methods are outside: adding one changes no score that is there.
+
+        A score by one of `methods` records its settings. What is shown first and said beside a score is no rule either.
         """
-        return digest(self.model_dump(mode="json", exclude={"methods"}))
+        return digest(self.model_dump(mode="json", exclude={"methods", "headline", "caveats"}))
+
+    def runs(self, method: str) -> bool:
+        """Return True if the protocol has settings of a known method, or takes a plug-in with its own."""
+        if method in HEADLINE:
+            return {"mlp": self.mlp, "knn": self.knn}[method] is not None
+        if method in self.methods or not self._takes_plugins:
+            return method in self.methods
+        info = METHODS.get(method)
+        return info is not None and bool(info.settings)
+
+    @property
+    def _takes_plugins(self) -> bool:
+        """True if methods with settings of their own find what they are made for: folds with validation clips."""
+        return bool(self.methods) and self.runs("mlp")
+
+    def in_group(self, name: str) -> tuple[str, ...]:
+        """Return the methods that `default` or `all` stands for, or the one of this name."""
+        if name == "default":
+            return self.headline
+        return tuple(method for method in METHODS if self.runs(method)) if name == "all" else (name,)
 
     def metric_of_folds(self, method: str) -> str:
         """Return how a method combines folds: `pooled` predictions, or the `mean` of the folds' scores."""
-        of_headline = {"mlp": self.mlp.metric_of_folds, "knn": self.knn.metric_of_folds}
-        return of_headline.get(method, "pooled")
+        if method in HEADLINE and self.runs(method):
+            return {"mlp": self.mlp, "knn": self.knn}[method].metric_of_folds
+        return self.methods.get(method, {}).get("metric_of_folds", "pooled")

@@ -59,7 +59,8 @@ def pair_rows(
 ) -> pa.Table:
     """Return one row per pair of clips: ids and groups as JSON lists of two, truth and prediction as JSON booleans.
 
-    `first` and `second` are rows in the data, and `counts` holds the similarity. A clip without a group is its own.
+    `first` and `second` are rows in the data. `counts` holds the similarity, or several, `(pairs, K)`, of which the
+    first decides. A clip without a group is its own.
     """
     import pyarrow as pa
 
@@ -74,6 +75,7 @@ def pair_rows(
         f"group {group}" if group is not None else f"clip {name}" for group, name in zip(data.groups, ids, strict=True)
     ]
     count = len(first)
+    similarities = similarity.reshape(count, -1)
     return pa.table(
         {
             "method": text([method] * count),
@@ -82,9 +84,30 @@ def pair_rows(
             "id": text(both(ids)),
             "group": text(both(groups)),
             "truth": text([json.dumps(bool(value)) for value in target]),
-            "prediction": text([json.dumps(bool(value)) for value in similarity >= threshold]),
+            "prediction": text([json.dumps(bool(value)) for value in similarities[:, 0] >= threshold]),
             "scores": _lists(None, count),
-            "counts": _lists(similarity[:, None], count),
+            "counts": _lists(similarities, count),
+        }
+    )
+
+
+def experiment_rows(method: str, values: Sequence[float]) -> pa.Table:
+    """Return one row per experiment whose predictions are no clips': its value is the item, as one block is."""
+    import pyarrow as pa
+
+    count = len(values)
+    figures = np.stack([values, np.ones(count), np.arange(count)], axis=1)
+    return pa.table(
+        {
+            "method": pa.array([method] * count, pa.string()),
+            "seed": pa.array(np.zeros(count, np.int32)),
+            "fold": pa.nulls(count, pa.string()),
+            "id": pa.array([f"experiment {index:02d}" for index in range(count)], pa.string()),
+            "group": pa.nulls(count, pa.string()),
+            "truth": pa.array([""] * count, pa.string()),
+            "prediction": pa.array([""] * count, pa.string()),
+            "scores": _lists(None, count),
+            "counts": _lists(figures, count),
         }
     )
 

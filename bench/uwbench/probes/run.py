@@ -44,10 +44,10 @@ def applicable(methods: Sequence[str], protocol: Protocol, card: Card) -> tuple[
         info = METHODS[name]
         if card.kind not in info.kinds:
             notes.append(f"{card.name}: not scored by {name}, which takes {' and '.join(info.kinds)} tasks")
+        elif not protocol.runs(name):
+            notes.append(f"{card.name}: not scored by {name}, which {protocol.name} does not run")
         elif name == "knn" and protocol.knn.similarity == "xares" and not card.xares.knn:
             notes.append(f"{card.name}: not scored by {name}, which X-ARES does not run on it")
-        elif not info.headline and name not in protocol.methods and not (info.settings and protocol.methods):
-            notes.append(f"{card.name}: not scored by {name}, which {protocol.name} does not run")
         else:
             runs.append(name)
     return runs, notes
@@ -68,9 +68,10 @@ def run_probes(
         raise UsageError(what, remedy=f"known: {', '.join(METHODS)}")
     _require_finite(data)
     kind = kind_of(data)
-    if protocol.mlp.selection == "xares" and data.card.name == "maestro" and isinstance(kind, FrameLabels):
+    if _by_xares(protocol) and data.card.name == "maestro" and isinstance(kind, FrameLabels):
         kind.positive_weight = 10.0  # X-ARES weighs the positives of MAESTRO, its only task trained clip by clip
-    task = ProbeRun(data, kind, protocol, plan_folds(data, protocol.mlp, kind.strata(), seed), seed, device)
+    selection = protocol.mlp if protocol.runs("mlp") else None
+    task = ProbeRun(data, kind, protocol, plan_folds(data, selection, kind.strata(), seed), seed, device)
     if not kind.has_classes:
         _require_own_rules(protocol, data)
     names, _ = applicable(methods, protocol, data.card)
@@ -103,9 +104,13 @@ def _run(method: str, task: ProbeRun) -> Scored:
     return replace(outcome, score=outcome.score.model_copy(update={"settings": settings}))
 
 
+def _by_xares(protocol: Protocol) -> bool:
+    return protocol.runs("mlp") and protocol.mlp.selection == "xares"
+
+
 def _require_own_rules(protocol: Protocol, data: TaskData) -> None:
     """Refuse X-ARES's rules for captions and texts: its own text encoder and decoder are not reproduced here."""
-    if protocol.mlp.selection == "xares":
+    if _by_xares(protocol):
         what = f"{protocol.name} does not reproduce how X-ARES scores {data.card.kind} tasks"
         raise ProbeError(what, where=data.card.name, remedy="use --protocol uwbench-1")
 

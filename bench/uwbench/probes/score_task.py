@@ -269,7 +269,7 @@ def _with_intervals(scores: Mapping[Method, Score], predictions: pa.Table, proto
 
     def bounds(method: Method, score: Score) -> tuple[float, float]:
         of_folds = protocol.metric_of_folds(method)
-        return interval(predictions, method, score.metric, protocol.bootstrap, of_folds=of_folds)
+        return score.ci95 or interval(predictions, method, score.metric, protocol.bootstrap, of_folds=of_folds)
 
     def curve(method: Method, score: Score) -> tuple[CurvePoint, ...] | None:
         if score.curve is None:

@@ -16,7 +16,7 @@ from uwbench.cards.protocol import MlpSettings
 from uwbench.errors import ProbeError
 from uwbench.probes.data import TaskData
 
-Validation = Literal["published", "carved by group", "carved by clip", "test (X-ARES's leak)"]
+Validation = Literal["published", "carved by group", "carved by clip", "test (X-ARES's leak)", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +48,11 @@ def random_numbers(*words: str | int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(int.from_bytes(hashlib.sha256(text).digest()[:16], "little")))
 
 
-def plan_folds(data: TaskData, settings: MlpSettings, strata: Sequence[Sequence[int]], seed: int) -> list[Fold]:
+def plan_folds(data: TaskData, settings: MlpSettings | None, strata: Sequence[Sequence[int]], seed: int) -> list[Fold]:
     """Return the folds of a task in the order of their names; `strata[i]` numbers the classes of clip i.
 
-    Raises ProbeError if a split or fold holds no clips.
+    Without settings nothing is chosen on validation data, so that none is taken out of the training clips. Raises
+    ProbeError if a split or fold holds no clips.
     """
     order = np.array(sorted(range(len(data.ids)), key=lambda row: data.ids[row]), dtype=np.int64)
     folds = []
@@ -71,7 +72,7 @@ def plan_folds(data: TaskData, settings: MlpSettings, strata: Sequence[Sequence[
 
 def _finish(
     data: TaskData,
-    settings: MlpSettings,
+    settings: MlpSettings | None,
     strata: Sequence[Sequence[int]],
     seed: int,
     name: str | None,
@@ -82,6 +83,8 @@ def _finish(
     where = data.card.name if name is None else f"{data.card.name}, fold {name}"
     if len(train) < 2 or len(test) == 0:
         raise ProbeError(f"{len(train)} clips to train on and {len(test)} to test", where=where)
+    if settings is None:
+        return Fold(name, train, valid, test, "published" if len(valid) else "none")
     if settings.selection == "xares" and (name is not None or data.card.xares.selects_on_test or len(valid) == 0):
         return Fold(name, train, test, test, "test (X-ARES's leak)")
     if len(valid):

@@ -124,6 +124,7 @@ class Board:
     references: tuple[Published, ...]
     elsewhere: tuple[str, ...]  # of an empty board: where there are results, and the command that shows them
     draws: Mapping[Method, Mapping[str, TaskDraws]]  # paired bootstrap draws per task, if it has predictions
+    caveats: tuple[str, ...] = ()  # of the protocol
     margin: float | None = None  # models whose averages differ by less are practically equal; None: none are called so
     asked_for: tuple[Method, ...] = ()  # methods that the reader named
 
@@ -211,7 +212,7 @@ def build_board(
     practically equal. Raises UsageError if a folder does not exist.
     """
     folders = [results] if isinstance(results, Path) else list(results)
-    card = _protocol(protocol)
+    card = card_of(protocol)
     name = card.name if card is not None else protocol
     every, problems = _collect(folders, lambda: commands_elsewhere(name, folders, usual))
     selected, off, version = _select(every, name, card)
@@ -248,6 +249,7 @@ def build_board(
         references=_references(suite) if references else (),
         elsewhere=() if selected else results_elsewhere(name, folders, usual),
         draws=draws,
+        caveats=card.caveats if card is not None else (),
         margin=margin,
         asked_for=tuple(methods or ()),
     )
@@ -268,7 +270,7 @@ def suite_of(tasks: Iterable[str]) -> Suite:
     return Suite(name=AT_HAND, version=1, title="The tasks at hand", tasks=tuple(names) or ("none",))
 
 
-def _protocol(protocol: str) -> Protocol | None:
+def card_of(protocol: str) -> Protocol | None:
     """Return a protocol's card by its name or file; None if it is a name without a card."""
     if protocol in names_of("protocol") or protocol.endswith((".yaml", ".yml")):
         return find_protocol(protocol)

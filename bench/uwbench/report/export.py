@@ -90,9 +90,10 @@ def render_json(board: Board) -> str:
 
     If models are ranked, `pairs` has their order under each method and under every one, and `rank_correlations` how
     far the methods agree; `rank_envelopes` has each model's ranks over the methods. `curves` and `layers` have the
-    points of curves over labelled clips and the scores by layer, if there are some. With scores by `geometry`,
-    `geometry_correlations` has how its figures go with scores. If test clips were corrupted, `robustness` has a row for
-    each score on them and `noise_limits` the ratio of signal to noise at which 5 points (0.05) are lost.
+    points of curves over labelled clips and the scores by layer, if there are some. `caveats` are the protocol's, if it
+    has any. With scores by `geometry`, `geometry_correlations` has how its figures go with scores. If test clips were
+    corrupted, `robustness` has a row for each score on them and `noise_limits` the ratio of signal to noise at which 5
+    points (0.05) are lost.
     """
     scores = [
         {
@@ -128,7 +129,9 @@ def render_json(board: Board) -> str:
         for row in board.rows
         if row.scope == "suite"
     ]
-    lists: dict[str, list[dict[str, object]]] = {"scores": scores, "averages": averages}
+    lists: dict[str, Sequence[object]] = {"scores": scores, "averages": averages}
+    if board.caveats:
+        lists["caveats"] = board.caveats
     sure = certainty(board)
     if sure.pairs:
         lists |= {"pairs": [asdict(row) for row in sure.pairs]}
@@ -407,6 +410,8 @@ def render_markdown(board: Board) -> str:
         )
     if not board.models:
         lines += ["", "No result of this protocol is here yet."]
+    elif board.caveats:
+        lines += ["", "## Caveats of the protocol", "", *(f"- {_text(caveat)}" for caveat in board.caveats)]
     if board.notes:
         lines += ["", "## Notes on the data", "", *(f"- {_text(note)}" for note in board.notes)]
     if board.off or board.problems:

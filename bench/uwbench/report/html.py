@@ -55,6 +55,7 @@ def render_html(board: Board, *, audio: Mapping[str, Path] | None = None) -> str
         title=board.suite.title,
         protocol=board.protocol,
         version=board.protocol_version,
+        caveats=board.caveats,
         style=Markup(texts["page.css"]),
         vega=Markup(_vega().replace("</script", r"<\/script")),
         program=Markup(program),

@@ -36,11 +36,17 @@ if TYPE_CHECKING:
 
 
 def run_view(
-    results: Sequence[Result], suite: Suite, *, paths: Sequence[object] = (), verbose: bool = False
+    results: Sequence[Result],
+    suite: Suite,
+    *,
+    paths: Sequence[object] = (),
+    caveats: Sequence[str] = (),
+    verbose: bool = False,
 ) -> RenderableType:
     """Return the end of a run: one table per model, the averages over `suite`, and the folders of the results.
 
-    With `verbose`, every column: also what the probes chose on validation data.
+    `caveats` are those of the protocol, and stand below the scores. With `verbose`, every column: also what the probes
+    chose on validation data.
     """
     from rich.console import Group
     from rich.text import Text
@@ -66,10 +72,17 @@ def run_view(
         parts.append(Text(LEAK_MEANING, style="dim"))
     if any(result.scores and result.status in ("ok", "partial") for result in results):
         parts.append(run_averages(by_model, suite, verbose=verbose))
+        parts += _caveats(caveats)
     if paths:
         folders = "\n".join(sorted({f"Results: {path}" for path in paths}))
         parts.append(Text(printable(folders), no_wrap=True, overflow="ignore"))
     return Group(*parts)
+
+
+def _caveats(caveats: Sequence[str]) -> list[Text]:
+    from rich.text import Text
+
+    return [Text(printable(f"caveat: {line}"), style="yellow") for line in caveats]
 
 
 def run_table(label: str, results: Sequence[Result], *, verbose: bool = False) -> FittedTable:
@@ -221,6 +234,7 @@ def board_view(board: Board, *, verbose: bool = False) -> RenderableType:
             lines.insert(0, RANKS_MEANING)
         parts += [Text(printable(line)) for line in certainty_lines(board, certainty(board), verbose=verbose)]
         parts += [Text(line, style="dim") for line in dict.fromkeys(lines)]
+        parts += _caveats(board.caveats)
     others = [method for method in board.methods if method not in board.first_methods]
     if others:
         parts.append(Text(f"also scored by {', '.join(others)}: --method shows them", style="dim"))

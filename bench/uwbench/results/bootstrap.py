@@ -13,7 +13,7 @@ import numpy as np
 from uwbench.errors import InputError
 from uwbench.results.detection import weighted_error_rates
 from uwbench.results.items import Items
-from uwbench.results.metrics import mean_f1, of_counts, weighted_map
+from uwbench.results.metrics import PAIRED, mean_f1, of_counts, weighted_map
 
 _WEIGHTS_AT_ONCE = 4_000_000  # 16 MB of float32
 _ZERO_ERROR = 1e-6  # standard errors below this are rounding alone
@@ -44,12 +44,8 @@ def score_weighted(items: Items, weights: np.ndarray, *, of_folds: str = "pooled
         return np.nanmean(np.stack(per_fold), axis=0)
     if items.metric == "map":
         return _mean_average_precision(items, weights)
-    if items.second is not None and items.truth is not None and items.counts is not None:
-        of_seeds = [
-            1 - weighted_error_rates(of_seed[:, 0], items.truth, items.clusters, items.second, weights)
-            for of_seed in items.counts
-        ]
-        return np.stack(of_seeds, axis=1)
+    if items.metric in PAIRED:
+        return _of_pairs(items, weights)
     if items.counts is not None:
         return of_counts(items.metric, _sums(items.counts, items.clusters, items.n_clusters, weights))
     if items.truth is None or items.predicted is None:
@@ -211,6 +207,30 @@ def _macro_f1(truth: np.ndarray, predicted: np.ndarray, items: Items, weights: n
         hits, of_truth, guessed = (weights @ part for part in (hits, of_truth, guessed))
         columns.append(mean_f1(hits, guessed - hits, of_truth - hits))
     return np.stack(columns, axis=1)
+
+
+def _of_pairs(items: Items, weights: np.ndarray) -> np.ndarray:
+    """Return 1 minus the equal error rate, or the best average precision over several similarities.
+
+    A pair weighs the product of the weights of its two clips' clusters, or that of the cluster if it is one.
+    """
+    first, second, target, similarities = items.clusters, items.second, items.truth, items.counts
+    if second is None or target is None or similarities is None:
+        raise InputError(f"the predictions hold nothing that {items.metric} is computed from")
+    if items.metric != "max-ap":
+        rates = [weighted_error_rates(of_seed[:, 0], target, first, second, weights) for of_seed in similarities]
+        return 1 - np.stack(rates, axis=1)
+    parts, places = [], np.arange(len(target))
+    step = max(1, _WEIGHTS_AT_ONCE // len(target))
+    for start in range(0, len(weights), step):
+        some = np.ascontiguousarray(weights[start : start + step].T)
+        of_pair = np.where((first == second)[:, None], some[first], some[first] * some[second])
+        of_seeds = [
+            np.max([weighted_map(target[:, None], column[:, None], places, of_pair) for column in of_seed.T], axis=0)
+            for of_seed in similarities
+        ]
+        parts.append(np.stack(of_seeds, axis=1))
+    return np.concatenate(parts)
 
 
 def _mean_average_precision(items: Items, weights: np.ndarray) -> np.ndarray:

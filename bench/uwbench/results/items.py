@@ -10,7 +10,7 @@ import numpy as np
 
 from uwbench.base.json_text import parse_json
 from uwbench.errors import InputError
-from uwbench.results.metrics import MEANS, MEANS_OF_BLOCKS
+from uwbench.results.metrics import MEANS, MEANS_OF_BLOCKS, PAIRED
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -128,7 +128,7 @@ def _codes(table: pa.Table, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _with_contents(items: Items, table: pa.Table, by_seed: np.ndarray) -> Items:
     """Return the items with the arrays that their metric needs; `by_seed` `(S, n)` orders the table's rows."""
-    if items.metric == "one-minus-eer":
+    if items.metric in PAIRED:
         pairs = np.array([parse_json(text) for text in table.column("group").take(by_seed[0]).to_pylist()], dtype=str)
         first, second = np.split(np.unique(pairs.T.ravel(), return_inverse=True)[1], 2)
         truth, truths = _codes(table, "truth")

@@ -13,7 +13,8 @@ import numpy as np
 from uwbench.errors import ProbeError
 
 MEANS_OF_BLOCKS = ("v-measure", "rank-share")  # metrics whose items are blocks of clips
-MEANS = ("item-mean", "query-map", "few-shot-accuracy", *MEANS_OF_BLOCKS)  # metrics that are means over items
+PAIRED = ("one-minus-eer", "max-ap")  # metrics whose items are pairs of clips
+MEANS = ("item-mean", "query-map", "few-shot-accuracy", "lrap", *MEANS_OF_BLOCKS)  # metrics that are means over items
 _COLUMNS_AT_ONCE = 128  # of weights, so that running sums stay in the processor's cache
 _PRODUCT_PAYS = 64  # up to so many products per item, a product of matrices is faster than running sums
 

@@ -64,7 +64,7 @@ def score(task: ProbeRun) -> Scored:
             raw=_further(codes, list(labels.values()))
             | {f"standardised {name}": value for name, value in _further(codes, standardised).items()},
             chosen={"layer": task.data.layers[-1], "clusters": int(codes.max()) + 1, "clips": len(clips)},
-            chance=_chance(codes),
+            chance=chance_level(codes),
         ),
         [
             table
@@ -144,7 +144,7 @@ def _further(codes: np.ndarray, labels: Sequence[np.ndarray]) -> dict[str, float
     }
 
 
-def _chance(codes: np.ndarray) -> float:
+def chance_level(codes: np.ndarray) -> float:
     """Return the mean V-measure of random clusters: it grows with their number, and depends on the labels alone."""
     rng = random_numbers("chance", len(codes))
     size = int(codes.max()) + 1
