@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,7 +69,8 @@ class Transcriber:
         padded = [np.pad(clip, (0, max(0, width - len(clip)))) for clip in audio]
         ids, past = torch.tensor([self._start] * len(audio), device=self._device), None
         answers: list[list[int]] = [[] for _ in audio]
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of the cache's argument, which transformers 5.40 renames
             states = model.encode(log_mel(padded, self._mels).to(self._device)).float()
             for _ in range(most):
                 out = self._decoder(input_ids=ids, encoder_hidden_states=states, past_key_values=past, use_cache=True)

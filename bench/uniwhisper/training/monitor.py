@@ -37,12 +37,12 @@ class Monitor:
     def __init__(self, config: Config, held_out: HeldOut, device: str) -> None:
         self._config, self._held_out, self._text = config, held_out, open_answers(config)
         self._examples = (*held_out.examples, *(mini_clips() if config.run.monitor_mini else ()))
+        original = AudioModel(load_encoder(config)).to(device).eval()
+        self._speech = Speech(config, held_out, original, device) if config.run.monitor_speech else None
         fixed = sorted(self._examples, key=lambda example: example.domain != "speech")[:_N_DRIFT]
         self._mel = log_mel([example.audio for example in fixed], config.encoder.mels).to(device)
-        original = AudioModel(load_encoder(config)).to(device).eval()
         with torch.no_grad():
             self._original = original.encode(self._mel).float()
-        self._speech = Speech(config, held_out, original, device) if config.run.monitor_speech else None
 
     def look(self, model: AudioModel) -> dict[str, Any]:
         """Return `exact` or `wer` per task, `knn` per task, the encoder's geometry, and what is left of its speech.

@@ -144,7 +144,8 @@ class _Run:
         self._norms: dict[str, float] = {}
         self._in_a_row = 0
         clips = held_out or HeldOut(())
-        looks = config.run.monitor_every is not None and (clips.examples or config.run.monitor_mini)
+        asked = config.run.monitor_mini or config.run.monitor_speech
+        looks = config.run.monitor_every is not None and (clips.examples or asked)
         self._monitor = Monitor(config, clips, world.device) if looks else None
         if self._resume is None and world.rank == 0:
             checkpoint.forget_best(output)
