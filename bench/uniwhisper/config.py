@@ -269,7 +269,8 @@ class Run(Closed):
 
     `ema` is the decay of averaged encoder weights, kept from the joint stage on and exported by choice. Every
     `monitor_every` steps the model is looked at with `monitor_clips` held-out clips, and with `monitor_mini` also with
-    the clips of the benchmark's suite mini.
+    the clips of the benchmark's suite mini. With `monitor_speech`, Whisper's own decoder also transcribes the held-out
+    clips of speech in English, from the original and the trained encoder.
     """
 
     seed: Annotated[int, Field(ge=0)] = 0
@@ -286,6 +287,7 @@ class Run(Closed):
     monitor_every: Count | None = None
     monitor_clips: Count = 32
     monitor_mini: bool = False
+    monitor_speech: bool = False
 
 
 class Config(Closed):

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uniwhisper.evaluate import Difference, differences, spec_of
+from uniwhisper.model.transcribe import WINDOW_S
 from uniwhisper_miniature.jobs import GO_ON, run_side_by_side
 from uniwhisper_miniature.scored_data import CHOOSING, SCOPES, Use, refuse_leaks, sources, write_tasks
 from uniwhisper_miniature.speech import (
-    SENTENCE_WINDOW_S,
     WORD_WINDOW_S,
     Transcribed,
     read_sentences,
@@ -245,7 +245,7 @@ def _speech(whisper: Path, encoder: Path, output: Path, settings: Settings, name
         heard = {"digits": asdict(transcribe(whisper, encoder, digits, WORD_WINDOW_S))}
         if settings.sentences is not None:
             sentences = read_sentences(settings.sentences)
-            heard["sentences"] = asdict(transcribe(whisper, encoder, sentences, SENTENCE_WINDOW_S))
+            heard["sentences"] = asdict(transcribe(whisper, encoder, sentences, WINDOW_S))
         path.parent.mkdir(exist_ok=True)
         write_atomically(path, (json.dumps(heard, sort_keys=True) + "\n").encode())
     return {kind: Transcribed(**fields) for kind, fields in json.loads(path.read_text(encoding="utf-8")).items()}

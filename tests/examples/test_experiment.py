@@ -19,12 +19,13 @@ from uniwhisper.config import overlaid
 from uniwhisper.data.rows import open_rows
 from uniwhisper.evaluate import Difference
 from uniwhisper.language_model import shape_of
+from uniwhisper.model.transcribe import WINDOW_S
 from uniwhisper.training.checkpoint import checkpoints
 from uniwhisper.training.train import train
 from uniwhisper_miniature.experiment import ARMS, Outcome, Scores, Settings, arm_config, run_experiment
 from uniwhisper_miniature.page import BEGIN, END, report, write_tables
 from uniwhisper_miniature.scored_data import SCOPES, SCORED, read_rows, refuse_leaks, write_tasks
-from uniwhisper_miniature.speech import SENTENCE_WINDOW_S, WORD_WINDOW_S, Transcribed, read_sentences, transcribe
+from uniwhisper_miniature.speech import WORD_WINDOW_S, Transcribed, read_sentences, transcribe
 from uniwhisper_miniature.speech import spoken_digits as read_digits
 from uniwhisper_miniature.training_data import HEARD, classes_of, write_rows
 from uwbench.api import InputError, UsageError, UwbenchError
@@ -288,7 +289,7 @@ def test_sentences_are_read_from_a_table_and_compared_without_case_and_signs(
             file.write(f"{name}.wav,{text}\n" if file.tell() else f"path,text\n{name}.wav,{text}\n")
     sentences = read_sentences(tmp_path)
     assert [said.text for said in sentences] == ["seven", "three"]
-    heard = transcribe(whisper_tiny, whisper_tiny, sentences, SENTENCE_WINDOW_S)
+    heard = transcribe(whisper_tiny, whisper_tiny, sentences, WINDOW_S)
     assert (heard.clips, heard.words) == (2, 2)
     assert heard.right >= 1
     (tmp_path / "manifest.csv").write_text("file,words\na.wav,b\n")

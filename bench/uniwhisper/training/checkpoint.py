@@ -25,8 +25,8 @@ from uwbench.api import InputError
 from uwbench.base.hashing import sha256_file
 
 _PREFIX = "step-"
-_FREE_OF_RUN = ("workers", "save_every", "keep", "log_every", "monitor_every", "monitor_clips", "monitor_mini")
-_FREE = {f"run.{name}" for name in _FREE_OF_RUN}
+_MONITOR = ("monitor_every", "monitor_clips", "monitor_mini", "monitor_speech")
+_FREE = {f"run.{name}" for name in ("workers", "save_every", "keep", "log_every", *_MONITOR)}
 _BEST = "best"
 
 

@@ -19,11 +19,14 @@ from uniwhisper.model.collate import FRAME, log_mel
 from uniwhisper.model.generate import answer
 from uniwhisper.model.model import AudioModel
 from uniwhisper.model.tokens import Classes, open_answers
+from uniwhisper.model.transcribe import Transcriber, plain_words
 from uniwhisper.sampling.clips import WHOLE_TASKS
 from uniwhisper.sampling.held_out import HeldOut
-from uniwhisper.training.geometry import effective_rank
+from uniwhisper.training.geometry import cluster_quality, effective_rank
+from uwbench.api import InputError
 
 _BATCH = 8  # clips
+_TRANSCRIPTS = "asr"
 _MINI = ("mini_speech", "mini_sound", "mini_music")
 _N_DRIFT = 8  # clips whose features are compared with the original encoder's
 
@@ -39,15 +42,25 @@ class Monitor:
         original = AudioModel(load_encoder(config)).to(device).eval()
         with torch.no_grad():
             self._original = original.encode(self._mel).float()
+        self._speech = Speech(config, held_out, original, device) if config.run.monitor_speech else None
 
     def look(self, model: AudioModel) -> dict[str, Any]:
-        """Return `exact` or `wer` per task, `knn` per task, `effective_rank`, and `cosine` to the original features."""
+        """Return `exact` or `wer` per task, `knn` per task, the encoder's geometry, and what is left of its speech.
+
+        The geometry is `effective_rank`, `clusters` if there are enough clips, and `cosine` to the original features;
+        `whisper_wer` are Whisper's own decoder's errors on the `original` and the `trained` encoder, if asked for.
+        """
         was_training = model.training
         model.eval()
         with torch.no_grad():
             pooled = torch.cat([self._pooled(model, part) for part in _parts(self._examples)])
             geometry = {"effective_rank": effective_rank(pooled), "cosine": self._cosine(model)}
+            clusters = cluster_quality(pooled)
+            if clusters is not None:
+                geometry["clusters"] = clusters
             scores = self._answers(model) | {"knn": self._probe(pooled)} | geometry
+            if self._speech is not None:
+                scores["whisper_wer"] = {"original": self._speech.original, "trained": self._speech.wer(model)}
         model.train(was_training)
         return scores
 
@@ -106,6 +119,27 @@ class Monitor:
     def _cosine(self, model: AudioModel) -> float:
         frames = model.encode(self._mel).float()
         return float(torch.nn.functional.cosine_similarity(frames, self._original, dim=-1).mean())
+
+
+class Speech:
+    """Held-out speech in English, and how well Whisper's own decoder transcribes it from an encoder's output."""
+
+    def __init__(self, config: Config, held_out: HeldOut, original: AudioModel, device: str) -> None:
+        spoken = [example for example in held_out.examples if example.questions[0].task == _TRANSCRIPTS]
+        self._audio = [example.audio for example in spoken]
+        self._texts = [plain_words(example.questions[0].answer) for example in spoken]
+        if not any(self._texts):
+            what, remedy = f"no held-out clip has the task {_TRANSCRIPTS}", "give --held-out a folder with transcripts"
+            raise InputError(what, where="run.monitor_speech", remedy=remedy)
+        self._transcriber = Transcriber(str(config.encoder.init), device)
+        self.original = self.wer(original)
+
+    def wer(self, model: AudioModel) -> float:
+        """Return the word error rate with this encoder; above 1 if more words are wrong than were said."""
+        import jiwer
+
+        words = [len(text.split()) for text in self._texts]
+        return float(jiwer.wer(self._texts, self._transcriber.write(model, self._audio, words)))
 
 
 def mini_clips() -> tuple[Example, ...]:
