@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -239,8 +239,10 @@ def run(
 
     options, scoring = _with_same_corruptions(options, scoring)
     corruptions = parse_corruptions(options.corruptions)
+    if scoring is not None:
+        _require_use(scoring)
     if scoring is not None and _needing_texts(scoring.methods):
-        _open_texts(models, scoring.methods, options.layers)
+        _open_texts(models, scoring.named, options.layers)
     scan = _scan(tasks, suite, folders, options.limit, reporter)
     planned, refused = _plan(models, scan.tasks, folders.cache, options, corruptions, scoring, device, reporter)
     reporter.planned([plan for _, plan in planned], scan.missing, folders)
@@ -259,15 +261,32 @@ def _with_same_corruptions(options: ExtractOptions, scoring: Scoring | None) -> 
     return replace(options, corruptions=names), replace(scoring, options=replace(scoring.options, corruptions=names))
 
 
-def _needing_texts(methods: Sequence[str]) -> list[str]:
+def _require_use(scoring: Scoring) -> None:
+    """Raise UsageError for a named method that the protocol does not run, and for corruptions that test no method."""
+    from uwbench.cards.find import find_protocol, names_of
+
+    rules = scoring.protocol
+    for name in sorted(scoring.named):
+        if not rules.runs(name):
+            others = [other for other in names_of("protocol") if find_protocol(other).runs(name)]
+            runs = ", ".join(method for method in METHODS if rules.runs(method))
+            remedy = f"add --protocol {others[0]}" if others else f"{rules.name} runs {runs}"
+            raise UsageError(f"the protocol {rules.name} does not run it", where=f"--method {name}", remedy=remedy)
+    tested = [name for name, info in METHODS.items() if info.corruptible and rules.runs(name)]
+    if scoring.options.corruptions and not set(tested) & set(scoring.methods):
+        remedy = f"add --method {','.join(tested)}" if tested else f"leave it out: {rules.name} tests none so"
+        raise UsageError("no method asked for is tested on corrupted clips", where="--corrupt", remedy=remedy)
+
+
+def _needing_texts(methods: Iterable[str]) -> list[str]:
     """Return the methods that take only encoders with a text tower."""
     return [name for name in methods if METHODS[name].needs_texts]
 
 
-def _open_texts(models: Sequence[Model], methods: Sequence[str], layers: str) -> None:
+def _open_texts(models: Sequence[Model], named: Iterable[str], layers: str) -> None:
     """Give each model its text tower, or the reason why it has none; raise UsageError if none has what was asked for.
 
-    Under `--method all`, models without one are left out with a note.
+    If no method that needs one is among the `named`, as under `--method all`, models without one get a note.
     """
     from uwbench.encoders.text_towers import text_tower_of
     from uwbench.extraction.identity import layer_indices
@@ -284,14 +303,15 @@ def _open_texts(models: Sequence[Model], methods: Sequence[str], layers: str) ->
             model.no_texts = f"{info.name}: {what}"
             continue
         model.texts = tower
-    _require_texts([model.no_texts for model in models if model.no_texts is not None], len(models), methods)
+    _require_texts([model.no_texts for model in models if model.no_texts is not None], len(models), named)
 
 
-def _require_texts(reasons: Sequence[str], models: int, methods: Sequence[str]) -> None:
+def _require_texts(reasons: Sequence[str], models: int, named: Iterable[str]) -> None:
     """Raise UsageError with the first reason if no model has a text tower and a method was named that needs one."""
-    if reasons and len(reasons) == models and set(methods) != set(METHODS):
+    needing = _needing_texts(named)
+    if needing and reasons and len(reasons) == models:
         remedy = "name a model with a text tower, such as CLAP, or an encoder of yours that defines encode_text"
-        raise UsageError(reasons[0], where=f"--method {_needing_texts(methods)[0]}", remedy=remedy)
+        raise UsageError(reasons[0], where=f"--method {needing[0]}", remedy=remedy)
 
 
 def probe_cached(
@@ -310,6 +330,7 @@ def probe_cached(
     from uwbench.cache.choose import choose_stores
     from uwbench.cache.store import open_encoders
 
+    _require_use(scoring)
     stores, problems = open_encoders(folders.cache)
     if problems and not stores:  # the cache is not empty, it is damaged
         return Results(refused=tuple(problems), suite=suite)
@@ -320,7 +341,7 @@ def probe_cached(
         from uwbench.probes.joint import read_texts, without_texts
 
         reasons = [without_texts(store.record) for store in chosen if read_texts(store) is None]
-        _require_texts(reasons, len(chosen), scoring.methods)
+        _require_texts(reasons, len(chosen), scoring.named)
     scan = _cached_tasks(chosen, tasks, suite, folders, reporter)
     device = pick_device(device)
     runs = []

@@ -12,6 +12,7 @@ from conftest import Command
 from uwbench import options
 from uwbench.api import Domain, Kind, TaskSpec, UsageError
 from uwbench.cli.options import OwnData, model_names, split_commas, split_task_options, task_specs
+from uwbench.methods import BUILTIN_METHODS
 
 KEYS = ("label", "group", "name", "kind", "domain", "source")
 # Characters that mean something to the parser, and some that do not.
@@ -145,7 +146,7 @@ def test_a_wrong_choice_is_refused_with_the_list(uwbench: Command, words: list[s
         (
             ["run"],
             [
-                "mlp|knn|linear|few-shot|clustering|verification",
+                "|".join([*BUILTIN_METHODS, "default|all>"]),
                 "full|trimmed",
                 "fp32|bf16",
                 "local|ray",
@@ -181,3 +182,42 @@ def test_open_shows_the_page_in_the_browser(uwbench: Command, tmp_path: Path, mo
     assert done.code == 0, done.err
     assert opened.read_text() == page.as_uri()
     assert uwbench("leaderboard", "--results", tmp_path / "none", "--open").code == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["run", "--protocol", "maeb-2", "--method", "knn"],
+            "--method knn: the protocol maeb-2 does not run it; add --protocol",
+        ),
+        (
+            ["run", "--method", "mteb-pairs"],
+            "--method mteb-pairs: the protocol uwbench-1 does not run it; add --protocol maeb-2",
+        ),
+        (["probe", "--method", "mteb-pairs"], "does not run it; add --protocol maeb-2"),
+        (
+            ["run", "--method", "verification", "--corrupt", "noise:10dB"],
+            "--corrupt: no method asked for is tested on corrupted clips; add --method mlp,knn",
+        ),
+    ],
+    ids=str,
+)
+def test_what_no_method_can_do_is_refused_before_anything_is_encoded(
+    uwbench: Command, tmp_path: Path, words: list[str], message: str
+) -> None:
+    done = uwbench(words[0], "-m", "mfcc", "-t", "mini_sound", *words[1:])
+    assert done.code == 2
+    assert message in done.err
+    assert not list((tmp_path / "cache").rglob("*.arrow"))
+
+
+def test_a_board_of_what_is_nowhere_says_so(uwbench: Command) -> None:
+    done = uwbench("leaderboard", "--protocol", "maeb")
+    assert done.code == 2
+    assert "unknown protocol 'maeb'; did you mean maeb-2?" in done.err
+    assert uwbench("run", "-m", "mfcc", "-t", "mini_sound", "--method", "knn").code == 0
+    done = uwbench("leaderboard", "--method", "zero-shot")
+    assert done.code == 2
+    assert "no result has a score by a method asked for; uwbench run" in done.err
+    assert uwbench("leaderboard", "--method", "knn,zero-shot").code == 0

@@ -175,7 +175,9 @@ def _clap_case(name: str, truncation: str, **audio: Any) -> Case:
         ClapModel(config).save_pretrained(folder)
         ClapFeatureExtractor(truncation=truncation).save_pretrained(folder)
 
-    return Case(name, make, _direct_clap, 0.3125, rate=48_000, family="clap")
+    # Fused, the class looks for the clips that are longer by `nonzero`, which waits for the device.
+    fused = bool(audio.get("enable_fusion"))
+    return Case(name, make, _direct_clap, 0.3125, rate=48_000, family="clap", reads_back=fused)
 
 
 def _direct_clap(folder: Path, samples: Any) -> tuple[list[torch.Tensor], torch.Tensor]:

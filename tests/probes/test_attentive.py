@@ -14,7 +14,6 @@ import pytest
 
 import uwbench
 from probes.made_data import card, multi_label, single_label, spread_over_segments, task_data, with_segments
-from uwbench import options
 from uwbench.cards.find import find_protocol
 from uwbench.cards.protocol import Protocol
 from uwbench.errors import ProbeError
@@ -147,7 +146,8 @@ def test_a_run_extracts_segments_for_it_and_a_probe_without_them_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`probe` fails if the method was named and leaves a note if a group named it; other methods are scored."""
-    monkeypatch.setattr(options, "in_group", lambda name: ("knn", "attentive") if name == "all" else (name,))
+    groups = {"all": ("knn", "attentive")}
+    monkeypatch.setattr(Protocol, "in_group", lambda _, name: groups.get(name, (name,)))
     rules = with_grid().model_copy(update={"name": "few"})
     (tmp_path / "few.yaml").write_text(json.dumps(rules.model_dump(mode="json")))
     places: dict[str, Any] = {"cache": tmp_path / "cache", "results": tmp_path / "results"}

@@ -100,6 +100,7 @@ def test_plugins_come_after_the_methods_that_uwbench_has(tmp_path: Path, monkeyp
     assert list(methods) == [*BUILTIN_METHODS, "broken"]
     assert len(methods) == len(BUILTIN_METHODS) + 1
     monkeypatch.setattr("uwbench.probes.run.METHODS", methods)
+    monkeypatch.setattr("uwbench.cards.protocol.METHODS", methods)
     runs, _ = applicable(["broken"], find_protocol("uwbench-1"), find_card("esc50"))
     assert runs == ["broken"]
     none, notes = applicable(["broken"], find_protocol("xares-0.1.3"), find_card("esc50"))

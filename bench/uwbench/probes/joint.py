@@ -148,7 +148,7 @@ def lacking(store: EncoderStore, task: str, texts: Sequence[str]) -> str | None:
 
 def without_texts(record: EncoderRecord, task: str = "TASK") -> str:
     """Return the sentence that says that the cache lacks texts of an encoder, and the command that embeds them."""
-    return f"the cache holds no texts of {record.name} ({_command(record, task)} embeds them)"
+    return f"the cache holds no texts of {record.name} ({_command(record, task)} embeds them, if it has a text tower)"
 
 
 def _command(record: EncoderRecord, task: str) -> str:

@@ -14,6 +14,7 @@ from statistics import median
 from typing import Any, Literal
 
 from uwbench.base.hashing import SHORT
+from uwbench.base.registry import suggestion
 from uwbench.cards.find import find_protocol, find_suite, names_of
 from uwbench.cards.protocol import Bootstrap, Protocol
 from uwbench.cards.suite import Suite
@@ -215,6 +216,9 @@ def build_board(
     card = card_of(protocol)
     name = card.name if card is not None else protocol
     every, problems = _collect(folders, lambda: commands_elsewhere(name, folders, usual))
+    if card is None and all(result.protocol.name != name for _, result in every):
+        known = names_of("protocol")
+        raise UsageError(f"unknown protocol {name!r}", where="--protocol", remedy=suggestion(name, known))
     selected, off, version = _select(every, name, card)
     bundles = bundles_of(folders)
     suite = suite or suite_of([result.task.name for _, result in selected.values()])
@@ -229,7 +233,12 @@ def build_board(
     settings = _settings(selected, card)
     cells, other_methods = _cells(selected, infos, flags, bundles, disagreeing, settings)
     off += other_methods
-    cells = tuple(cell for cell in cells if methods is None or cell.method in methods)
+    shown = tuple(cell for cell in cells if methods is None or cell.method in methods)
+    if cells and not shown:
+        asked = ",".join(methods or ())
+        remedy = f"uwbench run -m MODEL -t TASK --method {asked}"
+        raise UsageError("no result has a score by a method asked for", where=f"--method {asked}", remedy=remedy)
+    cells = shown
     bootstrap = card.bootstrap if card is not None else _BOOTSTRAP
     draws = _draws(cells, infos, bootstrap, card) if ties else {}
     rows = _rows(cells, infos, suite, draws)
