@@ -33,8 +33,8 @@ from uwbench.cards.find import find_protocol
 from uwbench.results.record import Score, read_predictions
 
 SEED = "42"  # of maeb-2
-# Cosines of MFCCs are near 1, so that float32's last digits decide ranks; mteb has the cosine twice, by two formulas, and
-# takes the better one. Our retrieval takes cosines that are equal to six decimals as tied; mteb's orders them.
+# Cosines of MFCCs are near 1, so that float32's last digits decide ranks; mteb has the cosine twice, by two formulas,
+# and takes the better one. Our retrieval takes cosines that are equal to six decimals as tied; mteb's orders them.
 NOISE, TIES = 1e-4, 5e-4
 TASKS = {  # name: folder, column of the label
     "esc10": ("esc10", "label"),
@@ -100,11 +100,8 @@ def main() -> int:
         for row in compare(model, task, scores, json.loads((vectors / f"{model}.{task}.json").read_text("utf-8")))
     ]
     report(rows)
-    return (
-        1
-        if any(row.exact and row.deviation > (TIES if "clip-retrieval" in row.method else NOISE) for row in rows)
-        else 0
-    )
+    limits = {"clip-retrieval": TIES}
+    return int(any(row.exact and row.deviation > limits.get(row.method, NOISE) for row in rows))
 
 
 def task_specs(data: Path, scratch: Path) -> Iterator[TaskSpec]:
