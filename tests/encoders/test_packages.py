@@ -72,7 +72,7 @@ def test_a_wrapper_is_short_stands_alone_and_defines_its_class(entry: Any) -> No
 
 
 def test_what_is_missing_is_said_with_what_helps(tmp_path: Path, uwbench: Command) -> None:
-    with pytest.raises(UsageError, match=r"env/bin/pip install openbeats==0\.1\.1; then --python"):
+    with pytest.raises(UsageError, match=r"openbeats==0\.1\.1; then --python env/bin/python --weights PATH, "):
         open_encoder(ModelSpec("openbeats-large"))
     with pytest.raises(UsageError, match="needs its weights; --weights PATH, the folder of `hf download shikhar7ssu"):
         open_encoder(ModelSpec("openbeats-large", python=sys.executable))

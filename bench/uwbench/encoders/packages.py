@@ -33,7 +33,8 @@ def open_packaged(entry: CatalogueEntry, spec: ModelSpec) -> Encoder:
         remedy = f"write one (docs/adding-an-encoder.md): {entry.needs}"
         raise UsageError("does not run by its name, as no wrapper for it is here", where=where, remedy=remedy)
     if spec.python is None:
-        remedy = f"python -m venv env; env/bin/pip install {_words(entry)}; then --python env/bin/python"
+        weights = "" if entry.weights is None else f" --weights PATH, {entry.weights}"
+        remedy = f"python -m venv env; env/bin/pip install {_words(entry)}; then --python env/bin/python{weights}"
         raise UsageError("runs in an environment of its own, which has its package", where=where, remedy=remedy)
     if entry.weights is not None and spec.weights is None:
         raise UsageError("needs its weights", where=where, remedy=f"--weights PATH, {entry.weights}")
