@@ -262,16 +262,16 @@ def _with_same_corruptions(options: ExtractOptions, scoring: Scoring | None) -> 
 
 
 def _require_use(scoring: Scoring) -> None:
-    """Raise UsageError for a named method that the protocol does not run, and for corruptions that test no method."""
+    """Raise UsageError if the protocol runs none of the methods asked for, and for corruptions that test no method."""
     from uwbench.cards.find import find_protocol, names_of
 
     rules = scoring.protocol
-    for name in sorted(scoring.named):
-        if not rules.runs(name):
-            others = [other for other in names_of("protocol") if find_protocol(other).runs(name)]
-            runs = ", ".join(method for method in METHODS if rules.runs(method))
-            remedy = f"add --protocol {others[0]}" if others else f"{rules.name} runs {runs}"
-            raise UsageError(f"the protocol {rules.name} does not run it", where=f"--method {name}", remedy=remedy)
+    if not any(map(rules.runs, scoring.methods)):
+        name = scoring.methods[0]
+        others = [other for other in names_of("protocol") if find_protocol(other).runs(name)]
+        runs = ", ".join(method for method in METHODS if rules.runs(method))
+        remedy = f"add --protocol {others[0]}" if others else f"{rules.name} runs {runs}"
+        raise UsageError(f"the protocol {rules.name} does not run it", where=f"--method {name}", remedy=remedy)
     tested = [name for name, info in METHODS.items() if info.corruptible and rules.runs(name)]
     if scoring.options.corruptions and not set(tested) & set(scoring.methods):
         remedy = f"add --method {','.join(tested)}" if tested else f"leave it out: {rules.name} tests none so"

@@ -414,10 +414,12 @@ def test_the_command_line_scores_and_shows_further_methods(tmp_path: Path, uwben
     scored = [uwbench("run", "-m", "mfcc", "-t", "mini_sound", "--method", "knn")]
     scored.append(uwbench("probe", "-t", "mini_sound", "--method", "linear"))
     scored.append(uwbench("probe", "-t", "mini_sound", "--method", "linear", "--protocol", "xares-0.1.3"))
-    assert [done.code for done in scored] == [0, 0, 0]
-    assert "Logistic regression" in scored[1].out
-    assert "note: mini_sound: not scored by linear, which xares-0.1.3 does not run" in scored[2].err
     assert not list(tmp_path.rglob("xares-0.1.3/*.json"))
+    scored.append(uwbench("probe", "-t", "mini_sound", "--method", "knn,linear", "--protocol", "xares-0.1.3"))
+    assert [done.code for done in scored] == [0, 0, 2, 0]
+    assert "Logistic regression" in scored[1].out
+    assert "--method linear: the protocol xares-0.1.3 does not run it; add --protocol" in scored[2].err
+    assert "note: mini_sound: not scored by linear, which xares-0.1.3 does not run" in scored[3].err
     plain, chosen = uwbench("leaderboard").out, uwbench("leaderboard", "--method", "linear").out
     assert "kNN: averages" in plain
     assert "also scored by linear" in plain
