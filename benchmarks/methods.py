@@ -221,13 +221,13 @@ def clustering(arrays: Arrays, _score: Score) -> Figures:
     vectors, codes = unit_length(arrays.vectors[arrays.tested]), arrays.codes[arrays.tested]
     count = len(np.unique(codes))
     once: dict[str, Any] = {"n_init": 1}
-    found = [KMeans(count, random_state=seed, **once).fit(vectors).labels_ for seed in range(20)]
+    labellings = [KMeans(count, random_state=seed, **once).fit(vectors).labels_ for seed in range(20)]
     measures = {
         "score": v_measure_score,
         "nmi": normalized_mutual_info_score,
         "ari": adjusted_rand_score,
     }
-    return {name: np.mean([measure(codes, labels) for labels in found]) for name, measure in measures.items()}
+    return {name: np.mean([measure(codes, labels) for labels in labellings]) for name, measure in measures.items()}
 
 
 def verification(arrays: Arrays, _score: Score) -> Figures:

@@ -140,7 +140,7 @@ def check(case: Case, data: Path, scratch: Path) -> bool:
     encoder = open_encoder(spec)
     info = encoder.info
     clips = real_clips(data, info.sample_rate)
-    found = check_encoder(encoder, clips=list(clips.values()))
+    report = check_encoder(encoder, clips=list(clips.values()))
 
     longest = int((info.context_s or 12.0) * info.sample_rate)
     inputs = {name: clip[:longest] for name, clip in clips.items()} | {"silence": np.zeros_like(clips["esc10"])}
@@ -158,14 +158,14 @@ def check(case: Case, data: Path, scratch: Path) -> bool:
         deviation = max(deviation, float(distances.max()))
         silence = silence and bool(np.isfinite(ours).all())
         frames += ours.shape[1]
-    hop = f"{1000 * found.hop_seconds:.4g} ({1000 * info.hop_s:.4g}) ms"
-    cells = (len(info.layers), info.dim, f"{deviation:.1e}", f"{found.batch_deviation:.1e}", hop, frames)
+    hop = f"{1000 * report.hop_seconds:.4g} ({1000 * info.hop_s:.4g}) ms"
+    cells = (len(info.layers), info.dim, f"{deviation:.1e}", f"{report.batch_deviation:.1e}", hop, frames)
     print(
         COLUMNS.format(case.model, requirement(case).split()[0], *cells, "finite" if silence else "NaN", entry.verified)
     )
     facts = (info.sample_rate, info.context_s, round(info.hop_s, 9))
     stated = (entry.sample_rate, entry.context_s, round(entry.hop_s or 0.0, 9))
-    problems = list(found.problems)
+    problems = list(report.problems)
     if facts != stated:
         problems.append(f"the catalogue says {stated} of rate, context and hop, the wrapper {facts}")
     for problem in problems:

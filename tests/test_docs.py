@@ -76,6 +76,16 @@ def commands_of(page: str) -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in lines]
 
 
+def run_commands(page: str, uwbench: Command) -> tuple[str, str]:
+    """Run every command of a page, none of which may fail; return what they printed and what they reported."""
+    out = err = ""
+    for words in commands_of(page):
+        done = uwbench(*words[1:])
+        assert done.code == 0, f"{shlex.join(words)}\n{done.out}\n{done.err}"
+        out, err = out + done.out, err + done.err
+    return out, err
+
+
 @pytest.fixture
 def workplace(tmp_path: Path, small_whisper: Path) -> Path:
     """The files that the README's commands name: a model folder, an encoder file, a manifest with speakers."""
@@ -132,39 +142,23 @@ def test_the_page_on_methods_has_the_templates_of_the_protocol() -> None:
 
 
 def test_every_command_on_robustness_runs(workplace: Path, uwbench: Command) -> None:
-    printed = ""
-    for words in commands_of("docs/robustness.md"):
-        done = uwbench(*words[1:])
-        assert done.code == 0, f"{shlex.join(words)}\n{done.out}\n{done.err}"
-        printed += done.out
+    printed, _ = run_commands("docs/robustness.md", uwbench)
     assert "my_data, corrupted (kNN)" in printed
     assert "| 5 points lost at |" in printed
 
 
 def test_every_command_on_methods_runs(workplace: Path, uwbench: Command) -> None:
-    printed = ""
-    for words in commands_of("docs/methods.md"):
-        done = uwbench(*words[1:])
-        assert done.code == 0, f"{shlex.join(words)}\n{done.out}\n{done.err}"
-        printed += done.out
+    printed, _ = run_commands("docs/methods.md", uwbench)
     assert re.search(r"my_data: (logmel|mfcc) is ahead", printed)
 
 
 def test_every_command_on_maeb_runs(uwbench: Command) -> None:
-    printed = ""
-    for words in commands_of("docs/maeb.md"):
-        done = uwbench(*words[1:])
-        assert done.code == 0, f"{shlex.join(words)}\n{done.out}\n{done.err}"
-        printed += done.out
+    printed, _ = run_commands("docs/maeb.md", uwbench)
     assert "mteb pair classification" in printed
 
 
 def test_the_segments_of_the_page_on_models_are_stored_and_loaded(workplace: Path, uwbench: Command) -> None:
-    printed = ""
-    for words in commands_of("docs/models.md"):
-        done = uwbench(*words[1:])
-        assert done.code == 0, f"{shlex.join(words)}\n{done.out}\n{done.err}"
-        printed += done.out + done.err
+    printed = "".join(run_commands("docs/models.md", uwbench))
     assert "40 to encode with segments" in printed
     assert "mean,mean-all,segments" in printed
     names: dict[str, Any] = {}
@@ -173,21 +167,13 @@ def test_the_segments_of_the_page_on_models_are_stored_and_loaded(workplace: Pat
 
 
 def test_every_command_on_the_certainty_of_ranks_runs(uwbench: Command) -> None:
-    printed = ""
-    for words in commands_of("docs/leaderboard.md"):
-        done = uwbench(*words[1:])
-        assert done.code == 0, f"{shlex.join(words)}\n{done.out}\n{done.err}"
-        printed += done.out
+    printed, _ = run_commands("docs/leaderboard.md", uwbench)
     assert "practically equal, with a margin of 0.5 points" in printed
     assert "To tell A and B apart" in printed
 
 
 def test_every_command_on_bundles_runs_and_so_does_its_python(tmp_path: Path, uwbench: Command) -> None:
-    printed = ""
-    for words in commands_of("docs/bundles.md"):
-        done = uwbench(*words[1:])
-        assert done.code == 0, f"{shlex.join(words)}\n{done.out}\n{done.err}"
-        printed += done.out
+    printed, _ = run_commands("docs/bundles.md", uwbench)
     assert "mfcc, mini_music: equal" in printed
     (block,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "bundles.md").read_text("utf-8"), re.M | re.S)
     names: dict[str, Any] = {}

@@ -133,7 +133,7 @@ class Lora(Closed):
 
 
 class LanguageModel(Closed):
-    """What answers an instruction about the audio: a language model, or heads without one.
+    """The part that answers an instruction about the audio: a language model, or heads without one.
 
     `causal` is any causal language model of transformers, with the weights of `init` (a folder or a hub id).
     `random-causal` has such a model's shape and random weights; the shape is that of `init`, or `shape`. `whisper` is

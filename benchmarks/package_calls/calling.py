@@ -1,4 +1,4 @@
-"""What the scripts of this folder share. They run in a package's environment and import nothing of uwbench.
+"""Functions for the scripts of this folder, which run in a package's environment and import nothing of uwbench.
 
 python call_X.py make WEIGHTS           # a small model with random weights, in the form that is published
 python call_X.py call WEIGHTS IN OUT    # its layers for the clips in IN (npz), by the package's own functions

@@ -20,7 +20,7 @@ _NOT_SHOWN = {"write_doc", "jobs"}
 
 
 class Arm(StrEnum):
-    """What answers the questions in training."""
+    """The part that answers the questions in training."""
 
     lm = "lm"
     random = "random"

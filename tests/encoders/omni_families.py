@@ -8,22 +8,10 @@ from typing import Any
 import torch
 
 from encoders.families import Case
-from encoders.tower_families import States, direct_call, maker, own_states, recorded
+from encoders.tower_families import TEXT, States, direct_call, maker, own_states, recorded
 
 _SIZES = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
-_TEXT = {
-    "hidden_size": 16,
-    "intermediate_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "vocab_size": 40,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
-_HYBRID = _TEXT | {"layers_block_type": ["attention"], "mamba_num_heads": 2, "mamba_head_dim": 8}
+_HYBRID = TEXT | {"layers_block_type": ["attention"], "mamba_num_heads": 2, "mamba_head_dim": 8}
 _IMAGES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 _CONFORMER = _SIZES | {"subsampling_conv_channels": 16, "num_mel_bins": 80}
 _MEL_80 = {"feature_size": 80}
@@ -150,7 +138,7 @@ CASES = (
         0.02,
         {
             "audio_config": _SIZES | {"num_mel_bins": 80},
-            "text_config": _TEXT | {"model_type": "qwen3"},
+            "text_config": TEXT | {"model_type": "qwen3"},
         },
     ),
     _case(
@@ -262,7 +250,7 @@ CASES = (
         {
             "audio_config": _SIZES
             | {"head_dim": 8, "adapter_input_size": 32, "adapter_out_dim": 16, "downsample_hidden_size": 8},
-            "text_config": _TEXT | {"n_routed_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 8},
+            "text_config": TEXT | {"n_routed_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 8},
             "vision_config": _IMAGES
             | {"mlp_layer_types": ["dense"], "adapter_in_dim": 16, "adapter_out_dim": 16, "head_dim": 8},
             "audio_token_id": 5,
@@ -278,7 +266,7 @@ CASES = (
         0.08,
         {
             "audio_config": {"hidden_sizes": [8, 8, 16, 32], "depths": [1, 1, 1, 1], "out_hidden_size": 16},
-            "text_config": _TEXT | {"num_local_experts": 2, "num_experts_per_tok": 1, "moe_hidden_size": 8},
+            "text_config": TEXT | {"num_local_experts": 2, "num_experts_per_tok": 1, "moe_hidden_size": 8},
             "vision_config": _IMAGES,
         },
         rate=24_000,
@@ -293,7 +281,7 @@ CASES = (
         {
             "audio_config": _SIZES
             | {"model_type": "gemma4_audio", "subsampling_conv_channels": [128, 4], "output_proj_dims": 24},
-            "text_config": _TEXT | {"layer_types": ["full_attention"]},
+            "text_config": TEXT | {"layer_types": ["full_attention"]},
             "vision_config": None,
         },
         family="gemma4",

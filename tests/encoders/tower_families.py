@@ -23,7 +23,7 @@ _WHISPER = {
     "encoder_ffn_dim": 48,
     "output_dim": 16,
 }
-_TEXT = {
+TEXT = {
     "hidden_size": 16,
     "intermediate_size": 16,
     "num_hidden_layers": 1,
@@ -239,11 +239,11 @@ _MEL_80 = {"feature_size": 80}
 _CONFORMER = _SIZES | {"subsampling_conv_channels": 16, "num_mel_bins": 80}
 _PADDED = {"padding": True, "return_attention_mask": True}
 _EXPERTS = {"moe_intermediate_size": 8, "num_experts": 2, "num_experts_per_tok": 1}
-_THINKER = {"audio_config": _WHISPER, "vision_config": _VISION, "text_config": _TEXT | _ROTARY}
+_THINKER = {"audio_config": _WHISPER, "vision_config": _VISION, "text_config": TEXT | _ROTARY}
 _THINKER_3 = {
     "audio_config": _WHISPER | {"downsample_hidden_size": 8},
     "vision_config": _VISION | {"deepstack_visual_indexes": [0]},
-    "text_config": _TEXT | _ROTARY | _EXPERTS,
+    "text_config": TEXT | _ROTARY | _EXPERTS,
 }
 _PHI4_AUDIO = {
     "hidden_size": 32,
@@ -320,7 +320,7 @@ CASES = (
         1 / 13,
         {
             "audio_config": _WHISPER | {"downsample_hidden_size": 8},
-            "text_config": _TEXT | {"model_type": "qwen3"},
+            "text_config": TEXT | {"model_type": "qwen3"},
             "audio_token_id": 5,
         },
         settings=_MEL_80,
@@ -335,7 +335,7 @@ CASES = (
         0.02,
         {
             "audio_config": _SIZES | {"num_mel_bins": 80, "intermediate_size": 128},
-            "text_config": _TEXT | {"model_type": "llama"},
+            "text_config": TEXT | {"model_type": "llama"},
             "audio_token_id": 5,
         },
         settings=_MEL_80,
@@ -348,7 +348,7 @@ CASES = (
         0.02,
         {
             "audio_config": _SIZES | {"num_mel_bins": 80, "head_dim": 8, "sliding_window": 20},
-            "text_config": _TEXT,
+            "text_config": TEXT,
         },
         settings=_MEL_80,
     ),
@@ -386,7 +386,7 @@ CASES = (
         0.04,
         {
             "audio_config": _SIZES | {"subsampling_conv_channels": [128, 4], "output_proj_dims": 24},
-            "text_config": _TEXT | _GEMMA4_TEXT,
+            "text_config": TEXT | _GEMMA4_TEXT,
             "vision_config": _IMAGES | {"num_key_value_heads": 2, "head_dim": 8},
         },
     ),
@@ -397,7 +397,7 @@ CASES = (
         "Phi4MultimodalFeatureExtractor",
         _phi4,
         0.08,
-        _TEXT | {"audio_config": _PHI4_AUDIO, "vision_config": _IMAGES | {"crop_size": 28, "image_size": 28}},
+        TEXT | {"audio_config": _PHI4_AUDIO, "vision_config": _IMAGES | {"crop_size": 28, "image_size": 28}},
         head="ForCausalLM",
         batching="equal-length",
     ),

@@ -52,7 +52,7 @@ _CORRUPTED = re.compile(r"pooled-\d+-(?P<corruption>[a-z]+_.+?)(-[0-9a-f]{8})?\.
 
 @dataclass(frozen=True, slots=True)
 class _Filters:
-    """What parts must hold to count."""
+    """The conditions under which a part counts."""
 
     corruption: Corruption | None
     needs_frames: bool

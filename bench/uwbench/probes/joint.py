@@ -29,7 +29,7 @@ _CLIPS = 16_384  # clips whose vectors go through the head at once
 
 @dataclass(slots=True)
 class Texts:
-    """What is known of an encoder's texts: vectors by the sha256 of the text, float32 `(dim,)`, and the clips' head.
+    """The texts that an encoder embedded: vectors by the sha256 of the text, float32 `(dim,)`, and the clips' head.
 
     `tower` is the hash of the text tower's identity.
     """

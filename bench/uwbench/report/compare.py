@@ -392,7 +392,7 @@ def _difference(
 
 
 class DrawnAverages:
-    """What comparisons of one board share, each computed once.
+    """Values that the comparisons of one board share, each computed once.
 
     These are the averages of models whose tasks, and the items within them, are drawn; and resampled curves.
     """

@@ -115,9 +115,9 @@ def last_crossings(places: np.ndarray, leads: np.ndarray) -> np.ndarray:
     points = leads.shape[1]
     behind = leads <= 0
     last = np.where(behind.any(axis=1), points - 1 - behind[:, ::-1].argmax(axis=1), -1)
-    found = np.where(last < 0, -np.inf, np.inf)
+    crossings = np.where(last < 0, -np.inf, np.inf)
     rows = np.flatnonzero((last >= 0) & (last < points - 1))
     at = last[rows]
     before, after = leads[rows, at], leads[rows, at + 1]
-    found[rows] = places[at] - before / (after - before) * (places[at + 1] - places[at])
-    return found
+    crossings[rows] = places[at] - before / (after - before) * (places[at + 1] - places[at])
+    return crossings

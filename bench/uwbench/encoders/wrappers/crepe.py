@@ -38,14 +38,14 @@ class Full:
         place(self.model, device, dtype)
 
     def encode(self, waveforms, lengths, layers):
-        kept = []
-        hook = self.model.classifier.register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0]))
+        embedded = []
+        hook = self.model.classifier.register_forward_pre_hook(lambda _, inputs: embedded.append(inputs[0]))
         try:
             for windows in self.package.preprocess(waveforms, RATE, HOP, WINDOWS, waveforms.device):
                 self.model(windows)
         finally:
             hook.remove()
-        frames = torch.cat(kept)[None, None]
+        frames = torch.cat(embedded)[None, None]
         return Encoded(frames.expand(1, len(layers), -1, -1), torch.full_like(lengths, frames.shape[2]))
 
 

@@ -1,4 +1,4 @@
-"""What the wrappers of packages share. They run in the package's interpreter, where uwbench need not be installed."""
+"""Functions for the wrappers of packages, which run in an interpreter where uwbench need not be installed."""
 
 import importlib
 from pathlib import Path
@@ -50,10 +50,10 @@ def block_states(blocks, run):
     """Return `run()`'s output, and what went into the first block and came out of each, one tensor per forward pass."""
     states = [[] for _ in range(len(blocks) + 1)]
     hooks = [blocks[0].register_forward_pre_hook(lambda _, inputs: states[0].append(inputs[0]))]
-    for kept, block in zip(states[1:], blocks):  # noqa: B905 (Python 3.8 knows no strict)
+    for outputs, block in zip(states[1:], blocks):  # noqa: B905 (Python 3.8 knows no strict)
 
-        def keep(_module, _inputs, output, kept=kept):
-            kept.append(output[0] if isinstance(output, tuple) else output)
+        def keep(_module, _inputs, output, outputs=outputs):
+            outputs.append(output[0] if isinstance(output, tuple) else output)
 
         hooks.append(block.register_forward_hook(keep))
     try:

@@ -81,12 +81,12 @@ def draw_pairs(codes: np.ndarray, limit: int, seed: int) -> tuple[np.ndarray, np
     wanted = np.arange(len(first)) % 2 == 0
     order = np.argsort(codes, kind="stable")
     starts, ends = (np.searchsorted(codes[order], codes, side=side) for side in ("left", "right"))
-    own = np.empty(len(codes), np.int64)
-    own[order] = np.arange(len(codes))
+    place = np.empty(len(codes), np.int64)
+    place[order] = np.arange(len(codes))
     draws, sizes = rng.random(len(first)), (ends - starts)[first]
     possible = np.where(wanted, sizes > 1, sizes < len(codes))
     step = np.where(wanted, 1 + np.floor(draws * (sizes - 1)), np.floor(draws * (len(codes) - sizes))).astype(np.int64)
-    inside = starts[first] + (own[first] - starts[first] + step) % np.maximum(sizes, 1)
+    inside = starts[first] + (place[first] - starts[first] + step) % np.maximum(sizes, 1)
     outside = (ends[first] + step) % len(codes)
     second = order[np.where(wanted, inside, outside)]
     keep = possible & (first != second)
