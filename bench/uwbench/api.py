@@ -84,7 +84,8 @@ if TYPE_CHECKING:
     from uwbench.cards.protocol import Protocol
     from uwbench.encoders.base import CatalogueEntry
     from uwbench.encoders.conformance import BATCH_TOLERANCE, Conformance
-    from uwbench.pipeline import Model, Results
+    from uwbench.pipeline.model import Model
+    from uwbench.pipeline.outcome import Results
     from uwbench.probes.reproduce import Reproduction
     from uwbench.probes.selection_bias import Inflation
     from uwbench.progress import Reporter
@@ -114,7 +115,7 @@ _LAZY = {
     "Leaderboard": "uwbench.report.leaderboard",
     "Reporter": "uwbench.progress",
     "Reproduction": "uwbench.probes.reproduce",
-    "Results": "uwbench.pipeline",
+    "Results": "uwbench.pipeline.outcome",
     "describe_model": "uwbench.report.listings",
     "BATCH_TOLERANCE": "uwbench.encoders.conformance",
     "free_bytes": "uwbench.cache.store",
@@ -186,7 +187,7 @@ def evaluate(
         2    mfcc  mini_music    mlp  40     ok
         3    mfcc  mini_music    knn  40     ok
     """
-    from uwbench.pipeline import Scoring, load_rules
+    from uwbench.pipeline.scoring import Scoring, load_rules
 
     places = _existing_folders(cache, data, results)
     rules = load_rules(protocol)
@@ -255,7 +256,8 @@ def probe(
         >>> uwbench.probe("mfcc", "mini_music", methods="knn").failures
         []
     """
-    from uwbench.pipeline import Scoring, load_rules, probe_cached
+    from uwbench.pipeline.probe_cached import probe_cached
+    from uwbench.pipeline.scoring import Scoring, load_rules
 
     places = _existing_folders(cache, data, results)
     rules = load_rules(protocol)
@@ -317,7 +319,7 @@ def load_task(
         >>> len(task.clips), task.card.kind, task.clips[0].split
         (120, 'single-label', 'train')
     """
-    from uwbench.pipeline import open_dataset
+    from uwbench.pipeline.tasks import open_dataset
 
     spec = TaskSpec("DataFrame") if _is_frame(task) else _task_spec(task)
     options = {"label": label, "group": group, "path": path, "split": split, "fold": fold, "start": start, "end": end}
@@ -436,7 +438,7 @@ def load_embeddings(
         >>> embeddings.vectors.shape, embeddings.labels[0]
         ((120, 1, 60), 'bell')
     """
-    from uwbench.pipeline import find_cached
+    from uwbench.pipeline.cached import find_cached
 
     model = encoder.name if isinstance(encoder, ModelSpec) else _made(encoder)
     store, table = find_cached(model, _task_spec(task), folders(cache).cache)
@@ -1022,7 +1024,7 @@ def _run(
     scoring: Any,
     progress: bool | Reporter | None,
 ) -> Results:
-    from uwbench.pipeline import run
+    from uwbench.pipeline.run import run
 
     named = _models(models)
     if not named:
@@ -1101,7 +1103,7 @@ def _made(model: str | Path | Encoder | type[Encoder]) -> str | Encoder:
 def _open_model(model: ModelInput) -> Model:
     """Open a model by its name or take an encoder as it is; its weights are not loaded."""
     from uwbench.encoders.resolve import open_encoder
-    from uwbench.pipeline import Model
+    from uwbench.pipeline.model import Model
 
     opened = model if isinstance(model, ModelSpec) else _made(model)
     if isinstance(opened, str):

@@ -223,3 +223,8 @@ def in_order(names: Iterable[str]) -> tuple[str, ...]:
     """Return the names of methods in the order of the registry, each once; names that it lacks are left out."""
     wanted = set(names)
     return tuple(name for name in METHODS if name in wanted)
+
+
+def needing_texts(methods: Iterable[str]) -> list[str]:
+    """Return the methods that take only encoders with a text tower."""
+    return [name for name in methods if METHODS[name].needs_texts]

@@ -71,9 +71,9 @@ def clip_changed(world: World, tries: int) -> Tally:
 
         def change_during_the_run(clip: Path = clip, other: Path = other, remove: bool = number % 2 == 0) -> None:
             """Change the clip between the scan of the clips and their decoding."""
-            import uwbench.pipeline as pipeline
+            from uwbench.pipeline import run
 
-            plan = pipeline._plan
+            plan = run.make_plans
 
             def plan_and_change(*args, **named):
                 planned = plan(*args, **named)
@@ -83,7 +83,7 @@ def clip_changed(world: World, tries: int) -> Tally:
                     clip.write_bytes(other.read_bytes())
                 return planned
 
-            pipeline._plan = plan_and_change
+            run.make_plans = plan_and_change
 
         try:
             ended = world.run(words, before=change_during_the_run)

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from report.made_results import TASKS, make_board_results, make_result
 from uwbench.errors import UsageError
-from uwbench.pipeline import Results, TaskRun
+from uwbench.pipeline.outcome import Results, TaskRun
 from uwbench.report.board import build_board, suite_of
 from uwbench.report.compare import compare_models
 from uwbench.report.export import render_json

@@ -16,7 +16,7 @@ from uwbench.cli.groups import with_groups
 from uwbench.cli.signals import sigterm_interrupts
 
 if TYPE_CHECKING:
-    from uwbench.pipeline import Results
+    from uwbench.pipeline.outcome import Results
 
 
 class TaskCommand(TyperCommand):
