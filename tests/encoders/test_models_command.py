@@ -155,3 +155,44 @@ def test_an_encoder_may_give_one_vector_per_clip(
     assert checked.code == (0 if said.startswith("hop") else 1)
     if checked.code == 0:
         assert uwbench("run", "-m", "vectors.py:Vectors", "-t", "mini_music", "--method", "knn").code == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("torchcrepe", "crepe-full or crepe-tiny?"),  # a package
+        ("hear21passt", "passt-s?"),
+        ("CLAP", "clap-htsat-unfused or"),  # a family
+        ("MERT-v1-95M", "mert-95m or"),  # a repository of the hub
+        ("qwen", "qwen2-audio or"),
+        ("logmell", "logmel?"),
+    ],
+)
+def test_an_unknown_name_is_answered_with_what_it_may_mean(uwbench: Command, name: str, meant: str) -> None:
+    done = uwbench("run", "-m", name, "-t", "mini_music")
+    assert done.code == 2
+    assert f"did you mean {meant}" in done.err
+    done = uwbench("run", "-m", "zzz", "-t", "mini_music")
+    assert "did you mean" not in done.err
+    assert "uwbench models lists all" in done.err
+
+
+def test_a_model_without_a_wrapper_says_where_its_code_is_and_nothing_that_is_not_known(uwbench: Command) -> None:
+    shown = uwbench("models", "xeus").out
+    assert "page: https://huggingface.co/espnet/xeus" in shown
+    assert "layers:" not in shown
+    assert "null" not in shown
+    done = uwbench("run", "-m", "xeus", "-t", "mini_music")
+    assert done.code == 2
+    assert "https://huggingface.co/espnet/xeus" in done.err
+    assert "https://github.com/nttcslab/m2d" in uwbench("run", "-m", "m2d-base", "-t", "mini_music").err
+
+
+def test_the_list_marks_models_that_embed_texts(uwbench: Command) -> None:
+    marked = {entry["name"]: entry["family"] for entry in json.loads(uwbench("models", "--json").out) if entry["texts"]}
+    assert set(marked.values()) == {"clap", "pe_audio"}
+    assert "larger-clap-music" in marked
+    assert "pe-av-large" not in marked  # its audio tower alone is read
+    lines = uwbench("models", "--verbose", columns=200).out.splitlines()
+    assert all((" yes " in line) == (line.split()[0] in marked) for line in lines if "kHz" in line)
+    assert f"With texts, for zero-shot: {', '.join(marked)}." in " ".join(lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -41,6 +42,8 @@ def list_models(ctx: typer.Context, verbose: opt.Verbose = False, as_json: opt.J
     kinds = {"weights": "published weights", "random": "random weights", "not run": "not run"}
     tested = ", ".join(f"{text} {counts[kind]}" for kind, text in kinds.items())
     print(f"{len(entries)} models; in tests: {tested}.")
+    texts = ", ".join(entry.name for entry in entries if entry.texts)
+    print(textwrap.fill(f"With texts, for zero-shot: {texts}.", 79, break_on_hyphens=False))
     print("uwbench models NAME shows a model in full. NAME and -m also take a Hugging Face")
     print("id, a folder of weights, hear:MODULE, FILE.py:Class, vectors, a model card.")
 
@@ -57,6 +60,7 @@ def _models_table(entries: Sequence[CatalogueEntry], *, verbose: bool) -> Fitted
         Column("hop", ["-" if entry.hop_s is None else f"{entry.hop_s * 1000:.4g} ms" for entry in entries], 4),
         Column("layers", [str(entry.layers or "-") for entry in entries], 4),
         Column("verified", [entry.verified for entry in entries], 5, right=False),
+        Column("texts", ["yes" if entry.texts else "-" for entry in entries], 4),
         Column("licence", [entry.licence for entry in entries], 2, right=False),
         Column("trained on", [entry.training_data for entry in entries], 8, right=False),
     ]
@@ -78,7 +82,7 @@ def show_model(
     for index, fields in enumerate(described):
         if index:
             print("---")
-        print_fields(fields, as_json=False)
+        print_fields({name: value for name, value in fields.items() if value is not None}, as_json=False)
 
 
 def check_model(

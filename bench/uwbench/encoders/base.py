@@ -156,6 +156,7 @@ class CatalogueEntry:
     wrapper: str | None = None  # `FILE.py:Class` of `uwbench/encoders/wrappers` that runs the package
     weights: str | None = None  # what `--weights` takes and where it is published; None: found by itself
     needs: str | None = None  # what a user has to do, as it does not run by its name
+    texts: bool = False  # it embeds texts too, as zero-shot asks
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,8 @@ weights against a direct call of transformers ("random"), or nothing ("not run")
 
 from __future__ import annotations
 
+import re
+
 from uwbench.encoders.base import CatalogueEntry, Verified
 from uwbench.encoders.catalogue_packages import PACKAGED
 
@@ -77,9 +79,12 @@ def _known(
     context_s: float | None = None,
     rate: int = 16_000,
     verified: Verified = "random",
+    texts: bool = False,
 ) -> CatalogueEntry:
     """Return a model of a family whose sizes are the defaults of its class; `layers` counts every one it returns."""
-    return CatalogueEntry(name, family, hub_id, size, rate, context_s, hop_s, layers, licence, data, verified)
+    return CatalogueEntry(
+        name, family, hub_id, size, rate, context_s, hop_s, layers, licence, data, verified, texts=texts
+    )
 
 
 CATALOGUE: tuple[CatalogueEntry, ...] = (
@@ -158,6 +163,7 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
         1,
         "Apache-2.0",
         "LAION-Audio-630K with captions",
+        texts=True,
     ),
     CatalogueEntry(
         "qwen2-audio",
@@ -240,9 +246,10 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
         "LAION-Audio-630K with captions",
         context_s=10.0,
         rate=48_000,
+        texts=True,
     ),
     *(
-        _known(name, "clap", f"laion/{hub}", None, 0.3125, 1, _UNKNOWN, data, context_s=10.0, rate=48_000)
+        _known(name, "clap", f"laion/{hub}", None, 0.3125, 1, data=data, context_s=10.0, rate=48_000, texts=True)
         for name, hub, data in (
             ("larger-clap-general", "larger_clap_general", "general audio, music and speech with captions"),
             ("larger-clap-music", "larger_clap_music", "music with captions"),
@@ -320,7 +327,7 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
         7,
         "MIT",
     ),
-    _known("pe-a-frame-large", "pe_audio", "facebook/pe-a-frame-large", 282_057_664, 0.04, 7, rate=48_000),
+    _known("pe-a-frame-large", "pe_audio", "facebook/pe-a-frame-large", 282_057_664, 0.04, 7, rate=48_000, texts=True),
     _known("sew-tiny-100k", "sew", "asapp/sew-tiny-100k", None, 0.02, 13, "Apache-2.0", _LIBRISPEECH),
     _known("sew-d-tiny-100k", "sew-d", "asapp/sew-d-tiny-100k", None, 0.02, 13, "Apache-2.0", _LIBRISPEECH),
     _known("speecht5-asr", "speecht5", "microsoft/speecht5_asr", 94_391_424, 0.02, 13, "MIT", _LIBRISPEECH),
@@ -506,3 +513,24 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
     ),
     *PACKAGED,
 )
+
+
+def hub_page(hub_id: str) -> str:
+    """Return the address of a model's page on the Hugging Face hub."""
+    return f"https://huggingface.co/{hub_id}"
+
+
+def related_names(name: str) -> list[str]:
+    """Return the models whose package, family or repository on the hub is called `name`, or whose name begins so."""
+    wanted = _folded(name)
+    by_word = [entry.name for entry in CATALOGUE if wanted in map(_folded, _other_names(entry))]
+    return [*by_word, *(entry.name for entry in CATALOGUE if _folded(entry.name).startswith(wanted))] if wanted else []
+
+
+def _other_names(entry: CatalogueEntry) -> list[str]:
+    packages = [re.split(r"[^\w.-]", word)[0] for word in (entry.package or "").split()[:1]]
+    return [entry.family, *packages, *([entry.hub_id.partition("/")[2]] if entry.hub_id else [])]
+
+
+def _folded(name: str) -> str:
+    return re.sub(r"[-_.]", "", name.casefold())

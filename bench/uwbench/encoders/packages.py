@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from uwbench.encoders.base import CatalogueEntry, Encoder, ModelSpec
-from uwbench.encoders.catalogue import CATALOGUE
+from uwbench.encoders.catalogue import CATALOGUE, hub_page
 from uwbench.errors import EncoderError, UsageError
 
 WRAPPERS = Path(__file__).with_name("wrappers")
@@ -30,7 +30,8 @@ def open_packaged(entry: CatalogueEntry, spec: ModelSpec) -> Encoder:
 
     where = f"-m {entry.name}"
     if entry.needs is not None:
-        remedy = f"write one (docs/adding-an-encoder.md): {entry.needs}"
+        page = "" if entry.hub_id is None else f", published at {hub_page(entry.hub_id)}"
+        remedy = f"write one (docs/adding-an-encoder.md) around {entry.code}{page}: {entry.needs}"
         raise UsageError("does not run by its name, as no wrapper for it is here", where=where, remedy=remedy)
     if spec.python is None:
         weights = "" if entry.weights is None else f" --weights PATH, {entry.weights}"

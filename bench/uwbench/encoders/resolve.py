@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
-from uwbench.base.registry import Registry, suggestion
+from uwbench.base.registry import Registry, close_names
 from uwbench.encoders.base import Encoder, ModelFolder, ModelSpec
 from uwbench.encoders.checkpoint import download, one_line, open_folder
 from uwbench.encoders.model_card import SUFFIXES as CARD_SUFFIXES
@@ -160,6 +160,7 @@ FAMILIES = Registry(
     },
     entry_point_group="uwbench.encoder_families",
 )
+_MOST_NEAR = 4  # names that an error offers in place of an unknown one
 
 
 def open_encoder(spec: ModelSpec) -> Encoder:
@@ -228,7 +229,7 @@ def find_checkpoint(place: str, spec: ModelSpec, *, name: str | None = None) -> 
 
     `name` is its name in results; by default the folder's name or `place`.
     """
-    from uwbench.encoders.catalogue import CATALOGUE
+    from uwbench.encoders.catalogue import CATALOGUE, related_names
 
     path = Path(place).expanduser()
     if path.is_dir():
@@ -239,7 +240,10 @@ def find_checkpoint(place: str, spec: ModelSpec, *, name: str | None = None) -> 
     if place in hub_ids:
         return download(hub_ids[place], spec.revision, code=spec.trust_remote_code, name=name or place)
     if place.count("/") != 1:
-        known = [*ENCODERS.entries(), *hub_ids]
-        remedy = f"{suggestion(place, known)}; or pass a folder, a hub id (owner/name), hear:MODULE or FILE.py:Class"
+        known = [*ENCODERS.entries(), *(entry.name for entry in CATALOGUE)]
+        near = list(dict.fromkeys([*related_names(place), *close_names(place, known)]))[:_MOST_NEAR]
+        listed = f"did you mean {' or '.join(near)}? " if near else ""
+        other = "a folder, a hub id (owner/name), hear:MODULE or FILE.py:Class"
+        remedy = f"{listed}uwbench models lists all; or pass {other}"
         raise UsageError("is no known model", where=f"-m {place}", remedy=remedy)
     return download(place, spec.revision, code=spec.trust_remote_code, name=name)

@@ -56,14 +56,16 @@ def describe_model(model: str | ModelSpec) -> dict[str, Any]:
     A name or hub id of the catalogue needs no weights; anything else that `load_encoder` takes is opened, and raises
     its errors.
     """
-    from uwbench.encoders.catalogue import CATALOGUE
+    from uwbench.encoders.catalogue import CATALOGUE, hub_page
     from uwbench.results.contamination import FLAGS, judge, read_lineage, stated, training_of
 
     spec = ModelSpec(model) if isinstance(model, str) else model
     entries = {key: entry for entry in CATALOGUE for key in (entry.name, entry.hub_id) if key}
     training_data = None
     if spec == ModelSpec(spec.name) and spec.name in entries:
-        facts = asdict(entries[spec.name])
+        entry = entries[spec.name]
+        facts: dict[str, Any] = {**asdict(entry), "layers": entry.layers or None}
+        facts |= {} if entry.hub_id is None else {"page": hub_page(entry.hub_id)}
     else:
         facts, training_data = _own_facts(spec)
     name = facts["name"]
