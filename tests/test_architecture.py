@@ -31,12 +31,14 @@ UWBENCH = {
     "extraction": 5,
     "probes": 5,
     "report": 5,
+    "folders": 5,
     "progress": 6,
     "bundles": 6,
     "pipeline": 7,
-    "api": 8,
-    "cli": 9,
-    "__main__": 10,
+    "inputs": 8,
+    "api": 9,
+    "cli": 10,
+    "__main__": 11,
 }
 UNIWHISPER = {
     "config": 0,

@@ -16,11 +16,10 @@ Nothing heavy is imported before a function needs it.
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from uwbench.audio.corruption import HELP as CORRUPTIONS
 from uwbench.base.disk import disk_error
@@ -39,6 +38,8 @@ from uwbench.errors import (
     escaped,
     printable,
 )
+from uwbench.folders import existing_folders, folders, result_folders, user_folder
+from uwbench.inputs import is_frame, name_of_model, names_of_models, open_model, open_models, task_spec, task_specs
 from uwbench.methods import BUILTIN_METHODS, HEADLINE, METHODS, in_group
 from uwbench.options import (
     CardFormat,
@@ -84,7 +85,8 @@ if TYPE_CHECKING:
     from uwbench.cards.protocol import Protocol
     from uwbench.encoders.base import CatalogueEntry
     from uwbench.encoders.conformance import BATCH_TOLERANCE, Conformance
-    from uwbench.pipeline.model import Model
+    from uwbench.folders import ResultFolders
+    from uwbench.inputs import ModelInput, TaskInput
     from uwbench.pipeline.outcome import Results
     from uwbench.probes.reproduce import Reproduction
     from uwbench.probes.selection_bias import Inflation
@@ -97,10 +99,6 @@ if TYPE_CHECKING:
     from uwbench.sources.check import CheckReport
     from uwbench.sources.dataset import Dataset
     from uwbench.sources.resolve import is_own_data
-
-    ModelInput = str | Path | ModelSpec | Encoder | type[Encoder]
-    TaskInput = str | Path | TaskSpec | Dataset | pd.DataFrame
-    ResultFolders = str | Path | Sequence[str | Path] | None
 
 # Names offered here whose modules are imported when the name is first used.
 _LAZY = {
@@ -187,12 +185,25 @@ def evaluate(
         2    mfcc  mini_music    mlp  40     ok
         3    mfcc  mini_music    knn  40     ok
     """
+    from uwbench.pipeline.run import run
     from uwbench.pipeline.scoring import Scoring, load_rules
+    from uwbench.progress import reporter_for
 
-    places = _existing_folders(cache, data, results)
+    places = existing_folders(cache, data, results)
     rules = load_rules(protocol)
     scoring = Scoring(rules, methods_of(methods, rules.in_group), probe, places.results, named_alone(methods))
-    return _run(models, tasks, suite, places, device, extract, scoring, progress)
+    opened, refused = open_models(models)
+    return run(
+        opened,
+        task_specs(tasks),
+        places,
+        suite=suite,
+        device=device,
+        options=extract,
+        scoring=scoring,
+        reporter=reporter_for(progress),
+        refused=refused,
+    )
 
 
 def extract(
@@ -222,7 +233,22 @@ def extract(
         >>> uwbench.extract("mfcc", "mini_music").extractions
         [('mfcc', 'mini_music', None)]
     """
-    return _run(models, tasks, suite, _existing_folders(cache, data, results), device, extract, None, progress)
+    from uwbench.pipeline.run import run
+    from uwbench.progress import reporter_for
+
+    places = existing_folders(cache, data, results)
+    opened, refused = open_models(models)
+    return run(
+        opened,
+        task_specs(tasks),
+        places,
+        suite=suite,
+        device=device,
+        options=extract,
+        scoring=None,
+        reporter=reporter_for(progress),
+        refused=refused,
+    )
 
 
 def probe(
@@ -258,13 +284,13 @@ def probe(
     """
     from uwbench.pipeline.probe_cached import probe_cached
     from uwbench.pipeline.scoring import Scoring, load_rules
+    from uwbench.progress import reporter_for
 
-    places = _existing_folders(cache, data, results)
+    places = existing_folders(cache, data, results)
     rules = load_rules(protocol)
     scoring = Scoring(rules, methods_of(methods, rules.in_group), probe, places.results, named_alone(methods))
-    names = [model.name if isinstance(model, ModelSpec) else _made(model) for model in _models(models)]
-    specs = [_task_spec(task) for task in _tasks(tasks)]
-    return probe_cached(names, specs, places, suite=suite, device=device, scoring=scoring, reporter=_reporter(progress))
+    names, specs, reporter = names_of_models(models), task_specs(tasks), reporter_for(progress)
+    return probe_cached(names, specs, places, suite=suite, device=device, scoring=scoring, reporter=reporter)
 
 
 def load_task(
@@ -321,7 +347,7 @@ def load_task(
     """
     from uwbench.pipeline.tasks import open_dataset
 
-    spec = TaskSpec("DataFrame") if _is_frame(task) else _task_spec(task)
+    spec = TaskSpec("DataFrame") if is_frame(task) else task_spec(task)
     options = {"label": label, "group": group, "path": path, "split": split, "fold": fold, "start": start, "end": end}
     options |= {"duration": duration, "name": name, "kind": kind, "domain": domain}
     changes: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
@@ -331,7 +357,7 @@ def load_task(
         changes["taken_from"] = tuple(taken_from)
     if changes and not isinstance(spec, TaskSpec):
         raise UsageError(f"{', '.join(changes)}: a dataset that was opened already takes no options", where="load_task")
-    if _is_frame(task):
+    if is_frame(task):
         from uwbench.sources.frame import open_frame
 
         return open_frame(task, replace(cast("TaskSpec", spec), **changes), rate=rate)
@@ -440,8 +466,7 @@ def load_embeddings(
     """
     from uwbench.pipeline.cached import find_cached
 
-    model = encoder.name if isinstance(encoder, ModelSpec) else _made(encoder)
-    store, table = find_cached(model, _task_spec(task), folders(cache).cache)
+    store, table = find_cached(name_of_model(encoder), task_spec(task), folders(cache).cache)
     vectors = (
         store.open_task(table.card.name, table.keys, needs_segments=True).segments().all()
         if pooling == "segments"
@@ -490,13 +515,13 @@ def leaderboard(
     rules = card_of(protocol)
     group = in_group if rules is None else rules.in_group
     board = build_board(
-        _result_folders(results),
+        result_folders(results),
         suite=find_suite(suite) if suite else None,
         protocol=protocol,
         references=references,
         contaminated=choice(Contaminated, contaminated, "--contaminated").value,
         margin=None if margin is None else margin / 100,
-        usual=[folders().results, Path("results"), _user_folder("results")],
+        usual=[folders().results, Path("results"), user_folder("results")],
         methods=None if methods is None else methods_of(methods, group),
     )
     return Leaderboard(board)
@@ -540,7 +565,7 @@ def compare(
 
     chosen = suite_of(tasks) if tasks else find_suite(suite) if suite else None
     name = method_of(method)
-    board = build_board(_result_folders(results), suite=chosen, protocol=protocol, references=False, methods=(name,))
+    board = build_board(result_folders(results), suite=chosen, protocol=protocol, references=False, methods=(name,))
     return compare_models(board, first, second, name)
 
 
@@ -753,7 +778,7 @@ def check_encoder(
     from uwbench.base.device import pick_device
     from uwbench.encoders.conformance import check_encoder
 
-    model = _open_model(encoder).encoder
+    model = open_model(encoder).encoder
     if model.info.family == IMPORTED:
         raise UsageError("holds ready vectors, which cannot be checked on audio", where=model.info.name)
     dataset = load_task(task or "mini_sound", data=data)
@@ -790,9 +815,10 @@ def check_data(
         >>> report.ok, report.counts
         (True, {'train': 60, 'valid': 20, 'test': 40})
     """
+    from uwbench.progress import reporter_for
     from uwbench.sources.check import check_dataset
 
-    dataset, reporter = load_task(task, data=data), _reporter(progress)
+    dataset, reporter = load_task(task, data=data), reporter_for(progress)
     reporter.started("check", dataset.card.name, len(dataset.clips))
     try:
         return check_dataset(dataset, progress=lambda *_: reporter.advanced(1, 0.0))
@@ -960,155 +986,6 @@ def decode(audio: Audio, rate: int, *, start_s: float | None = None, end_s: floa
     from uwbench.audio.decode import decode
 
     return decode(audio, rate, start_s=start_s, end_s=end_s)
-
-
-def folders(
-    cache: str | Path | None = None, data: str | Path | None = None, results: str | Path | None = None
-) -> Folders:
-    """Return the folders of a run: those given, else UWBENCH_CACHE, UWBENCH_DATA and UWBENCH_RESULTS, else defaults.
-
-    The defaults are ./embeddings_cache and ./results if they exist, else folders in the user's cache directory; ./data
-    if it exists, else no data.
-    """
-    return Folders(
-        cache=_folder(cache, "UWBENCH_CACHE", "embeddings_cache") or _user_folder("embeddings"),
-        data=_folder(data, "UWBENCH_DATA", "data"),
-        results=_folder(results, "UWBENCH_RESULTS", "results") or _user_folder("results"),
-    )
-
-
-def _folder(folder: str | Path | None, variable: str, default: str) -> Path | None:
-    if folder is not None:
-        return Path(folder).expanduser()
-    if os.environ.get(variable):
-        return Path(os.environ[variable]).expanduser()
-    return Path(default) if Path(default).is_dir() else None
-
-
-def _user_folder(name: str) -> Path:
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("uwbench")) / name
-
-
-def _existing_folders(cache: str | Path | None, data: str | Path | None, results: str | Path | None) -> Folders:
-    if data is not None and not Path(data).is_dir():
-        raise UsageError("is no folder", where=f"--data {data}")
-    return folders(cache, data, results)
-
-
-def _result_folders(results: ResultFolders) -> list[Path]:
-    """Return the folders with results; a verified bundle is replaced by the folder of its results.
-
-    Bundles are looked up in the first folder, or in the default one if there is none.
-    """
-    from uwbench.results.verified import merged_folder
-
-    if results is None:
-        return [folders().results]
-    places = [Path(results)] if isinstance(results, str | Path) else [Path(folder) for folder in results]
-    for place in places[1:]:
-        if not place.exists():
-            raise UsageError("is no folder of results and no bundle", where=place)
-    home = next((place for place in places if not place.is_file()), folders().results)
-    return [merged_folder(place, home) if place.is_file() else place for place in places]
-
-
-def _run(
-    models: ModelInput | Sequence[ModelInput],
-    tasks: TaskInput | Sequence[TaskInput] | None,
-    suite: str | None,
-    places: Folders,
-    device: str,
-    options: ExtractOptions,
-    scoring: Any,
-    progress: bool | Reporter | None,
-) -> Results:
-    from uwbench.pipeline.run import run
-
-    named = _models(models)
-    if not named:
-        raise UsageError("no model was named", remedy="uwbench models lists the names")
-    opened, failures = [], []
-    for model in named:
-        try:
-            opened.append(_open_model(model))
-        except UwbenchError as error:
-            failures.append(error)
-    if failures and not opened:
-        raise failures[0]
-    specs = [_task_spec(task) for task in _tasks(tasks)]
-    results = run(
-        opened,
-        specs,
-        places,
-        suite=suite,
-        device=device,
-        options=options,
-        scoring=scoring,
-        reporter=_reporter(progress),
-    )
-    return replace(results, refused=(*map(str, failures), *results.refused))
-
-
-def _reporter(progress: bool | Reporter | None) -> Reporter:
-    """Return what shows the progress of a run: without a wish, a notebook does and a program does not."""
-    from uwbench.progress import NotebookReporter, Silent, TerminalReporter, in_notebook
-
-    if progress is not None and not isinstance(progress, bool):
-        return progress
-    if in_notebook():
-        return Silent() if progress is False else NotebookReporter()
-    return TerminalReporter() if progress else Silent()
-
-
-def _models(models: ModelInput | Sequence[ModelInput] | None) -> list[ModelInput]:
-    """Return one or many models as a list; a module that is an encoder may itself be a sequence of layers."""
-    if models is None:
-        return []
-    if isinstance(models, str | Path | ModelSpec) or hasattr(models, "encode") or not isinstance(models, Iterable):
-        return [cast("ModelInput", models)]
-    return list(cast("Iterable[ModelInput]", models))
-
-
-def _tasks(tasks: TaskInput | Sequence[TaskInput] | None) -> list[TaskInput]:
-    """Return one or many tasks as a list."""
-    if tasks is None:
-        return []
-    if isinstance(tasks, str | Path | TaskSpec) or hasattr(tasks, "clips") or _is_frame(tasks):
-        return [cast("TaskInput", tasks)]
-    return list(cast("Sequence[TaskInput]", tasks))
-
-
-def _task_spec(task: TaskInput) -> TaskSpec | Dataset:
-    if isinstance(task, str | Path):
-        return TaskSpec(str(Path(task).expanduser() if str(task).startswith("~") else task))
-    return load_task(task) if _is_frame(task) else cast("TaskSpec | Dataset", task)
-
-
-def _is_frame(task: object) -> TypeGuard[pd.DataFrame]:
-    """Return whether `task` is a DataFrame, without importing pandas."""
-    return hasattr(task, "iterrows")
-
-
-def _made(model: str | Path | Encoder | type[Encoder]) -> str | Encoder:
-    """Return an encoder object, made if a class is given, with the identity of its code; names as they are."""
-    from uwbench.encoders.own_code import adopt
-
-    if isinstance(model, str | Path):
-        return str(model)
-    return adopt(model() if isinstance(model, type) else model)
-
-
-def _open_model(model: ModelInput) -> Model:
-    """Open a model by its name or take an encoder as it is; its weights are not loaded."""
-    from uwbench.encoders.resolve import open_encoder
-    from uwbench.pipeline.model import Model
-
-    opened = model if isinstance(model, ModelSpec) else _made(model)
-    if isinstance(opened, str):
-        opened = ModelSpec(opened)
-    return Model(open_encoder(opened), opened) if isinstance(opened, ModelSpec) else Model(opened, None)
 
 
 __all__ = [

@@ -223,6 +223,15 @@ class NotebookReporter:
             self.handle.update(shown, raw=True)
 
 
+def reporter_for(progress: bool | Reporter | None) -> Reporter:
+    """Return what shows the progress of a run: without a wish, a notebook does and a program does not."""
+    if progress is not None and not isinstance(progress, bool):
+        return progress
+    if in_notebook():
+        return Silent() if progress is False else NotebookReporter()
+    return TerminalReporter() if progress else Silent()
+
+
 def in_notebook() -> bool:
     """Return whether this process is the kernel of a notebook."""
     ipython = sys.modules.get("IPython")

@@ -40,11 +40,13 @@ def run(
     options: ExtractOptions,
     scoring: Scoring | None,
     reporter: Reporter,
+    refused: Sequence[str] = (),
 ) -> Results:
     """Extract every task with every model and, with `scoring`, score it.
 
-    Without `tasks`, every task of `suite` whose data is at hand is taken. Raises UsageError or InputError for a
-    request that cannot be carried out at all; what fails later is in the results.
+    Without `tasks`, every task of `suite` whose data is at hand is taken. `refused` has an error line for each model
+    that could not be opened. Raises UsageError or InputError for a request that cannot be carried out at all; what
+    fails later is in the results.
     """
     from uwbench.audio.corruption import parse_corruptions
     from uwbench.base.device import pick_device
@@ -56,13 +58,14 @@ def run(
     if scoring is not None and needing_texts(scoring.methods):
         open_texts(models, scoring.named, options.layers)
     scan = scan_tasks(tasks, suite, folders, options.limit, reporter)
-    planned, refused = make_plans(models, scan.tasks, folders.cache, options, corruptions, scoring, device, reporter)
+    planned, unplanned = make_plans(models, scan.tasks, folders.cache, options, corruptions, scoring, device, reporter)
     reporter.planned([plan for _, plan in planned], scan.missing, folders)
     require_space([plan for _, plan in planned], folders.cache)
     if scoring is not None or any(part.parts for _, plan in planned for part in (plan, *plan.corrupted)):
         device = pick_device(device)
     runs = tuple(_run_one(model, plan, options, device, scoring, reporter) for model, plan in planned)
-    return Results(runs, scan.missing, (*scan.failures, *refused), suite, scoring.protocol.caveats if scoring else ())
+    caveats = scoring.protocol.caveats if scoring else ()
+    return Results(runs, scan.missing, (*refused, *scan.failures, *unplanned), suite, caveats)
 
 
 def _run_one(
