@@ -114,6 +114,8 @@ CALLS: dict[str, Callable[[Path], object]] = {
     "check_encoder": lambda _: api.check_encoder("mfcc"),
     "compare": lambda _: api.compare("logmel", "mfcc", method="knn"),
     "access_problem": api.access_problem,
+    "active_rms": lambda _: api.active_rms(np.ones(8000, np.float32), 8000),
+    "corrupt": lambda _: api.corrupt(np.ones(8000, np.float32), 8000, api.Corruption("noise", "pink", 10.0), b"a clip"),
     "crossings": lambda _: [
         api.probe(["logmel", "mfcc"], "mini_music", methods="few-shot", results="curves"),
         api.crossings("logmel", "mfcc", results="curves"),

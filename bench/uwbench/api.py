@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from uwbench.audio.corruption import HELP as CORRUPTIONS
+from uwbench.audio.corruption import Corruption
 from uwbench.base.disk import disk_error
 from uwbench.base.sharing import access_problem, describe_access
 from uwbench.encoders.base import IMPORTED, Encoded, Encoder, EncoderInfo, ModelSpec
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
         Labels,
         read_bytes,
     )
+    from uwbench.audio.corrupt import active_rms, corrupt
     from uwbench.base.console import open_console
     from uwbench.bundles.pack import Bundle
     from uwbench.bundles.verify import Verification
@@ -106,6 +108,7 @@ _LAZY = {
         ("Audio", "AudioArray", "AudioBytes", "AudioFile", "AudioMember", "Clip", "Event", "Labels", "read_bytes"),
         "uwbench.audio.clip",
     ),
+    **dict.fromkeys(("active_rms", "corrupt"), "uwbench.audio.corrupt"),
     "CheckReport": "uwbench.sources.check",
     "Comparison": "uwbench.report.compare",
     "Conformance": "uwbench.encoders.conformance",
@@ -1008,6 +1011,7 @@ __all__ = [
     "Conformance",
     "Contaminated",
     "Context",
+    "Corruption",
     "DataError",
     "Dataset",
     "Domain",
@@ -1039,10 +1043,12 @@ __all__ = [
     "UsageError",
     "UwbenchError",
     "access_problem",
+    "active_rms",
     "bundle",
     "check_data",
     "check_encoder",
     "compare",
+    "corrupt",
     "crossings",
     "decode",
     "describe_access",

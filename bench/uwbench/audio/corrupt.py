@@ -28,7 +28,7 @@ _SHORTEST_S = 0.1  # shorter clips are padded for the encoder
 
 
 def corrupt(samples: np.ndarray, rate: int, corruption: Corruption, clip_key: bytes) -> np.ndarray:
-    """Return float32 `(samples,)` at `rate` Hz as long as the input and aligned with it.
+    """Return samples corrupted: float32 `(samples,)` at `rate` Hz, as long as the input and aligned with it.
 
     `clip_key` is the key of the clean clip. Samples are limited to +-1 after `gain`, as a converter does, and before a
     codec; the others may exceed it.
