@@ -233,9 +233,12 @@ def normalise(
 def draw_answer(answers: Sequence[str], kind: AnswerKind, seed: int, epoch: int, row_id: str) -> str:
     """Return one of a row's answers, lists in a new order each epoch; a pure function of its arguments."""
     answer = answers[pick(len(answers), seed, epoch, row_id, "answer")]
-    if kind != "labels":
-        return answer
-    names = answer.split(SEPARATOR)
+    return list_labels([answer], seed, epoch, row_id) if kind == "labels" else answer
+
+
+def list_labels(answers: Sequence[str], seed: int, epoch: int, row_id: str) -> str:
+    """Return the labels of all answers as one list, each once, in a new order each epoch; pure in its arguments."""
+    names = dict.fromkeys(name for answer in answers for name in answer.split(SEPARATOR))
     return SEPARATOR.join(sorted(names, key=lambda name: seed_of(seed, epoch, row_id, "order", name)))
 
 

@@ -43,11 +43,19 @@ class Units:
         sums = np.bincount(self.dataset, weights=self.seconds, minlength=len(self.names)) / 3600
         return dict(zip(self.names, sums.tolist(), strict=True))
 
+    def rows_of(self, unit: int) -> list[int]:
+        """Return all rows about a unit."""
+        return self.rows[self.starts[unit] : self.starts[unit + 1]].tolist()
+
     def questions(self, unit: int, visit: int, count: int, offset: int) -> list[int]:
         """Return the rows asked at a unit's `visit`: `count` at a time in rotation."""
-        rows = self.rows[self.starts[unit] : self.starts[unit + 1]]
-        count = min(count, len(rows))
-        return [int(rows[(offset + visit * count + index) % len(rows)]) for index in range(count)]
+        return rotated(self.rows_of(unit), visit, count, offset)
+
+
+def rotated(rows: Sequence[int], visit: int, count: int, offset: int) -> list[int]:
+    """Return the rows whose turn it is at a `visit`: `count` at a time in rotation, the first of all at `offset`."""
+    count = min(count, len(rows))
+    return [rows[(offset + visit * count + index) % len(rows)] for index in range(count)]
 
 
 def units_of(
