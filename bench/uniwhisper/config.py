@@ -43,6 +43,7 @@ DOMAINS: tuple[Domain, ...] = get_args(Domain)
 Count = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0)]
+Decibels = Annotated[float, Field(ge=-20, le=100)]
 
 
 Section = TypeVar("Section", bound=Closed)
@@ -205,15 +206,40 @@ class Wording(Closed):
     options_prob: Share = 0.0
 
 
+class Augment(Closed):
+    """Changes to the audio of training clips, all off; held-out clips are heard as they are.
+
+    With `mix_prob`, a clip is heard together with another of its dataset, `mix_db` louder or softer at most, and asked
+    only which sounds or instruments it holds: the answer names both. Where all that is asked of a clip can be answered
+    by a part of it, and it is not mixed, it is cut to a stretch of at least `crop_share` of its length (1: the whole)
+    that holds its loudest moment. With `noise_prob`, it gets white, pink or brown noise with a signal-to-noise ratio in
+    `noise_db`. Last, its level is changed by up to `gain_db` up or down. Samples are never clipped: they may exceed 1.
+    """
+
+    gain_db: Annotated[float, Field(ge=0, le=60)] = 0.0
+    noise_prob: Share = 0.0
+    noise_db: tuple[Decibels, Decibels] = (5.0, 30.0)
+    crop_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    mix_prob: Share = 0.0
+    mix_db: Annotated[float, Field(ge=0, le=20)] = 5.0
+
+    @model_validator(mode="after")
+    def _noise_is_a_range(self) -> Augment:
+        if self.noise_db[0] > self.noise_db[1]:
+            raise ValueError(f"noise_db goes from {self.noise_db[0]:g} down to {self.noise_db[1]:g}: swap them")
+        return self
+
+
 class Data(Closed):
     """The training data: hours, mean clip and text lengths, and the share of clips padded to 30 s.
 
     `mixture` names the file of datasets. With `speech_share`, that is the share of audio-seconds of its domain speech;
     the other domains keep their proportions, and no replay beyond it is asked for. `without_domains` are not heard, and
     of all questions only those of `tasks` are asked, where any are named; a clip without one is not heard either.
-    A clip is asked `qa_per_audio` questions at a time, in the way that `wording` says; with `packed`, they are in one
-    row of the language model, behind the audio. Batches are filled from `bins` of clips of about one length; `together`
-    micro-batches in a row are of one bin, all of a step where it is None.
+    A clip is asked `qa_per_audio` questions at a time, in the way that `wording` says, and `augment` changes how it
+    sounds; with `packed`, its questions are in one row of the language model, behind the audio. Batches are filled from
+    `bins` of clips of about one length; `together` micro-batches in a row are of one bin, all of a step where it is
+    None.
     """
 
     hours: float = Field(gt=0)
@@ -227,6 +253,7 @@ class Data(Closed):
     without_domains: tuple[Domain, ...] = ()
     tasks: tuple[str, ...] = ()
     wording: Wording = Wording()
+    augment: Augment = Augment()
     qa_per_audio: Count = 1
     packed: bool = False
     bins: Count = 16

@@ -35,6 +35,7 @@ def test_the_package_has_the_recipes_arms() -> None:
         *("without-speech", "without-voices", "without-sound", "without-music", "speech-25", "speech-60"),
         *("asr-only", "captions-only", "encoder-frozen", "one-instruction", "task-tags", "pad30-never"),
         *("pad30-always", "reduction-sample", "reduction-sqrt"),
+        *("augment-gain", "augment-noise", "augment-stretch", "augment-mix"),
     }
 
 

@@ -15,12 +15,16 @@ MIN_SAMPLES = SAMPLE_RATE  # shorter clips are padded to one second
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """An instruction about a clip, the answer to learn, their task, and the question's name (see `Row.question`)."""
+    """An instruction about a clip, the answer to learn, their task, and the question's name (see `Row.question`).
+
+    `parts` are the answers of the clips that are heard together, where there are several; `answer` lists their labels.
+    """
 
     instruction: str
     answer: str
     task: str
     name: str = ""
+    parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,23 +90,29 @@ class Text:
 class Classes:
     """The answers of `Heads` in place of a tokenizer: an answer is one token, the number of its class.
 
-    A row holds a place before the answer and the answer, or the place alone for a question without a head.
+    A row holds a place before the answer and the answer, or the place alone for a question without a head. Of two clips
+    heard together, the answers are two tokens: the head is to give each half of its probability.
     """
 
     numbers: Mapping[tuple[str, str], int]
     pad: int = 0
-    longest: int | None = 2  # tokens a row: with a bound, audio has no places in it
+    longest: int | None = 3  # tokens a row: with a bound, audio has no places in it
 
     def row(self, questions: Sequence[Question], audio: int) -> Row:
         """Return the row of one question; raise InputError for an answer that is none of its question's classes."""
         (question,) = questions
         name = question.name or question.task
-        number = self.numbers.get((name, class_of(question.answer)))
+        answers = question.parts or (question.answer,)
+        numbers = dict.fromkeys(self._number(name, answer) for answer in answers)
+        ids = [self.pad, *(number for number in numbers if number is not None)]
+        return Row(ids, 0, audio, (Span(0, 1, len(ids)),))
+
+    def _number(self, name: str, answer: str) -> int | None:
+        """Return the number of an answer's class, None for a question without a head."""
+        number = self.numbers.get((name, class_of(answer)))
         if number is None and any(asked == name for asked, _ in self.numbers):
-            raise InputError(f"{question.answer!r} is none of its classes", where=f"lm.classes.{name}")
-        return Row(
-            [self.pad] if number is None else [self.pad, number], 0, audio, (Span(0, 1, 1 + (number is not None)),)
-        )
+            raise InputError(f"{answer!r} is none of its classes", where=f"lm.classes.{name}")
+        return number
 
 
 def numbered(classes: Mapping[str, Sequence[str]]) -> dict[tuple[str, str], int]:

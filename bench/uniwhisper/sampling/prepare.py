@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from uniwhisper.config import Config
+from uniwhisper.config import Augment, Config
 from uniwhisper.data.convert import read_classes
 from uniwhisper.data.leakage import check_leaks
 from uniwhisper.data.mixture import Mixture, changed, load_mixture, target_shares
 from uniwhisper.data.rows import RowTable, open_rows
 from uniwhisper.data.templates import templates
+from uniwhisper.sampling.augment import NAMING_TASKS, STRETCH_TASKS
 from uniwhisper.sampling.batches import Options, PlannedBatches
 from uniwhisper.sampling.clips import TRAINED, Units, units_of
 from uniwhisper.sampling.held_out import HeldOut, hold_out
@@ -97,8 +98,22 @@ def prepare(
         other.require_shards()
         examples = hold_out(other, config.run.monitor_clips, all_splits=bool(held_out), wording=config.data.wording)
     options = options_of(data) if config.data.wording.options_prob else {}
-    batches = PlannedBatches(table, planner, config.data.wording, options)
+    _require_effect(config.data.augment, table, units)
+    batches = PlannedBatches(table, planner, config.data.wording, options, config.data.augment)
     return Prepared(batches, training_list(table, chosen, units), identity, examples)
+
+
+def _require_effect(augment: Augment, table: RowTable, units: Units) -> None:
+    """Raise UsageError for a kind of augmentation that no question of the data allows."""
+    task, names = table.codes("task")
+    asked = {names[code] for code in set(task[units.rows].tolist())}
+    for key, is_on, needed in (
+        ("mix_prob", augment.mix_prob > 0, NAMING_TASKS),
+        ("crop_share", augment.crop_share < 1, STRETCH_TASKS),
+    ):
+        if is_on and not asked & needed:
+            remedy = f"leave it out, or ask one of the tasks {', '.join(sorted(needed))}"
+            raise UsageError("changes nothing: no question allows it", where=f"data.augment.{key}", remedy=remedy)
 
 
 def training_list(table: RowTable, mixture: Mixture, units: Units) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ round's steps need. Work and memory depend on the size of a round, not on the nu
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,13 +22,14 @@ import numpy as np
 
 from uniwhisper.data.draws import mixed, permuted, pick, seed_of
 from uniwhisper.data.mixture import Mixture, target_shares
-from uniwhisper.sampling.clips import LONGEST_S, SHORTEST_S, Units
+from uniwhisper.sampling.clips import LONGEST_S, SHORTEST_S, Units, rotated
 from uwbench.api import DataError, UsageError
 
 _MAX_ROUND = 1000  # steps
 _MIN_ROUND = 64
 _GROUPS_PER_BIN = 4  # short rounds have fewer bins, as the last group of each bin is only partly filled
 _DEVIATIONS = 3.0  # standard deviations of a round's cost that are left free
+_MOST_PARTNERS = 64  # clips that are tried as the second of two
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,20 +258,43 @@ class Planner:
             micro_batches.append([Draw(*value) for value in values])
         return micro_batches
 
-    def questions(self, draw: Draw) -> list[int]:
-        """Return the rows whose questions are asked about a drawn clip."""
+    def questions(self, draw: Draw, rows: Sequence[int] | None = None) -> list[int]:
+        """Return the rows whose questions are asked about a drawn clip: of all its rows, or of `rows`."""
         offset = pick(2**31, self.seed, "first question", draw.unit)
-        return self.units.questions(draw.unit, draw.visit, self.sizes.questions, offset)
+        rows = self.units.rows_of(draw.unit) if rows is None else rows
+        return rotated(rows, draw.visit, self.sizes.questions, offset)
 
     def stand_ins(self, draw: Draw) -> Iterator[int]:
         """Yield units that can replace an unreadable one: the next ones of its dataset that fit its bin."""
-        code = int(self.units.dataset[draw.unit])
-        first, last = int(self.units.first[code]), int(self.units.first[code + 1])
-        edge = self.edges[self._bins(np.array([draw.unit]), np.array([draw.pad30]))[0]]
+        first, last = self._of_dataset(draw)
+        edge = self._edge(draw)
         for distance in range(1, last - first):
             unit = first + (draw.unit - first + distance) % (last - first)
-            if max(float(self.units.seconds[unit]), SHORTEST_S) <= edge:
+            if self._length(unit) <= edge:
                 yield unit
+
+    def partners(self, draw: Draw) -> Iterator[int]:
+        """Yield units that can be heard together with a drawn one: some of its dataset that fit its bin, at random."""
+        first, last = self._of_dataset(draw)
+        edge = self._edge(draw)
+        tried = np.arange(min(last - first, _MOST_PARTNERS))
+        seed = seed_of(self.seed, "partners", draw.unit, draw.visit)
+        for unit in (first + permuted(tried, last - first, seed)).tolist():
+            if unit != draw.unit and self._length(unit) <= edge:
+                yield unit
+
+    def _of_dataset(self, draw: Draw) -> tuple[int, int]:
+        """Return the first unit of a drawn clip's dataset, and the first of the next one."""
+        code = int(self.units.dataset[draw.unit])
+        return int(self.units.first[code]), int(self.units.first[code + 1])
+
+    def _edge(self, draw: Draw) -> float:
+        """Return the upper edge of a drawn clip's bin in seconds."""
+        return float(self.edges[self._bins(np.array([draw.unit]), np.array([draw.pad30]))[0]])
+
+    def _length(self, unit: int) -> float:
+        """Return a unit's length in seconds, padding included."""
+        return max(float(self.units.seconds[unit]), SHORTEST_S)
 
     def realised(self, steps: int | None = None) -> dict[str, float]:
         """Return the planned audio-seconds of each dataset in the first `steps` steps, by default in all."""

@@ -108,6 +108,24 @@ def test_labels_in_any_order_are_one_class_and_unknown_answers_are_refused(
         collator(config)([replace(clips[0], questions=(Question("", "cat", "tagging"),))])
 
 
+def test_of_two_clips_heard_together_each_answer_is_learnt_by_half(small_whisper: Path, clips: list[Example]) -> None:
+    config = heads(small_whisper)
+    model = build_model(config)
+    apart = [replace(clips[0], questions=(Question("", answer, "digit"),)) for answer in ("3", "7")]
+    both = replace(clips[0], questions=(Question("", "7; 3", "digit", parts=("3", "7")),))
+    alike = replace(clips[0], questions=(Question("", "3", "digit", parts=("3", "3")),))
+    with torch.no_grad():
+        first, second = (model(collator(config)([example])) for example in apart)
+        batch = collator(config)([both])
+        torch.testing.assert_close(model(batch), torch.cat([first, second]))
+        torch.testing.assert_close(model(collator(config)([alike])), first)
+    assert config.optimiser.reduction == "token"
+    by_answer = replace(collator(config), reduction="sample")([both])
+    assert by_answer.weights.tolist() == [0.5, 0.5]
+    with pytest.raises(InputError, match="'cat' is none of its classes"):
+        collator(config)([replace(clips[0], questions=(Question("", "3; cat", "digit", parts=("3", "cat")),))])
+
+
 def test_a_run_resumes_to_the_same_weights(small_whisper: Path, shared_data: Path, tmp_path: Path) -> None:
     config = heads(small_whisper, stages={"bridge": 2, "joint": 4})
     batches = InMemory(digits(shared_data, 24))
