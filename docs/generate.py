@@ -172,6 +172,7 @@ def markdown_of(doc: str) -> str:
 def tasks_table() -> str:
     """Return the table of the 22 public tasks, from their cards."""
     from uwbench.cards.find import find_card, find_suite
+    from uwbench.methods import metric_name
 
     lines = [
         "| task | dataset | domain | clips | hours | metric | licence |",
@@ -181,7 +182,7 @@ def tasks_table() -> str:
     for card in sorted(cards, key=lambda card: (("speech", "sound", "music").index(card.domain), card.name)):
         clips = f"{card.size.clips:,}" if card.size else "-"
         hours = f"{card.size.hours:g}" if card.size and card.size.hours else "-"
-        cells = (f"`{card.name}`", card.title, card.domain, clips, hours, card.metric, card.licence)
+        cells = (f"`{card.name}`", card.title, card.domain, clips, hours, metric_name(card.metric), card.licence)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -172,6 +172,23 @@ _METHODS = (
 )
 BUILTIN_METHODS: Mapping[str, MethodInfo] = MappingProxyType({info.name: info for info in _METHODS})
 HEADLINE = tuple(info.name for info in _METHODS if info.headline)
+METRIC_NAMES: Mapping[str, str] = MappingProxyType(
+    {
+        "macro-f1": "macro F1",
+        "map": "mAP",
+        "segment-f1-macro": "segment F1, macro",
+        "segment-f1-micro": "segment F1, micro",
+        "recall-at-1": "recall at 1",
+        "one-minus-wer": "1 - WER",
+        "few-shot-accuracy": "area of accuracy",
+        "v-measure": "V-measure",
+        "one-minus-eer": "1 - EER",
+        "query-map": "mAP of queries",
+        "rank-share": "rank share",
+        "lrap": "LRAP",
+        "max-ap": "max AP",
+    }
+)  # for readers; programs and files have the keys, and a metric without a name here is shown by its key
 GROUPS = ("default", "all")  # words for several methods
 
 
@@ -212,6 +229,11 @@ def _checked(name: str, plugins: Registry) -> MethodInfo:
         return info
     where = f"the method {name!r} ({plugins.entries()[name]})"
     raise UsageError(f"{where} {what}", remedy="repair or uninstall the package that adds it")
+
+
+def metric_name(metric: str) -> str:
+    """Return what readers see of a metric: `1 - EER` for `one-minus-eer`."""
+    return METRIC_NAMES.get(metric, metric)
 
 
 def in_group(name: str) -> tuple[str, ...]:

@@ -126,6 +126,8 @@ def test_a_model_without_a_wrapper_is_refused_with_what_one_needs() -> None:
         assert entry.verified == "not run"
         assert entry.wrapper is None
         assert entry.code is not None
-        with pytest.raises(UsageError, match=r"no wrapper for it is here; write one \(docs/adding-an-encoder\.md\) around "):
+        with pytest.raises(
+            UsageError, match=r"no wrapper for it is here; write one \(docs/adding-an-encoder\.md\) around "
+        ):
             open_encoder(ModelSpec(entry.name))
     assert "m2d-base" in {entry.name for entry in wanting}

@@ -351,7 +351,7 @@ def test_every_method_is_shown_with_its_metric_and_direction(page: Page, board: 
     go(page, "methods")
     heads = page.locator("section.flush table").first.locator("thead th").all_inner_texts()
     assert [head.split("\n")[0] for head in heads[1:]] == [METHODS[method].short for method in board.methods]
-    assert "few-shot-accuracy" in heads[-1]
+    assert "area of accuracy" in heads[-1]
     assert "better" in heads[-1]
     good = next(model.key for model in board.models if model.label == "good")
     shown = page.locator("tr[data-methods=good] .value").all_inner_texts()

@@ -12,11 +12,13 @@ import pytest
 from rich.console import Console
 
 from report.made_results import TASKS, make_board_results, make_result
+from uwbench.cards.card import METRICS_OF_KIND
 from uwbench.errors import UsageError
+from uwbench.methods import METHODS, metric_name
 from uwbench.pipeline.outcome import Results, TaskRun
 from uwbench.report.board import build_board, suite_of
 from uwbench.report.compare import compare_models
-from uwbench.report.export import render_json
+from uwbench.report.export import render_json, render_markdown
 from uwbench.report.leaderboard import Leaderboard
 from uwbench.report.model_card import render_model_index
 from uwbench.report.sensitivity import sensitivity, sensitivity_view
@@ -142,3 +144,27 @@ def test_an_empty_board_says_where_results_are(tmp_path: Path) -> None:
     assert "To make results: uwbench run" in shown(board_view(build_board(tmp_path / "here")))
     make_result(tmp_path / "failed", "m", TASKS[0], 0.6, status="failed")
     assert "1 result of uwbench-1 in" in shown(board_view(build_board(tmp_path / "failed")))
+
+
+def test_readers_see_the_names_of_metrics_and_programs_their_keys(tmp_path: Path) -> None:
+    path = make_result(tmp_path, "m", TASKS[0], 0.7, further=True)
+    make_result(tmp_path, "m", TASKS[3], 0.7)
+    board = build_board(tmp_path)
+    for text in (
+        shown(run_view([read_result(path)], board.suite)),
+        render_markdown(board),
+        render_model_index(board, "m"),
+    ):
+        assert "area of accuracy" in text
+    markdown = render_markdown(board)
+    assert f"| {TASKS[3].name.title()} | sound | mAP | 120 |" in markdown
+    few_shot = markdown[markdown.index("## Few-shot: tasks") :]
+    assert f"| {TASKS[0].name.title()} | speech | area of accuracy | 120 |" in few_shot
+    assert "few-shot-accuracy" not in markdown
+    assert set(Leaderboard(board).to_frame()["metric"]) == {"accuracy", "map", "few-shot-accuracy"}
+
+
+def test_every_metric_but_the_plain_words_has_a_name_for_readers() -> None:
+    of_methods = {info.metric for info in METHODS.values() if info.metric}
+    of_cards = {metric for metrics in METRICS_OF_KIND.values() for metric in metrics}
+    assert {metric for metric in of_methods | of_cards if metric_name(metric) == metric} == {"accuracy"}

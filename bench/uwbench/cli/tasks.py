@@ -56,7 +56,7 @@ def _tasks_table(rows: Sequence[TaskRow], *, verbose: bool) -> FittedTable:
         Column("title", [printable(row.title) for row in rows], 5, right=False),
         Column("domain", [row.domain for row in rows], 1, right=False),
         Column("kind", [row.kind for row in rows], 6, right=False),
-        Column("metric", [row.metric for row in rows], 3, right=False),
+        Column("metric", [row.metric_name for row in rows], 3, right=False),
         Column("clips", [f"{row.clips:,}" if row.clips else "-" for row in rows], 2),
         Column("data", ["yes" if row.data else "no" for row in rows], 1),
         Column("cached", [str(row.cached or "-") for row in rows], 4),

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from uwbench.errors import escaped, printable
-from uwbench.methods import METHODS
+from uwbench.methods import METHODS, metric_name
 from uwbench.report.board import Board, Cell, Row
 from uwbench.report.curves import curve_rows, layer_rows
 from uwbench.report.geometry import geometry_rows
@@ -451,7 +451,8 @@ def _tasks_table(board: Board, method: Method) -> list[str]:
                 mark += marks(cell)
                 cells.append(_number(cell.score.main_score, cell.score.ci95) + mark)
         outside = "" if task.in_suite else " (outside the suite)"
-        rows.append([_text(task.info.title) + outside, task.info.domain, task.info.metric, str(task.info.n), *cells])
+        metric = metric_name(METHODS[method].metric or task.info.metric)
+        rows.append([_text(task.info.title) + outside, task.info.domain, _text(metric), str(task.info.n), *cells])
     lines = _table(["Task", "Domain", "Metric", "n", *(_text(model.label) for model in board.models)], rows)
     if any(not cell.same_data or cell.status != "ok" for cell in board.cells if cell.method == method):
         lines += ["", "\\* scored without some clips, or on other data than the board's other models."]

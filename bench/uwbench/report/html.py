@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from uwbench.encoders.catalogue import CATALOGUE
 from uwbench.errors import escaped
-from uwbench.methods import METHODS
-from uwbench.report.board import Board, BoardModel, Cell
+from uwbench.methods import METHODS, metric_name
+from uwbench.report.board import Board, BoardModel, BoardTask, Cell
 from uwbench.report.charts import PALETTE, page_charts
 from uwbench.report.compare import DrawnAverages, compare_models, shared_cells
 from uwbench.report.detail import Detail, read_details
@@ -91,7 +91,6 @@ def page_data(board: Board, audio: Mapping[str, Path]) -> dict[str, Any]:
                 "short": METHODS[name].short,
                 "answers": METHODS[name].answers,
                 "describes": METHODS[name].describes,
-                "metric": METHODS[name].metric,
             }
             for name in board.methods
         ],
@@ -100,9 +99,7 @@ def page_data(board: Board, audio: Mapping[str, Path]) -> dict[str, Any]:
         "flags": [{"id": flag, "meaning": meaning} for flag, meaning in MEANINGS.items()],
         "palette": PALETTE,
         "models": [_model(model, index) for index, model in enumerate(board.models)],
-        "tasks": [
-            {**task.info.model_dump(mode="json"), "in_suite": task.in_suite, "data": task.data} for task in board.tasks
-        ],
+        "tasks": [_task(task) for task in board.tasks],
         "cells": [_cell(cell) for cell in board.cells],
         "rows": _rows(board),
         "pairs": _pairs(board),
@@ -143,6 +140,11 @@ def _model(model: BoardModel, index: int) -> dict[str, Any]:
     }
 
 
+def _task(task: BoardTask) -> dict[str, Any]:
+    about = {"metric": metric_name(task.info.metric), "in_suite": task.in_suite, "data": task.data}
+    return {**task.info.model_dump(mode="json"), **about}
+
+
 def _cell(cell: Cell) -> dict[str, Any]:
     low, high = cell.score.ci95 or (None, None)
     return {
@@ -162,7 +164,7 @@ def _cell(cell: Cell) -> dict[str, Any]:
         "raw": cell.score.raw,
         "chosen": chosen_text(cell.score.chosen),
         "layers": cell.score.layers,
-        "metric": cell.score.metric,
+        "metric": metric_name(cell.score.metric),
         "curve": [_point(point) for point in cell.score.curve or ()],
         "corrupted": _corrupted(cell),
         "run": {

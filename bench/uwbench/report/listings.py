@@ -8,6 +8,7 @@ from typing import Any
 from uwbench.cards.card import Card
 from uwbench.cards.find import find_cards
 from uwbench.encoders.base import ModelSpec
+from uwbench.methods import metric_name
 from uwbench.options import Folders
 
 
@@ -25,6 +26,11 @@ class TaskRow:
     data: str | None  # where its audio is; None: not at hand
     cached: int
     scored: int
+
+    @property
+    def metric_name(self) -> str:
+        """What readers see of the metric."""
+        return metric_name(self.metric)
 
 
 def list_tasks(folders: Folders) -> tuple[list[TaskRow], list[str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from uwbench.errors import UsageError
+from uwbench.methods import metric_name
 from uwbench.report.board import Board, Cell
 from uwbench.report.compare import find_model
 from uwbench.report.export import METHOD_NAMES
@@ -40,7 +41,7 @@ def render_eval_results(board: Board, model: str) -> str:
                 },
                 "value": round(cell.score.main_score, 6),
                 "date": cell.run.started[:10],
-                "notes": f"{METHOD_NAMES[cell.method]}, {cell.score.metric}, protocol {board.protocol}, n {cell.n}",
+                "notes": f"{_metric_of(cell)}, protocol {board.protocol}, n {cell.n}",
                 "source": {"name": f"uwbench {cell.run.versions.get('uwbench', '')}".strip()},
             }
             for cell in _cells(board, key)
@@ -88,11 +89,15 @@ def _cells(board: Board, key: str) -> list[Cell]:
     return cells
 
 
+def _metric_of(cell: Cell) -> str:
+    return f"{METHOD_NAMES[cell.method]}, {metric_name(cell.score.metric)}"
+
+
 def _hub_result(board: Board, cell: Cell) -> dict[str, Any]:
     info = board.infos[cell.task]
     metric: dict[str, Any] = {
         "type": cell.score.metric,
-        "name": f"{METHOD_NAMES[cell.method]} {cell.score.metric}",
+        "name": _metric_of(cell),
         "value": round(cell.score.main_score, 6),
     }
     if cell.score.ci95 is not None:

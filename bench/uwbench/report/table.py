@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from uwbench.errors import printable
-from uwbench.methods import HEADLINE, METHODS, in_order
+from uwbench.methods import HEADLINE, METHODS, in_order, metric_name
 from uwbench.report.export import (
     LEAK_MARK,
     LEAK_MEANING,
@@ -125,7 +125,7 @@ def further_table(label: str, results: Sequence[Result], *, verbose: bool = Fals
     columns = [
         Column("Task", [printable(result.task.name) for result, *_ in rows], right=False),
         Column("Method", [METHODS[method].title for _, method, _ in rows], right=False),
-        Column("Metric", [score.metric for *_, score in rows], 2, right=False),
+        Column("Metric", [metric_name(score.metric) for *_, score in rows], 2, right=False),
         Column("Score", [_number(score.main_score) for *_, score in rows]),
         Column(INTERVAL, [_range(score.ci95) for *_, score in rows], 1),
         Column("chosen", [_choice_text(result, method) for result, method, _ in rows], None, right=False),
