@@ -185,6 +185,20 @@ def test_every_form_of_the_board_has_the_certainty_of_its_ranks(results: Path, l
         api.leaderboard(results, margin=0)
 
 
+@pytest.mark.parametrize(
+    ("skill", "said"), [(0.3, "A significant order under every method (MLP, kNN): good > other"), (0.79, "")]
+)
+def test_of_two_models_nothing_is_said_that_two_points_cannot_say(tmp_path: Path, skill: float, said: str) -> None:
+    make_board_results(tmp_path, {"good": 0.8, "other": skill})
+    board = api.leaderboard(tmp_path)
+    shown = text_of(board)
+    assert said in shown
+    assert "Rank correlation" not in shown
+    assert "of 1 pairs" not in shown
+    assert board.correlations_frame().empty
+    assert len(board.pairs_frame()) == 3
+
+
 def test_compare_says_what_would_tell_two_models_apart(
     results: Path, leaderboard: Leaderboard, uwbench: Command
 ) -> None:

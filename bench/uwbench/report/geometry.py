@@ -11,10 +11,9 @@ import numpy as np
 from uwbench.methods import METHODS
 from uwbench.report.board import Board, Cell
 from uwbench.results.averages import Method
-from uwbench.results.ranks import kendall_tau
+from uwbench.results.ranks import LEAST, kendall_tau
 
 Over = Literal["models", "layers"]
-LEAST = 3  # models or layers: two of them are always in the same order or in opposite ones
 
 
 @dataclass(frozen=True, slots=True)

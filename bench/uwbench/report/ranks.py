@@ -14,7 +14,7 @@ from uwbench.report.board import Board
 from uwbench.report.ties import SIGNIFICANCE, PairTest, compare_pairs
 from uwbench.results.averages import Entry, Method
 from uwbench.results.bootstrap import combined_error, difference_interval, holm
-from uwbench.results.ranks import equivalence_p_values, tau_bounds, tau_of_pairs
+from uwbench.results.ranks import LEAST, equivalence_p_values, tau_bounds, tau_of_pairs
 
 EVERY = "every"  # the method of rows on all methods together
 Verdict = Literal["ahead", "practically equal", "undecided", "same order", "order changes"]
@@ -159,8 +159,13 @@ def certainty_lines(board: Board, sure: Certainty, *, verbose: bool = False) -> 
         ahead = [row for row in every if row.verdict == "ahead"]
         changes = [row for row in every if row.verdict == "order changes"]
         names = ", ".join(METHODS[method].short for method in sure.methods if not METHODS[method].describes)
-        text = f"{len(ahead)} of {len(every)} pairs have a significant order under every method ({names})"
-        lines.append(f"{text}{': ' if ahead else ''}{_listed(ahead, '>')}")
+        text = f"significant order under every method ({names})"
+        if len(every) > 1:
+            lines.append(
+                f"{len(ahead)} of {len(every)} pairs have a {text}{': ' if ahead else ''}{_listed(ahead, '>')}"
+            )
+        elif ahead:
+            lines.append(f"A {text}: {_listed(ahead, '>')}")
         if changes:
             lines.append(f"The order changes with the method: {_listed(changes, '/')}")
     for row in sure.correlations:
@@ -227,15 +232,15 @@ def orders_under_every(tests: Sequence[Sequence[PairTest]]) -> list[Order]:
 def correlate(first: Sequence[PairTest], second: Sequence[PairTest]) -> tuple[int, float, float, float] | None:
     """Return the number of models that two methods rank, Kendall's tau-b of the ranks, and its bounds.
 
-    None if there are fewer than two such models, or a method has the same score for all of them.
+    None if there are fewer than `LEAST` such models, or a method has the same score for all of them.
     """
     shared = _shared([first, second])
     signs = np.array([[np.sign(pair.difference) for pair in pairs] for pairs in shared]).reshape(-1, 2).T
-    tau = tau_of_pairs(*signs) if shared else None
+    models = {model for pairs in shared for model in pairs[0].ahead}
+    tau = tau_of_pairs(*signs) if len(models) >= LEAST else None
     if tau is None:
         return None
     p_values = np.array(holm([pair.p for pairs in shared for pair in pairs])).reshape(-1, 2).T
-    models = {model for pairs in shared for model in pairs[0].ahead}
     return len(models), tau, *tau_bounds(*np.where(p_values < SIGNIFICANCE, signs, 0))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 POWER = 0.8  # of the test that a plan is made for, as is usual (Cohen 1988)
+LEAST = 3  # models, or layers, for a correlation: two of them are always in the same order or in opposite ones
 _MOST = 1e9  # times as much data as there is: more is no plan
 
 

@@ -62,7 +62,7 @@ function pairParts(shown) {
     const words = { ahead: "holds under every method", "same order": "same order, not significant under each", "order changes": "changes with the method" };
     const rows = [...every].sort((a, b) => order.indexOf(a.verdict) - order.indexOf(b.verdict) || a.p - b.p).map((row) => h("tr", { "data-order": row.verdict }, h("th", { scope: "row" }, `${row.model} ${row.verdict === "order changes" ? "/" : ">"} ${row.other}`), h("td", {}, h("span", { class: `chip ${row.verdict === "ahead" ? "best" : ""}` }, words[row.verdict])), h("td", { class: "num" }, pValue(row.p))));
     const sure = every.filter((row) => row.verdict === "ahead").length;
-    parts.push(h("section", { class: "card" }, h("h2", {}, "Orders under every method"), h("p", {}, `${sure} of ${every.length} pairs have a significant order under every method: the largest p-value of the methods, corrected by Holm over the pairs, is below 0.05.`),
+    parts.push(h("section", { class: "card" }, h("h2", {}, "Orders under every method"), h("p", {}, `${every.length === 1 ? `The order of the two models is ${sure ? "" : "not "}significant` : `${sure} of ${every.length} pairs have a significant order`} under every method: the largest p-value of the methods, corrected by Holm over the pairs, is below 0.05.`),
       h("details", { open: rows.length <= 12 }, h("summary", {}, rows.length === 1 ? "The pair" : `All ${rows.length} pairs`), table(null, [{ text: "Order" }, { text: "Verdict" }, { text: "p", class: "num" }], rows, { class: "tight", label: "Orders under every method" }))));
   }
   parts.push(equalPart(pairs.filter((row) => row.method === state.method)));
@@ -76,7 +76,7 @@ function equalPart(pairs) {
     const margin = Number(state.margin);
     const equal = pairs.filter((row) => row.equal_from !== null && 1000 * row.equal_from <= 10 * margin + 1e-6).sort((a, b) => a.equal_from - b.equal_from);
     const rows = equal.map((row) => h("tr", { "data-equal": `${row.model} = ${row.other}` }, h("th", { scope: "row" }, `${row.model} = ${row.other}`), h("td", { class: "num" }, `${(100 * row.difference).toFixed(1)}`), h("td", { class: "num" }, (100 * row.equal_from).toFixed(1))));
-    list.replaceChildren(h("p", {}, margin > 0 ? `${equal.length} of ${pairs.length} pairs are practically equal within ${margin} ${margin === 1 ? "point" : "points"}.` : "Set a margin above 0."),
+    list.replaceChildren(h("p", {}, margin > 0 ? `${pairs.length === 1 ? `The two models are ${equal.length ? "" : "not "}` : `${equal.length} of ${pairs.length} pairs are `}practically equal within ${margin} ${margin === 1 ? "point" : "points"}.` : "Set a margin above 0."),
       rows.length ? table(null, [{ text: "Pair" }, { text: "Difference (points)", class: "num" }, { text: "Equal from (points)", class: "num" }], rows, { class: "tight", label: "Practically equal pairs" }) : "");
   };
   const input = h("input", { type: "number", id: "margin", min: 0.1, max: MOST_POINTS, step: 0.1, value: state.margin, oninput: (event) => { state.margin = event.target.value; keepAddress(); fill(); } });
