@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from machine import peak_anonymous, print_machine, seconds
 from uwbench.audio.clip import Event, Labels
-from uwbench.cache.frames import ClipRows
+from uwbench.cache.frames import ClipRows, FileRows
+from uwbench.cache.segments import SEGMENTS, SegmentFile, Segments
 from uwbench.cards.card import Card
 from uwbench.cards.find import find_card, find_protocol
+from uwbench.methods import METHODS
 from uwbench.options import methods_of
 from uwbench.probes.data import Frames, TaskData
 from uwbench.probes.knn import neighbours, unit_rows
@@ -75,7 +78,9 @@ def main() -> None:
     parser.add_argument("--method", default="default", help="methods, separated by commas; default: mlp,knn; or all")
     parser.add_argument("--record", type=Path, help="add a JSON line per task and method to it; skip what it has")
     parser.add_argument("--limit-s", type=float, help="end a method on a task after so many seconds of a core")
-    parser.add_argument("--frames-gb", type=float, default=2.0, help="distinct frames of a frame task on the disk")
+    parser.add_argument(
+        "--frames-gb", type=float, default=2.0, help="distinct frames of a frame task, or segments, on the disk"
+    )
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)  # a task in this process, as a JSON line
     options = parser.parse_args()
@@ -223,6 +228,8 @@ def true_size(name: str, method: str, folder: Path, frames_gb: float) -> dict[st
     """
     protocol, card = find_protocol("uwbench-1"), find_card(name)
     data = _generate(name, card.model_copy(update={"vocabulary": None}), folder, frames_gb)
+    if METHODS[method].segments:
+        data = segmented(data, folder, frames_gb)
     taken: dict[str, float] = {}
 
     def run() -> None:
@@ -318,6 +325,31 @@ def framed(card: Card, sizes: tuple[int, int, int, int, float], folder: Path, fr
     pooled, durations = np.zeros((n, 1, DIM), np.float32), np.full(n, duration)
     frames_held = Frames(rows, rows.offsets, HOP_S)
     return TaskData(card, ids, labels, splits, None, [None] * n, durations, ("last",), pooled, frames_held)
+
+
+def segmented(data: TaskData, folder: Path, segments_gb: float) -> TaskData:
+    """Add segments on disk: the class's mean, and ten times as much noise. Where all would take more than
+    `segments_gb`, clips of a class share them.
+    """
+    first_labels = [label if isinstance(label, str) else label[0] for label in data.labels]
+    names, codes = np.unique(first_labels, return_inverse=True)
+    n, classes, dim = len(codes), len(names), data.pooled.shape[-1]
+    per_class = max(1, min(n, int(segments_gb * 1e9 / (2 * SEGMENTS * dim))) // classes)
+    rng = np.random.default_rng(0)
+    means = rng.standard_normal((classes, dim), dtype=np.float32) / 10
+    path = folder / f"{data.card.name}-segments"
+    with path.open("wb") as file:
+        for _ in range(per_class):
+            noise = rng.standard_normal((classes, SEGMENTS, dim), dtype=np.float32)
+            (means[:, None] + noise).astype(np.float16).tofile(file)
+    place = np.empty(n, np.int64)  # of a clip among those of its class
+    for code in range(classes):
+        members = np.flatnonzero(codes == code)
+        place[members] = np.arange(len(members))
+    rows = FileRows(path, 0, per_class * classes, SEGMENTS * dim)
+    file_of = np.zeros(n, np.int64)
+    held = Segments([SegmentFile(rows, 1, [0])], file_of, place % per_class * classes + codes, (1, dim))
+    return replace(data, segments=held, segment_layers=("last",))
 
 
 def _set_threads(threads: int) -> None:
