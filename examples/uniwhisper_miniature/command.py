@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from uniwhisper.cli.train import overlay_of
-from uwbench.api import UwbenchError
+from uwbench.api import UsageError, UwbenchError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 # Not shown on a page: how many trainings run at once changes no result.
@@ -51,8 +51,18 @@ def experiment(
         list[str] | None, typer.Option("--set", help="KEY=VALUE, for example stages.joint=100; repeats.")
     ] = None,
     arm: Annotated[list[Arm] | None, typer.Option("--arm", help="An arm; repeats. Default: all.")] = None,
+    lever: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--lever",
+            help="Train one arm (default: lm) unchanged and with each lever: a name in levers/, or a YAML file of a "
+            "title and a change; repeats. The best on validation clips is scored on test clips.",
+        ),
+    ] = None,
     clips: Annotated[int, typer.Option("--clips", min=2, help="Score at most this many clips per split.")] = 300,
-    jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Parallel arms; default: as many as cores.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", min=1, help="Parallel trainings; default: one per core.")
+    ] = None,
     write_doc: Annotated[
         Path | None, typer.Option("--write-doc", help="Write the tables into this page, between its two marks.")
     ] = None,
@@ -62,23 +72,29 @@ def experiment(
     The arms: a pretrained language model, the same shape at random, Whisper's own decoder, and a control without any
     language model.
     """
-    from uniwhisper_miniature.experiment import CONFIG, Settings, run_experiment
-    from uniwhisper_miniature.page import report, write_tables
+    from uniwhisper_miniature.experiment import run_experiment
+    from uniwhisper_miniature.levers import run_levers
+    from uniwhisper_miniature.page import ARMS_MARKS, LEVERS_MARKS, report, report_levers, write_tables
+    from uniwhisper_miniature.stages import CONFIG, Settings
 
-    arms = tuple(dict.fromkeys(name.value for name in arm or Arm))
+    if lever and len(arm or ()) > 1:
+        raise UsageError("levers change one arm", where="--arm", remedy="name a single --arm")
+    arms = tuple(dict.fromkeys(name.value for name in arm or ([Arm.lm] if lever else Arm)))
     overlay = overlay_of(settings or (), lm=None if lm is None else str(lm))
-    outcome = run_experiment(
-        data,
-        encoder,
-        output,
-        Settings(config or str(CONFIG), overlay, arms, clips=clips, sentences=sentences),
-        log=lambda text: print(text, file=sys.stderr, flush=True),
-        jobs=jobs or min(len(arms), os.cpu_count() or 1),
-    )
-    lines = report(outcome)
+    asked = Settings(config or str(CONFIG), overlay, arms, clips=clips, sentences=sentences)
+    trainings = len(lever) + 1 if lever else len(arms)
+    side_by_side = jobs or min(trainings, os.cpu_count() or 1)
+    if lever:
+        lines = report_levers(run_levers(data, encoder, output, asked, lever, _log, side_by_side))
+    else:
+        lines = report(run_experiment(data, encoder, output, asked, _log, side_by_side))
     print("\n".join(lines))
     if write_doc is not None:
-        write_tables(write_doc, command_line(ctx), lines)
+        write_tables(write_doc, LEVERS_MARKS if lever else ARMS_MARKS, command_line(ctx), lines)
+
+
+def _log(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def command_line(ctx: typer.Context) -> str:

@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from uniwhisper.evaluate import Difference, interval
-from uniwhisper_miniature.experiment import Outcome, Scores
+from uniwhisper_miniature.experiment import Outcome
+from uniwhisper_miniature.levers import Levers
 from uniwhisper_miniature.speech import Transcribed
+from uniwhisper_miniature.stages import Chosen, Scores
 from uwbench.api import InputError
 from uwbench.base.atomic import write_atomically
 
-BEGIN = "<!-- experiment: written by the command -->"
-END = "<!-- end of experiment -->"
+# The marks in a page between which the tables of the arms, and those of the levers, are written.
+ARMS_MARKS = ("<!-- experiment: written by the command -->", "<!-- end of experiment -->")
+LEVERS_MARKS = ("<!-- levers: written by the command -->", "<!-- end of levers -->")
 _TITLES = {
     "held out": "Data sets that training never heard, original encoder and trained one on the same test clips:",
     "other takes": "Spoken digits: other takes by the speakers that training heard:",
@@ -23,11 +26,7 @@ _TITLES = {
 def report(outcome: Outcome) -> list[str]:
     """Return the tables: the arms, each scope's tasks, the arms compared, and transcribed speech."""
     lines = ["Training, and the mean score on validation clips by the trained weights' share in the encoder:", ""]
-    lines += _arms(outcome.arms)
-    for scope, title in _TITLES.items():
-        lines += ["", title, "", *_head("arm | alpha | task | probe | original | trained | difference [95 %]", 4)]
-        for arm in outcome.arms:
-            lines += [f"| {arm.arm} | {arm.alpha:g} | {_row(row)} |" for row in _shown(arm.scopes[scope])]
+    lines += [*_arms(outcome.arms), *_scopes(outcome.arms)]
     if outcome.compared:
         lines += ["", "Averages of the arm lm and of another arm on the same test clips:"]
         lines += ["", *_head("other arm | data sets | probe | other | lm | lm - other [95 %]", 3)]
@@ -39,27 +38,49 @@ def report(outcome: Outcome) -> list[str]:
                     if _is_average(row)
                 ]
     lines += ["", "Speech as transcribed by Whisper's original decoder from the encoder's output:", ""]
-    return lines + _speech(outcome)
+    return lines + _speech(outcome.speech, outcome.arms)
 
 
-def _arms(arms: Sequence[Scores]) -> list[str]:
-    alphas = list(dict.fromkeys(alpha for arm in arms for alpha in arm.valid))
-    lines = _head(f"arm | steps | audio | {' | '.join(f'alpha {alpha}' for alpha in alphas)} | chosen", 1)
-    for arm in arms:
-        scores = " | ".join(f"{100 * arm.valid[alpha]:.1f}" for alpha in alphas)
-        lines.append(f"| {arm.arm} | {arm.steps} | {arm.audio_s / 60:.0f} min | {scores} | {arm.alpha:g} |")
+def report_levers(levers: Levers) -> list[str]:
+    """Return the tables of levers: all on validation clips, then the best on test clips and in transcribed speech."""
+    lines = [f"The arm {levers.arm}, and the mean score on validation clips by the trained weights' share:"]
+    lines += ["", *_arms([tried.chosen for tried in levers.tried], [tried.title for tried in levers.tried])]
+    lines += ["", f"Of these, {levers.best.arm} is best on validation clips, and scored on test clips.", ""]
+    lines += _scopes([levers.best])
+    lines += ["", "Speech as transcribed by Whisper's original decoder from the encoder's output:", ""]
+    return lines + _speech(levers.speech, [levers.best])
+
+
+def _scopes(arms: Sequence[Scores]) -> list[str]:
+    lines = []
+    for scope, title in _TITLES.items():
+        lines += ["", title, "", *_head("arm | alpha | task | probe | original | trained | difference [95 %]", 4)]
+        for arm in arms:
+            lines += [f"| {arm.arm} | {arm.alpha:g} | {_row(row)} |" for row in _shown(arm.scopes[scope])]
     return lines
 
 
-def _speech(outcome: Outcome) -> list[str]:
-    kinds = list(outcome.speech)
+def _arms(arms: Sequence[Chosen], titles: Sequence[str] = ()) -> list[str]:
+    alphas = list(dict.fromkeys(alpha for arm in arms for alpha in arm.valid))
+    names = ["arm", *(["change"] if titles else [])]
+    columns = [*names, "steps", "audio", *(f"alpha {alpha}" for alpha in alphas), "chosen"]
+    lines = _head(" | ".join(columns), len(names))
+    for place, arm in enumerate(arms):
+        scores = [f"{100 * arm.valid[alpha]:.1f}" for alpha in alphas]
+        cells = [arm.arm, *titles[place : place + 1], f"{arm.steps}", f"{arm.audio_s / 60:.0f} min", *scores]
+        lines.append(f"| {' | '.join(cells)} | {arm.alpha:g} |")
+    return lines
+
+
+def _speech(original: dict[str, Transcribed], arms: Sequence[Scores]) -> list[str]:
+    kinds = list(original)
     lines = _head(" | ".join(["arm | alpha", *(f"{kind}, right | word errors" for kind in kinds)]), 2)
-    rows: list[tuple[str, str, dict[str, Transcribed]]] = [("original encoder", "", outcome.speech)]
-    rows += [(arm.arm, alpha, said) for arm in outcome.arms for alpha, said in arm.speech.items()]
+    rows: list[tuple[str, str, dict[str, Transcribed]]] = [("original encoder", "", original)]
+    rows += [(arm.arm, alpha, said) for arm in arms for alpha, said in arm.speech.items()]
     for arm, alpha, said in rows:
         cells = [f"{said[kind].right} of {said[kind].clips} | {100 * said[kind].wer:.0f} %" for kind in kinds]
         lines.append(f"| {arm} | {alpha} | {' | '.join(cells)} |")
-    words = ", ".join(f"{outcome.speech[kind].words} in {kind}" for kind in kinds)
+    words = ", ".join(f"{original[kind].words} in {kind}" for kind in kinds)
     return [*lines, "", f"Words: {words}. Word errors count words that the decoder invents, and so can exceed 100 %."]
 
 
@@ -88,15 +109,15 @@ def _scores(row: Difference) -> str:
     return f"{100 * row.original:.1f} | {100 * row.trained:.1f}"
 
 
-def write_tables(page: Path, command: str, lines: Sequence[str]) -> None:
-    """Replace the text between the page's two marks by the command and its tables; raise InputError without them."""
+def write_tables(page: Path, marks: tuple[str, str], command: str, lines: Sequence[str]) -> None:
+    """Replace the text between two marks of a page by the command and its tables; raise InputError without them."""
     try:
         text = page.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError("cannot be read", where=page) from error
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, rest = text.partition(marks[0])
+    _, end, after = rest.partition(marks[1])
     if not begin or not end:
-        raise InputError(f"lacks the marks {BEGIN} and {END}", where=page)
+        raise InputError(f"lacks the marks {marks[0]} and {marks[1]}", where=page)
     inner = "\n".join(["", "", f"    {command}", "", *lines, "", ""])
     write_atomically(page, f"{before}{begin}{inner}{end}{after}".encode())

@@ -22,11 +22,13 @@ from uniwhisper.language_model import shape_of
 from uniwhisper.model.transcribe import WINDOW_S
 from uniwhisper.training.checkpoint import checkpoints
 from uniwhisper.training.train import train
-from uniwhisper_miniature.experiment import ARMS, Outcome, Scores, Settings, arm_config, run_experiment
-from uniwhisper_miniature.page import BEGIN, END, report, write_tables
+from uniwhisper_miniature.experiment import Outcome, run_experiment
+from uniwhisper_miniature.levers import FOLDER, Levers, Tried, find_lever, run_levers
+from uniwhisper_miniature.page import ARMS_MARKS, LEVERS_MARKS, report, report_levers, write_tables
 from uniwhisper_miniature.scored_data import SCOPES, SCORED, read_rows, refuse_leaks, write_tasks
 from uniwhisper_miniature.speech import WORD_WINDOW_S, Transcribed, read_sentences, transcribe
 from uniwhisper_miniature.speech import spoken_digits as read_digits
+from uniwhisper_miniature.stages import ARMS, Chosen, Scores, Settings, Training, training_config
 from uniwhisper_miniature.training_data import HEARD, classes_of, write_rows
 from uwbench.api import InputError, UsageError, UwbenchError
 
@@ -94,7 +96,7 @@ def finished(data: Path, small_whisper: Path, tmp_path_factory: pytest.TempPathF
 def test_arms_differ_in_what_answers_alone(small_whisper: Path, tmp_path: Path) -> None:
     lm = write_lm(tmp_path / "lm", "llama")
     settings = Settings(overlay=overlaid(OVERLAY, overlay_of([], lm=str(lm))))
-    arms = {arm: arm_config(settings, small_whisper, arm, {"digit": ["1", "2"]}) for arm in ARMS}
+    arms = {arm: training_config(settings, small_whisper, Training(arm, arm), {"digit": ["1", "2"]}) for arm in ARMS}
     assert {arm: (config.lm.kind, config.lm.train) for arm, config in arms.items()} == {
         "lm": ("causal", "lora"),
         "random": ("random-causal", "full"),
@@ -327,10 +329,69 @@ def test_the_tables_set_held_out_sets_and_those_trained_on_apart() -> None:
 
 def test_tables_go_between_the_marks_of_a_page(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    (begin, end), others = ARMS_MARKS, "\n".join(LEVERS_MARKS)
+    page.write_text(f"before\n{begin}\nold\n{end}\nafter\n{others}\n")
     for _ in range(2):
-        write_tables(page, "uniwhisper experiment", ["| a |"])
-    assert page.read_text() == f"before\n{BEGIN}\n\n    uniwhisper experiment\n\n| a |\n\n{END}\nafter\n"
+        write_tables(page, ARMS_MARKS, "uniwhisper experiment", ["| a |"])
+    inner = "\n\n    uniwhisper experiment\n\n| a |\n\n"
+    assert page.read_text() == f"before\n{begin}{inner}{end}\nafter\n{others}\n"
     page.write_text("no marks\n")
     with pytest.raises(InputError, match="marks"):
-        write_tables(page, "uniwhisper experiment", [])
+        write_tables(page, LEVERS_MARKS, "uniwhisper experiment", [])
+
+
+@pytest.mark.slow
+def test_levers_are_compared_on_validation_clips_and_the_best_alone_is_tested(
+    data: Path, small_whisper: Path, finished: Path, tmp_path: Path
+) -> None:
+    output, lever = tmp_path / "levers", tmp_path / "frozen.yaml"
+    shutil.copytree(finished, output)
+    lever.write_text("title: The encoder does not learn\nchange: {encoder: {train: frozen}}\n")
+    levers = run_levers(data, small_whisper, output, SETTINGS, [str(lever)], log=silent)
+    plain, frozen = levers.tried
+    assert (plain.title, frozen.title) == ("As it is", "The encoder does not learn")
+    assert (plain.chosen.arm, frozen.chosen.arm) == ("control", "control+frozen")
+    assert frozen.chosen.valid["1"] == frozen.chosen.valid["0"]  # the original encoder's scores
+    best = max(levers.tried, key=lambda tried: max(tried.chosen.valid["0.5"], tried.chosen.valid["1"])).chosen
+    assert levers.best.arm == best.arm
+    assert set(levers.best.scopes) == set(SCOPES)
+    tested = run_experiment(data, small_whisper, finished, SETTINGS, log=silent).arms[0]
+    assert plain.chosen.valid == tested.valid
+    said: list[str] = []
+    assert run_levers(data, small_whisper, output, SETTINGS, [str(lever)], log=said.append) == levers
+    assert not [text for text in said if text.endswith("training and validation")]
+    lever.write_text("title: A part of it\nchange: {encoder: {layer_decay: 0.5}}\n")
+    with pytest.raises(UsageError, match="was trained with another change; give the lever another name"):
+        run_levers(data, small_whisper, output, SETTINGS, [str(lever)], log=silent)
+
+
+def test_levers_that_change_nothing_or_are_unknown_are_refused(
+    data: Path, small_whisper: Path, finished: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="unknown lever 'brigde-120'; did you mean bridge-120"):
+        run_levers(data, small_whisper, finished, SETTINGS, ["brigde-120"], log=silent)
+    same = tmp_path / "same.yaml"
+    same.write_text("title: Nothing\nchange: {stages: {bridge: 1}}\n")
+    with pytest.raises(UsageError, match="--lever same: changes nothing of this arm"):
+        run_levers(data, small_whisper, finished, SETTINGS, [str(same)], log=silent)
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_lever_changes_the_miniature(path: Path, small_whisper: Path, tmp_path: Path) -> None:
+    lm = write_lm(tmp_path / "lm", "llama")
+    settings = Settings(overlay=overlay_of([], lm=str(lm)))
+    plain = training_config(settings, small_whisper, Training("lm", "lm"))
+    changed = training_config(settings, small_whisper, Training("lever", "lm", find_lever(path.stem).change))
+    assert changed != plain
+
+
+def test_the_table_of_levers_has_the_unchanged_training_first() -> None:
+    said = {"digits": Transcribed(60, 39, 60, 0.43)}
+    plain = Chosen("lm", 240, 1800.0, 0.5, {"0": 0.5, "0.5": 0.51, "1": 0.49})
+    best = Scores("lm+slow", 240, 1800.0, 1.0, {"0": 0.5, "0.5": 0.52, "1": 0.53}, "f", dict.fromkeys(SCOPES, ()), {})
+    tried = (Tried("As it is", plain), Tried("A slower encoder", replace(plain, arm="lm+slow", alpha=1.0)))
+    lines = report_levers(Levers("lm", tried, best, said))
+    rows = [line for line in lines if line.startswith("| lm")]
+    assert rows[0] == "| lm | As it is | 240 | 30 min | 50.0 | 51.0 | 49.0 | 0.5 |"
+    assert rows[1].startswith("| lm+slow | A slower encoder | 240 |")
+    assert "Of these, lm+slow is best on validation clips, and scored on test clips." in lines

@@ -11,7 +11,7 @@ import pytest
 
 import uniwhisper
 from uniwhisper.cli.main import main
-from uniwhisper_miniature.page import BEGIN, END
+from uniwhisper_miniature.page import ARMS_MARKS
 
 ROOT = Path(__file__).parents[2]
 
@@ -61,7 +61,7 @@ def test_the_command_on_a_page_names_what_was_given_and_no_local_folder(
     monkeypatch.setattr("uniwhisper_miniature.experiment.run_experiment", lambda *_, **__: None)
     monkeypatch.setattr("uniwhisper_miniature.page.report", lambda _: ["| table |"])
     page = tmp_path / "page.md"
-    page.write_text(f"{BEGIN}\n{END}\n")
+    page.write_text("{}\n{}\n".format(*ARMS_MARKS))
     words = ["--data", "/mnt/data", "--encoder", "w", "--output", "out", "--jobs", "2", "--set", "run.seed=1"]
     assert not call(monkeypatch, *words, "--arm", "control", "--arm", "whisper", "--write-doc", str(page))
     expected = "--data data --encoder w --output out --set run.seed=1 --arm control --arm whisper"
