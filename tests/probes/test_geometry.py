@@ -102,15 +102,27 @@ def test_the_interval_is_that_of_a_jackknife_over_groups() -> None:
     assert mean == pytest.approx(outcome.scores["geometry"].main_score, abs=0.02)
 
 
-@given(values=st.lists(st.floats(-5, 5), min_size=8, max_size=60))
-def test_the_jackknife_of_a_mean_is_the_mean_of_blocks(values: list[float]) -> None:
-    """For a mean of equal blocks, the pseudo-values are the blocks' means (Efron and Stein 1981)."""
+@given(values=st.lists(st.floats(-5, 5), min_size=8, max_size=60), smooth=st.booleans())
+def test_the_jackknife_of_a_mean_is_the_mean_of_blocks(values: list[float], smooth: bool) -> None:
+    """For a mean of equal blocks, the pseudo-values are the blocks' means; no two blocks change it together."""
     sample = np.array(values[: len(values) // 4 * 4])
     blocks = np.repeat(np.arange(4), len(sample) // 4)
-    pseudo = jackknife(float(sample.mean()), blocks, lambda rest: float(sample[rest].mean()))
+    pseudo = jackknife(float(sample.mean()), blocks, lambda rest: float(sample[rest].mean()), smooth=smooth)
     assert pseudo == pytest.approx([sample[blocks == block].mean() for block in range(4)], abs=1e-6)
     counts = block_counts(pseudo[blocks], blocks)
     assert counts[:, 1].sum() == pytest.approx(4)
+
+
+def test_the_jackknife_does_not_count_pairs_of_blocks_twice() -> None:
+    """The squared mean of n normal values around c has the variance 4 c² / n + 2 / n², of which 2 / n² is of pairs."""
+    n, centre, variances = 20, 0.3, []
+    for seed in range(1000):
+        sample = centre + np.random.default_rng(seed).normal(size=n)
+        square = sample.mean() ** 2
+        values = jackknife(square, np.arange(n), lambda rest, x=sample: float(x[rest].mean() ** 2), smooth=True)
+        assert values.mean() == pytest.approx(square)
+        variances.append(values.var(ddof=1) / n)
+    assert np.mean(variances) == pytest.approx(4 * centre**2 / n + 2 / n**2, rel=0.1)
 
 
 @given(groups=st.lists(st.integers(0, 30), min_size=1, max_size=200), count=st.integers(2, 20))

@@ -182,6 +182,10 @@ def test_clustering_is_scikit_learns_k_means_and_measures(esc10: TaskData) -> No
     items = read_items(outcome.predictions, "clustering", score.metric)
     np.testing.assert_allclose(seed_scores(items), values, atol=1e-6)
     assert items.n_clusters == 20
+    of_blocks = np.array([np.array(of_seed["counts"].tolist())[:, 1] for of_seed in by_seed])
+    influence = of_blocks - np.array(values)[:, None]  # of each clip's block: one for all seeds
+    np.testing.assert_allclose(influence, influence[:1].repeat(5, axis=0), atol=1e-6)
+    assert np.ptp(influence[0]) > 0.01
     assert score.chance == pytest.approx(
         np.mean([v_measure_score(np.array(esc10.labels), c) for c in shuffles(clusters[0])]), abs=0.01
     )

@@ -45,11 +45,10 @@ def score(task: ProbeRun) -> Scored:
     codes = np.unique(task.kind.targets(clips), return_inverse=True)[1]
     blocks = blocks_of(clusters(task)[clips], settings.blocks)
     vectors = task.last_layer(clips)
-    labels, values = {}, {}
     unit = unit_rows(vectors)
-    for seed in settings.seeds:
-        labels[seed], centres = _cluster(unit, codes, settings, task.seed, seed)
-        values[seed] = pseudo_values(unit, codes, labels[seed], centres, blocks, settings.iterations)
+    clusterings = {seed: _cluster(unit, codes, settings, task.seed, seed) for seed in settings.seeds}
+    labels = {seed: of_seed for seed, (of_seed, _) in clusterings.items()}
+    values = pseudo_values(unit, codes, list(clusterings.values()), blocks, settings.iterations)
     mean, scale = statistics(lambda rows: vectors[rows], np.arange(len(vectors)))
     unit = unit_rows((vectors - mean) * scale)
     standardised = [_cluster(unit, codes, settings, task.seed, seed)[0] for seed in settings.seeds]
@@ -68,8 +67,8 @@ def score(task: ProbeRun) -> Scored:
         ),
         [
             table
-            for seed, of_seed in labels.items()
-            for table in _rows(task, parts, seed, codes, of_seed, values[seed][blocks], blocks)
+            for (seed, of_seed), of_blocks in zip(labels.items(), values, strict=True)
+            for table in _rows(task, parts, seed, codes, of_seed, of_blocks[blocks], blocks)
         ],
     )
 
@@ -95,25 +94,33 @@ def _k_means(
 def pseudo_values(
     vectors: np.ndarray,
     codes: np.ndarray,
-    labels: np.ndarray,
-    centres: np.ndarray,
+    clusterings: Sequence[tuple[np.ndarray, np.ndarray]],
     blocks: np.ndarray,
     iterations: int,
 ) -> np.ndarray:
-    """Return a value per block of clips, `(blocks,)`, as `jackknife` does.
+    """Return a value per seed and block of clips, `(seeds, blocks)`: a seed's V-measure plus the block's influence.
 
-    k-means goes on from the centres without a block: clustering and measure are resampled together. Drawing clips
-    under fixed clusters would miss that other clips have other clusters.
+    `clusterings` are the seeds' clusters and centres, from which k-means goes on without a block: clustering and
+    measure are resampled together. Drawing clips under fixed clusters would miss that other clips have other clusters.
+
+    A block's influence, as `jackknife` has it, is that on the mean over seeds. What it has under one seed alone is
+    mostly a jump of k-means, and drawing both blocks and seeds counts that three times (Owen 2007, "The pigeonhole
+    bootstrap").
     """
-    whole = _v_measure(codes, labels)
+    of_seeds = np.array([_v_measure(codes, labels) for labels, _ in clusterings])
 
     def without(rest: np.ndarray) -> float:
-        if len(centres) > rest.sum():
-            return whole
-        of_rest, _ = _k_means(vectors[rest], len(centres), centres, iterations, 0)
-        return _v_measure(codes[rest], of_rest)
+        measures = []
+        for whole, (_, centres) in zip(of_seeds, clusterings, strict=True):
+            if len(centres) > rest.sum():
+                measures.append(whole)
+                continue
+            of_rest, _ = _k_means(vectors[rest], len(centres), centres, iterations, 0)
+            measures.append(_v_measure(codes[rest], of_rest))
+        return float(np.mean(measures))
 
-    return jackknife(whole, blocks, without)
+    mean = float(of_seeds.mean())
+    return of_seeds[:, None] + jackknife(mean, blocks, without, smooth=False) - mean
 
 
 def _v_measure(codes: np.ndarray, labels: np.ndarray) -> float:

@@ -48,7 +48,7 @@ def score(task: ProbeRun) -> Scored:
     last = layers[task.data.layers[-1]]
     vectors = np.asarray(task.last_layer(clips), np.float64)
     blocks = blocks_of(clusters(task)[clips], settings.blocks)
-    values = jackknife(last["rank share"], blocks, lambda rest: _rank_share(vectors[rest]))
+    values = jackknife(last["rank share"], blocks, lambda rest: _rank_share(vectors[rest]), smooth=True)
     return Scored(
         Score(
             metric="rank-share",
