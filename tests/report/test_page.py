@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from report.made_methods import make_every_method
 from report.made_results import TASKS, MadeTask, make_board_results, make_result
 from uwbench.methods import METHODS
 from uwbench.report.board import Board, build_board
@@ -21,6 +22,7 @@ from uwbench.report.compare import compare_models
 from uwbench.report.curves import curve_rows
 from uwbench.report.html import render_html, script_json, without_folders
 from uwbench.report.ranks import certainty, rank_envelopes
+from uwbench.results.record import read_result, write_result
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -448,6 +450,31 @@ def test_every_view_draws_in_both_themes_and_on_a_phone(page: Page) -> None:
             assert page.inner_text("#view").strip()
             assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), view
             assert page.evaluate(CUT) == [], f"{view} at {width}"
+
+
+def test_with_every_method_and_long_names_nothing_is_cut_off(browser: Browser, tmp_path: Path) -> None:
+    """One model alone embeds texts: zero-shot ranks nothing, and has no part in the ranks over methods."""
+    for task in (TASKS[0], TASKS[3]):
+        make_every_method(tmp_path / "r", "clap-htsat-unfused", task, 0.8, context="trimmed")
+        for model in ("wav2vec2-conformer-rel-pos-large", "logmel"):
+            result = read_result(make_every_method(tmp_path / "r", model, task, 0.6))
+            scores = {method: score for method, score in result.scores.items() if method != "zero-shot"}
+            write_result(tmp_path / "r", result.model_copy(update={"scores": scores}))
+    board = build_board(tmp_path / "r")
+    assert len(board.methods) == 10
+    (tmp_path / "page.html").write_text(render_html(board), encoding="utf-8")
+    with opened(browser, tmp_path / "page.html") as page:
+        for width in (1400, 390):
+            page.set_viewport_size({"width": width, "height": 900})
+            for view in ("methods", f"methods={TASKS[0].name}", "tasks", "compare"):
+                go(page, view)
+                assert page.evaluate(CUT) == [], f"{view} at {width}"
+        page.set_viewport_size({"width": 1400, "height": 900})
+        go(page, "methods")
+        scores, ranks = (page.locator("section.flush table").nth(place).locator("thead th") for place in (0, 1))
+        assert "zero-shot" in scores.all_inner_texts()[9].splitlines()
+        ranking = [METHODS[method].short for method in board.methods if method not in ("zero-shot", "geometry")]
+        assert ranks.all_inner_texts() == ["Model", "Best–worst", "95 %", *ranking]
 
 
 def test_names_in_results_are_shown_as_text(page: Page, html: Path) -> None:

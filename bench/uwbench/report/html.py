@@ -22,7 +22,7 @@ from uwbench.report.board import Board, BoardModel, BoardTask, Cell
 from uwbench.report.charts import PALETTE, page_charts
 from uwbench.report.compare import DrawnAverages, compare_models, shared_cells
 from uwbench.report.detail import Detail, read_details
-from uwbench.report.ranks import certainty, rank_envelopes
+from uwbench.report.ranks import certainty, rank_envelopes, ranking_methods
 from uwbench.report.references import Published
 from uwbench.report.sensitivity import sensitivity
 from uwbench.report.table import chosen_text
@@ -105,6 +105,7 @@ def page_data(board: Board, audio: Mapping[str, Path]) -> dict[str, Any]:
         "pairs": _pairs(board),
         "certainty": _certainty(board),
         "envelopes": [_flat(row) for row in rank_envelopes(board)],
+        "envelope_methods": ranking_methods(board),
         "details": details,
         "sensitivity": _sensitivity(board),
         "off": [{**asdict(off), "reason": without_folders(off.reason)} for off in board.off],

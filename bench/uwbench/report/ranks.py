@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -49,7 +50,7 @@ class PairRow:
 
 @dataclass(frozen=True, slots=True)
 class RankEnvelope:
-    """One model's ranks in the headline average under all methods that rank it.
+    """One model's ranks in the headline average under all methods that rank it and another model.
 
     `best` and `worst` are its ranks by the scores. `low` to `high` is from the lowest to the highest end of the
     methods' 95 % intervals, so that it holds the true rank under any one of them; None without predictions.
@@ -122,16 +123,25 @@ def ranked_entries(board: Board, method: Method, average: str = "weighted") -> d
     return dict(sorted(entries.items()))
 
 
+def ranking_methods(board: Board) -> list[Method]:
+    """Return the methods that rank two models at least; those that only describe do not count."""
+    counts = Counter(
+        row.method
+        for row in board.rows
+        if (row.scope, row.average.name) == ("suite", "weighted") and row.rank is not None
+    )
+    return [method for method in board.methods if counts[method] > 1 and not METHODS[method].describes]
+
+
 def rank_envelopes(board: Board) -> list[RankEnvelope]:
-    """Return each ranked model's ranks over all methods, but those that only describe, in the order of the board."""
+    """Return each ranked model's ranks over the `ranking_methods`, in the order of the board."""
     envelopes = []
+    methods = ranking_methods(board)
     for model in board.models:
         of_methods = [
             row
-            for method in board.methods
-            if not METHODS[method].describes
-            and (row := board.row(model.key, method, "weighted")) is not None
-            and row.rank is not None
+            for method in methods
+            if (row := board.row(model.key, method, "weighted")) is not None and row.rank is not None
         ]
         ranks = [row.rank for row in of_methods if row.rank is not None]
         standings = [row.standing for row in of_methods if row.standing is not None]

@@ -36,7 +36,7 @@ function methodsView([name]) {
 // The ranks over methods are those of the headline average over the whole suite, as on the terminal and in files.
 function envelopeParts() {
   const shown = new Set(shownModels().map((model) => model.label));
-  const ranked = DATA.methods.filter((method) => !method.describes);
+  const ranked = DATA.methods.filter((method) => DATA.envelope_methods.includes(method.id));
   const headline = DATA.averages[0].id;
   const rows = DATA.envelopes.filter((row) => shown.has(row.model)).map((row) => {
     const model = DATA.models.find((item) => item.label === row.model);
