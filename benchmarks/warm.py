@@ -2,6 +2,7 @@
 
     python benchmarks/warm.py                    about three minutes on two cores
     python benchmarks/warm.py --data DATA        the clips of DATA/esc10/manifest.csv instead of generated ones
+    python benchmarks/warm.py --only page --method all          page, board and comparison with results by every method
     python benchmarks/warm.py --only page --against CHECKOUT    page, board and comparison against another version
 
 The run and its probes take turns, three times each: 400 clips in five folds, 384 dimensions. The page has 20 models and
@@ -49,6 +50,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder with esc10/manifest.csv; default: clips are generated")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", choices=["run", "page"])
+    parser.add_argument("--method", choices=["default", "all"], default="default", help="of the page's results")
     parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="another checkout of this repository")
     parser.add_argument("--probes", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -60,7 +62,7 @@ def main() -> None:
         if options.only != "page":
             warm_run(prepared(Path(folder, "run"), options.data), Path(folder, "results"), options.rounds)
         if options.only != "run":
-            page(Path(folder, "page"), options.against, options.rounds)
+            page(Path(folder, "page"), options.method, options.against, options.rounds)
 
 
 def prepared(scratch: Path, data: Path | None) -> list[str]:
@@ -118,24 +120,28 @@ def probes_alone(options: Sequence[str]) -> None:
     print(json.dumps({"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}))
 
 
-def page(results: Path, against: Path | None, rounds: int) -> None:
+def page(results: Path, methods: str, against: Path | None, rounds: int) -> None:
     """Print the cost of the page of 20 models and 20 tasks, of the board on the terminal, and of a comparison.
 
     With another checkout, it and ours take turns.
     """
     sys.path.insert(0, str(ROOT / "tests"))
+    from report.made_methods import make_every_method
     from report.made_results import TASKS, make_result
 
+    make = make_every_method if methods == "all" else make_result
     kinds = [TASKS[index % len(TASKS)] for index in range(COUNT)]
     tasks = [replace(kind, name=f"{kind.name}{index}", n=ITEMS) for index, kind in enumerate(kinds)]
     for model in range(COUNT):
         for task in tasks:
-            make_result(results, f"model{model:02d}", task, 0.4 + 0.025 * model)
-    size = f"{COUNT} models x {COUNT} tasks of {ITEMS} items"
+            make(results, f"model{model:02d}", task, 0.4 + 0.025 * model)
+    scored = len({method for path in results.glob("*/*/*/*.json") for method in json.loads(path.read_text())["scores"]})
+    size = f"{COUNT} models x {COUNT} tasks of {ITEMS} items, {scored} methods"
     words = ("--results", str(results))
-    print(size)
+    print(size, flush=True)
+    board = results / "board.html"
     for name, command in {
-        "page": ("leaderboard", *words, "--output", str(results / "board.html")),
+        "page": ("leaderboard", *words, "--output", str(board)),
         "board on the terminal": ("leaderboard", *words),
         "comparison": ("compare", "model18", "model19", *words),
     }.items():
@@ -148,6 +154,7 @@ def page(results: Path, against: Path | None, rounds: int) -> None:
         if theirs:
             after, before = median(ours), median(theirs)
             print(f"; the other checkout {before}; ratio {after.cpu / before.cpu:.2f} of CPU", flush=True)
+    print(f"size of the page: {board.stat().st_size / 1e6:.1f} MB", flush=True)
     if against is not None:
         files = [results.with_name(name) for name in ("ours.json", "theirs.json")]
         for file, checkout in zip(files, (ROOT, against), strict=True):
