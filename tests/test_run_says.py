@@ -15,7 +15,7 @@ from report.made_results import TASKS, make_result
 from spectrum_encoder import SpectrumEncoder
 from uwbench import evaluate
 from uwbench.errors import EncoderError
-from uwbench.report.board import build_board
+from uwbench.report.build import build_board
 from uwbench.results.record import find_results, free_path, read_result, write_result
 
 

@@ -510,8 +510,9 @@ def leaderboard(
         ['logmel', 'mfcc']
     """
     from uwbench.cards.find import find_suite
-    from uwbench.report.board import build_board, card_of
+    from uwbench.report.build import build_board
     from uwbench.report.leaderboard import Leaderboard
+    from uwbench.report.selection import card_of
 
     if margin is not None and not 0 < margin <= 100:
         raise UsageError(f"{margin:g} is not between 0 and 100 points", where="--margin")
@@ -563,8 +564,9 @@ def compare(
         [('mini_music', True)]
     """
     from uwbench.cards.find import find_suite
-    from uwbench.report.board import build_board, suite_of
+    from uwbench.report.build import build_board
     from uwbench.report.compare import compare_models
+    from uwbench.report.selection import suite_of
 
     chosen = suite_of(tasks) if tasks else find_suite(suite) if suite else None
     name = method_of(method)

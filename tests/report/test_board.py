@@ -18,10 +18,14 @@ from report.made_results import TASKS, MadeTask, make_board_results, make_result
 from uwbench.cards.find import find_protocol, find_suite
 from uwbench.cards.suite import Suite
 from uwbench.errors import InputError, UsageError
-from uwbench.report.board import Board, build_board, suite_of
+from uwbench.report.board import Board
+from uwbench.report.build import build_board
 from uwbench.report.compare import compare_models
-from uwbench.report.export import render_csv, render_json, render_markdown
+from uwbench.report.csv_file import render_csv
+from uwbench.report.json_file import render_json
+from uwbench.report.markdown import render_markdown
 from uwbench.report.references import load_references
+from uwbench.report.selection import suite_of
 from uwbench.results.averages import averages
 from uwbench.results.record import find_results, predictions_path, read_predictions, read_result, write_result
 
@@ -254,8 +258,9 @@ def test_published_numbers_are_shown_with_their_source_and_recomputed_averages(t
 
 def test_a_board_loads_no_torch(folder: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from uwbench.report.board import build_board;"
-        "from uwbench.report.export import render_csv, render_json, render_markdown;"
+        "import sys; from pathlib import Path; from uwbench.report.build import build_board;"
+        "from uwbench.report.csv_file import render_csv; from uwbench.report.json_file import render_json;"
+        "from uwbench.report.markdown import render_markdown;"
         f"board = build_board(Path({str(folder)!r})); render_csv(board), render_json(board), render_markdown(board);"
         "print(sorted({'torch', 'transformers', 'datasets', 'faiss'} & set(sys.modules)))"
     )

@@ -9,7 +9,7 @@ import pytest
 
 from report.made_results import TASKS, make_board_results, make_result
 from uwbench.errors import UsageError
-from uwbench.report.board import build_board
+from uwbench.report.build import build_board
 from uwbench.report.compare import compare_models, draw_tasks_too, find_model
 from uwbench.report.sensitivity import sensitivity
 from uwbench.report.ties import TaskDraws, difference_terms, p_value

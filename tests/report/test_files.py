@@ -10,7 +10,8 @@ import yaml
 
 from report.made_results import TASKS, make_board_results, make_result
 from uwbench.errors import UsageError
-from uwbench.report.board import Board, build_board
+from uwbench.report.board import Board
+from uwbench.report.build import build_board
 from uwbench.report.charts import FIGURES, chart_rows, scatter_chart
 from uwbench.report.figures import render_latex, write_figures
 from uwbench.report.model_card import mteb_results, render_eval_results, render_model_index

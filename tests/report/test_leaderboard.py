@@ -11,9 +11,11 @@ import pytest
 from rich.console import Console
 
 from report.made_results import TASKS, make_board_results, make_result
-from uwbench.report.board import build_board
-from uwbench.report.export import render_csv, render_json, render_markdown
+from uwbench.report.build import build_board
+from uwbench.report.csv_file import render_csv
+from uwbench.report.json_file import render_json
 from uwbench.report.leaderboard import Leaderboard
+from uwbench.report.markdown import render_markdown
 from uwbench.report.sensitivity import sensitivity_view
 
 HOSTILE = "<b>[red]x[/red]"

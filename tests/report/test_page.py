@@ -17,7 +17,8 @@ import pytest
 from report.made_methods import make_every_method
 from report.made_results import TASKS, MadeTask, make_board_results, make_result
 from uwbench.methods import METHODS
-from uwbench.report.board import Board, build_board
+from uwbench.report.board import Board
+from uwbench.report.build import build_board
 from uwbench.report.compare import compare_models
 from uwbench.report.curves import curve_rows
 from uwbench.report.html import render_html, script_json, without_folders

@@ -20,9 +20,11 @@ from report.made_results import TASKS, make_board_results
 from report.simulated_ranks import SCENARIOS, averaged, equality_errors, true_ranks
 from uwbench import api
 from uwbench.api import UsageError
-from uwbench.report.export import render_csv, render_json, render_markdown
+from uwbench.report.csv_file import render_csv
 from uwbench.report.html import page_data
+from uwbench.report.json_file import render_json
 from uwbench.report.leaderboard import Leaderboard
+from uwbench.report.markdown import render_markdown
 from uwbench.report.plan import plan_task
 from uwbench.report.ranks import EVERY, correlate, orders_under_every
 from uwbench.report.ties import PairTest

@@ -16,11 +16,13 @@ from uwbench.cards.card import METRICS_OF_KIND
 from uwbench.errors import UsageError
 from uwbench.methods import METHODS, metric_name
 from uwbench.pipeline.outcome import Results, TaskRun
-from uwbench.report.board import build_board, suite_of
+from uwbench.report.build import build_board
 from uwbench.report.compare import compare_models
-from uwbench.report.export import render_json, render_markdown
+from uwbench.report.json_file import render_json
 from uwbench.report.leaderboard import Leaderboard
+from uwbench.report.markdown import render_markdown
 from uwbench.report.model_card import render_model_index
+from uwbench.report.selection import suite_of
 from uwbench.report.sensitivity import sensitivity, sensitivity_view
 from uwbench.report.table import board_view, chosen_text, run_view
 from uwbench.results.record import read_result

@@ -19,8 +19,11 @@ from report.made_results import TASKS, make_result
 from uwbench.cards.find import find_cards
 from uwbench.encoders.catalogue import CATALOGUE
 from uwbench.errors import InputError
-from uwbench.report.board import build_board
-from uwbench.report.export import MARKS, render_csv, render_json, render_markdown
+from uwbench.report.build import build_board
+from uwbench.report.csv_file import render_csv
+from uwbench.report.json_file import render_json
+from uwbench.report.legend import MARKS
+from uwbench.report.markdown import render_markdown
 from uwbench.report.table import board_view
 from uwbench.results.contamination import FLAGS, MEANINGS, SEEN, judge, read_lineage, training_of
 from uwbench.results.record import Flag

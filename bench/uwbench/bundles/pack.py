@@ -23,7 +23,7 @@ from uwbench.errors import UsageError
 from uwbench.methods import METHODS, in_order
 from uwbench.probes.joint import texts_path
 from uwbench.probes.reproduce import store_of, table_of
-from uwbench.report.board import build_board
+from uwbench.report.build import build_board
 from uwbench.report.compare import find_model
 from uwbench.results.record import (
     Result,

@@ -115,7 +115,7 @@ class Results:
         from rich.console import Group
 
         from uwbench.cards.find import find_suite
-        from uwbench.report.board import suite_of
+        from uwbench.report.selection import suite_of
         from uwbench.report.table import run_view
 
         results = [result for _, result in self.results]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from uwbench.report.board import Board
-from uwbench.report.export import METHOD_NAMES
+from uwbench.report.legend import METHOD_NAMES
 from uwbench.results.averages import AVERAGES, Method
 
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"

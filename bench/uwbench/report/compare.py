@@ -14,8 +14,8 @@ from uwbench.base.registry import suggestion
 from uwbench.cards.protocol import Bootstrap
 from uwbench.errors import InputError, UsageError
 from uwbench.report.board import Board, BoardModel, Cell
-from uwbench.report.export import METHOD_NAMES
 from uwbench.report.fitted import Column, FittedTable
+from uwbench.report.legend import METHOD_NAMES
 from uwbench.report.plan import Plan, plan_average, plan_task
 from uwbench.report.table import html_of
 from uwbench.report.ties import TaskDraws, difference_terms, p_value

@@ -11,7 +11,7 @@ from uwbench.base.atomic import write_atomically
 from uwbench.errors import UsageError
 from uwbench.report.board import Board
 from uwbench.report.charts import FIGURES, chart, chart_rows
-from uwbench.report.export import METHOD_NAMES
+from uwbench.report.legend import METHOD_NAMES
 from uwbench.results.averages import AVERAGES, Method
 
 _WIDTH = 560  # points; a two-column page

@@ -11,11 +11,13 @@ from uwbench.base.atomic import write_atomically
 from uwbench.options import method_of
 from uwbench.report.board import Board
 from uwbench.report.compare import Comparison, compare_models
+from uwbench.report.csv_file import render_csv
 from uwbench.report.curves import CurveRow, LayerRow, curve_rows, layer_rows
-from uwbench.report.export import render_csv, render_json, render_markdown
 from uwbench.report.figures import write_figures
 from uwbench.report.geometry import GeometryRow, geometry_rows
 from uwbench.report.html import render_html
+from uwbench.report.json_file import render_json
+from uwbench.report.markdown import render_markdown
 from uwbench.report.ranks import Certainty, MethodCorrelation, PairRow, RankEnvelope, certainty, rank_envelopes
 from uwbench.report.robustness import CorruptedRow, corrupted_rows, noise_limits
 from uwbench.report.sensitivity import Sensitivity, sensitivity

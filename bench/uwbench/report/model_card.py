@@ -8,7 +8,7 @@ from uwbench.errors import UsageError
 from uwbench.methods import metric_name
 from uwbench.report.board import Board, Cell
 from uwbench.report.compare import find_model
-from uwbench.report.export import METHOD_NAMES
+from uwbench.report.legend import METHOD_NAMES
 from uwbench.results.averages import AVERAGES
 
 _TASK_TYPES = {

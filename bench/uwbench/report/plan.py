@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, fields
 from math import ceil
 from typing import TYPE_CHECKING
 
-from uwbench.report.export import METHOD_NAMES
 from uwbench.report.fitted import Column, FittedTable
+from uwbench.report.legend import METHOD_NAMES
 from uwbench.report.table import html_of
 from uwbench.report.ties import SIGNIFICANCE
 from uwbench.results.averages import AVERAGES, Method

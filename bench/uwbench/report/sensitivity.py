@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from uwbench.report.board import Board
-from uwbench.report.export import METHOD_NAMES
 from uwbench.report.fitted import Column, FlowingTable
+from uwbench.report.legend import METHOD_NAMES
 from uwbench.results.averages import AVERAGES, Entry, Method, borda, combine, rank_by
 from uwbench.results.ranks import kendall_tau
 

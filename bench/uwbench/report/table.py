@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from uwbench.errors import printable
 from uwbench.methods import HEADLINE, METHODS, in_order, metric_name
-from uwbench.report.export import (
+from uwbench.report.fitted import INTERVAL, Column, FittedTable, FlowingTable
+from uwbench.report.geometry import geometry_rows
+from uwbench.report.labels import labels_of
+from uwbench.report.legend import (
     LEAK_MARK,
     LEAK_MEANING,
     METHOD_NAMES,
@@ -19,9 +22,6 @@ from uwbench.report.export import (
     marks,
     ranks_text,
 )
-from uwbench.report.fitted import INTERVAL, Column, FittedTable, FlowingTable
-from uwbench.report.geometry import geometry_rows
-from uwbench.report.labels import labels_of
 from uwbench.report.ranks import certainty, certainty_lines
 from uwbench.report.robustness import run_lines
 from uwbench.results.averages import AVERAGES, Average, Method, averages
