@@ -210,10 +210,11 @@ class Augment(Closed):
     """Changes to the audio of training clips, all off; held-out clips are heard as they are.
 
     With `mix_prob`, a clip is heard together with another of its dataset, `mix_db` louder or softer at most, and asked
-    only which sounds or instruments it holds: the answer names both. Where all that is asked of a clip can be answered
+    only which sounds or instruments there are: the answer names both. Where all that is asked of a clip can be answered
     by a part of it, and it is not mixed, it is cut to a stretch of at least `crop_share` of its length (1: the whole)
     that holds its loudest moment. With `noise_prob`, it gets white, pink or brown noise with a signal-to-noise ratio in
-    `noise_db`. Last, its level is changed by up to `gain_db` up or down. Samples are never clipped: they may exceed 1.
+    `noise_db`. Last, its level is changed by up to `gain_db` up or down, so that only timbre tells how loudly a note
+    was played. Samples are never clipped: they may exceed 1.
     """
 
     gain_db: Annotated[float, Field(ge=0, le=60)] = 0.0

@@ -38,7 +38,7 @@ def names_sources(row: Row) -> bool:
     return row.task in NAMING_TASKS and kind in ("label", "labels") and row.instruction is None
 
 
-def needs_a_stretch_only(row: Row) -> bool:
+def a_stretch_answers(row: Row) -> bool:
     """Return whether a part of the clip answers a row's question: one of `STRETCH_TASKS` with a single answer."""
     lists = any(SEPARATOR in answer for answer in row.answers)
     return row.task in STRETCH_TASKS and not lists and row.instruction is None

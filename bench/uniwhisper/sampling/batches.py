@@ -18,7 +18,7 @@ from uniwhisper.data.examples import MAX_SAMPLES, SAMPLE_RATE, Example, Question
 from uniwhisper.data.rows import Row, RowTable
 from uniwhisper.data.shards import read_audio
 from uniwhisper.data.templates import DEFAULT_WORDING, ask
-from uniwhisper.sampling.augment import Key, augmented, is_mixed, names_sources, needs_a_stretch_only, together
+from uniwhisper.sampling.augment import Key, a_stretch_answers, augmented, is_mixed, names_sources, together
 from uniwhisper.sampling.clips import WHOLE_TASKS
 from uniwhisper.sampling.schedule import Draw, Planner
 from uwbench.api import AudioError, DataError, UsageError
@@ -85,7 +85,7 @@ class PlannedBatches:
             questions = tuple(self._ask(row, drawn.visit) for row in rows)
         else:
             audio, questions = mixed
-        cut = mixed is None and all(needs_a_stretch_only(row) for row in rows)
+        cut = mixed is None and all(a_stretch_answers(row) for row in rows)
         return Example(
             row=rows[0].id,
             dataset=rows[0].dataset,
@@ -101,7 +101,8 @@ class PlannedBatches:
 
         None if the clip is asked for no labels, or none of the clips that fit is both audible and asked the same.
         """
-        asked = {row.question: index for index, row in self._naming(drawn.unit).items()}
+        naming = self._naming(drawn.unit)
+        asked = {row.question: index for index, row in naming.items()}
         for unit in self.planner.partners(drawn) if asked else ():
             others = {asked[row.question]: row for row in self._naming(unit).values() if row.question in asked}
             if not others:
@@ -113,7 +114,7 @@ class PlannedBatches:
                 continue
             if (both := together(audio, other, self.augment, key)) is not None:
                 turn = self.planner.questions(drawn, sorted(others))
-                return both, tuple(self._ask_both(self.table[row], others[row], drawn.visit) for row in turn)
+                return both, tuple(self._ask_both(naming[row], others[row], drawn.visit) for row in turn)
         return None
 
     def _naming(self, unit: int) -> dict[int, Row]:

@@ -270,7 +270,7 @@ class Planner:
         edge = self._edge(draw)
         for distance in range(1, last - first):
             unit = first + (draw.unit - first + distance) % (last - first)
-            if self._length(unit) <= edge:
+            if self._padded_s(unit) <= edge:
                 yield unit
 
     def partners(self, draw: Draw) -> Iterator[int]:
@@ -280,7 +280,7 @@ class Planner:
         tried = np.arange(min(last - first, _MOST_PARTNERS))
         seed = seed_of(self.seed, "partners", draw.unit, draw.visit)
         for unit in (first + permuted(tried, last - first, seed)).tolist():
-            if unit != draw.unit and self._length(unit) <= edge:
+            if unit != draw.unit and self._padded_s(unit) <= edge:
                 yield unit
 
     def _of_dataset(self, draw: Draw) -> tuple[int, int]:
@@ -292,8 +292,8 @@ class Planner:
         """Return the upper edge of a drawn clip's bin in seconds."""
         return float(self.edges[self._bins(np.array([draw.unit]), np.array([draw.pad30]))[0]])
 
-    def _length(self, unit: int) -> float:
-        """Return a unit's length in seconds, padding included."""
+    def _padded_s(self, unit: int) -> float:
+        """Return a unit's length in seconds, short ones padded."""
         return max(float(self.units.seconds[unit]), SHORTEST_S)
 
     def realised(self, steps: int | None = None) -> dict[str, float]:

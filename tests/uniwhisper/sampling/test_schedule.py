@@ -164,6 +164,24 @@ def test_stand_ins_are_of_the_dataset_and_fit() -> None:
             assert max(float(plan.units.seconds[unit]) for unit in found) <= max(edge, 1.0)
 
 
+def test_partners_are_others_of_the_dataset_that_fit_in_a_new_order_each_time() -> None:
+    plan = planner([200, 30], steps=200)
+    orders: dict[int, list[list[int]]] = {}
+    for step in range(200):
+        for draw in (draw for micro in plan.draws(step) for draw in micro[:2]):
+            others = list(plan.partners(draw))
+            assert draw.unit not in others
+            assert len(set(others)) == len(others) <= 64
+            assert {int(plan.units.dataset[unit]) for unit in others} <= {int(plan.units.dataset[draw.unit])}
+            assert set(others) <= set(plan.stand_ins(draw))
+            if plan.units.dataset[draw.unit] == 1:  # a small dataset: all that fit
+                assert set(others) == set(plan.stand_ins(draw))
+            orders.setdefault(draw.unit, []).append(others)
+    repeated = [found for found in orders.values() if len(found) > 1 and len(found[0]) > 10]
+    assert len(repeated) > 20
+    assert all(found[0] != found[1] for found in repeated)
+
+
 def test_memory_and_work_are_those_of_a_round() -> None:
     units = clips([400_000, 100_000])
     plan = Planner(units, mixture(2), Sizes(240.0, 60.0, together=1), steps=100_000, seed=0)
