@@ -15,7 +15,8 @@ from report.made_results import TASKS, make_board_results, make_result
 from uwbench.cards.card import METRICS_OF_KIND
 from uwbench.errors import UsageError
 from uwbench.methods import METHODS, metric_name
-from uwbench.pipeline.outcome import Results, TaskRun
+from uwbench.pipeline.outcome import Results, TaskRun, report_notes
+from uwbench.progress import TerminalReporter
 from uwbench.report.build import build_board
 from uwbench.report.compare import compare_models
 from uwbench.report.json_file import render_json
@@ -170,3 +171,24 @@ def test_every_metric_but_the_plain_words_has_a_name_for_readers() -> None:
     of_methods = {info.metric for info in METHODS.values() if info.metric}
     of_cards = {metric for metrics in METRICS_OF_KIND.values() for metric in metrics}
     assert {metric for metric in of_methods | of_cards if metric_name(metric) == metric} == {"accuracy"}
+
+
+def test_scores_of_earlier_runs_are_named_and_not_shown_again(tmp_path: Path) -> None:
+    path = make_result(tmp_path, "m", TASKS[0], 0.7, further=True)
+    result, suite = read_result(path), suite_of([TASKS[0].name])
+    score = f"{result.scores['few-shot'].main_score:.3f}"
+    assert score in shown(run_view([result], suite))
+    text = shown(run_view([result], suite, methods=("mlp", "knn")))
+    assert score not in text
+    assert "further methods" not in text
+    assert "Scored before by few-shot: uwbench leaderboard --method all shows them" in text
+    assert f"{result.scores['mlp'].main_score:.3f}" not in shown(run_view([result], suite, methods=("few-shot",)))
+
+
+def test_a_method_that_leaves_out_tasks_is_noted_once(capsys: pytest.CaptureFixture[str]) -> None:
+    reason = "not scored by mteb-multilabel, which takes multi-label tasks"
+    tasks = ["a", "b", "c", "d", "e", "f"]
+    runs = [TaskRun(model, task, notes=(f"{task}: {reason}",)) for model in ("m", "n") for task in tasks]
+    report_notes([*runs, TaskRun("m", "g", notes=("g: not scored by knn: x: y",))], TerminalReporter())
+    lines = " ".join(capsys.readouterr().err.split())
+    assert lines == f"note: a, b, c, d and 2 more: {reason} note: g: not scored by knn: x: y"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from uwbench.progress import Reporter
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
 
     from uwbench.extraction.extract import Extraction
     from uwbench.results.record import Result
+
+_SHOWN = 4  # tasks that a note names
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,7 @@ class Results:
     refused: tuple[str, ...] = ()  # tasks and cached encoders that could not be opened at all, with the reason
     suite: str | None = None
     caveats: tuple[str, ...] = ()  # of the protocol
+    methods: tuple[str, ...] = ()  # that the run was asked for; a result may hold scores of earlier runs by others
 
     @property
     def results(self) -> list[tuple[Path, Result]]:
@@ -123,7 +128,7 @@ class Results:
             return Group()
         suite = find_suite(self.suite) if self.suite else suite_of([result.task.name for result in results])
         paths = [path.parent for path, _ in self.results]
-        return run_view(results, suite, paths=paths, caveats=self.caveats, verbose=verbose)
+        return run_view(results, suite, methods=self.methods, paths=paths, caveats=self.caveats, verbose=verbose)
 
     def __rich__(self) -> RenderableType:
         return self.view()
@@ -133,6 +138,18 @@ class Results:
         notes = [*(f"failed: {line}" for line in self.failures), *(f"not at hand: {line}" for line in self.missing)]
         notes += self.caveats
         return "".join([frame.to_html(index=False, na_rep="", float_format="{:.3f}".format), *map(_paragraph, notes)])
+
+
+def report_notes(runs: Iterable[TaskRun], reporter: Reporter) -> None:
+    """Tell which methods do not apply to which tasks: one note per method and reason."""
+    tasks: dict[str, dict[str, None]] = {}
+    for run in runs:
+        for note in run.notes:
+            task, _, reason = note.partition(": ")
+            tasks.setdefault(reason, {})[task] = None
+    for reason, names in tasks.items():
+        shown = ", ".join(list(names)[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+        reporter.note(f"note: {shown}: {reason}")
 
 
 def _frame_rows(result: Result, label: str) -> Iterator[dict[str, object]]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from uwbench.errors import UwbenchError
 from uwbench.methods import METHODS, needing_texts
 from uwbench.pipeline.scoring import Scoring
-from uwbench.progress import Reporter
 
 if TYPE_CHECKING:
     from uwbench.audio.corruption import Corruption
@@ -20,9 +19,9 @@ if TYPE_CHECKING:
 
 
 def choose_methods(
-    scoring: Scoring, store: EncoderStore, table: ClipTable, reporter: Reporter, no_texts: str | None
+    scoring: Scoring, store: EncoderStore, table: ClipTable, no_texts: str | None
 ) -> tuple[list[str], tuple[str, ...], tuple[str, ...]]:
-    """Return the methods that apply to a task, a note, reported too, for each of the others, and failures.
+    """Return the methods that apply to a task, a note for each of the others, and failures.
 
     `no_texts` says why the model embeds no texts, if it does not. A method that lacks segments is a failure if it was
     asked for by its name, and a note if a group named it.
@@ -44,8 +43,6 @@ def choose_methods(
                 failures.append(f"{store.record.name}, {line}")
             else:
                 notes.append(line)
-    for note in notes:
-        reporter.note(f"note: {note}")
     return methods, tuple(notes), tuple(failures)
 
 

@@ -13,7 +13,7 @@ from uwbench.errors import UwbenchError
 from uwbench.methods import needing_texts
 from uwbench.options import Folders, TaskSpec
 from uwbench.pipeline.cached import by_model, choose_tasks, current_table, most_complete, names_in_cache
-from uwbench.pipeline.outcome import Results, TaskRun
+from uwbench.pipeline.outcome import Results, TaskRun, report_notes
 from uwbench.pipeline.probe import choose_methods, score_task
 from uwbench.pipeline.scoring import Scoring, require_use
 from uwbench.pipeline.texts import require_texts, why_no_texts
@@ -65,7 +65,9 @@ def probe_cached(
             elif models:  # a model that was named; others in the cache need not hold every task
                 name = settings[0].record.name
                 runs.append(TaskRun(name, task, failures=(f"{name}, {task}: not extracted",)))
-    return Results(tuple(runs), scan.missing, (*problems, *scan.failures), suite, scoring.protocol.caveats)
+    report_notes(runs, reporter)
+    failures = (*problems, *scan.failures)
+    return Results(tuple(runs), scan.missing, failures, suite, scoring.protocol.caveats, scoring.methods)
 
 
 def _probe_one(
@@ -86,7 +88,7 @@ def _probe_one(
         table = current_table(cache, manifest.table, task)
         under = () if table.needs_frames else corruptions
         no_texts = why_no_texts(store, table, scoring)
-        methods, notes, lacking = choose_methods(scoring, store, table, reporter, no_texts)
+        methods, notes, lacking = choose_methods(scoring, store, table, no_texts)
         run = TaskRun(name, task, failures=lacking, notes=notes)
         return replace(run, result=score_task(store, table, scoring, methods, device, under)) if methods else run
     except UwbenchError as error:

@@ -16,7 +16,7 @@ from uwbench.methods import needing_texts
 from uwbench.options import ExtractOptions, Folders, TaskSpec
 from uwbench.pipeline.encode import extract_corrupted, extract_task
 from uwbench.pipeline.model import Model
-from uwbench.pipeline.outcome import Results, TaskRun
+from uwbench.pipeline.outcome import Results, TaskRun, report_notes
 from uwbench.pipeline.plan import make_plans, require_space
 from uwbench.pipeline.probe import choose_methods, failed_result, score_task
 from uwbench.pipeline.scoring import Scoring, require_use, with_same_corruptions
@@ -64,8 +64,9 @@ def run(
     if scoring is not None or any(part.parts for _, plan in planned for part in (plan, *plan.corrupted)):
         device = pick_device(device)
     runs = tuple(_run_one(model, plan, options, device, scoring, reporter) for model, plan in planned)
-    caveats = scoring.protocol.caveats if scoring else ()
-    return Results(runs, scan.missing, (*refused, *scan.failures, *unplanned), suite, caveats)
+    report_notes(runs, reporter)
+    caveats, methods = (scoring.protocol.caveats, scoring.methods) if scoring else ((), ())
+    return Results(runs, scan.missing, (*refused, *scan.failures, *unplanned), suite, caveats, methods)
 
 
 def _run_one(
@@ -85,7 +86,7 @@ def _run_one(
             return replace(run, failures=(*failures, *problems))
         table = plan.task.table
         seconds |= {"encode corrupted": encode_s} if encode_s else {}
-        methods, notes, lacking = choose_methods(scoring, plan.store, table, reporter, model.no_texts)
+        methods, notes, lacking = choose_methods(scoring, plan.store, table, model.no_texts)
         methods, unembedded = embed_task_texts(model, plan, scoring, methods, device)
         run = replace(run, failures=(*problems, *lacking, *unembedded), notes=notes)
         if not methods:

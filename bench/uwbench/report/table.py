@@ -39,12 +39,15 @@ def run_view(
     results: Sequence[Result],
     suite: Suite,
     *,
+    methods: Sequence[Method] = (),
     paths: Sequence[object] = (),
     caveats: Sequence[str] = (),
     verbose: bool = False,
 ) -> RenderableType:
     """Return the end of a run: one table per model, the averages over `suite`, and the folders of the results.
 
+    Scores by other methods than `methods`, which earlier runs left in the results, are named and not shown; without
+    `methods`, all are shown.
     `caveats` are those of the protocol, and stand below the scores. With `verbose`, every column: also what the probes
     chose on validation data.
     """
@@ -52,6 +55,8 @@ def run_view(
     from rich.text import Text
 
     parts: list[RenderableType] = []
+    earlier = in_order(name for result in results for name in result.scores if methods and name not in methods)
+    results = [_by(result, earlier) for result in results]
     labels = labels_of({result.model.fingerprint: result.model for result in results})
     by_model: dict[str, list[Result]] = {}
     for result in results:
@@ -73,10 +78,19 @@ def run_view(
     if any(result.scores and result.status in ("ok", "partial") for result in results):
         parts.append(run_averages(by_model, suite, verbose=verbose))
         parts += _caveats(caveats)
+    if earlier:
+        names = ", ".join(earlier)
+        parts.append(Text(f"Scored before by {names}: uwbench leaderboard --method all shows them", style="dim"))
     if paths:
         folders = "\n".join(sorted({f"Results: {path}" for path in paths}))
         parts.append(Text(printable(folders), no_wrap=True, overflow="ignore"))
     return Group(*parts)
+
+
+def _by(result: Result, left_out: Sequence[Method]) -> Result:
+    """Return a result without its scores by some methods."""
+    scores = {method: score for method, score in result.scores.items() if method not in left_out}
+    return result.model_copy(update={"scores": scores})
 
 
 def _caveats(caveats: Sequence[str]) -> list[Text]:
