@@ -153,7 +153,15 @@ CALLS: dict[str, Callable[[Path], object]] = {
     "verify_cache": lambda _: api.verify_cache(),
     "write_figures": lambda folder: api.write_figures(folder / "figures", formats=["svg"]),
 }
-FOR_THE_COMMAND_LINE = {"disk_error", "escaped", "is_own_data", "open_console", "printable", "sensitivity_view"}
+FOR_THE_COMMAND_LINE = {
+    "counted",
+    "disk_error",
+    "escaped",
+    "is_own_data",
+    "open_console",
+    "printable",
+    "sensitivity_view",
+}
 
 
 def write_manifest(folder: Path) -> Path:

@@ -16,7 +16,8 @@ Nothing heavy is imported before a function needs it.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -36,6 +37,7 @@ from uwbench.errors import (
     StoreError,
     UsageError,
     UwbenchError,
+    counted,
     escaped,
     printable,
 )
@@ -98,6 +100,7 @@ if TYPE_CHECKING:
     from uwbench.report.listings import TaskRow, describe_model
     from uwbench.report.sensitivity import Sensitivity, sensitivity_view
     from uwbench.results.curves import Crossing
+    from uwbench.results.record import Result
     from uwbench.sources.check import CheckReport
     from uwbench.sources.dataset import Dataset
     from uwbench.sources.resolve import is_own_data
@@ -725,7 +728,7 @@ def verify(
     results: str | Path | None = None,
     device: str = "auto",
     text_encoder: str | None = None,
-    tell: Callable[[str], None] | None = None,
+    progress: bool | Reporter | None = None,
 ) -> Verification:
     """Score a bundle again, without audio or encoder, and return whether it is equal and what differs.
 
@@ -736,7 +739,7 @@ def verify(
         results: The folder of results, which keeps the record and the bundle's results. None: see `folders`.
         device: auto, cpu, cuda, cuda:1 or mps.
         text_encoder: The sentence encoder of retrieval tasks, as for `ProbeOptions`.
-        tell: Called with the name of each task before it is scored.
+        progress: Show each task that is scored, as `evaluate` does, or a `Reporter` that is told.
 
     Returns:
         Whether everything is `equal`, the `differences`, and in `context` the versions that differ.
@@ -752,9 +755,21 @@ def verify(
     """
     from uwbench.base.device import pick_device
     from uwbench.bundles.verify import verify_bundle
+    from uwbench.progress import reporter_for
 
     home = folders(results=results).results
-    return verify_bundle(Path(file), home, device=pick_device(device), text_encoder=text_encoder, tell=tell)
+    reporter = reporter_for(progress)
+
+    @contextmanager
+    def watch(model: str, result: Result) -> Iterator[None]:
+        reporter.note(f"scoring {result.task.name} by {', '.join(result.scores)}")
+        reporter.started(model, f"{result.task.name} (verify)", 0)
+        try:
+            yield
+        finally:
+            reporter.finished()
+
+    return verify_bundle(Path(file), home, device=pick_device(device), text_encoder=text_encoder, watch=watch)
 
 
 def check_encoder(
@@ -1051,6 +1066,7 @@ __all__ = [
     "check_encoder",
     "compare",
     "corrupt",
+    "counted",
     "crossings",
     "decode",
     "describe_access",

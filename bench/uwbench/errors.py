@@ -46,6 +46,11 @@ class UwbenchError(Exception):
         return _rebuild, (type(self), self.what, self.where, self.remedy)
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a count of things whose plural ends in s: `1 clip`, `2,000 clips`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def _rebuild(kind: type[UwbenchError], what: str, where: str | None, remedy: str | None) -> UwbenchError:
     return kind(what, where=where, remedy=remedy)
 

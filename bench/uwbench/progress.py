@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from uwbench.base.console import open_console
 from uwbench.encoders.base import IMPORTED
-from uwbench.errors import printable
+from uwbench.errors import counted, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -265,8 +265,8 @@ def plan_lines(plans: Sequence[Plan], missing: Sequence[str], folders: Folders) 
         if plan.corrupted:
             corrupted = sum(part.to_encode for part in plan.corrupted)
             hours = sum(part.audio_s for part in plan.corrupted) / 3600
-            state += f", {len(plan.corrupted)} corruptions"
-            state += f" with {corrupted:,} clips to encode ({hours:.2f} h)" if corrupted else " cached"
+            state += f", {counted(len(plan.corrupted), 'corruption')}"
+            state += f" with {counted(corrupted, 'clip')} to encode ({hours:.2f} h)" if corrupted else " cached"
         if task.table.unreadable:
             state += f", {len(task.table.unreadable):,} missing, first: {task.table.unreadable[0]}"
         lines.append(f"  {task.card.name:<{width}}  {record.name} [{record.fingerprint[:8]}]  {state}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,14 +57,14 @@ def verify_bundle(
     *,
     device: str = "cpu",
     text_encoder: str | None = None,
-    tell: Callable[[str], None] | None = None,
+    watch: Callable[[str, Result], AbstractContextManager[None]] | None = None,
 ) -> Verification:
     """Check every byte, label, vector, prediction and score of a bundle; neither audio nor encoder is needed.
 
     Every score is computed again by the rules of its protocol from the vectors in the bundle. If all of it is equal,
     the results are copied below the folder `results`, with a record by the bundle's hash, and are not scored a second
-    time. `text_encoder` embeds the captions of retrieval tasks. `tell` is called with the name of each task before it
-    is scored. Raises InputError or FetchError if the file is no bundle.
+    time. `text_encoder` embeds the captions of retrieval tasks. Each task is scored inside `watch(model, result)`, if
+    it is given. Raises InputError or FetchError if the file is no bundle.
     """
     sha256 = sha256_file(bundle) if bundle.is_file() else ""
     before = read_verified(verified_folder(results, sha256)) if sha256 else None
@@ -77,10 +78,9 @@ def verify_bundle(
         differences += [_inside(problem, folder) for problem in problems]
         context: dict[str, None] = {}
         for path, result in readable:
-            if tell is not None:
-                tell(result.task.name)
             try:
-                lines, around = _check(path, result, contents, folder, device=device, text_encoder=text_encoder)
+                with nullcontext() if watch is None else watch(contents.model, result):
+                    lines, around = _check(path, result, contents, folder, device=device, text_encoder=text_encoder)
             except UwbenchError as error:
                 lines, around = [f"cannot be scored again: {_inside(str(error), folder)}"], ()
             differences += [f"{result.task.name}: {line}" for line in lines]

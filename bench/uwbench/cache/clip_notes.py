@@ -14,6 +14,7 @@ from pathlib import Path
 from uwbench.audio.clip import Event, Labels
 from uwbench.base.sharing import follow_folder
 from uwbench.cache.clip_table import ClipTable
+from uwbench.errors import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,8 @@ def notes_on(table: ClipTable, root: Path) -> ClipNotes:
         sentences.append(f"{text}, first: {table.ids[repeated[0]]}")
     known = _silent(root)
     if silent := [clip_id for clip_id, key in zip(table.ids, table.keys, strict=True) if key.hex() in known]:
-        sentences.append(f"{len(silent)} clips are silent, first: {silent[0]}")
+        are = "is" if len(silent) == 1 else "are"
+        sentences.append(f"{counted(len(silent), 'clip')} {are} silent, first: {silent[0]}")
     return ClipNotes(len(leaked), tuple(sentences))
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from uwbench import api
-from uwbench.api import Column, FittedTable, UsageError, printable
+from uwbench.api import Column, FittedTable, UsageError, counted, printable
 from uwbench.cli import options as opt
 from uwbench.cli.tables import print_view
 
@@ -85,7 +85,8 @@ def leaderboard(
     if text is not None:
         print(text, end="")
     else:
-        print(printable(f"{output}: {len(ranking.board.models)} models, {len(ranking.board.tasks)} tasks"))
+        models, tasks = len(ranking.board.models), len(ranking.board.tasks)
+        print(printable(f"{output}: {counted(models, 'model')}, {counted(tasks, 'task')}"))
     if open_page and output is not None:
         import webbrowser
 

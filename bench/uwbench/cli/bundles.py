@@ -48,11 +48,7 @@ def verify(
     as_json: opt.Json = False,
 ) -> None:
     """Score a bundle again, without audio or encoder, and print equal or what differs."""
-
-    def tell(task: str) -> None:
-        print(printable(f"scoring {task}"), file=sys.stderr, flush=True)
-
-    verified = api.verify(file, results=results, device=device, text_encoder=text_encoder, tell=None if quiet else tell)
+    verified = api.verify(file, results=results, device=device, text_encoder=text_encoder, progress=not quiet)
     if as_json:
         opt.print_json({**asdict(verified), "path": str(verified.path)})
         raise typer.Exit(0 if verified.equal else 1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from uwbench import api
-from uwbench.api import UsageError, printable
+from uwbench.api import UsageError, counted, printable
 from uwbench.cli import complete
 from uwbench.cli import options as opt
 from uwbench.cli.groups import with_groups
@@ -39,7 +39,7 @@ def fetch_data(
     for name in task:
         progress = None if quiet else _print_download
         paths = api.fetch_data(name, data=folder, source=source, progress=progress, notice=_notice)
-        print(printable(f"{name}: {len(paths)} files in {folder}"))
+        print(printable(f"{name}: {counted(len(paths), 'file')} in {folder}"))
 
 
 def check_data(

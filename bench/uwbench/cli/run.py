@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperCommand
 
 from uwbench import api
-from uwbench.api import ProbeOptions, UsageError, printable
+from uwbench.api import ProbeOptions, UsageError, counted, printable
 from uwbench.cli import options as opt
 from uwbench.cli.groups import with_groups
 from uwbench.cli.signals import sigterm_interrupts
@@ -113,7 +113,9 @@ def extract(
         if encoded is None:
             print(printable(f"{model_name}  {task_name}: everything was cached"))
         else:
-            print(printable(f"{model_name}  {task_name}: {encoded.encoded:,} clips in {encoded.seconds:.1f} s"))
+            print(
+                printable(f"{model_name}  {task_name}: {counted(encoded.encoded, 'clip')} in {encoded.seconds:.1f} s")
+            )
     _leave(report)
 
 
