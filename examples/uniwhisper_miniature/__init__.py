@@ -1,1 +1,1 @@
-"""Train a miniature UniWhisper on three real data sets, holding each out in turn, and score it with uwbench."""
+"""Train a miniature UniWhisper on three real data sets, and score it on two that it never heard."""
