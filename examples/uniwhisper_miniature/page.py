@@ -45,7 +45,7 @@ def report_levers(levers: Levers) -> list[str]:
     """Return the tables of levers: all on validation clips, then the best on test clips and in transcribed speech."""
     lines = [f"The arm {levers.arm}, and the mean score on validation clips by the trained weights' share:"]
     lines += ["", *_arms([tried.chosen for tried in levers.tried], [tried.title for tried in levers.tried])]
-    lines += ["", f"Of these, {levers.best.arm} is best on validation clips, and scored on test clips.", ""]
+    lines += ["", f"Of these, {levers.best.arm} is best on validation clips, and scored on test clips."]
     lines += _scopes([levers.best])
     lines += ["", "Speech as transcribed by Whisper's original decoder from the encoder's output:", ""]
     return lines + _speech(levers.speech, [levers.best])
