@@ -85,6 +85,7 @@ class Forward:
         self.behind = int(self.cuda)  # forward passes to launch before the results of one are asked for
         self.fits: dict[int, int] = {}  # seconds of the longest window, rounded up -> windows that fit
         self._copies: Any = None  # the stream that waveforms are copied on
+        self._bf16_on_cpu = settings.device == "cpu" and _has_bf16_weights(encoder)
 
     def __call__(self, windows: Sequence[np.ndarray], names: Sequence[str]) -> list[Window]:
         """Encode all windows, in order; `names` gives the clip of each, for errors."""
@@ -160,7 +161,7 @@ class Forward:
         with torch.inference_mode():
             waveforms, lengths = self._upload(windows)
             try:
-                with _exact_convolutions():
+                with _exact_convolutions(without_onednn=self._bf16_on_cpu):
                     encoded = self.encoder.encode(waveforms, lengths, self.layers)
             except (RuntimeError, ValueError, TypeError, LookupError) as error:
                 if out_of_memory(error):
@@ -247,16 +248,30 @@ class Forward:
 
 
 @contextmanager
-def _exact_convolutions() -> Iterator[None]:
-    """Keep cuDNN from rounding the inputs of float32 convolutions to TF32's ten bits, which torch allows by default."""
+def _exact_convolutions(*, without_onednn: bool) -> Iterator[None]:
+    """Keep cuDNN from rounding the inputs of float32 convolutions to TF32's ten bits, which torch allows by default.
+
+    `without_onednn` keeps bf16 on the CPU from oneDNN: on processors with AMX, its convolutions of few channels per
+    group are wrong by more than their values (torch 2.13).
+    """
     import torch
 
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
+    cudnn = torch.backends.cudnn
+    onednn: Any = torch.backends.mkldnn  # whose properties no type says
+    before = cudnn.allow_tf32, onednn.enabled
+    cudnn.allow_tf32, onednn.enabled = False, onednn.enabled and not without_onednn
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32 = before
+        cudnn.allow_tf32, onednn.enabled = before
+
+
+def _has_bf16_weights(encoder: Encoder) -> bool:
+    """Return whether a torch module of a loaded encoder has weights in bf16."""
+    import torch
+
+    modules = [value for value in getattr(encoder, "__dict__", {}).values() if isinstance(value, torch.nn.Module)]
+    return any(weight.dtype is torch.bfloat16 for module in modules for weight in module.parameters())
 
 
 def out_of_memory(error: BaseException) -> bool:
