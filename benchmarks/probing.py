@@ -331,7 +331,7 @@ def segmented(data: TaskData, folder: Path, segments_gb: float) -> TaskData:
     """Add segments on disk: the class's mean, and ten times as much noise. Where all would take more than
     `segments_gb`, clips of a class share them.
     """
-    first_labels = [label if isinstance(label, str) else label[0] for label in data.labels]
+    first_labels = [label if isinstance(label, str) else str(label[0]) for label in data.labels]
     names, codes = np.unique(first_labels, return_inverse=True)
     n, classes, dim = len(codes), len(names), data.pooled.shape[-1]
     per_class = max(1, min(n, int(segments_gb * 1e9 / (2 * SEGMENTS * dim))) // classes)
