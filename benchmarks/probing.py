@@ -348,8 +348,8 @@ def segmented(data: TaskData, folder: Path, segments_gb: float) -> TaskData:
         place[members] = np.arange(len(members))
     rows = FileRows(path, 0, per_class * classes, SEGMENTS * dim)
     file_of = np.zeros(n, np.int64)
-    held = Segments([SegmentFile(rows, 1, [0])], file_of, place % per_class * classes + codes, (1, dim))
-    return replace(data, segments=held, segment_layers=("last",))
+    segments = Segments([SegmentFile(rows, 1, [0])], file_of, place % per_class * classes + codes, (1, dim))
+    return replace(data, segments=segments, segment_layers=("last",))
 
 
 def _set_threads(threads: int) -> None:

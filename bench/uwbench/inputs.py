@@ -1,4 +1,4 @@
-"""What a caller names a model or a task by, made into what the stages take."""
+"""Models and tasks as callers name them, opened for a run."""
 
 from __future__ import annotations
 

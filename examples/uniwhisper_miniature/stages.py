@@ -98,7 +98,7 @@ class Scores(Chosen):
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """What all arms share: the folders of training rows, the original encoder's fingerprint and its transcripts."""
+    """The inputs of all arms: folders of training rows, the original encoder's fingerprint, and its transcripts."""
 
     rows: tuple[Path, ...]
     original: str
@@ -153,7 +153,8 @@ def train_and_choose(training: Training, encoder: Path, output: Path, settings: 
     from uniwhisper.sampling.prepare import prepare
     from uniwhisper.training.train import train
 
-    config = training_config(settings, encoder, training, classes_of(ready.rows))
+    classes = classes_of(ready.rows) if training.arm == "control" else _NOT_READ
+    config = training_config(settings, encoder, training, classes)
     prepared = prepare(config, ready.rows, mixture=str(MIXTURE))
     result = train(
         config,

@@ -312,10 +312,10 @@ def test_the_tables_set_held_out_sets_and_those_trained_on_apart() -> None:
             "other recordings": (),
         }
 
-    said = {"digits": Transcribed(60, 39, 60, 0.43)}
-    lm = Scores("lm", 240, 1800.0, 0.75, {"0": 0.5, "0.75": 0.55, "1": 0.54}, "f", scopes(0.03), {"0.75": said})
+    digits = {"digits": Transcribed(60, 39, 60, 0.43)}
+    lm = Scores("lm", 240, 1800.0, 0.75, {"0": 0.5, "0.75": 0.55, "1": 0.54}, "f", scopes(0.03), {"0.75": digits})
     control = replace(lm, arm="control", alpha=1.0)
-    lines = report(Outcome((lm, control), said, {"control": scopes(0.01)}))
+    lines = report(Outcome((lm, control), digits, {"control": scopes(0.01)}))
     assert "| lm | 240 | 30 min | 50.0 | 55.0 | 54.0 | 0.75 |" in lines
     held, trained = (
         next(i for i, line in enumerate(lines) if start in line) for start in ("never heard", "other takes")
@@ -357,9 +357,9 @@ def test_levers_are_compared_on_validation_clips_and_the_best_alone_is_tested(
     assert set(levers.best.scopes) == set(SCOPES)
     tested = run_experiment(data, small_whisper, finished, SETTINGS, log=silent).arms[0]
     assert plain.chosen.valid == tested.valid
-    said: list[str] = []
-    assert run_levers(data, small_whisper, output, SETTINGS, [str(lever)], log=said.append) == levers
-    assert not [text for text in said if text.endswith("training and validation")]
+    logged: list[str] = []
+    assert run_levers(data, small_whisper, output, SETTINGS, [str(lever)], log=logged.append) == levers
+    assert not [text for text in logged if text.endswith("training and validation")]
     lever.write_text("title: A part of it\nchange: {encoder: {layer_decay: 0.5}}\n")
     with pytest.raises(UsageError, match="was trained with another change; give the lever another name"):
         run_levers(data, small_whisper, output, SETTINGS, [str(lever)], log=silent)
@@ -386,11 +386,11 @@ def test_every_lever_changes_the_miniature(path: Path, small_whisper: Path, tmp_
 
 
 def test_the_table_of_levers_has_the_unchanged_training_first() -> None:
-    said = {"digits": Transcribed(60, 39, 60, 0.43)}
+    digits = {"digits": Transcribed(60, 39, 60, 0.43)}
     plain = Chosen("lm", 240, 1800.0, 0.5, {"0": 0.5, "0.5": 0.51, "1": 0.49})
     best = Scores("lm+slow", 240, 1800.0, 1.0, {"0": 0.5, "0.5": 0.52, "1": 0.53}, "f", dict.fromkeys(SCOPES, ()), {})
     tried = (Tried("As it is", plain), Tried("A slower encoder", replace(plain, arm="lm+slow", alpha=1.0)))
-    lines = report_levers(Levers("lm", tried, best, said))
+    lines = report_levers(Levers("lm", tried, best, digits))
     rows = [line for line in lines if line.startswith("| lm")]
     assert rows[0] == "| lm | As it is | 240 | 30 min | 50.0 | 51.0 | 49.0 | 0.5 |"
     assert rows[1].startswith("| lm+slow | A slower encoder | 240 |")

@@ -124,7 +124,8 @@ class PlannedBatches:
 
     def _ask_both(self, row: Row, other: Row, visit: int) -> Question:
         """Return the question about two clips heard together: its answer lists the labels of both."""
-        question, parts = self._ask(row, visit), tuple(self._ask(each, visit).answer for each in (row, other))
+        question = self._ask(row, visit)
+        parts = (question.answer, self._ask(other, visit).answer)
         return replace(question, answer=list_labels(parts, self.planner.seed, visit, row.id), parts=parts)
 
     def _ask(self, row: Row, visit: int) -> Question:

@@ -1,4 +1,4 @@
-"""What the cache holds of the models and tasks that are asked for."""
+"""Cached embeddings of the models and tasks that are asked for."""
 
 from __future__ import annotations
 

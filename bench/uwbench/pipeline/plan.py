@@ -1,4 +1,4 @@
-"""What a run has to encode: a plan per model and task, and whether the disk has room for it."""
+"""Plans of a run, one per model and task, and whether the disk has room for their embeddings."""
 
 from __future__ import annotations
 

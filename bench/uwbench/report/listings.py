@@ -29,7 +29,7 @@ class TaskRow:
 
     @property
     def metric_name(self) -> str:
-        """What readers see of the metric."""
+        """The metric's name for readers."""
         return metric_name(self.metric)
 
 
