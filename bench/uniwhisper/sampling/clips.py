@@ -47,10 +47,6 @@ class Units:
         """Return all rows about a unit."""
         return self.rows[self.starts[unit] : self.starts[unit + 1]].tolist()
 
-    def questions(self, unit: int, visit: int, count: int, offset: int) -> list[int]:
-        """Return the rows asked at a unit's `visit`: `count` at a time in rotation."""
-        return rotated(self.rows_of(unit), visit, count, offset)
-
 
 def rotated(rows: Sequence[int], visit: int, count: int, offset: int) -> list[int]:
     """Return the rows whose turn it is at a `visit`: `count` at a time in rotation, the first of all at `offset`."""

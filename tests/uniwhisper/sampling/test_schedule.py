@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from uniwhisper.data.draws import mixed, permuted
 from uniwhisper.data.mixture import Mixture, parse_mixture
-from uniwhisper.sampling.clips import Units, group
+from uniwhisper.sampling.clips import Units, group, rotated
 from uniwhisper.sampling.schedule import Planner, Sizes
 from uwbench.api import UsageError
 
@@ -137,10 +137,10 @@ def test_questions_rotate() -> None:
     units = clips([50], questions=5)
     assert len(units) == 50
     for unit in range(50):
-        own = set(units.rows[units.starts[unit] : units.starts[unit + 1]].tolist())
-        asked = [units.questions(unit, visit, 2, offset=7) for visit in range(5)]
+        of_clip = set(units.rows[units.starts[unit] : units.starts[unit + 1]].tolist())
+        asked = [rotated(units.rows_of(unit), visit, 2, offset=7) for visit in range(5)]
         assert all(len(set(two)) == 2 for two in asked)
-        assert Counter(row for two in asked for row in two) == dict.fromkeys(own, 2)
+        assert Counter(row for two in asked for row in two) == dict.fromkeys(of_clip, 2)
     assert sorted(units.rows.tolist()) == list(range(250))
 
 
